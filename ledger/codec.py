@@ -1,0 +1,93 @@
+"""Turn events into stored text and back; know every shape they ever had.
+
+The body is written without the fields that have their default, in a fixed
+order, and never rewritten: the chain covers these bytes.  Reading an old
+``schema`` runs its upcasters, each from one version to the next.  Fields that
+this version does not know are left alone in the text; a kind that it does not
+know stops the reader, loudly.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, Final
+
+import msgspec
+
+from ledger.errors import Corrupt
+from ledger.events import EVENTS, Event
+
+Body = dict[str, Any]
+
+# (kind, schema) -> the body as the next schema has it.  No event has changed yet.
+UPCASTERS: Final[Mapping[tuple[str, int], Callable[[Body], Body]]] = {}
+
+_BY_KIND: Final = {event.kind: event for event in EVENTS}
+_DECODERS: Final = {
+    (event.kind, event.schema): msgspec.json.Decoder(event, strict=True) for event in EVENTS
+}
+_FIELDS: Final = {
+    event: tuple(
+        (field.name, field.default) for field in fields(event) if field.name != "content"
+    )
+    for event in EVENTS
+}
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(event: Event) -> str:
+    """Return the body of *event* as JSON text, ``{}`` if all is at its default."""
+    body = {}
+    for name, default in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if default is MISSING or value != default:
+            body[name] = value
+    return _encode(body).decode()
+
+
+def decode(
+    kind: str,
+    schema: int,
+    body: str,
+    *,
+    upcasters: Mapping[tuple[str, int], Callable[[Body], Body]] = UPCASTERS,
+) -> Event:
+    """Return the event that is stored as *body*, without its content.
+
+    Args:
+        kind: The event's stored name.
+        schema: The version of its shape.
+        body: JSON text.
+        upcasters: How an older shape becomes the next one.
+
+    Raises:
+        Corrupt: The kind or the schema is unknown, or the body is not its.
+    """
+    decoder = _DECODERS.get((kind, schema))
+    try:
+        if decoder is not None:
+            return decoder.decode(body)
+        return _decode_older(kind, schema, body, upcasters)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise Corrupt(f"the body of a {kind!r} event cannot be read: {error}") from error
+
+
+def _decode_older(
+    kind: str,
+    schema: int,
+    body: str,
+    upcasters: Mapping[tuple[str, int], Callable[[Body], Body]],
+) -> Event:
+    event = _BY_KIND.get(kind)
+    if event is None:
+        raise Corrupt(f"unknown kind of event {kind!r}; it was written by a newer version: upgrade")
+    fields_: Body = msgspec.json.decode(body, type=Body)
+    while schema != event.schema:
+        upcast = upcasters.get((kind, schema))
+        if upcast is None:
+            raise Corrupt(
+                f"unknown schema {schema} of {kind!r}; this version knows up to "
+                f"{event.schema}: upgrade"
+            )
+        fields_ = upcast(fields_)
+        schema += 1
+    return msgspec.convert(fields_, event)

@@ -1,0 +1,218 @@
+"""List what can happen to a job: one frozen class an event, in the past tense.
+
+An event's fields are its *body*: what the rules need to replay, kept for ever.
+``content`` is what users put in (the job's data, a result, an error, a log
+line, progress data) as JSON text, exactly as it was posted; it is stored beside
+the body, may be absent, and can be erased without breaking anything.
+
+``kind`` and ``schema`` are what is stored.  They are literals: renaming a class
+never touches history.  A new shape is a new ``schema`` and an upcaster in
+``codec.py``; an event that was written is never edited.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+BackoffType = Literal["repeat", "fixed", "exponential"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Be what all events share.
+
+    Attributes:
+        content: JSON text that users put in; None where there is none.
+    """
+
+    kind: ClassVar[str]
+    schema: ClassVar[int] = 1
+
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Say how long a job waits between a failure and the next try.
+
+    Attributes:
+        type: ``repeat`` waits the job's own delay again, ``fixed`` always
+            ``delay_ms``, ``exponential`` longer after every failure.
+        delay_ms: The wait, or its first step times two.
+        max_delay_ms: Upper bound of the exponential's growth.
+    """
+
+    type: BackoffType
+    delay_ms: int = 0
+    max_delay_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created(Event):
+    """A job came to be; its content is the job's data.
+
+    Attributes:
+        promote_at_ms: When its delay is over; None if it may run at once.
+        search_keys: Paths into the data to index; None means all of it.
+        unique: The key that makes a second creation answer this job.
+    """
+
+    kind = "created"
+
+    type: str
+    priority: int = 0
+    attempts: int = 1
+    delay_ms: int | None = None
+    promote_at_ms: int | None = None
+    ttl_ms: int | None = None
+    backoff: Backoff | None = None
+    remove_on_complete: bool = False
+    search_keys: tuple[str, ...] | None = None
+    unique: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """A worker took the job: attempt number ``attempt`` runs.
+
+    Attributes:
+        expires_at_ms: When the attempt fails for want of a sign of life.
+    """
+
+    kind = "started"
+
+    attempt: int
+    worker: str | None = None
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed(Event):
+    """The attempt came to ``progress`` per cent; its content is progress data."""
+
+    kind = "progressed"
+
+    attempt: int
+    progress: int
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged(Event):
+    """The attempt wrote a line; its content is the line, a JSON string."""
+
+    kind = "logged"
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed(Event):
+    """The attempt succeeded; its content is the result.
+
+    Attributes:
+        duration_ms: From the attempt's start; None if no start is known.
+    """
+
+    kind = "completed"
+
+    attempt: int
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """The attempt failed; its content is the error, a JSON string.
+
+    What follows from it is recorded with it, so that replay decides nothing.
+
+    Attributes:
+        next: The state that follows: ``inactive``, ``delayed`` or ``failed``.
+        reason: ``error`` was reported, or the attempt's ``ttl`` ran out.
+        delay_ms: The backoff's wait, where the job waits.
+        promote_at_ms: When that wait is over.
+    """
+
+    kind = "failed"
+
+    attempt: int
+    next: Literal["inactive", "delayed", "failed"]
+    reason: Literal["error", "ttl"] = "error"
+    delay_ms: int | None = None
+    promote_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted(Event):
+    """The job's delay is over."""
+
+    kind = "promoted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Event):
+    """An operator set the state by hand.
+
+    Attributes:
+        attempt: The attempt that begins, if the job was moved to ``active``.
+        expires_at_ms: When that attempt expires.
+    """
+
+    kind = "moved"
+
+    to: Literal["inactive", "delayed", "active", "complete", "failed"]
+    attempt: int | None = None
+    expires_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reprioritized(Event):
+    """The job's priority changed; the lower the number, the sooner it runs."""
+
+    kind = "reprioritized"
+
+    priority: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed(Event):
+    """The job left every view; its history stays.
+
+    Attributes:
+        reason: ``asked`` by someone, or ``complete``: it was created with
+            ``removeOnComplete``.
+    """
+
+    kind = "removed"
+
+    reason: Literal["asked", "complete"] = "asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased(Event):
+    """The content of earlier events of the job is gone for good.
+
+    Attributes:
+        versions: Which of the job's events; None means all before this one.
+        reason: Why, in the words of who asked; must not repeat what is erased.
+    """
+
+    kind = "erased"
+
+    versions: tuple[int, ...] | None = None
+    reason: str | None = None
+
+
+# The only list of what can happen.  Its order is the order of the manual.
+EVENTS: tuple[type[Event], ...] = (
+    Created,
+    Started,
+    Progressed,
+    Logged,
+    Completed,
+    Failed,
+    Removed,
+    Promoted,
+    Moved,
+    Reprioritized,
+    Erased,
+)

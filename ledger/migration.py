@@ -1,0 +1,93 @@
+"""Bring a database's tables to this version, or say how far they are from it.
+
+The steps themselves are Alembic's, in the package ``migrations``, which is
+found by its name and not imported.
+"""
+
+from importlib.resources import as_file, files
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from ledger.database import Database
+from ledger.errors import SchemaMismatch
+
+_PACKAGE: Final = "migrations"
+
+
+def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | None]:
+    """Bring the tables to revision *to*, in one transaction.
+
+    Returns:
+        The revisions before and after; None is an empty database.
+
+    Raises:
+        Unavailable: The database is away, or its tables are in use for too long.
+    """
+    with database.write() as tx, as_file(files(_PACKAGE)) as folder:
+        before = _current(tx)
+        config = _config(str(folder), tx)
+        if to == "base" or _is_older(config, to, before):
+            command.downgrade(config, to)
+        else:
+            command.upgrade(config, to)
+        return before, _current(tx)
+
+
+def require_current(database: Database) -> None:
+    """Refuse tables that are not those of this version.
+
+    Raises:
+        SchemaMismatch: They are older, or newer; the text says what to do.
+        Unavailable: The database is away.
+    """
+    with database.read() as connection:
+        found = _current(connection)
+    with as_file(files(_PACKAGE)) as folder:
+        script = ScriptDirectory.from_config(_config(str(folder)))
+    wanted = script.get_current_head()
+    if found == wanted:
+        return
+    if found is None:
+        raise SchemaMismatch(
+            f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
+        )
+    known = {revision.revision for revision in script.walk_revisions()}
+    if found in known:
+        raise SchemaMismatch(
+            f"{database.shown_url} has the tables of revision {found}, this version needs "
+            f"{wanted}; run `ledger migrate`"
+        )
+    raise SchemaMismatch(
+        f"{database.shown_url} has the tables of revision {found}, which this version does "
+        "not know: it was migrated by a newer Ledger; upgrade this one"
+    )
+
+
+def is_empty(database: Database) -> bool:
+    """Tell whether the database has no tables of a ledger at all."""
+    with database.read() as connection:
+        return _current(connection) is None
+
+
+def _config(folder: str, connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _is_older(config: Config, to: str, current: str | None) -> bool:
+    if to == "head" or current is None:
+        return False
+    script = ScriptDirectory.from_config(config)
+    older = {revision.revision for revision in script.walk_revisions("base", current)}
+    return to in older - {current}

@@ -1,0 +1,67 @@
+"""Describe the two tables of the ledger itself.
+
+``events`` is append-only, by triggers that ``migrations/`` creates; the one
+change they let through is *erasure*: content and salt become null, nothing else.
+``ledger_head`` has one row: the lock, and the end of the chain.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+# SQLite's rowid is INTEGER; everywhere else positions and ids outgrow 32 bits.
+BIGINT = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", BIGINT, primary_key=True, autoincrement=False),
+    Column("job_id", BIGINT, nullable=False),
+    Column("version", BIGINT, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("schema", Integer, nullable=False),
+    Column("at_ms", BIGINT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("cause", Text),
+    # JSON text, never JSONB, which reorders keys and rewrites numbers.
+    Column("body", Text, nullable=False),
+    Column("content", Text),
+    Column("salt", LargeBinary),
+    Column("digest", LargeBinary),
+    Column("chain", LargeBinary, nullable=False),
+    UniqueConstraint("job_id", "version", name="events_stream"),
+    CheckConstraint("position > 0", name="events_position_positive"),
+    CheckConstraint("version > 0", name="events_version_positive"),
+    CheckConstraint(
+        "(content IS NULL) = (salt IS NULL) AND (content IS NULL OR digest IS NOT NULL)",
+        name="events_content_committed",
+    ),
+    # A job's log, without reading past its progress.
+    Index("events_log", "job_id", "version", **{
+        f"{dialect}_where": text("kind IN ('logged', 'failed')")
+        for dialect in ("sqlite", "postgresql")
+    }),
+)
+
+head = Table(
+    "ledger_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("position", BIGINT, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("last_job_id", BIGINT, nullable=False),
+    Column("at_ms", BIGINT, nullable=False),
+    CheckConstraint("id = 1", name="ledger_head_single"),
+)

@@ -1,0 +1,164 @@
+"""Read the settings: the only place that looks at the environment.
+
+Each setting is one line of ``SETTINGS``: the command line, the README's table and
+the error messages are made from it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ledger.database import SqliteSynchronous
+from ledger.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Be everything that can be set; see ``SETTINGS`` for what each means."""
+
+    database_url: str = "sqlite:///ledger.db"
+    sqlite_synchronous: SqliteSynchronous = "FULL"
+    bind: str = "127.0.0.1:3000"
+    workers: int = 2
+    threads: int = 8
+    largest_body_bytes: int = 1024 * 1024
+    largest_page: int = 10_000
+    cors_origins: tuple[str, ...] = ()
+    sweep: bool = True
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    if any("://" not in origin or origin.endswith("/") for origin in origins):
+        raise ValueError
+    return origins
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("unix:"):
+        return text
+    if not colon or not host or not 0 <= int(port) < 1 << 16:
+        raise ValueError
+    return text
+
+
+def _synchronous(text: str) -> str:
+    if text.upper() not in {"FULL", "NORMAL"}:
+        raise ValueError
+    return text.upper()
+
+
+def _switch(text: str) -> bool:
+    return {"on": True, "off": False}[text.lower()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Describe a setting.
+
+    Attributes:
+        field: Its name in ``Settings``; ``LEDGER_`` and it in upper case is the
+            environment variable.
+        expected: What its value must be, for people.
+        meaning: What it does, for people.
+        parse: Return the value of a text, or raise ValueError or KeyError.
+    """
+
+    field: str
+    expected: str
+    meaning: str
+    parse: Callable[[str], Any]
+
+    @property
+    def variable(self) -> str:
+        """Return the name of the environment variable."""
+        return f"LEDGER_{self.field.upper()}"
+
+
+SETTINGS: Final = (
+    Setting(
+        field="database_url",
+        expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
+        meaning="Where the ledger is kept.",
+        parse=str,
+    ),
+    Setting(
+        field="sqlite_synchronous",
+        expected="FULL or NORMAL",
+        meaning="FULL: what was acknowledged survives a power cut. NORMAL: only a crash.",
+        parse=_synchronous,
+    ),
+    Setting(
+        field="bind",
+        expected="HOST:PORT or unix:PATH",
+        meaning="Where `ledger serve` listens. There is no access control yet: keep it local.",
+        parse=_address,
+    ),
+    Setting(
+        field="workers",
+        expected="a positive integer",
+        meaning="Server processes.",
+        parse=_positive,
+    ),
+    Setting(
+        field="threads",
+        expected="a positive integer",
+        meaning="Threads in each server process.",
+        parse=_positive,
+    ),
+    Setting(
+        field="largest_body_bytes",
+        expected="a positive integer",
+        meaning="Largest request body, in bytes, after decompression.",
+        parse=_positive,
+    ),
+    Setting(
+        field="largest_page",
+        expected="a positive integer",
+        meaning="Most jobs, events or log lines in one answer.",
+        parse=_positive,
+    ),
+    Setting(
+        field="cors_origins",
+        expected="origins such as https://example.org, separated by commas",
+        meaning="Web pages of other origins that may use the API.",
+        parse=_origins,
+    ),
+    Setting(
+        field="sweep",
+        expected="on or off",
+        meaning="Whether the server promotes delayed jobs and expires late ones.",
+        parse=_switch,
+    ),
+)
+
+
+def read_settings(environment: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+    """Return the settings of *environment*, with those of *overrides* that are not None.
+
+    Raises:
+        SettingsError: Values are bad, or variables unknown; it names all of them.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for setting in SETTINGS:
+        given = overrides.pop(setting.field, None)
+        text = environment.get(setting.variable) if given is None else str(given)
+        if text is None:
+            continue
+        try:
+            values[setting.field] = setting.parse(text)
+        except (ValueError, KeyError):
+            problems.append(f"{setting.variable}: expected {setting.expected}, got {text!r}")
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)

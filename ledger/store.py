@@ -1,0 +1,268 @@
+"""Read and append events; read and move the head."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
+
+from ledger import chain, codec
+from ledger.errors import Corrupt, SchemaMismatch
+from ledger.record import Recorded
+from ledger.schema import events, head
+
+
+class Head(NamedTuple):
+    """Be the end of the ledger.
+
+    Attributes:
+        position: Number of events.
+        chain: The newest event's chain value, 32 bytes.
+        last_job_id: Number of jobs ever created.
+        at_ms: Time of the newest event, UTC milliseconds.
+    """
+
+    position: int
+    chain: bytes
+    last_job_id: int
+    at_ms: int
+
+
+class Envelope(NamedTuple):
+    """Be an event as it is stored, column by column."""
+
+    position: int
+    job_id: int
+    version: int
+    kind: str
+    schema: int
+    at_ms: int
+    actor: str
+    cause: str | None
+    body: str
+    content: str | None
+    salt: bytes | None
+    digest: bytes | None
+    chain: bytes
+
+
+_ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
+_HEAD = (head.c.position, head.c.chain, head.c.last_job_id, head.c.at_ms)
+
+_SELECT_HEAD = select(*_HEAD)
+_LOCK_HEAD = select(*_HEAD).with_for_update()
+_SELECT_POSITION = select(head.c.position)
+_INSERT_EVENTS = insert(events)
+_UPDATE_HEAD = update(head).values(
+    position=bindparam("position_"),
+    chain=bindparam("chain_"),
+    last_job_id=bindparam("last_job_id_"),
+    at_ms=bindparam("at_ms_"),
+)
+_SELECT_STREAM = (
+    select(*_ENVELOPE)
+    .where(events.c.job_id == bindparam("job_id"), events.c.version > bindparam("after"))
+    .order_by(events.c.version)
+    .limit(bindparam("limit"))
+)
+_SELECT_AFTER = (
+    select(*_ENVELOPE)
+    .where(events.c.position > bindparam("after"))
+    .order_by(events.c.position)
+    .limit(bindparam("limit"))
+)
+_SELECT_VERSIONS = (
+    select(events.c.job_id, func.max(events.c.version))
+    .where(events.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .group_by(events.c.job_id)
+)
+_SELECT_LOG = (
+    select(events.c.kind, events.c.version, events.c.content)
+    .where(
+        events.c.job_id == bindparam("job_id"),
+        events.c.kind.in_(("logged", "failed")),
+        events.c.version > bindparam("after"),
+    )
+    .order_by(events.c.version)
+    .limit(bindparam("limit"))
+)
+_SELECT_REPLAY = (
+    select(
+        events.c.position,
+        events.c.job_id,
+        events.c.version,
+        events.c.kind,
+        events.c.schema,
+        events.c.at_ms,
+        events.c.body,
+        events.c.actor,
+        events.c.cause,
+    )
+    .where(events.c.position > bindparam("after"), events.c.position <= bindparam("through"))
+    .order_by(events.c.position)
+    .limit(bindparam("limit"))
+)
+_ERASE_ALL = (
+    update(events)
+    .where(
+        and_(events.c.job_id == bindparam("job_id_"), events.c.version < bindparam("before_"))
+    )
+    .values(content=null(), salt=null())
+)
+_ERASE_ONE = (
+    update(events)
+    .where(
+        and_(events.c.job_id == bindparam("job_id_"), events.c.version == bindparam("version_"))
+    )
+    .values(content=null(), salt=null())
+)
+
+
+def lock_head(tx: Connection) -> Head:
+    """Return the head and keep all other writers out until *tx* ends."""
+    return _head(tx.execute(_LOCK_HEAD).first())
+
+
+def read_head(connection: Connection) -> Head:
+    """Return the head as it was last committed."""
+    return _head(connection.execute(_SELECT_HEAD).first())
+
+
+def read_position(connection: Connection) -> int:
+    """Return the number of events: the version of everything there is to read."""
+    position: int | None = connection.scalar(_SELECT_POSITION)
+    if position is None:
+        raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
+    return position
+
+
+def _head(row: Row[tuple[int, bytes, int, int]] | None) -> Head:
+    if row is None:
+        raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
+    return Head(*row)
+
+
+def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_job_id: int) -> Head:
+    """Append *recorded* behind *after* and return the new head.
+
+    Args:
+        tx: A transaction that holds the head's lock.
+        recorded: Events in order, the first at ``after.position + 1``.
+        after: The head as it was locked.
+        last_job_id: Number of jobs ever created, with these.
+    """
+    link = after.chain
+    rows = []
+    for position, job_id, version, at_ms, actor, cause, event in recorded:
+        content = event.content
+        salt = digest = None
+        if content is not None:
+            salt = chain.salt()
+            digest = chain.digest(salt, content)
+        row = {
+            "position": position,
+            "job_id": job_id,
+            "version": version,
+            "kind": event.kind,
+            "schema": event.schema,
+            "at_ms": at_ms,
+            "actor": actor,
+            "cause": cause,
+            "body": codec.encode(event),
+            "digest": digest,
+        }
+        link = chain.link(link, chain.leaf(**row))
+        rows.append(row | {"content": content, "salt": salt, "chain": link})
+    tx.execute(_INSERT_EVENTS, rows)
+    new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms)
+    tx.execute(_UPDATE_HEAD, {f"{name}_": value for name, value in new._asdict().items()})
+    return new
+
+
+def erase(tx: Connection, job_id: int, *, versions: Sequence[int] | None, before: int) -> None:
+    """Set content and salt of a job's events to null: *versions*, or all *before*."""
+    if versions is None:
+        tx.execute(_ERASE_ALL, {"job_id_": job_id, "before_": before})
+    else:
+        tx.execute(_ERASE_ONE, [{"job_id_": job_id, "version_": v} for v in versions])
+
+
+def read_versions(connection: Connection, job_ids: Sequence[int]) -> dict[int, int]:
+    """Return the newest version of each of those streams that exist."""
+    if not job_ids:
+        return {}
+    rows = connection.execute(_SELECT_VERSIONS, {"job_ids": list(job_ids)})
+    return {job_id: version for job_id, version in rows}
+
+
+def read_stream(
+    connection: Connection, job_id: int, *, after: int = 0, limit: int = 10_000
+) -> list[Envelope]:
+    """Return events of one job in order, those with a version above *after*."""
+    rows = connection.execute(
+        _SELECT_STREAM, {"job_id": job_id, "after": after, "limit": limit}
+    )
+    return [_envelope(row) for row in rows]
+
+
+def read_after(connection: Connection, *, after: int, limit: int) -> list[Envelope]:
+    """Return events of all jobs in order, those with a position above *after*."""
+    rows = connection.execute(_SELECT_AFTER, {"after": after, "limit": limit})
+    return [_envelope(row) for row in rows]
+
+
+def _envelope(row: Row[tuple[object, ...]]) -> Envelope:
+    return Envelope(*row)  # type: ignore[arg-type]  # the columns are Envelope._fields
+
+
+def read_log(
+    connection: Connection, job_id: int, *, after: int = 0, limit: int = 10_000
+) -> list[tuple[str, int, str | None]]:
+    """Return kind, version and content of a job's log lines and failures, in order."""
+    rows = connection.execute(_SELECT_LOG, {"job_id": job_id, "after": after, "limit": limit})
+    return [(kind, version, content) for kind, version, content in rows]
+
+
+def replay(
+    connection: Connection, *, after: int = 0, through: int, batch: int = 10_000
+) -> Iterator[list[Recorded]]:
+    """Read history in order, decoded but without content, in lists of *batch*.
+
+    Memory is bounded by *batch*, whatever the length of history.
+
+    Args:
+        connection: On a snapshot, or with the head locked.
+        after: Position behind which to begin.
+        through: Position at which to end.
+        batch: How many events to read at once.
+
+    Raises:
+        Corrupt: A body cannot be read, or a position is missing.
+    """
+    decode = codec.decode
+    while after < through:
+        rows = connection.execute(
+            _SELECT_REPLAY, {"after": after, "through": through, "limit": batch}
+        ).all()
+        recorded = []
+        for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows:
+            after += 1
+            if position != after:
+                raise Corrupt(f"event {after} is missing", position=after)
+            try:
+                event = decode(kind, schema, body)
+            except Corrupt as error:
+                raise Corrupt(f"event {position}: {error}", position=position) from error
+            recorded.append(Recorded(position, job_id, version, at_ms, actor, cause, event))
+        if not recorded:
+            raise Corrupt(f"event {after + 1} is missing", position=after + 1)
+        yield recorded

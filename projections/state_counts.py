@@ -1,0 +1,128 @@
+"""Answer how many jobs there are, by type and state, without counting them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+)
+
+from ledger import schema
+from ledger.events import Completed
+from ledger.job import LIVE_STATES, State
+from ledger.record import Change
+from projections.projection import Projection, Upsert
+
+# No job has it; its rows sum up all types.
+EVERY_TYPE = ""
+
+
+class Stats(NamedTuple):
+    """Be the counts of one moment.
+
+    Attributes:
+        position: The ledger's position at that moment.
+        counts: Number of jobs in each of the five states.
+        work_ms: Time that completed jobs took, removed ones too.
+    """
+
+    position: int
+    counts: Mapping[State, int]
+    work_ms: int
+
+
+class StateCounts(Projection):
+    """Be the counts: a row a type and state, and one a state for all types."""
+
+    name = "state_counts"
+
+    def __init__(self, *, shadow: bool = False) -> None:
+        super().__init__(shadow=shadow)
+        self._table = table = self._define(
+            "state_counts",
+            Column("type", Text, primary_key=True),
+            Column("state", Text, primary_key=True),
+            Column("jobs", BigInteger, nullable=False),
+            Column("work_ms", BigInteger, nullable=False),
+        )
+        self._add = Upsert(table, adds=("jobs", "work_ms"))
+        self._stats = (
+            select(schema.head.c.position, table.c.state, table.c.jobs, table.c.work_ms)
+            .select_from(schema.head)
+            .outerjoin(table, table.c.type == literal(EVERY_TYPE))
+        )
+        self._count = (
+            select(schema.head.c.position, table.c.jobs)
+            .select_from(schema.head)
+            .outerjoin(
+                table,
+                (table.c.type == bindparam("type")) & (table.c.state == bindparam("state")),
+            )
+        )
+        self._types = (
+            select(table.c.type)
+            .where(table.c.type != EVERY_TYPE)
+            .group_by(table.c.type)
+            .having(func.sum(table.c.jobs) > 0)
+        )
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        jobs: Counter[tuple[str, str]] = Counter()
+        work_ms: Counter[tuple[str, str]] = Counter()
+        for recorded, before, after in changes:
+            if before.state is not after.state:
+                if before.exists:
+                    jobs[before.type, before.state.value] -= 1
+                if after.exists:
+                    jobs[after.type, after.state.value] += 1
+            event = recorded.event
+            if isinstance(event, Completed) and event.duration_ms:
+                work_ms[after.type, after.state.value] += event.duration_ms
+        for (_, state), number in list(jobs.items()):
+            jobs[EVERY_TYPE, state] += number
+        for (_, state), number in list(work_ms.items()):
+            work_ms[EVERY_TYPE, state] += number
+        # In one order everywhere, or two writers of a shared row could deadlock.
+        self._add.execute(
+            tx,
+            [
+                {"type": key[0], "state": key[1], "jobs": jobs[key], "work_ms": work_ms[key]}
+                for key in sorted(jobs.keys() | work_ms.keys())
+                if jobs[key] or work_ms[key]
+            ],
+        )
+
+    def contents(self) -> Mapping[str, Select[Any]]:
+        table = self._table
+        rows = select(table).where(or_(table.c.jobs != 0, table.c.work_ms != 0))
+        return {"state_counts": rows}
+
+    def stats(self, connection: Connection) -> Stats:
+        """Return the counts over all types, in one statement."""
+        counts = dict.fromkeys(LIVE_STATES, 0)
+        total_ms = position = 0
+        for position, state, jobs, work_ms in connection.execute(self._stats):
+            if state is not None:
+                counts[State(state)] = jobs
+                total_ms += work_ms
+        return Stats(position, counts, total_ms)
+
+    def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
+        """Return the ledger's position and the number of jobs of a type in a state."""
+        row = connection.execute(self._count, {"type": type_, "state": state.value}).one()
+        return row.position, row.jobs or 0
+
+    def types(self, connection: Connection) -> list[str]:
+        """Return the types that have jobs, sorted by code point."""
+        return sorted(connection.scalars(self._types))
+

@@ -1,0 +1,52 @@
+"""Answer which job was created with a key, so that a retry creates no second one.
+
+A key outlives its job: the retry of a request whose job is done and removed must
+not run it again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, Text, bindparam, insert, select
+
+from ledger.events import Created
+from ledger.record import Change
+from ledger.schema import BIGINT
+from projections.projection import Projection, in_parts
+
+
+class UniqueKeys(Projection):
+    """Be the keys that creations were made unique with."""
+
+    name = "unique_keys"
+
+    def __init__(self, *, shadow: bool = False) -> None:
+        super().__init__(shadow=shadow)
+        self._table = table = self._define(
+            "unique_keys",
+            Column("key", Text, primary_key=True),
+            Column("job_id", BIGINT, nullable=False),
+        )
+        self._insert = insert(table)
+        self._find = select(table.c.key, table.c.job_id).where(
+            table.c.key.in_(bindparam("keys", expanding=True))
+        )
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        rows = [
+            {"key": event.unique, "job_id": recorded.job_id}
+            for recorded, _, _ in changes
+            if isinstance(event := recorded.event, Created) and event.unique is not None
+        ]
+        if rows:
+            tx.execute(self._insert, rows)
+
+    def contents(self) -> Mapping[str, Select[Any]]:
+        return {"unique_keys": select(self._table)}
+
+    def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
+        """Return the jobs that were created with *keys*, removed ones too."""
+        found: dict[str, int] = {}
+        for some in in_parts(keys):
+            found.update(tx.execute(self._find, {"keys": some}).tuples())
+        return found
