@@ -10,6 +10,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     null,
     select,
     update,
@@ -89,11 +90,11 @@ _SELECT_LOG = (
     select(events.c.kind, events.c.version, events.c.content)
     .where(
         events.c.job_id == bindparam("job_id"),
-        events.c.kind.in_(("logged", "failed")),
-        events.c.version > bindparam("after"),
+        # Spelled as in the index, or it is not used.
+        events.c.kind.in_((literal_column("'logged'"), literal_column("'failed'"))),
     )
-    .order_by(events.c.version)
-    .limit(bindparam("limit"))
+    .order_by(events.c.version.desc())
+    .limit(bindparam("newest"))
 )
 _SELECT_REPLAY = (
     select(
@@ -225,11 +226,20 @@ def _envelope(row: Row[tuple[object, ...]]) -> Envelope:
 
 
 def read_log(
-    connection: Connection, job_id: int, *, after: int = 0, limit: int = 10_000
+    connection: Connection, job_id: int, *, newest: int
 ) -> list[tuple[str, int, str | None]]:
-    """Return kind, version and content of a job's log lines and failures, in order."""
-    rows = connection.execute(_SELECT_LOG, {"job_id": job_id, "after": after, "limit": limit})
-    return [(kind, version, content) for kind, version, content in rows]
+    """Return kind, version and content of a job's log lines and failures.
+
+    Args:
+        connection: Where to read.
+        job_id: Whose log.
+        newest: How many lines at most; of a longer log, the end.
+
+    Returns:
+        The lines, oldest first.
+    """
+    rows = connection.execute(_SELECT_LOG, {"job_id": job_id, "newest": newest}).all()
+    return [(kind, version, content) for kind, version, content in reversed(rows)]
 
 
 def replay(

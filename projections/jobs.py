@@ -276,7 +276,7 @@ class Jobs(Projection):
             return self._walk(
                 connection, jobs, first, last - first + 1, descending, by_priority
             )
-        length = self._length(connection, jobs)
+        length = self.length(connection, jobs)
         first = max(0, first + length if first < 0 else first)
         last = min(length - 1, last + length if last < 0 else last)
         if first > last:
@@ -308,7 +308,8 @@ class Jobs(Projection):
                 return page
         return page._replace(jobs=page.jobs[::-1])
 
-    def _length(self, connection: Connection, jobs: JobList) -> int:
+    def length(self, connection: Connection, jobs: JobList) -> int:
+        """Return how many jobs a list has."""
         ranks = self._ranks
         statement = select(func.coalesce(func.sum(ranks.c.jobs), 0)).where(
             self._in_list(jobs), ranks.c.span == WHOLE_LIST

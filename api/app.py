@@ -1,0 +1,62 @@
+"""Put the resources behind their routes."""
+
+import falcon
+
+from api import errors, health, jobs, lists, openapi, stats
+from api.paths import Paths
+from api.requests import Negotiation
+from ledger.service import Ledger
+from projections.jobs import Jobs
+from projections.state_counts import StateCounts
+
+App = falcon.App[falcon.Request, falcon.Response]
+
+
+def create_app(
+    ledger: Ledger,
+    jobs_view: Jobs,
+    state_counts: StateCounts,
+    *,
+    largest_body_bytes: int,
+    largest_page: int,
+    cors_origins: tuple[str, ...] = (),
+) -> App:
+    """Return the WSGI app.
+
+    Args:
+        ledger: Takes the commands.
+        jobs_view: Answers for jobs and lists.
+        state_counts: Answers for counts and types.
+        largest_body_bytes: Larger request bodies are refused.
+        largest_page: Most jobs, events or lines in one answer.
+        cors_origins: Origins of web pages that may use the API.
+    """
+    middleware: list[object] = [Paths(), Negotiation()]
+    if cors_origins:
+        cors = falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag")
+        middleware.insert(0, cors)
+    app = falcon.App(media_type=errors.JSON_TYPE, middleware=middleware)
+    errors.install(app)
+    database = ledger.database
+    job_lists = lists.Lists(database, jobs_view, state_counts, largest_page=largest_page)
+    for template, resource in (
+        ("/job", jobs.Creation(ledger, largest_body_bytes=largest_body_bytes)),
+        ("/job/{job_id}", jobs.Job(ledger, jobs_view)),
+        ("/job/{job_id}/log", jobs.JobLog(database, jobs_view, largest_page=largest_page)),
+        ("/job/{job_id}/events", jobs.JobHistory(database, largest_page=largest_page)),
+        ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
+        ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
+        ("/job/types", stats.Types(database, state_counts)),
+        ("/job/search", stats.Search()),
+        ("/stats", stats.Stats(database, state_counts)),
+        ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
+        ("/jobs/{one}", job_lists),
+        ("/jobs/{one}/{two}", job_lists),
+        ("/jobs/{one}/{two}/{three}", job_lists),
+        ("/jobs/{one}/{two}/{three}/{four}", job_lists),
+        ("/health/live", health.Live()),
+        ("/health/ready", health.Ready(database)),
+        ("/openapi.json", openapi.OpenApi()),
+    ):
+        app.add_route(template, resource)
+    return app

@@ -1,0 +1,119 @@
+"""Write jobs as Kue writes them: its key order, its types.
+
+A key that is not set is absent.  Ids, times and durations are strings, as in
+Kue's manual; content goes out byte for byte as it came in, so the object is put
+together as text around it.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ledger.store import Envelope
+from projections.jobs import JobView
+
+_encode = msgspec.json.encode
+
+
+def job(view: JobView) -> str:
+    """Return the JSON object of a job."""
+    made, most = view.made, view.max_attempts
+    parts = [
+        f'{{"id":"{view.id}","type":{_encode(view.type).decode()}'
+        f',"data":{"{}" if view.data is None else view.data}'
+    ]
+    if view.result is not None:
+        parts.append(f',"result":{view.result}')
+    parts.append(f',"priority":{view.priority}')
+    parts.append(',"progress":0' if view.progress is None else f',"progress":"{view.progress}"')
+    if view.progress_data is not None:
+        parts.append(f',"progress_data":{view.progress_data}')
+    parts.append(f',"state":"{view.state}"')
+    if view.error is not None:
+        parts.append(f',"error":{view.error}')
+    parts.append(
+        f',"created_at":"{view.created_at_ms}","promote_at":"{view.promote_at_ms}"'
+        f',"updated_at":"{view.updated_at_ms}"'
+    )
+    if view.failed_at_ms is not None:
+        parts.append(f',"failed_at":"{view.failed_at_ms}"')
+    if view.started_at_ms is not None:
+        parts.append(f',"started_at":"{view.started_at_ms}"')
+    if view.duration_ms is not None:
+        parts.append(f',"duration":"{view.duration_ms}"')
+    if view.delay_ms is not None:
+        parts.append(f',"delay":"{view.delay_ms}"')
+    if view.worker is not None:
+        parts.append(f',"workerId":{_encode(view.worker).decode()}')
+    if view.ttl_ms is not None:
+        parts.append(f',"ttl":"{view.ttl_ms}"')
+    parts.append(f',"attempts":{{"made":{made},"remaining":{most - made},"max":{most}}}}}')
+    return "".join(parts)
+
+
+def jobs(views: Iterable[JobView]) -> bytes:
+    """Return the JSON array of jobs."""
+    return f"[{','.join(map(job, views))}]".encode()
+
+
+def history(envelopes: Iterable[Envelope]) -> bytes:
+    """Return the JSON array of events, with what one needs to check the chain."""
+    return f"[{','.join(map(_event, envelopes))}]".encode()
+
+
+def _event(envelope: Envelope) -> str:
+    head = _encode(
+        {
+            "position": envelope.position,
+            "job_id": str(envelope.job_id),
+            "version": envelope.version,
+            "kind": envelope.kind,
+            "schema": envelope.schema,
+            "at": rfc3339(envelope.at_ms),
+            "at_ms": envelope.at_ms,
+            "actor": envelope.actor,
+            "cause": envelope.cause,
+        }
+    ).decode()
+    tail = _encode(
+        {
+            "salt": _hex(envelope.salt),
+            "digest": _hex(envelope.digest),
+            "chain": _hex(envelope.chain),
+        }
+    ).decode()
+    # Body and content are JSON already, and go out as they are stored.
+    content = "null" if envelope.content is None else envelope.content
+    return f'{head[:-1]},"body":{envelope.body},"content":{content},{tail[1:]}'
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def rfc3339(at_ms: int) -> str:
+    """Return a time in UTC milliseconds as RFC 3339 text."""
+    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_lines(lines: Iterable[tuple[str, int, str | None]]) -> bytes:
+    """Return the JSON array of a job's log: its lines, and one a failure.
+
+    A failure's line is the first of its error, as in Kue.  An erased line is
+    left out.
+    """
+    return _encode([_line(kind, content) for kind, _, content in lines if content is not None])
+
+
+def _line(kind: str, content: str) -> str:
+    text: Any = msgspec.json.decode(content)
+    line = str(text)
+    return line.split("\n", 1)[0] if kind == "failed" else line
+
+
+def encode(value: object) -> bytes:
+    """Return *value* as JSON."""
+    return _encode(value)

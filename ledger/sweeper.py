@@ -1,0 +1,88 @@
+"""Let time take effect: promote jobs whose delay is over, fail those past their ttl.
+
+One sweeper a database works at a time; the others stand by and take over when it
+dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
+one on its own.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from sqlalchemy import Connection
+
+from ledger.commands import Elapse
+from ledger.errors import LedgerError
+from ledger.service import Ledger, Outcome
+
+# A job is promoted within a second of being due: four looks leave room for the work.
+INTERVAL_S: Final = 0.25
+# How often those who stand by, and those whose database is away, try again.
+STANDBY_S: Final = 0.5
+LARGEST_SWEEP: Final = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+class DueJobs(Protocol):
+    """Know which jobs time is about to change."""
+
+    def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
+        """Return ids of jobs that time changes by *now_ms*, the longest due first."""
+
+
+class Sweeper:
+    """Sweep one database, if no other sweeper does.
+
+    Args:
+        ledger: Where to record what time has done.
+        jobs: Who knows what is due.
+    """
+
+    def __init__(self, ledger: Ledger, jobs: DueJobs) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._leadership = ledger.database.leadership("sweeper")
+        self._stopped = threading.Event()
+
+    def sweep(self) -> int:
+        """Let everything that is due happen; return how many jobs it changed."""
+        changed = 0
+        while True:
+            now_ms = self._ledger.now_ms()
+            with self._ledger.database.read() as connection:
+                due = self._jobs.due(connection, now_ms=now_ms, limit=LARGEST_SWEEP)
+            commands = [Elapse(job_id=job_id) for job_id in due]
+            answers = self._ledger.submit(commands, actor="sweeper", cause="time")
+            moved = sum(1 for a in answers if isinstance(a, Outcome) and a.events)
+            changed += moved
+            if not moved or len(due) < LARGEST_SWEEP:
+                return changed
+
+    def run(self) -> None:
+        """Sweep until ``stop`` is called, through every absence of the database."""
+        try:
+            while not self._stopped.wait(self._step()):
+                pass
+        finally:
+            self._leadership.release()
+
+    def start(self) -> None:
+        """Run in a thread that ends with the process."""
+        threading.Thread(target=self.run, name="ledger-sweeper", daemon=True).start()
+
+    def stop(self) -> None:
+        """Make ``run`` return soon."""
+        self._stopped.set()
+
+    def _step(self) -> float:
+        """Sweep once if it is ours to do; return the seconds to wait."""
+        try:
+            if not self._leadership.held():
+                return STANDBY_S
+            self.sweep()
+        except LedgerError as error:
+            _log.warning("the sweeper cannot work: %s", error)
+            return STANDBY_S
+        return INTERVAL_S
