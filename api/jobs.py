@@ -79,10 +79,10 @@ class Job:
         with self._ledger.database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position, view = self._jobs.get(connection, number)
+            view = self._jobs.get(connection, number)
         if view is None:
             raise JobNotFound(number)
-        answer(resp, wire.job(view).encode(), position)
+        answer(resp, wire.job(view).encode(), view.ledger_position)
 
     on_head = on_get
 
@@ -105,11 +105,11 @@ class JobLog:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position, view = self._jobs.get(connection, number)
+            view = self._jobs.get(connection, number)
             if view is None:
                 raise JobNotFound(number)
             lines = store.read_log(connection, number, newest=self._largest_page)
-        answer(resp, wire.log_lines(lines), position)
+        answer(resp, wire.log_lines(lines), view.ledger_position)
 
     on_head = on_get
 
@@ -188,7 +188,7 @@ class Restart:
     def on_head(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         number = requests.job_id(job_id)
         with self._ledger.database.read() as connection:
-            if not self._jobs.exists(connection, number):
+            if self._jobs.get(connection, number) is None:
                 raise JobNotFound(number)
         answer(resp, b"")
 

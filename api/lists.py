@@ -8,10 +8,11 @@ import falcon
 from api import wire
 from api.jobs import known_state
 from api.reading import answer, is_current
+from ledger import store
 from ledger.commands import LARGEST_INTEGER
 from ledger.database import Database
 from ledger.errors import InvalidInput
-from projections.jobs import SHALLOW, JobList, Jobs
+from projections.jobs import JobList, Jobs, clip, is_shallow
 from projections.state_counts import StateCounts
 
 _RANGE: Final = re.compile(r"(-?[0-9]{1,20})\.\.(-?[0-9]{1,20})", re.ASCII)
@@ -67,17 +68,22 @@ class Lists:
         if descending is None:
             raise InvalidInput.expected("order", "asc or desc", order)
         by_priority = _by_priority(req)
-        shallow = 0 <= first <= SHALLOW and last >= 0
+        shallow = is_shallow(first, last)
         with self._database.read() if shallow else self._database.snapshot() as connection:
             if is_current(req, resp, connection):
                 return
-            if not shallow:
-                length = self._jobs.length(connection, jobs)
-                first, last = self._checked(_clipped(first, last, length))
-            page = self._jobs.page(
-                connection, jobs, first, last, descending=descending, by_priority=by_priority
-            )
-        answer(resp, wire.jobs(page.jobs), page.position)
+            if (first < 0) != (last < 0):
+                # Only the list's length says how far ranks from both ends are apart.
+                first, last = clip(first, last, self._jobs.length(connection, jobs))
+                self._check_width(first, last)
+            order = {"descending": descending, "by_priority": by_priority}
+            page = self._jobs.page(connection, jobs, first, last, **order)
+            position = page[0].ledger_position if page else None
+            if position is None:
+                # An empty page has no moment: read it again, behind a position.
+                position = store.read_position(connection)
+                page = self._jobs.page(connection, jobs, first, last, **order)
+        answer(resp, wire.jobs(page), position)
 
     def _ranks(self, range_: str) -> tuple[int, int]:
         found = _RANGE.fullmatch(range_)
@@ -86,11 +92,11 @@ class Lists:
         first, last = (
             max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in found.groups()
         )
-        # Of ranks from both ends, only the list's length says how far they are apart.
-        return self._checked((first, last)) if (first < 0) == (last < 0) else (first, last)
+        if (first < 0) == (last < 0):
+            self._check_width(first, last)
+        return first, last
 
-    def _checked(self, ranks: tuple[int, int]) -> tuple[int, int]:
-        first, last = ranks
+    def _check_width(self, first: int, last: int) -> None:
         if last - first >= self._largest_page:
             most = self._largest_page
             raise InvalidInput(
@@ -98,7 +104,6 @@ class Lists:
                 f"range: expected at most {most} jobs a page, as in {first}..{first + most - 1}, "
                 f"got {last - first + 1}",
             )
-        return ranks
 
     def _count(self, req: falcon.Request, resp: falcon.Response, type_: str, state: str) -> None:
         known = known_state(state)
@@ -107,14 +112,6 @@ class Lists:
                 return
             position, count = self._state_counts.count(connection, type_, known)
         answer(resp, b'{"count":%d}' % count, position)
-
-
-def _clipped(first: int, last: int, length: int) -> tuple[int, int]:
-    """Return ranks from the beginning, within the list."""
-    first = max(0, first + length if first < 0 else first)
-    last = min(length - 1, last + length if last < 0 else last)
-    # Past the end on either side: an empty page, wherever it is.
-    return (first, last) if first <= last else (0, -1)
 
 
 def _by_priority(req: falcon.Request) -> bool:

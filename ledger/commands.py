@@ -6,16 +6,18 @@ in ``job.decide``.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ledger.errors import InvalidInput
-from ledger.events import Backoff
+from ledger.events import Backoff, BackoffType
 
 # Every number on the wire is exact in every JSON reader up to here (RFC 8259, 6).
 LARGEST_INTEGER = 2**53 - 1
 LONGEST_TYPE = 255
 LONGEST_KEY = 255
 COMPLETE_PERCENT = 100
+
+MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,21 +47,24 @@ class Create:
     unique: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.type, str) or not 0 < len(self.type) <= LONGEST_TYPE:
-            raise InvalidInput.expected("type", f"1 to {LONGEST_TYPE} characters", self.type)
         storable("type", self.type)
+        if not 0 < len(self.type) <= LONGEST_TYPE:
+            raise InvalidInput.expected("type", f"1 to {LONGEST_TYPE} characters", self.type)
+        storable("data", self.data)
         integer("priority", self.priority, least=-LARGEST_INTEGER)
         integer("attempts", self.attempts, least=1)
         if self.delay_ms is not None:
             integer("delay", self.delay_ms, least=1)
         if self.ttl_ms is not None:
             integer("ttl", self.ttl_ms, least=1)
+        if self.backoff is not None:
+            _check_backoff(self.backoff)
         for key in self.search_keys or ():
             storable("searchKeys", key)
         if self.unique is not None:
+            storable("unique", self.unique)
             if not 0 < len(self.unique) <= LONGEST_KEY:
                 raise InvalidInput.expected("unique", f"1 to {LONGEST_KEY} characters", self.unique)
-            storable("unique", self.unique)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,22 @@ class OnJob:
     """Be what all commands on an existing job share."""
 
     job_id: int
+
+    def __post_init__(self) -> None:
+        # Without bounds: an id that no job can have names no job.
+        if type(self.job_id) is not int:
+            raise InvalidInput.expected("job_id", "an integer", self.job_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnAttempt(OnJob):
+    """Be what all words about a running attempt share."""
+
+    attempt: int
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        integer("attempt", self.attempt, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,45 +97,58 @@ class Start(OnJob):
     worker: str | None = None
 
     def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
         if self.worker is not None:
             storable("worker", self.worker)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(OnJob):
+class Progress(OnAttempt):
     """Report how far the attempt is, in whole per cent; ``data`` is JSON text."""
 
-    attempt: int
     progress: int
     data: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.progress <= COMPLETE_PERCENT:
+        OnAttempt.__post_init__(self)
+        if type(self.progress) is not int or not 0 <= self.progress <= COMPLETE_PERCENT:
             raise InvalidInput.expected("progress", "a whole number 0 to 100", self.progress)
+        if self.data is not None:
+            storable("progress data", self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Log(OnJob):
+class Log(OnAttempt):
     """Write a line of the attempt's log; ``line`` is a JSON string."""
 
-    attempt: int
     line: str
 
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("line", self.line)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complete(OnJob):
+class Complete(OnAttempt):
     """Report success; ``result`` is JSON text, None where there is none."""
 
-    attempt: int
     result: str | None = None
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        if self.result is not None:
+            storable("result", self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fail(OnJob):
+class Fail(OnAttempt):
     """Report a failed attempt; ``error`` is a JSON string."""
 
-    attempt: int
     error: str
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("error", self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +160,12 @@ class Elapse(OnJob):
 class Move(OnJob):
     """Set the state by hand."""
 
-    to: Literal["inactive", "delayed", "active", "complete", "failed"]
+    to: MovedTo
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        if self.to not in get_args(MovedTo):
+            raise InvalidInput.expected("state", f"one of {', '.join(get_args(MovedTo))}", self.to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +175,7 @@ class Reprioritize(OnJob):
     priority: int
 
     def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
         integer("priority", self.priority, least=-LARGEST_INTEGER)
 
 
@@ -152,6 +192,12 @@ class Erase(OnJob):
     reason: str | None = None
 
     def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        if self.versions is not None:
+            if not self.versions:
+                raise InvalidInput.expected("versions", "at least one, or None for all", ())
+            for version in self.versions:
+                integer("versions", version, least=1)
         if self.reason is not None:
             storable("reason", self.reason)
 
@@ -171,11 +217,24 @@ def integer(field: str, value: object, *, least: int) -> int:
     return value
 
 
+def _check_backoff(backoff: Backoff) -> None:
+    if backoff.type not in get_args(BackoffType):
+        expected = f"one of {', '.join(get_args(BackoffType))}"
+        raise InvalidInput.expected("backoff.type", expected, backoff.type)
+    integer("backoff.delay", backoff.delay_ms, least=0)
+    if backoff.max_delay_ms is not None:
+        integer("backoff.maxDelay", backoff.max_delay_ms, least=1)
+
+
 def storable(field: str, text: str) -> None:
     """Refuse text that no database holds exactly: NUL and lone surrogates.
 
     Raises:
-        InvalidInput: *text* holds one.
+        InvalidInput: *text* holds one, or is no text.
     """
-    if "\0" in text or not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise InvalidInput.expected(field, "text without NUL and lone surrogates", text)
+    try:
+        if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):
+            return
+    except UnicodeEncodeError:
+        pass
+    raise InvalidInput.expected(field, "text without NUL and lone surrogates", text)

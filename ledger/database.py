@@ -28,7 +28,7 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -54,10 +54,11 @@ class Database(ABC):
 
     # Whether the database is a file of ours, and not a server of someone's.
     is_embedded: ClassVar[bool]
+    _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine) -> None:
+        # In autocommit: a read is one statement, and a transaction is begun in words.
         self.engine = engine
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def shown_url(self) -> str:
@@ -71,7 +72,7 @@ class Database(ABC):
         Raises:
             Unavailable: The database is away.
         """
-        with _translated(), self._autocommit.connect() as connection:
+        with _translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -81,11 +82,17 @@ class Database(ABC):
         Raises:
             Unavailable: The database is away.
         """
-        with _translated(), self._snapshot() as connection:
-            yield connection
+        with self.read() as connection:
+            connection.exec_driver_sql(self._begin_snapshot)
+            try:
+                yield connection
+            finally:
+                # A connection that cannot even do this is dropped by the pool.
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    @abstractmethod
+    def write(self) -> AbstractContextManager[Connection]:
         """Give a transaction; it commits at the end of the block, or not at all.
 
         On SQLite it is alone from its start; on PostgreSQL from the moment it
@@ -94,14 +101,6 @@ class Database(ABC):
         Raises:
             Unavailable: The database is away, or others hold it too long.
         """
-        with _translated(), self._write() as connection:
-            yield connection
-
-    @abstractmethod
-    def _snapshot(self) -> Any: ...  # noqa: ANN401 - a context manager of Connection
-
-    @abstractmethod
-    def _write(self) -> Any: ...  # noqa: ANN401 - a context manager of Connection
 
     @abstractmethod
     def leadership(self, role: str) -> "Leadership":
@@ -167,6 +166,7 @@ class SqliteDatabase(Database):
     """Be a ledger in one file, for all processes of one machine."""
 
     is_embedded = True
+    _begin_snapshot = "BEGIN"
 
     def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
         self.path = Path(url.database or "").absolute()
@@ -214,22 +214,12 @@ class SqliteDatabase(Database):
         return _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        with self._autocommit.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._turn:
-            self._queue.acquire()
+    def write(self) -> Iterator[Connection]:
+        with _translated(), self._turn, self._queued():
             try:
                 if self._writer is None:
-                    self._writer = self._autocommit.connect()
-                with _immediately(self._writer):
+                    self._writer = self.engine.connect()
+                with _transaction(self._writer, "BEGIN IMMEDIATE"):
                     yield self._writer
                 self._bound_wal(self._writer)
             except exc.DBAPIError:
@@ -239,8 +229,14 @@ class SqliteDatabase(Database):
                     self._writer.close()
                     self._writer = None
                 raise
-            finally:
-                self._queue.release()
+
+    @contextmanager
+    def _queued(self) -> Iterator[None]:
+        self._queue.acquire()
+        try:
+            yield
+        finally:
+            self._queue.release()
 
     def _bound_wal(self, connection: Connection) -> None:
         try:
@@ -253,18 +249,6 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
-
-
-@contextmanager
-def _immediately(connection: Connection) -> Iterator[None]:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        with suppress(exc.SQLAlchemyError):
-            connection.exec_driver_sql("ROLLBACK")
-        raise
 
 
 class _LockFile:
@@ -327,11 +311,13 @@ class PostgresDatabase(Database):
     """Be a ledger on a PostgreSQL server, for any number of machines."""
 
     is_embedded = False
+    _begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 
     def __init__(self, url: URL) -> None:
         try:
             engine = create_engine(
                 url,
+                isolation_level="AUTOCOMMIT",
                 pool_size=POOL_SIZE,
                 max_overflow=POOL_OVERFLOW,
                 pool_timeout=LOCK_TIMEOUT_MS // 1000,
@@ -347,22 +333,15 @@ class PostgresDatabase(Database):
         def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
             connection.autocommit = True
             connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
-            connection.autocommit = False
 
         super().__init__(engine)
-        self._repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
 
     def leadership(self, role: str) -> Leadership:
-        return _AdvisoryLeadership(self._autocommit, role)
+        return _AdvisoryLeadership(self.engine, role)
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        with self._repeatable.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self.engine.begin() as connection:
+    def write(self) -> Iterator[Connection]:
+        with self.read() as connection, _transaction(connection, "BEGIN"):
             yield connection
 
 
@@ -400,6 +379,18 @@ class _AdvisoryLeadership(Leadership):
             # Ends the session, and the lock with it.
             connection.invalidate()
             connection.close()
+
+
+@contextmanager
+def _transaction(connection: Connection, begin: str) -> Iterator[None]:
+    connection.exec_driver_sql(begin)
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        with suppress(exc.SQLAlchemyError):
+            connection.exec_driver_sql("ROLLBACK")
+        raise
 
 
 # --- errors ----------------------------------------------------------------------

@@ -87,12 +87,17 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed(Event):
-    """The attempt came to ``progress`` per cent; its content is progress data."""
+    """The attempt came to ``progress`` per cent; its content is progress data.
+
+    Attributes:
+        has_data: Whether there was content, which replay does not see.
+    """
 
     kind = "progressed"
 
     attempt: int
     progress: int
+    has_data: bool = False
     expires_at_ms: int | None = None
 
 

@@ -149,7 +149,7 @@ class Job(NamedTuple):
 
 
 def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
-    """Return *job* as it is after *event*.
+    """Return *job* as it is after *event*, of whose content it knows nothing.
 
     Args:
         job: The job before, ``Job(id)`` if it did not exist.
@@ -245,7 +245,7 @@ def _started(job: Job, event: events.Started, position: int, at_ms: int) -> _Cha
 
 def _progressed(job: Job, event: events.Progressed, position: int, at_ms: int) -> _Changes:
     changes: _Changes = {"progress": event.progress, "due_at_ms": event.expires_at_ms}
-    if event.content is not None:
+    if event.has_data:
         changes["progress_position"] = position
     return changes
 
@@ -421,6 +421,7 @@ def _progress(command: commands.Progress, job: Job, at_ms: int) -> Iterator[Even
     yield events.Progressed(
         attempt=command.attempt,
         progress=command.progress,
+        has_data=command.data is not None,
         expires_at_ms=_expiry(job, at_ms),
         content=command.data,
     )

@@ -23,10 +23,11 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     Connection,
     Index,
     Integer,
-    Label,
+    ScalarSelect,
     Select,
     Table,
     Text,
@@ -37,7 +38,6 @@ from sqlalchemy import (
     insert,
     select,
     text,
-    true,
     update,
 )
 
@@ -60,6 +60,9 @@ class JobView(NamedTuple):
     """Be a job as it is shown, with its content.
 
     Content is JSON text, None where there is none or it was erased.
+
+    Attributes:
+        ledger_position: The ledger's position at the moment that is shown.
     """
 
     id: int
@@ -83,6 +86,7 @@ class JobView(NamedTuple):
     result: str | None
     error: str | None
     progress_data: str | None
+    ledger_position: int
 
 
 class JobList(NamedTuple):
@@ -90,18 +94,6 @@ class JobList(NamedTuple):
 
     state: State | None = None
     type: str | None = None
-
-
-class Page(NamedTuple):
-    """Be a range of a list.
-
-    Attributes:
-        position: The ledger's position at the moment that is shown.
-        jobs: The jobs, in the order asked for.
-    """
-
-    position: int
-    jobs: Sequence[JobView]
 
 
 # What never changes after creation is not written again.
@@ -156,9 +148,13 @@ class Jobs(Projection):
             .order_by(jobs.c.due_at_ms)
             .limit(bindparam("limit"))
         )
-        self._get = _view_of(
-            select(jobs.c.id).where(jobs.c.id == bindparam("job_id")).subquery("page"), jobs
+        self._get = _view_of(jobs).where(jobs.c.id == bindparam("job_id"))
+        in_list = and_(
+            ranks.c.type == bindparam("list_type"),
+            ranks.c.state.in_(bindparam("list_states", expanding=True)),
         )
+        self._length = select(func.sum(ranks.c.jobs)).where(in_list, ranks.c.span == WHOLE_LIST)
+        self._run = _run_of_rank(ranks, in_list)
         self._pages: dict[tuple[object, ...], Select[Any]] = {}
 
     # --- following the ledger
@@ -243,14 +239,10 @@ class Jobs(Projection):
 
     # --- what the views ask
 
-    def get(self, connection: Connection, job_id: int) -> tuple[int, JobView | None]:
-        """Return the ledger's position and the job, None if there is none."""
-        page = _page(connection.execute(self._get, {"job_id": job_id}).all())
-        return page.position, page.jobs[0] if page.jobs else None
-
-    def exists(self, connection: Connection, job_id: int) -> bool:
-        """Tell whether the job has been created and not removed."""
-        return self.get(connection, job_id)[1] is not None
+    def get(self, connection: Connection, job_id: int) -> JobView | None:
+        """Return the job, None if there is none."""
+        row = connection.execute(self._get, {"job_id": job_id}).first()
+        return None if row is None else JobView._make(row)
 
     def page(
         self,
@@ -261,27 +253,26 @@ class Jobs(Projection):
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> Page:
+    ) -> Sequence[JobView]:
         """Return the jobs with the ranks *first* to *last* of a list.
 
         Args:
-            connection: On a snapshot, if a rank is negative or above SHALLOW.
+            connection: On a snapshot, unless ``is_shallow(first, last)``.
             jobs: Which list.
             first: Rank of the first job, from 0; negative counts from the end.
             last: Rank of the last job, inclusive; as *first*.
             descending: Reverse the whole list first.
             by_priority: Order by priority, then age, in place of age alone.
         """
-        if 0 <= first <= SHALLOW and last >= 0:
-            return self._walk(
-                connection, jobs, first, last - first + 1, descending, by_priority
-            )
+        order = _Order(descending, by_priority)
+        if is_shallow(first, last):
+            if first >= 0:
+                return self._walk(connection, jobs, first, last - first + 1, order)
+            from_end = self._walk(connection, jobs, -1 - last, last - first + 1, order.reversed)
+            return from_end[::-1]
         length = self.length(connection, jobs)
-        first = max(0, first + length if first < 0 else first)
-        last = min(length - 1, last + length if last < 0 else last)
-        if first > last:
-            return self._walk(connection, jobs, 0, 0, descending, by_priority)
-        return self._find(connection, jobs, first, last, length, descending, by_priority)
+        first, last = clip(first, last, length)
+        return self._find(connection, jobs, first, last, length, order)
 
     def _find(
         self,
@@ -290,77 +281,46 @@ class Jobs(Projection):
         first: int,
         last: int,
         length: int,
-        descending: bool,  # noqa: FBT001
-        by_priority: bool,  # noqa: FBT001
-    ) -> Page:
-        """Return a page of known ranks, from whichever place is nearest."""
+        order: "_Order",
+    ) -> Sequence[JobView]:
+        """Return the page of ranks within the list, from whichever place is nearest."""
         size = last - first + 1
         behind = length - 1 - last
-        if behind < first and (behind <= SHALLOW or by_priority):
-            page = self._walk(connection, jobs, behind, size, not descending, by_priority)
-        elif first <= SHALLOW or by_priority:
-            return self._walk(connection, jobs, first, size, descending, by_priority)
-        else:
-            oldest = behind if descending else first
+        if min(first, behind) > SHALLOW and not order.by_priority:
+            oldest = behind if order.descending else first
             start, skip = self._seek(connection, jobs, oldest)
-            page = self._walk(connection, jobs, skip, size, False, False, start)
-            if not descending:
-                return page
-        return page._replace(jobs=page.jobs[::-1])
+            page = self._walk(connection, jobs, skip, size, _OLDEST_FIRST, start)
+            return page[::-1] if order.descending else page
+        if behind < first:
+            return self._walk(connection, jobs, behind, size, order.reversed)[::-1]
+        return self._walk(connection, jobs, first, size, order)
 
     def length(self, connection: Connection, jobs: JobList) -> int:
         """Return how many jobs a list has."""
-        ranks = self._ranks
-        statement = select(func.coalesce(func.sum(ranks.c.jobs), 0)).where(
-            self._in_list(jobs), ranks.c.span == WHOLE_LIST
-        )
-        return int(connection.scalar(statement) or 0)
+        return int(connection.scalar(self._length, self._in_list(jobs)) or 0)
 
     def _seek(self, connection: Connection, jobs: JobList, rank: int) -> tuple[int, int]:
         """Return an id, and how many jobs from there *rank* is away."""
-        ranks = self._ranks
         start = 0
         coarser = WHOLE_LIST
         for span in reversed(SPANS[:-1]):
-            runs = (
-                select(
-                    ranks.c.bucket,
-                    func.sum(func.sum(ranks.c.jobs)).over(order_by=ranks.c.bucket).label("through"),
-                    func.sum(ranks.c.jobs).label("jobs"),
-                )
-                .where(
-                    self._in_list(jobs),
-                    ranks.c.span == span,
-                    ranks.c.bucket >= bindparam("start"),
-                    ranks.c.bucket < bindparam("end"),
-                )
-                .group_by(ranks.c.bucket)
-                .subquery()
-            )
-            run = (
-                select(runs.c.bucket, (runs.c.through - runs.c.jobs).label("before"))
-                .where(runs.c.through > bindparam("rank"))
-                .order_by(runs.c.bucket)
-                .limit(1)
-            )
-            found = connection.execute(
-                run,
-                {
-                    "start": start >> span,
-                    "end": (start >> span) + (1 << (coarser - span)),
-                    "rank": rank,
-                },
-            ).one()
-            start, rank, coarser = found.bucket << span, rank - int(found.before), span
+            parameters = {
+                "span": span,
+                "start": start >> span,
+                "end": (start >> span) + (1 << (coarser - span)),
+                "rank": rank,
+            }
+            run = connection.execute(self._run, parameters | self._in_list(jobs)).one()
+            start, rank, coarser = run.bucket << span, rank - int(run.before), span
         return start, rank
 
-    def _in_list(self, jobs: JobList) -> Any:  # noqa: ANN401 - SQLAlchemy's clause types
-        ranks = self._ranks
+    @staticmethod
+    def _in_list(jobs: JobList) -> dict[str, Any]:
         states = LIVE_STATES if jobs.state is None else (jobs.state,)
-        type_ = EVERY_TYPE if jobs.type is None else jobs.type
-        return and_(
-            ranks.c.type == type_, ranks.c.state.in_([state.value for state in states])
-        )
+        return {
+            "list_type": EVERY_TYPE if jobs.type is None else jobs.type,
+            "list_states": [state.value for state in states],
+        }
 
     def _walk(
         self,
@@ -368,52 +328,67 @@ class Jobs(Projection):
         jobs: JobList,
         skip: int,
         size: int,
-        descending: bool,  # noqa: FBT001
-        by_priority: bool,  # noqa: FBT001
+        order: "_Order",
         start: int = 0,
-    ) -> Page:
+    ) -> Sequence[JobView]:
         """Return *size* jobs of a list after skipping some, from id *start* on."""
-        shape = jobs.state is None, jobs.type is None, descending, by_priority
+        if size <= 0:
+            return ()
+        shape = jobs.state is None, jobs.type is None, order
         statement = self._pages.get(shape)
         if statement is None:
-            statement = self._pages[shape] = self._page_statement(*shape)
+            statement = self._pages[shape] = self._page_statement(jobs, order)
         parameters = {
             "skip": skip,
-            "size": max(0, size),
+            "size": size,
             "start": start,
             "state": jobs.state and jobs.state.value,
             "type": jobs.type,
         }
-        return _page(connection.execute(statement, parameters).all())
+        return [JobView._make(row) for row in connection.execute(statement, parameters)]
 
-    def _page_statement(
-        self,
-        every_state: bool,  # noqa: FBT001
-        every_type: bool,  # noqa: FBT001
-        descending: bool,  # noqa: FBT001
-        by_priority: bool,  # noqa: FBT001
-    ) -> Select[Any]:
-        jobs = self._jobs
+    def _page_statement(self, jobs: JobList, order: "_Order") -> Select[Any]:
+        """Return the statement for all lists of the shape of *jobs*."""
+        table = self._jobs
         # By priority there is no starting in the middle, and a condition on the id
         # would tempt the planner to sort.
-        conditions = [] if by_priority else [jobs.c.id >= bindparam("start")]
-        if not every_state:
-            conditions.append(jobs.c.state == bindparam("state"))
-        if not every_type:
-            conditions.append(jobs.c.type == bindparam("type"))
-        columns = [jobs.c.priority, jobs.c.id] if by_priority else [jobs.c.id]
-        order = [column.desc() if descending else column.asc() for column in columns]
-        page = (
-            select(*columns)
+        conditions = [] if order.by_priority else [table.c.id >= bindparam("start")]
+        if jobs.state is not None:
+            conditions.append(table.c.state == bindparam("state"))
+        if jobs.type is not None:
+            conditions.append(table.c.type == bindparam("type"))
+        columns = [table.c.priority, table.c.id] if order.by_priority else [table.c.id]
+        return (
+            _view_of(table)
             .where(*conditions)
-            .order_by(*order)
+            .order_by(*(column.desc() if order.descending else column for column in columns))
             .limit(bindparam("size"))
             .offset(bindparam("skip"))
-            .subquery("page")
         )
-        shown = [page.c[column.name] for column in columns]
-        order = [column.desc() if descending else column.asc() for column in shown]
-        return _view_of(page, jobs).order_by(*order)
+
+
+class _Order(NamedTuple):
+    descending: bool
+    by_priority: bool
+
+    @property
+    def reversed(self) -> "_Order":
+        return self._replace(descending=not self.descending)
+
+
+_OLDEST_FIRST: Final = _Order(descending=False, by_priority=False)
+
+
+def is_shallow(first: int, last: int) -> bool:
+    """Tell whether a page is near enough to an end of its list to walk to it."""
+    return (0 <= first <= SHALLOW and last >= 0) or (first < 0 and -1 - SHALLOW <= last < 0)
+
+
+def clip(first: int, last: int, length: int) -> tuple[int, int]:
+    """Return ranks from 0 on and within a list of *length*; (0, -1) for no page."""
+    first = max(0, first + length if first < 0 else first)
+    last = min(length - 1, last + length if last < 0 else last)
+    return (first, last) if first <= last else (0, -1)
 
 
 def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
@@ -463,31 +438,57 @@ def _job_indexes() -> Sequence[Index]:
     )
 
 
-def _view_of(page: Any, jobs: Table) -> Select[Any]:  # noqa: ANN401 - a subquery of ids
-    """Return the statement that shows the jobs of *page*, behind the position.
+def _view_of(jobs: Table) -> Select[Any]:
+    """Return the statement that shows jobs, with the moment that is shown.
 
-    One row comes even if the page is empty, so that position and page are of one
-    moment.
+    Content comes by subselect, not by join: rows that are skipped need none.
     """
     content = {
-        name: schema.events.alias(name) for name in ("data", "result", "error", "progress_data")
+        "data": jobs.c.data_position,
+        "result": jobs.c.result_position,
+        "error": jobs.c.error_position,
+        "progress_data": jobs.c.progress_position,
     }
-    pointer = {"progress_data": "progress_position"}
-    shown: list[Column[Any] | Label[Any]] = []
-    for name in JobView._fields:
-        if name in content:
-            shown.append(content[name].c.content.label(name))
-        else:
-            shown.append(jobs.c[name])
-    source = schema.head.outerjoin(page, true()).outerjoin(jobs, jobs.c.id == page.c.id)
-    for name, events in content.items():
-        column = jobs.c[pointer.get(name, f"{name}_position")]
-        source = source.outerjoin(events, events.c.position == column)
-    return select(schema.head.c.position.label("ledger_position"), *shown).select_from(source)
+    shown: list[Any] = [
+        _content_at(content[name]).label(name) if name in content else jobs.c[name]
+        for name in JobView._fields[:-1]
+    ]
+    moment = select(schema.head.c.position).scalar_subquery()
+    return select(*shown, moment.label(JobView._fields[-1])).select_from(jobs)
 
 
-def _page(rows: Sequence[Any]) -> Page:
-    return Page(rows[0][0], [JobView(*row[1:]) for row in rows if row[1] is not None])
+def _content_at(position: Column[Any]) -> ScalarSelect[Any]:
+    events = schema.events
+    return select(events.c.content).where(events.c.position == position).scalar_subquery()
+
+
+def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
+    """Return the statement for the run of ids in which a rank falls.
+
+    Its row has the run's ``bucket`` and the number of jobs ``before`` it.
+    """
+    number = func.sum(ranks.c.jobs)
+    runs = (
+        select(
+            ranks.c.bucket,
+            number.label("jobs"),
+            func.sum(number).over(order_by=ranks.c.bucket).label("through"),
+        )
+        .where(
+            in_list,
+            ranks.c.span == bindparam("span"),
+            ranks.c.bucket >= bindparam("start"),
+            ranks.c.bucket < bindparam("end"),
+        )
+        .group_by(ranks.c.bucket)
+        .subquery()
+    )
+    return (
+        select(runs.c.bucket, (runs.c.through - runs.c.jobs).label("before"))
+        .where(runs.c.through > bindparam("rank"))
+        .order_by(runs.c.bucket)
+        .limit(1)
+    )
 
 
 def _row(job: Job) -> dict[str, Any]:

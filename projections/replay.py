@@ -107,7 +107,11 @@ def fold(
                 return job
             if until_position is not None and envelope.position > until_position:
                 return job
-            event = codec.decode(envelope.kind, envelope.schema, envelope.body)
+            try:
+                event = codec.decode(envelope.kind, envelope.schema, envelope.body)
+            except Corrupt as error:
+                at = envelope.position
+                raise Corrupt(f"event {at}: {error}", position=at) from error
             job = evolve(job, event, position=envelope.position, at_ms=envelope.at_ms)
         if not envelopes:
             return job

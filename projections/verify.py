@@ -149,7 +149,10 @@ class _Checked:
         self._at_ms = envelope.at_ms
         self._check_content(where, envelope)
         self._check_link(where, envelope)
-        event = codec.decode(envelope.kind, envelope.schema, envelope.body)
+        try:
+            event = codec.decode(envelope.kind, envelope.schema, envelope.body)
+        except Corrupt as error:
+            raise Corrupt(str(error), position=position) from error
         if isinstance(event, Created):
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:

@@ -163,6 +163,15 @@ def _guard_sqlite() -> None:
         BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
         """
     )
+    # INSERT OR REPLACE deletes the row in its way without asking the trigger above.
+    op.execute(
+        """
+        CREATE TRIGGER events_no_replace BEFORE INSERT ON events
+        WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+          OR EXISTS (SELECT 1 FROM events WHERE job_id = NEW.job_id AND version = NEW.version)
+        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        """
+    )
 
 
 def _guard_postgresql() -> None:
