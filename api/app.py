@@ -31,11 +31,10 @@ def create_app(
         largest_page: Most jobs, events or lines in one answer.
         cors_origins: Origins of web pages that may use the API.
     """
-    middleware: list[object] = [Paths(), Negotiation()]
+    app: App = falcon.App(media_type=errors.JSON_TYPE)
     if cors_origins:
-        cors = falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag")
-        middleware.insert(0, cors)
-    app = falcon.App(media_type=errors.JSON_TYPE, middleware=middleware)
+        app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
+    app.add_middleware([Paths(), Negotiation()])
     errors.install(app)
     database = ledger.database
     job_lists = lists.Lists(database, jobs_view, state_counts, largest_page=largest_page)

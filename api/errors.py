@@ -34,7 +34,10 @@ def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
 
 
 def _ours(
-    req: falcon.Request, resp: falcon.Response, error: Any, params: Mapping[str, Any]  # noqa: ANN401
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
 ) -> None:
     resp.status = STATUSES[type(error)]
     if isinstance(error, errors.Unavailable):
@@ -45,7 +48,10 @@ def _ours(
 
 
 def _unexpected(
-    req: falcon.Request, resp: falcon.Response, error: Any, params: Mapping[str, Any]  # noqa: ANN401
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
 ) -> None:
     _log.error("%s %s failed", req.method, req.path, exc_info=error)
     resp.status = falcon.HTTP_500
@@ -53,7 +59,10 @@ def _unexpected(
 
 
 def _falcons(
-    req: falcon.Request, resp: falcon.Response, error: Any, params: Mapping[str, Any]  # noqa: ANN401
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
 ) -> None:
     resp.status = error.status
     if error.headers is not None:
@@ -69,7 +78,7 @@ def _text(req: falcon.Request, error: falcon.HTTPError) -> str:
     if isinstance(error, falcon.HTTPRouteNotFound):
         return f"no such route: {req.method} {req.path}"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
-        allowed = (error.headers or {})["Allow"]  # type: ignore[call-overload]
+        allowed = dict(error.headers or {})["Allow"]
         return f"{req.path} does not know {req.method}, only {allowed}"
     return error.description or error.title or str(error.status)
 

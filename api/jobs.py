@@ -162,9 +162,7 @@ class JobPriority:
     ) -> None:
         # Kue checks the priority before it looks for the job, and so do we.
         number = options.priority("priority", priority)
-        _execute(
-            self._ledger, req, Reprioritize(job_id=requests.job_id(job_id), priority=number)
-        )
+        _execute(self._ledger, req, Reprioritize(job_id=requests.job_id(job_id), priority=number))
         answer(resp, b'{"message":"updated priority"}')
 
 

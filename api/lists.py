@@ -1,6 +1,7 @@
 """Serve lists of jobs, by rank in creation order or in the order of running."""
 
 import re
+from functools import partial
 from typing import Final
 
 import falcon
@@ -76,13 +77,22 @@ class Lists:
                 # Only the list's length says how far ranks from both ends are apart.
                 first, last = clip(first, last, self._jobs.length(connection, jobs))
                 self._check_width(first, last)
-            order = {"descending": descending, "by_priority": by_priority}
-            page = self._jobs.page(connection, jobs, first, last, **order)
-            position = page[0].ledger_position if page else None
-            if position is None:
-                # An empty page has no moment: read it again, behind a position.
+            read_page = partial(
+                self._jobs.page,
+                connection,
+                jobs,
+                first,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+            page = read_page()
+            if page:
+                position = page[0].ledger_position
+            else:
+                # An empty page tells no moment: read it again, behind a position.
                 position = store.read_position(connection)
-                page = self._jobs.page(connection, jobs, first, last, **order)
+                page = read_page()
         answer(resp, wire.jobs(page), position)
 
     def _ranks(self, range_: str) -> tuple[int, int]:

@@ -314,5 +314,3 @@ class OpenApi:
         answer(resp, self._document)
 
     on_head = on_get
-
-

@@ -18,7 +18,10 @@ from ledger.errors import InvalidInput
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Literal parts of the routes by their place; everything else is a parameter.
 _LITERALS: Final[Mapping[str, Mapping[int, frozenset[str]]]] = {
-    "job": {2: frozenset({"types", "search"}), 3: frozenset({"log", "state", "priority", "events"})},
+    "job": {
+        2: frozenset({"types", "search"}),
+        3: frozenset({"log", "state", "priority", "events"}),
+    },
     "jobs": {4: frozenset({"stats"})},
     "health": {2: frozenset({"live", "ready"})},
 }

@@ -47,8 +47,7 @@ OPTIONS: Final = _object(
             + ", ".join(f"{name} {number}" for name, number in PRIORITIES.items()),
         },
         "delay": _integer(1) | {"description": "Milliseconds to wait before the first run."},
-        "ttl": _integer(1)
-        | {"description": "Milliseconds an attempt may go without progress."},
+        "ttl": _integer(1) | {"description": "Milliseconds an attempt may go without progress."},
         "backoff": {
             "anyOf": [
                 {"type": "boolean"},

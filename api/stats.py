@@ -6,7 +6,6 @@ from api import wire
 from api.reading import answer, is_current
 from ledger import store
 from ledger.database import Database
-from ledger.job import LIVE_STATES
 from projections.state_counts import StateCounts
 
 
@@ -22,8 +21,7 @@ class Stats:
             if is_current(req, resp, connection):
                 return
             stats = self._state_counts.stats(connection)
-        counts = {f"{state}Count": stats.counts[state] for state in LIVE_STATES}
-        answer(resp, wire.encode(counts | {"workTime": stats.work_ms}), stats.position)
+        answer(resp, wire.stats(stats), stats.position)
 
     on_head = on_get
 

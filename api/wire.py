@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from ledger.job import LIVE_STATES
 from ledger.store import Envelope
 from projections.jobs import JobView
+from projections.state_counts import Stats
 
 _encode = msgspec.json.encode
 
@@ -21,8 +23,8 @@ def job(view: JobView) -> str:
     """Return the JSON object of a job."""
     made, most = view.made, view.max_attempts
     parts = [
-        f'{{"id":"{view.id}","type":{_encode(view.type).decode()}'
-        f',"data":{"{}" if view.data is None else view.data}'
+        f'{{"id":"{view.id}","type":{_encode(view.type).decode()}',
+        f',"data":{"{}" if view.data is None else view.data}',
     ]
     if view.result is not None:
         parts.append(f',"result":{view.result}')
@@ -112,6 +114,12 @@ def _line(kind: str, content: str) -> str:
     text: Any = msgspec.json.decode(content)
     line = str(text)
     return line.split("\n", 1)[0] if kind == "failed" else line
+
+
+def stats(stats: Stats) -> bytes:
+    """Return the JSON object of the counts, in Kue's key order."""
+    counts = {f"{state}Count": stats.counts[state] for state in LIVE_STATES}
+    return _encode(counts | {"workTime": stats.work_ms})
 
 
 def encode(value: object) -> bytes:

@@ -100,8 +100,9 @@ class Appender(Generic[Work, Result]):
         except BaseException:
             # Only the leader's thread is being stopped; the others must not hang.
             for ticket in batch:
-                ticket.error = Unavailable("the process is stopping; it is unknown whether "
-                                           "this was recorded")
+                ticket.error = Unavailable(
+                    "the process is stopping; it is unknown whether this was recorded"
+                )
             raise
         finally:
             self._pass_lead()

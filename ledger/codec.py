@@ -26,9 +26,7 @@ _DECODERS: Final = {
     (event.kind, event.schema): msgspec.json.Decoder(event, strict=True) for event in EVENTS
 }
 _FIELDS: Final = {
-    event: tuple(
-        (field.name, field.default) for field in fields(event) if field.name != "content"
-    )
+    event: tuple((field.name, field.default) for field in fields(event) if field.name != "content")
     for event in EVENTS
 }
 _encode = msgspec.json.Encoder().encode

@@ -6,18 +6,16 @@ in ``job.decide``.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from ledger.errors import InvalidInput
-from ledger.events import Backoff, BackoffType
+from ledger.events import Backoff, BackoffType, MovedTo
 
 # Every number on the wire is exact in every JSON reader up to here (RFC 8259, 6).
 LARGEST_INTEGER = 2**53 - 1
 LONGEST_TYPE = 255
 LONGEST_KEY = 255
 COMPLETE_PERCENT = 100
-
-MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +156,9 @@ class Elapse(OnJob):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move(OnJob):
-    """Set the state by hand."""
+    """Set the state by hand, to one of ``MovedTo``."""
 
-    to: MovedTo
+    to: str
 
     def __post_init__(self) -> None:
         OnJob.__post_init__(self)

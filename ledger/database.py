@@ -63,7 +63,8 @@ class Database(ABC):
     @property
     def shown_url(self) -> str:
         """Return the database's URL, its password hidden."""
-        return self.engine.url.render_as_string(hide_password=True)
+        url = self.engine.url
+        return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -13,6 +13,7 @@ never touches history.  A new shape is a new ``schema`` and an upcaster in
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 BackoffType = Literal["repeat", "fixed", "exponential"]
 
 
@@ -164,7 +165,7 @@ class Moved(Event):
 
     kind = "moved"
 
-    to: Literal["inactive", "delayed", "active", "complete", "failed"]
+    to: MovedTo
     attempt: int | None = None
     expires_at_ms: int | None = None
 

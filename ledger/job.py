@@ -21,7 +21,7 @@ running: this is the fence that keeps a lost worker's late word out.
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from ledger import commands, events
 from ledger.errors import AttemptOver, Corrupt, InvalidInput, JobNotFound, Refused
@@ -203,7 +203,7 @@ def backoff_wait_ms(job: Job) -> int:
     if job.backoff == "fixed":
         return job.backoff_delay_ms
     # 2**53 is the largest wait that can be said; a larger exponent changes nothing.
-    doubled = job.backoff_delay_ms * (2 ** min(job.made, 53) - 1)
+    doubled = job.backoff_delay_ms * ((1 << min(job.made, 53)) - 1)
     if job.backoff_max_ms is not None:
         doubled = min(doubled, 2 * job.backoff_max_ms - job.backoff_delay_ms)
     # Math.round: halves go up.
@@ -448,7 +448,7 @@ def _fail(command: commands.Fail, job: Job, at_ms: int) -> Iterator[Event]:
     yield _failure(job, at_ms, reason="error", error=command.error)
 
 
-def _failure(job: Job, at_ms: int, *, reason: str, error: str) -> Event:
+def _failure(job: Job, at_ms: int, *, reason: Literal["error", "ttl"], error: str) -> Event:
     """Return the failure of the running attempt, with what follows from it."""
     after = job._replace(made=min(job.made + 1, job.max_attempts))
     wait_ms = backoff_wait_ms(after)
@@ -480,12 +480,11 @@ def _move(command: commands.Move, job: Job, at_ms: int) -> Iterator[Event]:
     _require(job, events.Moved)
     if job.state == command.to:
         return
-    if State(command.to) is State.ACTIVE:
-        yield events.Moved(
-            to=command.to, attempt=job.attempt + 1, expires_at_ms=_expiry(job, at_ms)
-        )
+    to = cast("events.MovedTo", command.to)
+    if State(to) is State.ACTIVE:
+        yield events.Moved(to=to, attempt=job.attempt + 1, expires_at_ms=_expiry(job, at_ms))
     else:
-        yield events.Moved(to=command.to)
+        yield events.Moved(to=to)
 
 
 def _reprioritize(command: commands.Reprioritize, job: Job, at_ms: int) -> Iterator[Event]:

@@ -24,6 +24,8 @@ BIGINT = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
 
+_OF_LOG = "kind IN ('logged', 'failed')"
+
 events = Table(
     "events",
     metadata,
@@ -49,10 +51,13 @@ events = Table(
         name="events_content_committed",
     ),
     # A job's log, without reading past its progress.
-    Index("events_log", "job_id", "version", **{
-        f"{dialect}_where": text("kind IN ('logged', 'failed')")
-        for dialect in ("sqlite", "postgresql")
-    }),
+    Index(
+        "events_log",
+        "job_id",
+        "version",
+        sqlite_where=text(_OF_LOG),
+        postgresql_where=text(_OF_LOG),
+    ),
 )
 
 head = Table(

@@ -7,6 +7,7 @@ the error messages are made from it.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.database import SqliteSynchronous
@@ -142,7 +143,10 @@ SETTINGS: Final = (
 )
 
 
-def read_settings(environment: Mapping[str, str] = os.environ, **overrides: object) -> Settings:
+def read_settings(
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
     """Return the settings of *environment*, with those of *overrides* that are not None.
 
     Raises:
@@ -151,7 +155,7 @@ def read_settings(environment: Mapping[str, str] = os.environ, **overrides: obje
     values: dict[str, Any] = {}
     problems = []
     for setting in SETTINGS:
-        given = overrides.pop(setting.field, None)
+        given = overrides.get(setting.field)
         text = environment.get(setting.variable) if given is None else str(given)
         if text is None:
             continue

@@ -10,6 +10,7 @@ STATEMENT_TIMEOUT = "30min"
 
 
 def run() -> None:
+    """Run what Alembic was asked for, within the caller's transaction."""
     connection = context.config.attributes["connection"]
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))

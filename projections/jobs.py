@@ -174,9 +174,7 @@ class Jobs(Projection):
             for row in (_row(job),)
         ]
         gone = [
-            {"id_": job.id}
-            for job in after.values()
-            if not job.exists and before[job.id].exists
+            {"id_": job.id} for job in after.values() if not job.exists and before[job.id].exists
         ]
         for statement, rows in (
             (self._insert, new),
@@ -427,14 +425,14 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
 
 def _job_indexes() -> Sequence[Index]:
     """Return an index a list and order, and one for what time changes."""
-    due = {f"{name}_where": text("due_at_ms IS NOT NULL") for name in ("sqlite", "postgresql")}
+    due = text("due_at_ms IS NOT NULL")
     return (
         Index("jobs_by_state", "state", "id"),
         Index("jobs_by_type", "type", "state", "id"),
         Index("jobs_by_priority", "priority", "id"),
         Index("jobs_by_state_priority", "state", "priority", "id"),
         Index("jobs_by_type_priority", "type", "state", "priority", "id"),
-        Index("jobs_due", "due_at_ms", **due),
+        Index("jobs_due", "due_at_ms", sqlite_where=due, postgresql_where=due),
     )
 
 
@@ -496,5 +494,3 @@ def _row(job: Job) -> dict[str, Any]:
     row["state"] = job.state.value
     row["remove_on_complete"] = int(job.remove_on_complete)
     return row
-
-

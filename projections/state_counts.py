@@ -69,6 +69,11 @@ class StateCounts(Projection):
                 (table.c.type == bindparam("type")) & (table.c.state == bindparam("state")),
             )
         )
+        self._by_type = (
+            select(table.c.type, table.c.state, table.c.jobs)
+            .where(table.c.type != EVERY_TYPE, table.c.jobs != 0)
+            .order_by(table.c.type)
+        )
         self._types = (
             select(table.c.type)
             .where(table.c.type != EVERY_TYPE)
@@ -109,20 +114,24 @@ class StateCounts(Projection):
 
     def stats(self, connection: Connection) -> Stats:
         """Return the counts over all types, in one statement."""
+        rows = connection.execute(self._stats).all()
         counts = dict.fromkeys(LIVE_STATES, 0)
-        total_ms = position = 0
-        for position, state, jobs, work_ms in connection.execute(self._stats):
-            if state is not None:
-                counts[State(state)] = jobs
-                total_ms += work_ms
-        return Stats(position, counts, total_ms)
+        counts.update((State(row.state), row.jobs) for row in rows if row.state is not None)
+        work_ms = sum(row.work_ms for row in rows if row.state is not None)
+        return Stats(rows[0].position, counts, work_ms)
 
     def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
         """Return the ledger's position and the number of jobs of a type in a state."""
         row = connection.execute(self._count, {"type": type_, "state": state.value}).one()
         return row.position, row.jobs or 0
 
+    def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
+        """Return the number of jobs in each state that has some, by type."""
+        found: dict[str, dict[State, int]] = {}
+        for type_, state, jobs in connection.execute(self._by_type):
+            found.setdefault(type_, {})[State(state)] = jobs
+        return found
+
     def types(self, connection: Connection) -> list[str]:
         """Return the types that have jobs, sorted by code point."""
         return sorted(connection.scalars(self._types))
-

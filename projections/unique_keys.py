@@ -48,5 +48,6 @@ class UniqueKeys(Projection):
         """Return the jobs that were created with *keys*, removed ones too."""
         found: dict[str, int] = {}
         for some in in_parts(keys):
-            found.update(tx.execute(self._find, {"keys": some}).tuples())
+            rows = tx.execute(self._find, {"keys": some})
+            found.update((row.key, row.job_id) for row in rows)
         return found

@@ -129,9 +129,7 @@ class _Checked:
             Corrupt: A position is missing, or a body cannot be read.
         """
         while self._report.position < self._head.position:
-            envelopes = store.read_after(
-                self._connection, after=self._report.position, limit=BATCH
-            )
+            envelopes = store.read_after(self._connection, after=self._report.position, limit=BATCH)
             if not envelopes:
                 missing = self._report.position + 1
                 raise Corrupt(f"event {missing} is missing", position=missing)
@@ -248,5 +246,5 @@ def _row(
     return dict(row) if row else {}
 
 
-def _shown(value: bytes | int) -> str:
+def _shown(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)

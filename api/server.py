@@ -1,0 +1,88 @@
+"""Build the app of some settings, and serve it with gunicorn."""
+
+import logging
+import os
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from api.app import App, create_app
+from ledger.composition import System, compose, prepare
+from ledger.errors import Unavailable
+from ledger.settings import Settings
+from ledger.sweeper import Sweeper
+
+# Kue's UIs poll every second or five; a connection should live from poll to poll.
+KEEPALIVE_S = 30
+
+_log = logging.getLogger(__name__)
+
+
+def build(settings: Settings) -> App:
+    """Return the app of *settings*, with a sweeper in the background.
+
+    Raises:
+        SchemaMismatch: The database's tables are not those of this version.
+        InvalidInput: The database's URL is none.
+    """
+    system = compose(settings)
+    try:
+        prepare(system.database)
+    except Unavailable as error:
+        # The server starts all the same, answers 503, and recovers by itself.
+        _log.warning("%s", error)
+    if settings.sweep:
+        Sweeper(system.ledger, system.jobs).start()
+    _survive_forks(system, settings)
+    return create_app(
+        system.ledger,
+        system.jobs,
+        system.state_counts,
+        largest_body_bytes=settings.largest_body_bytes,
+        largest_page=settings.largest_page,
+        cors_origins=settings.cors_origins,
+    )
+
+
+def _survive_forks(system: System, settings: Settings) -> None:
+    """Give a forked child connections, locks and a sweeper of its own.
+
+    gunicorn's --preload builds the app before it forks.
+    """
+
+    def start_anew() -> None:
+        system.ledger.forget()
+        if settings.sweep:
+            Sweeper(system.ledger, system.jobs).start()
+
+    os.register_at_fork(after_in_child=start_anew)
+
+
+def run(settings: Settings) -> None:
+    """Serve until told to stop; does not return."""
+    _Server(settings).run()
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__(prog="ledger serve")
+
+    def load_config(self) -> None:
+        settings = self._settings
+        options: dict[str, Any] = {
+            "bind": settings.bind,
+            "workers": settings.workers,
+            "threads": settings.threads,
+            "worker_class": "gthread",
+            "keepalive": KEEPALIVE_S,
+            "loglevel": "warning",
+            # gunicorn would open a socket for its own control in the home directory.
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> App:
+        return build(self._settings)

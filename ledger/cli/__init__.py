@@ -1,0 +1,57 @@
+"""Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
+
+A module a question: ``jobs`` asks and changes jobs, ``audit`` history,
+``server`` runs what keeps running.
+"""
+
+import click
+
+from ledger.cli import audit, jobs, server
+from ledger.cli.context import Context
+
+COMMANDS = (
+    server.serve,
+    server.migrate,
+    jobs.create,
+    jobs.show,
+    jobs.jobs,
+    jobs.stats,
+    jobs.remove,
+    jobs.erase,
+    audit.events,
+    audit.replay,
+    audit.verify,
+    audit.rebuild,
+    audit.status,
+    server.sweep,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--database",
+    "database_url",
+    metavar="URL",
+    help="The ledger: sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME. "
+    "Default: LEDGER_DATABASE_URL, or sqlite:///ledger.db in the working directory.",
+)
+@click.version_option(package_name="ledger-queue", prog_name="ledger")
+@click.pass_context
+def main(context: click.Context, database_url: str | None) -> None:
+    r"""Run a job queue whose database is its own audit trail.
+
+    \b
+    Start a server on a new SQLite file, give it a job, see what happened:
+      ledger serve
+      ledger create email '{"to": "tj@learnboost.com"}' --priority high
+      ledger jobs
+      ledger events --job 1
+
+    Every command but serve and migrate reads or writes the database directly;
+    no server needs to run. Settings come from LEDGER_* variables, see the README.
+    """
+    context.obj = Context(database_url)
+
+
+for command in COMMANDS:
+    main.add_command(command)

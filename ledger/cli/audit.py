@@ -1,0 +1,214 @@
+"""Ask history: what happened, what was, and whether it is all still true."""
+
+import time
+from datetime import datetime
+from typing import Final
+
+import click
+from sqlalchemy import Connection
+
+from api import wire
+from ledger import store
+from ledger.cli import output
+from ledger.cli.context import REFUSED, Context, as_json, command
+from ledger.cli.jobs import print_job
+from ledger.errors import InvalidInput, JobNotFound
+from ledger.job import LIVE_STATES
+from ledger.store import Envelope
+from projections import rebuild as rebuilding
+from projections import verify as verifying
+from projections.past import PastCounts, counts_at, job_at
+
+PAGE: Final = 1_000
+# How soon a follower sees an event of another process.
+FOLLOW_S: Final = 0.2
+
+
+@click.command()
+@click.option("--job", "job_id", type=int, help="Only this job, also after its removal.")
+@click.option("--after", type=click.IntRange(0), help="Begin behind this position (or version).")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
+@as_json
+@command
+def events(
+    context: Context,
+    *,
+    job_id: int | None,
+    after: int | None,
+    limit: int | None,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Print what happened, an event a line; without --after or --limit, all of it."""
+    with context.system() as system:
+        seen = after or 0
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            with system.database.read() as connection:
+                if job_id is None:
+                    page = store.read_after(connection, after=seen, limit=size)
+                else:
+                    page = store.read_stream(connection, job_id, after=seen, limit=size)
+            for envelope in page:
+                click.echo(wire.history([envelope])[1:-1] if as_json else _line(envelope))
+            if page:
+                seen = page[-1].position if job_id is None else page[-1].version
+                left = None if left is None else left - len(page)
+            elif follow:
+                time.sleep(FOLLOW_S)
+            elif job_id is not None and not seen:
+                raise JobNotFound(job_id)
+            else:
+                return
+
+
+def _line(envelope: Envelope) -> str:
+    cause = f" ({envelope.cause})" if envelope.cause else ""
+    content = f" {envelope.content}" if envelope.content is not None else ""
+    return (
+        f"{envelope.position:>8}  {output.moment(envelope.at_ms)}  job {envelope.job_id}"
+        f" v{envelope.version}  {envelope.kind:<13} {envelope.actor}{cause}"
+        f"  {envelope.body}{content}"
+    )
+
+
+@click.command()
+@click.option("--at", required=True, metavar="WHEN", help="A position, or an RFC 3339 time.")
+@click.option("--job", "job_id", type=int, help="Show this job as it was.")
+@as_json
+@command
+def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> None:
+    r"""Show the counts, or one job, as they were at a position or a time.
+
+    \b
+    ledger replay --at 1200
+    ledger replay --at 2026-11-22T14:00:00Z --job 7
+    """
+    with context.reading() as (_, connection):
+        position = _position(at, store.read_head(connection).position, connection)
+        if job_id is not None:
+            view = job_at(connection, job_id, position)
+            if view is None:
+                raise JobNotFound(f"{job_id} (at position {position})")
+        else:
+            with output.progress("Replaying") as advance:
+                counts = counts_at(connection, position, advance)
+    if job_id is not None and view is not None:
+        output.json_line(wire.job(view)) if as_json else print_job(view)
+    elif as_json:
+        output.json_line(wire.encode(_totals(counts) | {"position": position}))
+    else:
+        _print_counts(counts, position)
+
+
+def _position(at: str, newest: int, connection: Connection) -> int:
+    if at.isdecimal():
+        if int(at) > newest:
+            raise InvalidInput.expected("--at", f"a position from 0 to {newest}", at)
+        return int(at)
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        expected = "a position, or a time with its zone such as 2026-11-22T14:00:00Z"
+        raise InvalidInput.expected("--at", expected, at)
+    return store.position_at(connection, int(moment.timestamp() * 1000))
+
+
+def _totals(counts: PastCounts) -> dict[str, int]:
+    totals = {f"{state}Count": 0 for state in LIVE_STATES}
+    for (_, state), number in counts.jobs.items():
+        totals[f"{state}Count"] += number
+    return totals | {"workTime": counts.work_ms.total()}
+
+
+def _print_counts(counts: PastCounts, position: int) -> None:
+    types = sorted({type_ for type_, _ in counts.jobs})
+    rows: list[tuple[str | int, ...]] = [
+        (type_, *(counts.jobs[type_, state] for state in LIVE_STATES)) for type_ in types
+    ]
+    totals = _totals(counts)
+    rows.append(("all types", *(totals[f"{state}Count"] for state in LIVE_STATES)))
+    output.table(("type", *map(str, LIVE_STATES)), rows, title=f"as of position {position}")
+    click.echo(f"workers had worked {counts.work_ms.total() / 1000:,.1f} s")
+
+
+@click.command()
+@as_json
+@command
+def verify(context: Context, *, as_json: bool) -> None:
+    """Replay every event and compare: chain, digests, versions, every row, every count.
+
+    Exits with 1 if anything differs. Keep the chain value it prints somewhere else:
+    the same history has the same one, so whoever has it sees a rewrite.
+    """
+    with context.system() as system:
+        shadows = [(projection, type(projection)(shadow=True)) for projection in system.projections]
+        with output.progress("Verifying") as advance:
+            report = verifying.verify(system.database, shadows, advance)
+    if as_json:
+        output.json_line(wire.encode(report))
+    elif report.clean:
+        compared = ", ".join(report.projections)
+        click.echo(f"{report.position} events verified; {compared} equal a replay from nothing")
+        click.echo(f"content erased from {report.erased} events")
+        click.echo(f"chain {report.chain or '(empty)'}")
+    else:
+        click.echo(f"This ledger is not as it must be ({report.position} events read):", err=True)
+        for difference in report.differences:
+            click.echo(f"  {difference.where}", err=True)
+            click.echo(f"    expected {difference.expected}", err=True)
+            click.echo(f"    found    {difference.found}", err=True)
+    if not report.clean:
+        raise click.exceptions.Exit(REFUSED)
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Rebuild all projections.")
+@command
+def rebuild(context: Context, names: tuple[str, ...], *, every: bool) -> None:
+    """Build projections anew from history: jobs, state_counts, unique_keys.
+
+    Readers go on seeing the old rows until it is done, writers wait. A rebuild that
+    fails or is interrupted changes nothing.
+    """
+    with context.system() as system:
+        known = {projection.name: projection for projection in system.projections}
+        unknown = [name for name in names if name not in known]
+        if unknown or bool(names) == every:
+            expected = f"NAMES among {', '.join(known)}, or --all"
+            raise click.UsageError(f"expected {expected}, got {' '.join(names) or 'neither'}")
+        chosen = [known[name] for name in known if every or name in names]
+        with output.progress("Rebuilding") as advance:
+            number = rebuilding.rebuild(system.database, chosen, advance)
+    rebuilt = ", ".join(projection.name for projection in chosen)
+    click.echo(f"{rebuilt} rebuilt from {number} events")
+
+
+@click.command()
+@as_json
+@command
+def status(context: Context, *, as_json: bool) -> None:
+    """Show where the ledger is kept and how far it has come."""
+    with context.reading() as (system, connection):
+        head = store.read_head(connection)
+        stats = system.state_counts.stats(connection)
+    shown = {
+        "database": system.database.shown_url,
+        "position": head.position,
+        "chain": head.chain.hex(),
+        "last_event": output.moment(head.at_ms) if head.position else None,
+        "jobs_created": head.last_job_id,
+        "jobs_now": sum(stats.counts.values()),
+    }
+    projections = {
+        projection.name: "up to date, in the same transaction" for projection in system.projections
+    }
+    if as_json:
+        output.json_line(wire.encode(shown | {"projections": projections}))
+    else:
+        output.table(("", "value"), [*shown.items(), *projections.items()])

@@ -1,0 +1,119 @@
+"""Share among the commands: the system, the actor, errors as exit codes."""
+
+import functools
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import click
+from sqlalchemy import Connection
+
+from ledger.composition import System, compose
+from ledger.database import SqliteDatabase
+from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
+from ledger.migration import require_current
+from ledger.settings import Settings, read_settings
+
+# What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.
+REFUSED: Final = 1
+USAGE: Final = 2
+NO_DATABASE: Final = 3
+
+
+class Context:
+    """Be what a command is called with."""
+
+    def __init__(self, database_url: str | None) -> None:
+        self._database_url = database_url
+
+    def settings(self, **flags: object) -> Settings:
+        """Return the settings, flags first.
+
+        Raises:
+            SettingsError: Some are bad.
+        """
+        return read_settings({"database_url": self._database_url} | flags)
+
+    @contextmanager
+    def system(self) -> Iterator[System]:
+        """Give the system on an existing ledger.
+
+        Raises:
+            SchemaMismatch: There is none, or its tables are not ours.
+            Unavailable: The database is away.
+        """
+        system = compose(self.settings())
+        database = system.database
+        if isinstance(database, SqliteDatabase) and not database.path.exists():
+            raise SchemaMismatch(
+                f"there is no ledger at {database.path}; create one with `ledger migrate` or "
+                "`ledger serve`, or name another with --database"
+            )
+        try:
+            require_current(database)
+            yield system
+        finally:
+            database.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[System, Connection]]:
+        """Give the system and a snapshot of it."""
+        with self.system() as system, system.database.snapshot() as connection:
+            yield system, connection
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Call *function* with the context, and turn our errors into exit codes."""
+
+    @functools.wraps(function)
+    def called(*args: object, **kwargs: object) -> None:
+        context: Context = click.get_current_context().obj
+        try:
+            function(context, *args, **kwargs)
+        except LedgerError as error:
+            raise _failure(error) from error
+
+    return called
+
+
+class _Refusal(click.ClickException):
+    exit_code = REFUSED
+
+
+class _BadSettings(click.ClickException):
+    exit_code = USAGE
+
+
+class _Away(click.ClickException):
+    exit_code = NO_DATABASE
+
+
+def _failure(error: LedgerError) -> click.ClickException:
+    if isinstance(error, SettingsError):
+        return _BadSettings(str(error))
+    if isinstance(error, Unavailable | SchemaMismatch):
+        return _Away(str(error))
+    return _Refusal(str(error))
+
+
+def actor() -> str:
+    """Return who the ledger says asked: ``cli:USER``."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "cli:unknown"
+
+
+def cause() -> str:
+    """Return why, for the ledger: the command's name.
+
+    Not its arguments: they may hold personal data, and a cause is kept for ever.
+    """
+    return click.get_current_context().command_path
+
+
+def as_json(function: Callable[..., None]) -> Callable[..., None]:
+    """Give the command the flag ``--json``."""
+    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+    return flag(function)

@@ -1,0 +1,228 @@
+"""Ask and change jobs."""
+
+import re
+import sys
+
+import click
+
+from api import wire
+from ledger import content, store
+from ledger.cli import output
+from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.commands import Erase, Remove
+from ledger.errors import InvalidInput, JobNotFound
+from ledger.job import LIVE_STATES, State
+from ledger.options import create_command
+from projections.jobs import JobList, JobView
+
+NEWEST = 20
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)?")
+_UNITS_MS = {None: 1, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class Milliseconds(click.ParamType[int]):
+    """Be a duration: milliseconds, or a number and a unit."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the milliseconds that *value* says."""
+        found = _DURATION.fullmatch(str(value))
+        if found is None:
+            self.fail(f"expected milliseconds, or 90s, 5m, 2h, 1d; got {value!r}", param, ctx)
+        return int(found[1]) * _UNITS_MS[found[2]]
+
+
+@click.command()
+@click.argument("type_", metavar="TYPE")
+@click.argument("data", default="{}")
+@click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
+@click.option("--attempts", type=int, help="How often it may run. Default: once.")
+@click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
+@click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
+@click.option("--backoff", metavar="JSON", help='true, or {"type": "exponential", "delay": 2000}.')
+@click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
+@click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
+@click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
+@as_json
+@command
+def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
+    """Create a job of TYPE with DATA, any JSON; - reads it from standard input."""
+    raw = sys.stdin.buffer.read() if data == "-" else data.encode()
+    given = {_KUE_NAMES.get(name, name): value for name, value in options.items() if value}
+    if "backoff" in given:
+        given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
+    if "searchKeys" in given:
+        given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]
+    asked = create_command(type_, content.text("data", raw), given)
+    with context.system() as system:
+        outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
+    if as_json:
+        output.json_line(wire.encode({"id": outcome.job_id}))
+    elif outcome.events:
+        click.echo(f"job {outcome.job_id} created")
+    else:
+        click.echo(f"job {outcome.job_id} had been created with this key before")
+
+
+_KUE_NAMES = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
+
+
+@click.command()
+@click.argument("job_id", metavar="ID", type=int)
+@as_json
+@command
+def show(context: Context, job_id: int, *, as_json: bool) -> None:
+    """Show a job as it is now, with its log; its history is `ledger events --job ID`."""
+    with context.reading() as (system, connection):
+        view = system.jobs.get(connection, job_id)
+        if view is None:
+            if store.read_versions(connection, [job_id]):
+                raise JobNotFound(f"{job_id} (removed; see `ledger events --job {job_id}`)")
+            raise JobNotFound(job_id)
+        lines = store.read_log(connection, job_id, newest=NEWEST)
+    if as_json:
+        output.json_line(wire.job(view))
+        return
+    print_job(view)
+    for line in content.parse("log", wire.log_lines(lines)):
+        click.echo(f"log: {line}")
+
+
+def print_job(view: JobView) -> None:
+    """Print a job's fields, a line each."""
+    shown = view._asdict()
+    del shown["ledger_position"]
+    rows = [
+        (
+            name.removesuffix("_ms") if name.endswith("_at_ms") else name,
+            output.moment(value) if name.endswith("_at_ms") else value,
+        )
+        for name, value in shown.items()
+        if value is not None
+    ]
+    output.table(("field", "value"), rows)
+
+
+@click.command()
+@click.option("--state", type=click.Choice([str(state) for state in LIVE_STATES]))
+@click.option("--type", "type_", metavar="TYPE", help="Needs --state, as the lists of the API.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
+@click.option("--skip", type=click.IntRange(0), default=0, help="Begin so many jobs further on.")
+@click.option("--oldest", is_flag=True, help="Oldest first; default is newest first.")
+@click.option("--by-priority", is_flag=True, help="In the order in which they run.")
+@as_json
+@command
+def jobs(
+    context: Context,
+    *,
+    state: str | None,
+    type_: str | None,
+    limit: int,
+    skip: int,
+    oldest: bool,
+    by_priority: bool,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first."""
+    if type_ is not None and state is None:
+        raise InvalidInput("type", "--type needs --state: the lists are by type and state")
+    with context.reading() as (system, connection):
+        page = system.jobs.page(
+            connection,
+            JobList(None if state is None else State(state), type_),
+            skip,
+            skip + limit - 1,
+            descending=not (oldest or by_priority),
+            by_priority=by_priority,
+        )
+    if as_json:
+        output.json_line(wire.jobs(page))
+        return
+    output.table(
+        ("id", "type", "state", "priority", "progress", "attempts", "created", "data"),
+        [
+            (
+                view.id,
+                view.type,
+                view.state,
+                view.priority,
+                view.progress or 0,
+                f"{view.made}/{view.max_attempts}",
+                output.moment(view.created_at_ms),
+                _short(view.data),
+            )
+            for view in page
+        ],
+    )
+
+
+def _short(data: str | None, longest: int = 60) -> str:
+    text = data or ""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+@click.command()
+@as_json
+@command
+def stats(context: Context, *, as_json: bool) -> None:
+    """Count the jobs by type and state."""
+    with context.reading() as (system, connection):
+        totals = system.state_counts.stats(connection)
+        by_type = system.state_counts.by_type(connection)
+    if as_json:
+        output.json_line(wire.stats(totals))
+        return
+    rows = [
+        (name, *(counts.get(state, 0) for state in LIVE_STATES)) for name, counts in by_type.items()
+    ]
+    rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
+    output.table(("type", *map(str, LIVE_STATES)), rows)
+    click.echo(f"workers worked {totals.work_ms / 1000:,.1f} s")
+
+
+@click.command()
+@click.argument("job_ids", metavar="ID...", type=int, nargs=-1, required=True)
+@as_json
+@command
+def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Take jobs out of every view; their history stays."""
+    with context.system() as system:
+        answers = system.ledger.submit(
+            [Remove(job_id=job_id) for job_id in job_ids], actor=actor(), cause=cause()
+        )
+    refused = False
+    for job_id, answer in zip(job_ids, answers, strict=True):
+        failed = isinstance(answer, Exception)
+        refused |= failed
+        text = str(answer) if failed else f"job {job_id} removed"
+        if as_json:
+            output.json_line(wire.encode({"error" if failed else "message": text}))
+        else:
+            click.echo(text, err=failed)
+    if refused:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("job_id", metavar="ID", type=int)
+@click.option("--version", "versions", type=int, multiple=True, help="Only this event of the job.")
+@click.option("--reason", help="Kept for ever: it must not repeat what is erased.")
+@click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
+@command
+def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
+    """Erase the content of a job's events for good: data, results, errors, logs.
+
+    What happened, when and by whom stays, and `ledger verify` stays clean. Works on
+    removed jobs too. Copies in backups are yours to erase.
+    """
+    with context.system() as system:
+        system.ledger.execute(
+            Erase(job_id=job_id, versions=versions or None, reason=reason),
+            actor=actor(),
+            cause=cause(),
+        )
+    click.echo(f"content of job {job_id} erased")

@@ -1,0 +1,76 @@
+"""Print tables for people, JSON for programs, progress for the impatient."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# A pipe has no width; lines must not be cut for want of one.
+_PIPED_WIDTH = 1_000
+
+
+def console() -> Console:
+    """Return where results go."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
+    """Print *rows*; numbers stand on the right, None is empty."""
+    drawn = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    rows = [list(row) for row in rows]
+    for place, column in enumerate(drawn.columns):
+        if rows and all(isinstance(row[place], int | None) for row in rows):
+            column.justify = "right"
+    for row in rows:
+        drawn.add_row(*(Text("" if value is None else str(value)) for value in row))
+    console().print(drawn)
+
+
+def json_line(data: bytes | str) -> None:
+    """Print JSON text as it is."""
+    click.echo(data)
+
+
+def moment(at_ms: int | None) -> str | None:
+    """Return a time as people read it, in UTC."""
+    if at_ms is None:
+        return None
+    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    return at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} events/s")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to tell events done and events in all; it draws a bar on stderr."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
