@@ -9,6 +9,7 @@ know stops the reader, loudly.
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -60,13 +61,21 @@ def decode(
     Raises:
         Corrupt: The kind or the schema is unknown, or the body is not its.
     """
-    decoder = _DECODERS.get((kind, schema))
     try:
-        if decoder is not None:
-            return decoder.decode(body)
+        if upcasters is UPCASTERS:
+            return _decode(kind, schema, body)
         return _decode_older(kind, schema, body, upcasters)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Corrupt(f"the body of a {kind!r} event cannot be read: {error}") from error
+
+
+# Most bodies are alike, and an event is immutable: one will do for all of them.
+@lru_cache(maxsize=4096)
+def _decode(kind: str, schema: int, body: str) -> Event:
+    decoder = _DECODERS.get((kind, schema))
+    if decoder is not None:
+        return decoder.decode(body)
+    return _decode_older(kind, schema, body, UPCASTERS)
 
 
 def _decode_older(

@@ -148,6 +148,10 @@ class Job(NamedTuple):
         return self.state in _LIVE
 
 
+_PLACE: Final = {name: place for place, name in enumerate(Job._fields)}
+_VERSION, _STATE, _UPDATED = _PLACE["version"], _PLACE["state"], _PLACE["updated_at_ms"]
+
+
 def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
     """Return *job* as it is after *event*, of whose content it knows nothing.
 
@@ -169,7 +173,14 @@ def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
             position=position,
         )
     changes = _CHANGES[kind](job, event, position, at_ms)
-    return job._replace(version=job.version + 1, state=state, updated_at_ms=at_ms, **changes)
+    # As ``_replace``, in a third of its time: a replay does this for every event.
+    values: list[Any] = list(job)
+    values[_VERSION] += 1
+    values[_STATE] = state
+    values[_UPDATED] = at_ms
+    for name, value in changes.items():
+        values[_PLACE[name]] = value
+    return Job._make(values)
 
 
 def decide(command: commands.Command, job: Job, *, at_ms: int) -> tuple[Event, ...]:

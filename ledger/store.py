@@ -18,6 +18,7 @@ from sqlalchemy import (
 from ledger import chain, codec
 from ledger.errors import Corrupt, SchemaMismatch
 from ledger.record import Recorded
+from ledger.rows import Rows
 from ledger.schema import events, head
 
 
@@ -61,7 +62,7 @@ _HEAD = (head.c.position, head.c.chain, head.c.last_job_id, head.c.at_ms)
 _SELECT_HEAD = select(*_HEAD)
 _LOCK_HEAD = select(*_HEAD).with_for_update()
 _SELECT_POSITION = select(head.c.position)
-_INSERT_EVENTS = insert(events)
+_INSERT_EVENTS = Rows(insert(events), Envelope._fields)
 _UPDATE_HEAD = update(head).values(
     position=bindparam("position_"),
     chain=bindparam("chain_"),
@@ -162,25 +163,40 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
     rows = []
     for position, job_id, version, at_ms, actor, cause, event in recorded:
         content = event.content
-        salt = digest = None
-        if content is not None:
-            salt = chain.salt()
-            digest = chain.digest(salt, content)
-        row: dict[str, Any] = {
-            "position": position,
-            "job_id": job_id,
-            "version": version,
-            "kind": event.kind,
-            "schema": event.schema,
-            "at_ms": at_ms,
-            "actor": actor,
-            "cause": cause,
-            "body": codec.encode(event),
-            "digest": digest,
-        }
-        link = chain.link(link, chain.leaf(**row))
-        rows.append(row | {"content": content, "salt": salt, "chain": link})
-    tx.execute(_INSERT_EVENTS, rows)
+        salt = None if content is None else chain.salt()
+        digest = None if content is None or salt is None else chain.digest(salt, content)
+        body = codec.encode(event)
+        leaf = chain.leaf(
+            position=position,
+            job_id=job_id,
+            version=version,
+            kind=event.kind,
+            schema=event.schema,
+            at_ms=at_ms,
+            actor=actor,
+            cause=cause,
+            body=body,
+            digest=digest,
+        )
+        link = chain.link(link, leaf)
+        rows.append(
+            Envelope(
+                position,
+                job_id,
+                version,
+                event.kind,
+                event.schema,
+                at_ms,
+                actor,
+                cause,
+                body,
+                content,
+                salt,
+                digest,
+                link,
+            )
+        )
+    _INSERT_EVENTS.execute(tx, rows)
     new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms)
     tx.execute(_UPDATE_HEAD, {f"{name}_": value for name, value in new._asdict().items()})
     return new

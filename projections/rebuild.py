@@ -39,4 +39,6 @@ def rebuild(database: Database, projections: Sequence[Projection], advance: Adva
             for projection in projections:
                 projection.apply(tx, changes)
             advance(changes[-1].recorded.position, through)
+        for projection in projections:
+            projection.complete(tx)
     return through
