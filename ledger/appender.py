@@ -77,7 +77,11 @@ class Appender(Generic[Work, Result]):
             self._waiting.append(ticket)
             leads, self._led = not self._led, True
         if not leads:
-            ticket.wait()
+            try:
+                ticket.wait()
+            except BaseException:
+                self._abandon(ticket)
+                raise
             leads = ticket.leads
         if leads:
             self._lead()
@@ -109,6 +113,18 @@ class Appender(Generic[Work, Result]):
             # The leader is the first of its batch and need not be woken.
             for ticket in batch[1:]:
                 ticket.wake()
+
+    def _abandon(self, ticket: _Ticket[Work, Result]) -> None:
+        """Take a caller out of line whose thread is being stopped while it waits.
+
+        If a batch has its work already, the outcome is not read.
+        """
+        with self._mutex:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            leads = ticket.leads
+        if leads:
+            self._pass_lead()
 
     def _pass_lead(self) -> None:
         with self._mutex:

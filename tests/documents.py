@@ -1,0 +1,78 @@
+"""Write the README's tables and its diagram from the code; run it after a change."""
+
+import re
+from pathlib import Path
+
+import click
+
+from api.openapi import OPERATIONS
+from ledger.cli import COMMANDS
+from ledger.events import Erased, Moved, Removed, Reprioritized
+from ledger.job import LIVE_STATES, TRANSITIONS, State
+from ledger.settings import SETTINGS, Settings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def settings() -> str:
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    defaults = Settings()
+    for setting in SETTINGS:
+        value = getattr(defaults, setting.field)
+        shown = {True: "on", False: "off", (): ""}.get(value, value)
+        rows.append(
+            f"| `{setting.variable}` | {f'`{shown}`' if shown != '' else 'none'} "
+            f"| {setting.meaning} Expects {setting.expected}. |"
+        )
+    return "\n".join(rows)
+
+
+def commands() -> str:
+    rows = ["| command | what it does |", "|---|---|"]
+    for command in COMMANDS:
+        context = click.Context(command, info_name=command.name)
+        usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()
+        rows.append(f"| `ledger {f'{command.name} {usage}'.strip()}` | {_summary(command)} |")
+    return "\n".join(rows)
+
+
+def _summary(command: click.Command) -> str:
+    return (command.help or "").split("\n\n", 1)[0].replace("\n", " ").strip()
+
+
+def routes() -> str:
+    rows = ["| route | what it does |", "|---|---|"]
+    rows += [f"| `{each.method} {each.path}` | {each.summary} |" for each in OPERATIONS]
+    return "\n".join(rows)
+
+
+def diagram() -> str:
+    lines = ["```mermaid", "stateDiagram-v2"]
+    names = {State.ABSENT: "[*]"}
+    for state, exits in TRANSITIONS.items():
+        for event, targets in exits.items():
+            if event in {Moved, Removed, Erased, Reprioritized}:
+                continue
+            lines += [
+                f"    {names.get(state, state)} --> {target}: {event.kind}"
+                for target in (*LIVE_STATES, State.REMOVED)
+                if target in targets
+            ]
+    return "\n".join([*lines, "```"])
+
+
+PARTS = {"settings": settings, "commands": commands, "routes": routes, "diagram": diagram}
+
+
+def written(text: str) -> str:
+    """Return the README's *text* with its parts as the code says they are."""
+    for name, part in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text, number = pattern.subn(lambda m, part=part: f"{m[1]}{part()}\n{m[2]}", text)
+        if number != 1:
+            raise SystemExit(f"README.md: expected one place for {name}, found {number}")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text()))

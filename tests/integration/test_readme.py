@@ -1,0 +1,70 @@
+"""Do what the README says, and compare what it prints."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import documents
+import pytest
+
+README = documents.README.read_text()
+BLOCKS = re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+# What differs from run to run: times, random salts and what follows from them.
+_VARYING = (
+    (re.compile(r"\b\d{13}\b"), "MILLISECONDS"),
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
+    (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b"), "HASH"),
+)
+
+
+def test_the_tables_and_the_diagram_are_what_the_code_says() -> None:
+    assert documents.written(README) == README
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """Serve an empty ledger as `make run` does, on a free port."""
+    from servers import Server  # noqa: PLC0415 - beside this file
+
+    with Server(f"sqlite:///{tmp_path / 'ledger.db'}") as server:
+        yield server.port
+
+
+def test_every_command_answers_as_printed(port: int, tmp_path: Path) -> None:
+    commands = [each for block in BLOCKS for each in _commands(block)]
+    environment = os.environ | {
+        "LEDGER_DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    printed = [(command, _alike(output)) for command, output in commands]
+    answered = [
+        (command, _alike(_run(command.replace("localhost:3000", f"127.0.0.1:{port}"), environment)))
+        for command, _ in commands
+    ]
+
+    assert answered == printed
+
+
+def _commands(block: str) -> Iterator[tuple[str, str]]:
+    """Yield each command of a console block with what it prints."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command, output.strip()
+
+
+def _run(command: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _alike(output: str) -> str:
+    for pattern, name in _VARYING:
+        output = pattern.sub(name, output)
+    return output
