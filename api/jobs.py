@@ -79,10 +79,10 @@ class Job:
         with self._ledger.database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            view = self._jobs.get(connection, number)
-        if view is None:
+            shown = self._jobs.get(connection, number)
+        if shown is None:
             raise JobNotFound(number)
-        answer(resp, wire.job(view).encode(), view.ledger_position)
+        answer(resp, shown.json.encode(), shown.ledger_position)
 
     on_head = on_get
 
@@ -105,11 +105,11 @@ class JobLog:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            view = self._jobs.get(connection, number)
-            if view is None:
+            shown = self._jobs.get(connection, number)
+            if shown is None:
                 raise JobNotFound(number)
             lines = store.read_log(connection, number, newest=self._largest_page)
-        answer(resp, wire.log_lines(lines), view.ledger_position)
+        answer(resp, wire.log_lines(lines), shown.ledger_position)
 
     on_head = on_get
 

@@ -1,8 +1,6 @@
-"""Write jobs as Kue writes them: its key order, its types.
+"""Write answers: arrays of jobs, histories, logs, counts, as JSON.
 
-A key that is not set is absent.  Ids, times and durations are strings, as in
-Kue's manual; content goes out byte for byte as it came in, so the object is put
-together as text around it.
+What is JSON already, a job and the content of an event, goes out as it is stored.
 """
 
 from collections.abc import Iterable
@@ -13,51 +11,15 @@ import msgspec
 
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
-from projections.jobs import JobView
+from projections.shown import ShownJob
 from projections.state_counts import Stats
 
 _encode = msgspec.json.encode
 
 
-def job(view: JobView) -> str:
-    """Return the JSON object of a job."""
-    made, most = view.made, view.max_attempts
-    parts = [
-        f'{{"id":"{view.id}","type":{_encode(view.type).decode()}',
-        f',"data":{"{}" if view.data is None else view.data}',
-    ]
-    if view.result is not None:
-        parts.append(f',"result":{view.result}')
-    parts.append(f',"priority":{view.priority}')
-    parts.append(',"progress":0' if view.progress is None else f',"progress":"{view.progress}"')
-    if view.progress_data is not None:
-        parts.append(f',"progress_data":{view.progress_data}')
-    parts.append(f',"state":"{view.state}"')
-    if view.error is not None:
-        parts.append(f',"error":{view.error}')
-    parts.append(
-        f',"created_at":"{view.created_at_ms}","promote_at":"{view.promote_at_ms}"'
-        f',"updated_at":"{view.updated_at_ms}"'
-    )
-    if view.failed_at_ms is not None:
-        parts.append(f',"failed_at":"{view.failed_at_ms}"')
-    if view.started_at_ms is not None:
-        parts.append(f',"started_at":"{view.started_at_ms}"')
-    if view.duration_ms is not None:
-        parts.append(f',"duration":"{view.duration_ms}"')
-    if view.delay_ms is not None:
-        parts.append(f',"delay":"{view.delay_ms}"')
-    if view.worker is not None:
-        parts.append(f',"workerId":{_encode(view.worker).decode()}')
-    if view.ttl_ms is not None:
-        parts.append(f',"ttl":"{view.ttl_ms}"')
-    parts.append(f',"attempts":{{"made":{made},"remaining":{most - made},"max":{most}}}}}')
-    return "".join(parts)
-
-
-def jobs(views: Iterable[JobView]) -> bytes:
+def jobs(shown: Iterable[ShownJob]) -> bytes:
     """Return the JSON array of jobs."""
-    return f"[{','.join(map(job, views))}]".encode()
+    return f"[{','.join([job.json for job in shown])}]".encode()
 
 
 def history(envelopes: Iterable[Envelope]) -> bytes:

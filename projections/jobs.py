@@ -1,9 +1,9 @@
 """Answer what a job is now, and which jobs a list shows.
 
-``jobs`` holds a row a job: what the rules decide upon, what the views show, and
-the order in which to claim.  Content is not in it.  Its columns ``*_position``
-point at the events that hold it, so there is one copy of it, and what is erased
-there is gone here.
+``jobs`` holds a row a job: what the rules decide upon, the order in which to claim,
+and the JSON that the views show, ready but for its content.  Content is not in it.
+The columns ``*_position`` point at the events that hold it, so there is one copy of
+it, and what is erased there is gone here.
 
 The list that SQL does not have
 -------------------------------
@@ -48,6 +48,7 @@ from ledger.record import Change
 from ledger.rows import Rows
 from ledger.schema import BIGINT
 from projections.projection import Projection, Upsert, in_parts
+from projections.shown import ShownJob, frame
 
 # Lists over all types are counted under this, which no job has for its type.
 EVERY_TYPE: Final = ""
@@ -56,39 +57,6 @@ SPANS: Final = (10, 20, 62)
 WHOLE_LIST: Final = SPANS[-1]
 # Up to this depth, walking is quicker than finding out where to start.
 SHALLOW: Final = 1_000
-
-
-class JobView(NamedTuple):
-    """Be a job as it is shown, with its content.
-
-    Content is JSON text, None where there is none or it was erased.
-
-    Attributes:
-        ledger_position: The ledger's position at the moment that is shown.
-    """
-
-    id: int
-    type: str
-    state: str
-    priority: int
-    progress: int | None
-    made: int
-    max_attempts: int
-    attempt: int
-    created_at_ms: int
-    promote_at_ms: int
-    updated_at_ms: int
-    failed_at_ms: int | None
-    started_at_ms: int | None
-    duration_ms: int | None
-    delay_ms: int | None
-    ttl_ms: int | None
-    worker: str | None
-    data: str | None
-    result: str | None
-    error: str | None
-    progress_data: str | None
-    ledger_position: int
 
 
 class JobList(NamedTuple):
@@ -133,12 +101,12 @@ class Jobs(Projection):
             Column("bucket", BIGINT, primary_key=True),
             Column("jobs", BigInteger, nullable=False),
         )
-        self._insert = Rows(insert(jobs), Job._fields)
+        self._insert = Rows(insert(jobs), (*Job._fields, "frame"))
         self._update = Rows(
             update(jobs)
             .where(jobs.c.id == bindparam("id_"))
-            .values({name: bindparam(name) for name in _CHANGING}),
-            (*_CHANGING, "id_"),
+            .values({name: bindparam(name) for name in (*_CHANGING, "frame")}),
+            (*_CHANGING, "frame", "id_"),
         )
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
         self._add_ranks = Upsert(ranks, adds=("jobs",))
@@ -235,10 +203,10 @@ class Jobs(Projection):
 
     # --- what the views ask
 
-    def get(self, connection: Connection, job_id: int) -> JobView | None:
+    def get(self, connection: Connection, job_id: int) -> ShownJob | None:
         """Return the job, None if there is none."""
         row = connection.execute(self._get, {"job_id": job_id}).first()
-        return None if row is None else JobView._make(row)
+        return None if row is None else ShownJob._make(row)
 
     def page(
         self,
@@ -249,7 +217,7 @@ class Jobs(Projection):
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> Sequence[JobView]:
+    ) -> Sequence[ShownJob]:
         """Return the jobs with the ranks *first* to *last* of a list.
 
         Args:
@@ -278,7 +246,7 @@ class Jobs(Projection):
         last: int,
         length: int,
         order: "_Order",
-    ) -> Sequence[JobView]:
+    ) -> Sequence[ShownJob]:
         """Return the page of ranks within the list, from whichever place is nearest."""
         size = last - first + 1
         behind = length - 1 - last
@@ -326,7 +294,7 @@ class Jobs(Projection):
         size: int,
         order: "_Order",
         start: int = 0,
-    ) -> Sequence[JobView]:
+    ) -> Sequence[ShownJob]:
         """Return *size* jobs of a list after skipping some, from id *start* on."""
         if size <= 0:
             return ()
@@ -341,7 +309,7 @@ class Jobs(Projection):
             "state": jobs.state and jobs.state.value,
             "type": jobs.type,
         }
-        return [JobView._make(row) for row in connection.execute(statement, parameters)]
+        return [ShownJob._make(row) for row in connection.execute(statement, parameters)]
 
     def _page_statement(self, jobs: JobList, order: "_Order") -> Select[Any]:
         """Return the statement for all lists of the shape of *jobs*."""
@@ -416,6 +384,7 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
         Column("result_position", BIGINT),
         Column("error_position", BIGINT),
         Column("progress_position", BIGINT),
+        Column("frame", Text, nullable=False),
         CheckConstraint(f"state IN ({_STATES_SQL})", name="jobs_state_known"),
         CheckConstraint("made <= max_attempts", name="jobs_made_bounded"),
     )
@@ -442,15 +411,17 @@ def _view_of(jobs: Table) -> Select[Any]:
     content = {
         "data": jobs.c.data_position,
         "result": jobs.c.result_position,
-        "error": jobs.c.error_position,
         "progress_data": jobs.c.progress_position,
+        "error": jobs.c.error_position,
     }
-    shown: list[Any] = [
-        _content_at(content[name]).label(name) if name in content else jobs.c[name]
-        for name in JobView._fields[:-1]
-    ]
     moment = select(schema.head.c.position).scalar_subquery()
-    return select(*shown, moment.label(JobView._fields[-1])).select_from(jobs)
+    columns = {
+        "frame": jobs.c.frame,
+        **{name: _content_at(position) for name, position in content.items()},
+        "ledger_position": moment,
+    }
+    shown = [columns[name].label(name) for name in ShownJob._fields]
+    return select(*shown).select_from(jobs)
 
 
 def _content_at(position: Column[Any]) -> ScalarSelect[Any]:
@@ -487,13 +458,13 @@ def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-_PLACE: Final = {name: place for place, name in enumerate(Job._fields)}
-_changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "id")))
+_PLACE: Final = {name: place for place, name in enumerate((*Job._fields, "frame"))}
+_changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "frame", "id")))
 
 
 def _row(job: Job) -> Sequence[Any]:
     """Return the job as a row; drivers take a plain text or number more quickly."""
-    row: list[Any] = list(job)
+    row: list[Any] = [*job, frame(job)]
     row[_PLACE["state"]] = job.state.value
     row[_PLACE["remove_on_complete"]] = int(job.remove_on_complete)
     return row

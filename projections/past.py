@@ -11,9 +11,8 @@ from sqlalchemy import Connection
 
 from ledger import store
 from ledger.events import Completed
-from ledger.job import Job
-from projections.jobs import JobView
 from projections.replay import fold, replay
+from projections.shown import ShownJob, frame
 
 Advance = Callable[[int, int], None]
 
@@ -54,25 +53,23 @@ def counts_at(connection: Connection, position: int, advance: Advance) -> PastCo
     return past
 
 
-def job_at(connection: Connection, job_id: int, position: int) -> JobView | None:
+def job_at(connection: Connection, job_id: int, position: int) -> ShownJob | None:
     """Return the job as it was once event *position* had happened.
 
     Content that has been erased since is gone here too.
     """
     job = fold(connection, job_id, until_position=position)
-    return _view(connection, job, position) if job.exists else None
+    if not job.exists:
+        return None
 
-
-def _view(connection: Connection, job: Job, position: int) -> JobView:
     def content(at: int | None) -> str | None:
         return None if at is None else store.read_content(connection, at)
 
-    shown = {name: getattr(job, name) for name in JobView._fields if name in Job._fields}
-    return JobView(
-        **shown,
-        data=content(job.data_position),
-        result=content(job.result_position),
-        error=content(job.error_position),
-        progress_data=content(job.progress_position),
-        ledger_position=position,
+    return ShownJob(
+        frame(job),
+        content(job.data_position),
+        content(job.result_position),
+        content(job.progress_position),
+        content(job.error_position),
+        position,
     )

@@ -89,14 +89,14 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
     with context.reading() as (_, connection):
         position = _position(at, store.read_head(connection).position, connection)
         if job_id is not None:
-            view = job_at(connection, job_id, position)
-            if view is None:
+            shown = job_at(connection, job_id, position)
+            if shown is None:
                 raise JobNotFound(f"{job_id} (at position {position})")
         else:
             with output.progress("Replaying") as advance:
                 counts = counts_at(connection, position, advance)
-    if job_id is not None and view is not None:
-        output.json_line(wire.job(view)) if as_json else print_job(view)
+    if job_id is not None and shown is not None:
+        output.json_line(shown.json) if as_json else print_job(shown)
     elif as_json:
         output.json_line(wire.encode(_totals(counts) | {"position": position}))
     else:

@@ -13,7 +13,8 @@ from ledger.commands import Erase, Remove
 from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
-from projections.jobs import JobList, JobView
+from projections.jobs import JobList
+from projections.shown import ShownJob
 
 NEWEST = 20
 
@@ -78,31 +79,30 @@ _KUE_NAMES = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComple
 def show(context: Context, job_id: int, *, as_json: bool) -> None:
     """Show a job as it is now, with its log; its history is `ledger events --job ID`."""
     with context.reading() as (system, connection):
-        view = system.jobs.get(connection, job_id)
-        if view is None:
+        shown = system.jobs.get(connection, job_id)
+        if shown is None:
             if store.read_versions(connection, [job_id]):
                 raise JobNotFound(f"{job_id} (removed; see `ledger events --job {job_id}`)")
             raise JobNotFound(job_id)
         lines = store.read_log(connection, job_id, newest=NEWEST)
     if as_json:
-        output.json_line(wire.job(view))
+        output.json_line(shown.json)
         return
-    print_job(view)
+    print_job(shown)
     for line in content.parse("log", wire.log_lines(lines)):
         click.echo(f"log: {line}")
 
 
-def print_job(view: JobView) -> None:
+def print_job(shown: ShownJob) -> None:
     """Print a job's fields, a line each."""
-    shown = view._asdict()
-    del shown["ledger_position"]
+    fields = content.parse("job", shown.json.encode())
+    made = fields.pop("attempts")
+    fields["attempts"] = f"{made['made']} of {made['max']} made"
+    # As it was posted, not as Python would write it.
+    exact = {name: getattr(shown, name) for name in ("data", "result", "progress_data")}
     rows = [
-        (
-            name.removesuffix("_ms") if name.endswith("_at_ms") else name,
-            output.moment(value) if name.endswith("_at_ms") else value,
-        )
-        for name, value in shown.items()
-        if value is not None
+        (name, output.moment(int(value)) if name.endswith("_at") else exact.get(name) or value)
+        for name, value in fields.items()
     ]
     output.table(("field", "value"), rows)
 
@@ -146,16 +146,17 @@ def jobs(
         ("id", "type", "state", "priority", "progress", "attempts", "created", "data"),
         [
             (
-                view.id,
-                view.type,
-                view.state,
-                view.priority,
-                view.progress or 0,
-                f"{view.made}/{view.max_attempts}",
-                output.moment(view.created_at_ms),
-                _short(view.data),
+                int(job["id"]),
+                job["type"],
+                job["state"],
+                job["priority"],
+                int(job["progress"]),
+                f"{job['attempts']['made']}/{job['attempts']['max']}",
+                output.moment(int(job["created_at"])),
+                _short(shown.data),
             )
-            for view in page
+            for shown in page
+            for job in (content.parse("job", shown.json.encode()),)
         ],
     )
 

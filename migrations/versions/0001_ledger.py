@@ -112,6 +112,7 @@ def _create_projections() -> None:
         sa.Column("result_position", BIGINT),
         sa.Column("error_position", BIGINT),
         sa.Column("progress_position", BIGINT),
+        sa.Column("frame", sa.Text, nullable=False),
         sa.CheckConstraint(
             "state IN ('inactive', 'complete', 'active', 'failed', 'delayed')",
             name="jobs_state_known",
