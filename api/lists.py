@@ -126,6 +126,6 @@ class Lists:
 
 def _by_priority(req: falcon.Request) -> bool:
     sort = req.params.get("sort")
-    if sort not in {None, "priority"}:
+    if sort not in (None, "priority"):  # a list, if it was given twice
         raise InvalidInput.expected("sort", "priority", sort)
     return sort == "priority"

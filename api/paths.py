@@ -37,6 +37,9 @@ class Paths:
         if path.endswith("/") and len(path) > 1:
             path = path[:-1]
         req.path = path if path in _AS_THEY_ARE else _lowered(path)
+        if path.startswith("//"):
+            # Falcon would drop the slashes and find a route.
+            raise falcon.HTTPRouteNotFound
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]

@@ -86,7 +86,7 @@ def flag(req: falcon.Request, name: str) -> bool:
         InvalidInput: It is something else than ``true`` or ``false``.
     """
     value = req.params.get(name, "false")
-    if value not in {"true", "false"}:
+    if value not in ("true", "false"):  # a list, if it was given twice
         raise InvalidInput.expected(name, "true or false", value)
     return value == "true"
 

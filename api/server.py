@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -58,14 +59,20 @@ def _survive_forks(system: System, settings: Settings) -> None:
     os.register_at_fork(after_in_child=start_anew)
 
 
-def run(settings: Settings) -> None:
-    """Serve until told to stop; does not return."""
-    _Server(settings).run()
+def run(settings: Settings, ready: Callable[[], None]) -> None:
+    """Serve until told to stop; does not return.
+
+    Args:
+        settings: What to serve, and where.
+        ready: Called once, when the address is bound.
+    """
+    _Server(settings, ready).run()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ready: Callable[[], None]) -> None:
         self._settings = settings
+        self._ready = ready
         super().__init__(prog="ledger serve")
 
     def load_config(self) -> None:
@@ -79,6 +86,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "loglevel": "warning",
             # gunicorn would open a socket for its own control in the home directory.
             "control_socket_disable": True,
+            "when_ready": lambda _: self._ready(),
         }
         for name, value in options.items():
             if name in self.cfg.settings:

@@ -143,16 +143,28 @@ def open_database(url: str, *, synchronous: SqliteSynchronous = "FULL") -> Datab
     Raises:
         InvalidInput: *url* is no URL, or names another engine.
     """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteDatabase(parsed, synchronous=synchronous)
+    return PostgresDatabase(parsed)
+
+
+def parse_url(url: str) -> URL:
+    """Return the URL with the driver that is used for it.
+
+    Raises:
+        InvalidInput: *url* is no URL, or names no file or another engine.
+    """
     try:
         parsed = make_url(url)
-    except exc.ArgumentError as error:
+    except (exc.ArgumentError, ValueError) as error:
         raise InvalidInput.expected("database url", _EXPECTED_URL, url) from error
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
-        if parsed.database in {None, "", ":memory:"}:
+        if parsed.database in {None, "", ":memory:"} or parsed.query:
             raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
-        return SqliteDatabase(parsed, synchronous=synchronous)
+        return parsed.set(drivername="sqlite+pysqlite")
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
-        return PostgresDatabase(parsed.set(drivername="postgresql+psycopg"))
+        return parsed.set(drivername="postgresql+psycopg")
     shown = parsed.render_as_string(hide_password=True)
     raise InvalidInput.expected("database url", _EXPECTED_URL, shown)
 
@@ -172,7 +184,7 @@ class SqliteDatabase(Database):
     def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
         self.path = Path(url.database or "").absolute()
         engine = create_engine(
-            url.set(drivername="sqlite+pysqlite", database=str(self.path)),
+            url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
             # Threads take turns with a connection, never share it at one time.
             connect_args={"check_same_thread": False},
@@ -409,6 +421,13 @@ def _translated() -> Iterator[None]:
             raise SchemaMismatch(
                 "the database has not the tables of this version; run `ledger migrate`"
             ) from error
+        if type(error) is exc.DatabaseError:
+            raise SchemaMismatch(
+                f"the file is no SQLite database, or a damaged one: {_first_line(error)}"
+            ) from error
+        if isinstance(error, exc.ProgrammingError) and not getattr(error.orig, "sqlstate", True):
+            # Not from the server: psycopg does not understand the URL.
+            raise Unavailable(f"cannot connect: {_first_line(error)}") from error
         if error.connection_invalidated or isinstance(
             error, exc.OperationalError | exc.InterfaceError
         ):

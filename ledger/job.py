@@ -105,6 +105,8 @@ class Job(NamedTuple):
         max_attempts: How often it may run.
         made: Runs that have ended, by success or failure; at most max_attempts.
         attempt: Number of the newest attempt, 0 before the first.
+        started_attempt: Number of the newest one that a worker started; an
+            operator's hand begins attempts too, but Kue shows no start of them.
         delay_ms: The wait asked for at creation, then the last backoff's.
         ttl_ms: How long an attempt may go without progress.
         backoff_delay_ms: See ``events.Backoff``.
@@ -122,6 +124,7 @@ class Job(NamedTuple):
     max_attempts: int = 1
     made: int = 0
     attempt: int = 0
+    started_attempt: int = 0
     delay_ms: int | None = None
     ttl_ms: int | None = None
     backoff: events.BackoffType | None = None
@@ -248,6 +251,7 @@ def _created(job: Job, event: events.Created, position: int, at_ms: int) -> _Cha
 def _started(job: Job, event: events.Started, position: int, at_ms: int) -> _Changes:
     return {
         "attempt": event.attempt,
+        "started_attempt": event.attempt,
         "worker": event.worker,
         "started_at_ms": at_ms,
         "due_at_ms": event.expires_at_ms,
@@ -293,11 +297,7 @@ def _promoted(job: Job, event: events.Promoted, position: int, at_ms: int) -> _C
 
 def _moved(job: Job, event: events.Moved, position: int, at_ms: int) -> _Changes:
     if event.attempt is not None:
-        return {
-            "attempt": event.attempt,
-            "started_at_ms": at_ms,
-            "due_at_ms": event.expires_at_ms,
-        }
+        return {"attempt": event.attempt, "due_at_ms": event.expires_at_ms}
     # Kue: moved to delayed, a job is due when its delay was, so mostly at once.
     waits = State(event.to) is State.DELAYED
     return {"due_at_ms": job.promote_at_ms if waits else None}
@@ -445,9 +445,10 @@ def _log(command: commands.Log, job: Job, at_ms: int) -> Iterator[Event]:
 
 def _complete(command: commands.Complete, job: Job, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Completed)
+    started_at_ms = job.started_at_ms if job.started_attempt == job.attempt else None
     yield events.Completed(
         attempt=command.attempt,
-        duration_ms=None if job.started_at_ms is None else at_ms - job.started_at_ms,
+        duration_ms=None if started_at_ms is None else at_ms - started_at_ms,
         content=command.result,
     )
     if job.remove_on_complete:

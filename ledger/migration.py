@@ -31,6 +31,8 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
     with database.write() as tx, as_file(files(_PACKAGE)) as folder:
         before = _current(tx)
         config = _config(str(folder), tx)
+        if before is not None and before not in _known(config):
+            raise _newer(database, before)
         if to == "base" or _is_older(config, to, before):
             command.downgrade(config, to)
         else:
@@ -48,24 +50,33 @@ def require_current(database: Database) -> None:
     with database.read() as connection:
         found = _current(connection)
     with as_file(files(_PACKAGE)) as folder:
-        script = ScriptDirectory.from_config(_config(str(folder)))
-    wanted = script.get_current_head()
+        config = _config(str(folder))
+        known = _known(config)
+        wanted = ScriptDirectory.from_config(config).get_current_head()
     if found == wanted:
         return
     if found is None:
         raise SchemaMismatch(
             f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
         )
-    known = {revision.revision for revision in script.walk_revisions()}
     if found in known:
         raise SchemaMismatch(
             f"{database.shown_url} has the tables of revision {found}, this version needs "
             f"{wanted}; run `ledger migrate`"
         )
-    raise SchemaMismatch(
+    raise _newer(database, found)
+
+
+def _newer(database: Database, found: str) -> SchemaMismatch:
+    return SchemaMismatch(
         f"{database.shown_url} has the tables of revision {found}, which this version does "
         "not know: it was migrated by a newer Ledger; upgrade this one"
     )
+
+
+def _known(config: Config) -> set[str]:
+    script = ScriptDirectory.from_config(config)
+    return {revision.revision for revision in script.walk_revisions()}
 
 
 def is_empty(database: Database) -> bool:

@@ -4,14 +4,15 @@ Each setting is one line of ``SETTINGS``: the command line, the README's table a
 the error messages are made from it.
 """
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from ledger.database import SqliteSynchronous
-from ledger.errors import SettingsError
+from ledger.database import SqliteSynchronous, parse_url
+from ledger.errors import InvalidInput, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,14 @@ class Settings:
     largest_page: int = 10_000
     cors_origins: tuple[str, ...] = ()
     sweep: bool = True
+
+
+def _database_url(text: str) -> str:
+    try:
+        parse_url(text)
+    except InvalidInput as error:
+        raise ValueError from error
+    return text
 
 
 def _positive(text: str) -> int:
@@ -90,7 +99,7 @@ SETTINGS: Final = (
         field="database_url",
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
         meaning="Where the ledger is kept.",
-        parse=str,
+        parse=_database_url,
     ),
     Setting(
         field="sqlite_synchronous",
@@ -163,6 +172,18 @@ def read_settings(
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
             problems.append(f"{setting.variable}: expected {setting.expected}, got {text!r}")
+    problems += [
+        f"{variable}: there is no such setting{_suggestion(variable)}"
+        for variable in sorted(environment)
+        if variable.startswith("LEDGER_")
+        and not variable.startswith("LEDGER_TEST_")
+        and variable not in {setting.variable for setting in SETTINGS}
+    ]
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
+
+
+def _suggestion(variable: str) -> str:
+    near = difflib.get_close_matches(variable, [setting.variable for setting in SETTINGS], n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -250,6 +250,8 @@ class Jobs(Projection):
         """Return the page of ranks within the list, from whichever place is nearest."""
         size = last - first + 1
         behind = length - 1 - last
+        if size <= 0:
+            return ()
         if min(first, behind) > SHALLOW and not order.by_priority:
             oldest = behind if order.descending else first
             start, skip = self._seek(connection, jobs, oldest)
@@ -349,10 +351,10 @@ def is_shallow(first: int, last: int) -> bool:
 
 
 def clip(first: int, last: int, length: int) -> tuple[int, int]:
-    """Return ranks from 0 on and within a list of *length*; (0, -1) for no page."""
+    """Return ranks from 0 on and within a list of *length*; (1, 0) for no page."""
     first = max(0, first + length if first < 0 else first)
     last = min(length - 1, last + length if last < 0 else last)
-    return (first, last) if first <= last else (0, -1)
+    return (first, last) if first <= last else (1, 0)
 
 
 def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
@@ -365,6 +367,7 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
         Column("max_attempts", BIGINT, nullable=False),
         Column("made", BIGINT, nullable=False),
         Column("attempt", BIGINT, nullable=False),
+        Column("started_attempt", BIGINT, nullable=False),
         Column("delay_ms", BIGINT),
         Column("ttl_ms", BIGINT),
         Column("backoff", Text),

@@ -68,10 +68,14 @@ def written(text: str) -> str:
     """Return the README's *text* with its parts as the code says they are."""
     for name, part in PARTS.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, number = pattern.subn(lambda m, part=part: f"{m[1]}{part()}\n{m[2]}", text)
+        text, number = pattern.subn(rf"\g<1>{_quoted(part())}\n\g<2>", text)
         if number != 1:
             raise SystemExit(f"README.md: expected one place for {name}, found {number}")
     return text
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", r"\\")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Ask history: what happened, what was, and whether it is all still true."""
 
+import re
 import time
 from datetime import datetime
 from typing import Final
@@ -10,7 +11,7 @@ from sqlalchemy import Connection
 from api import wire
 from ledger import store
 from ledger.cli import output
-from ledger.cli.context import REFUSED, Context, as_json, command
+from ledger.cli.context import NUMBER, REFUSED, Context, as_json, command
 from ledger.cli.jobs import print_job
 from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES
@@ -20,13 +21,14 @@ from projections import verify as verifying
 from projections.past import PastCounts, counts_at, job_at
 
 PAGE: Final = 1_000
+_POSITION: Final = re.compile("[0-9]{1,16}", re.ASCII)
 # How soon a follower sees an event of another process.
 FOLLOW_S: Final = 0.2
 
 
 @click.command()
-@click.option("--job", "job_id", type=int, help="Only this job, also after its removal.")
-@click.option("--after", type=click.IntRange(0), help="Begin behind this position (or version).")
+@click.option("--job", "job_id", type=NUMBER, help="Only this job, also after its removal.")
+@click.option("--after", type=NUMBER, help="Begin behind this position (or version).")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
 @as_json
@@ -52,7 +54,10 @@ def events(
                 else:
                     page = store.read_stream(connection, job_id, after=seen, limit=size)
             for envelope in page:
-                click.echo(wire.history([envelope])[1:-1] if as_json else _line(envelope))
+                if as_json:
+                    output.json_line(wire.history([envelope])[1:-1])
+                else:
+                    click.echo(output.plain(_line(envelope)))
             if page:
                 seen = page[-1].position if job_id is None else page[-1].version
                 left = None if left is None else left - len(page)
@@ -76,7 +81,7 @@ def _line(envelope: Envelope) -> str:
 
 @click.command()
 @click.option("--at", required=True, metavar="WHEN", help="A position, or an RFC 3339 time.")
-@click.option("--job", "job_id", type=int, help="Show this job as it was.")
+@click.option("--job", "job_id", type=NUMBER, help="Show this job as it was.")
 @as_json
 @command
 def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> None:
@@ -104,7 +109,7 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
 
 
 def _position(at: str, newest: int, connection: Connection) -> int:
-    if at.isdecimal():
+    if _POSITION.fullmatch(at):
         if int(at) > newest:
             raise InvalidInput.expected("--at", f"a position from 0 to {newest}", at)
         return int(at)

@@ -9,6 +9,7 @@ from typing import Final
 import click
 from sqlalchemy import Connection
 
+from ledger.commands import LARGEST_INTEGER
 from ledger.composition import System, compose
 from ledger.database import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
@@ -19,6 +20,10 @@ from ledger.settings import Settings, read_settings
 REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
+
+
+# Ids, positions and versions: what every database can hold.
+NUMBER: Final = click.IntRange(0, LARGEST_INTEGER)
 
 
 class Context:

@@ -1,14 +1,16 @@
 """Ask and change jobs."""
 
+import os
 import re
 import sys
+from typing import Final
 
 import click
 
 from api import wire
 from ledger import content, store
 from ledger.cli import output
-from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.cli.context import NUMBER, Context, actor, as_json, cause, command
 from ledger.commands import Erase, Remove
 from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES, State
@@ -41,7 +43,7 @@ class Milliseconds(click.ParamType[int]):
 @click.argument("type_", metavar="TYPE")
 @click.argument("data", default="{}")
 @click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
-@click.option("--attempts", type=int, help="How often it may run. Default: once.")
+@click.option("--attempts", help="How often it may run. Default: once.")
 @click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
 @click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
 @click.option("--backoff", metavar="JSON", help='true, or {"type": "exponential", "delay": 2000}.')
@@ -52,8 +54,13 @@ class Milliseconds(click.ParamType[int]):
 @command
 def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
     """Create a job of TYPE with DATA, any JSON; - reads it from standard input."""
-    raw = sys.stdin.buffer.read() if data == "-" else data.encode()
-    given = {_KUE_NAMES.get(name, name): value for name, value in options.items() if value}
+    raw = sys.stdin.buffer.read().strip() if data == "-" else os.fsencode(data)
+    given = {
+        _KUE_NAMES.get(name, name): value
+        for name, value in options.items()
+        # Not by equality: 0 equals False, and is refused by name.
+        if not (value is None or value is False or value == ())
+    }
     if "backoff" in given:
         given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
     if "searchKeys" in given:
@@ -69,11 +76,11 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         click.echo(f"job {outcome.job_id} had been created with this key before")
 
 
-_KUE_NAMES = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
+_KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
 
 
 @click.command()
-@click.argument("job_id", metavar="ID", type=int)
+@click.argument("job_id", metavar="ID", type=NUMBER)
 @as_json
 @command
 def show(context: Context, job_id: int, *, as_json: bool) -> None:
@@ -186,7 +193,7 @@ def stats(context: Context, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job_ids", metavar="ID...", type=int, nargs=-1, required=True)
+@click.argument("job_ids", metavar="ID...", type=NUMBER, nargs=-1, required=True)
 @as_json
 @command
 def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
@@ -209,7 +216,7 @@ def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None
 
 
 @click.command()
-@click.argument("job_id", metavar="ID", type=int)
+@click.argument("job_id", metavar="ID", type=NUMBER)
 @click.option("--version", "versions", type=int, multiple=True, help="Only this event of the job.")
 @click.option("--reason", help="Kept for ever: it must not repeat what is erased.")
 @click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")

@@ -36,13 +36,23 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         if rows and all(isinstance(row[place], int | None) for row in rows):
             column.justify = "right"
     for row in rows:
-        drawn.add_row(*(Text("" if value is None else str(value)) for value in row))
+        drawn.add_row(*(Text(plain(value)) for value in row))
     console().print(drawn)
 
 
 def json_line(data: bytes | str) -> None:
-    """Print JSON text as it is."""
-    click.echo(data)
+    """Print JSON text as one line; content may have been posted on several."""
+    text = data.decode() if isinstance(data, bytes) else data
+    # Within a JSON string they are escaped, so these are white space.
+    click.echo(text.replace("\r", " ").replace("\n", " "))
+
+
+def plain(value: object) -> str:
+    """Return text that does nothing to a terminal; None is empty."""
+    text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def moment(at_ms: int | None) -> str | None:

@@ -8,6 +8,7 @@ from api.server import run
 from ledger import migration
 from ledger.cli.context import Context, command
 from ledger.composition import compose, prepare
+from ledger.errors import Unavailable
 from ledger.sweeper import Sweeper
 
 
@@ -22,11 +23,16 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
     database = compose(settings).database
     try:
         prepare(database)
-        click.echo(f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it.")
+    except Unavailable as error:
+        if database.is_embedded:
+            raise
+        # It answers 503 until the database is there.
+        click.echo(f"Warning: {error}", err=True)
     finally:
         # Connections must not cross the fork into the server's processes.
         database.close()
-    run(settings)
+    serves = f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it."
+    run(settings, lambda: click.echo(serves))
 
 
 @click.command()

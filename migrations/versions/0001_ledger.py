@@ -93,6 +93,7 @@ def _create_projections() -> None:
         sa.Column("max_attempts", BIGINT, nullable=False),
         sa.Column("made", BIGINT, nullable=False),
         sa.Column("attempt", BIGINT, nullable=False),
+        sa.Column("started_attempt", BIGINT, nullable=False),
         sa.Column("delay_ms", BIGINT),
         sa.Column("ttl_ms", BIGINT),
         sa.Column("backoff", sa.Text),

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import documents
 import pytest
+
+from tests import documents
+from tests.integration.servers import Server
 
 README = documents.README.read_text()
 BLOCKS = re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -28,9 +30,7 @@ def test_the_tables_and_the_diagram_are_what_the_code_says() -> None:
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """Serve an empty ledger as `make run` does, on a free port."""
-    from servers import Server  # noqa: PLC0415 - beside this file
-
-    with Server(f"sqlite:///{tmp_path / 'ledger.db'}") as server:
+    with Server(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path) as server:
         yield server.port
 
 
