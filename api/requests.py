@@ -3,11 +3,11 @@
 import codecs
 import re
 import zlib
-from dataclasses import replace
 from typing import Any, Final
 
 import falcon
 import msgspec
+from msgspec.structs import replace
 
 from ledger import content
 from ledger.commands import LARGEST_INTEGER, LONGEST_KEY, Create

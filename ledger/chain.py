@@ -22,6 +22,7 @@ anew; for that, keep a copy of the head (``ledger status``) elsewhere.
 import hashlib
 import os
 import struct
+from functools import lru_cache
 from typing import Final
 
 GENESIS: Final = b"\0" * 32
@@ -29,7 +30,8 @@ SALT_BYTES: Final = 16
 
 # A column that is NULL has this for its length, which no column can have.
 _NULL: Final = b"\xff" * 8
-_length = struct.Struct(">Q").pack
+_length: Final = struct.Struct(">Q").pack
+_DIGEST_LENGTH: Final = _length(hashlib.sha256().digest_size)
 
 
 def salt() -> bytes:
@@ -60,15 +62,34 @@ def leaf(
     Integers count as their decimal text, text as UTF-8, each behind its length
     in bytes as an unsigned 64-bit big-endian integer; NULL is eight bytes 0xff.
     """
-    parts = [b"\0"]
-    for column in (position, job_id, version, kind, schema, at_ms, actor, cause, body):
-        if column is None:
-            parts.append(_NULL)
-        else:
-            raw = str(column).encode()
-            parts += (_length(len(raw)), raw)
-    parts += (_NULL,) if digest is None else (_length(len(digest)), digest)
-    return hashlib.sha256(b"".join(parts)).digest()
+    return hashlib.sha256(
+        b"".join(
+            (
+                b"\0",
+                _framed(position),
+                _framed(job_id),
+                _repeated(version),
+                _repeated(kind),
+                _repeated(schema),
+                _repeated(at_ms),
+                _repeated(actor),
+                _NULL if cause is None else _framed(cause),
+                _repeated(body) if len(body) <= _LONGEST_REMEMBERED else _framed(body),
+                _NULL if digest is None else _DIGEST_LENGTH + digest,
+            )
+        )
+    ).digest()
+
+
+def _framed(column: int | str) -> bytes:
+    raw = str(column).encode()
+    return _length(len(raw)) + raw
+
+
+# What is remembered is small, whatever somebody posts.
+_LONGEST_REMEMBERED: Final = 500
+# The events of a batch have most columns in common.
+_repeated: Final = lru_cache(maxsize=4096)(_framed)
 
 
 def link(previous: bytes, leaf: bytes) -> bytes:

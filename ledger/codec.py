@@ -8,11 +8,11 @@ know stops the reader, loudly.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from ledger.errors import Corrupt
 from ledger.events import EVENTS, Event
@@ -26,21 +26,14 @@ _BY_KIND: Final = {event.kind: event for event in EVENTS}
 _DECODERS: Final = {
     (event.kind, event.schema): msgspec.json.Decoder(event, strict=True) for event in EVENTS
 }
-_FIELDS: Final = {
-    event: tuple((field.name, field.default) for field in fields(event) if field.name != "content")
-    for event in EVENTS
-}
 _encode = msgspec.json.Encoder().encode
 
 
 def encode(event: Event) -> str:
     """Return the body of *event* as JSON text, ``{}`` if all is at its default."""
-    body = {}
-    for name, default in _FIELDS[type(event)]:
-        value = getattr(event, name)
-        if default is MISSING or value != default:
-            body[name] = value
-    return _encode(body).decode()
+    if event.content is not None:
+        event = replace(event, content=None)
+    return _encode(event).decode()
 
 
 def decode(
@@ -62,20 +55,26 @@ def decode(
         Corrupt: The kind or the schema is unknown, or the body is not its.
     """
     try:
-        if upcasters is UPCASTERS:
-            return _decode(kind, schema, body)
-        return _decode_older(kind, schema, body, upcasters)
+        if upcasters is not UPCASTERS:
+            return _decode_older(kind, schema, body, upcasters)
+        if len(body) <= _LONGEST_REMEMBERED:
+            return _remembered(kind, schema, body)
+        return _decode(kind, schema, body)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Corrupt(f"the body of a {kind!r} event cannot be read: {error}") from error
 
 
-# Most bodies are alike, and an event is immutable: one will do for all of them.
-@lru_cache(maxsize=4096)
 def _decode(kind: str, schema: int, body: str) -> Event:
     decoder = _DECODERS.get((kind, schema))
     if decoder is not None:
         return decoder.decode(body)
     return _decode_older(kind, schema, body, UPCASTERS)
+
+
+# Most bodies are alike, and an event is immutable: one will do for all of them.
+_remembered: Final = lru_cache(maxsize=4096)(_decode)
+# What is remembered is small, whatever somebody posts.
+_LONGEST_REMEMBERED: Final = 500
 
 
 def _decode_older(
@@ -87,7 +86,7 @@ def _decode_older(
     event = _BY_KIND.get(kind)
     if event is None:
         raise Corrupt(f"unknown kind of event {kind!r}; it was written by a newer version: upgrade")
-    fields_: Body = msgspec.json.decode(body, type=Body)
+    fields: Body = msgspec.json.decode(body, type=Body)
     while schema != event.schema:
         upcast = upcasters.get((kind, schema))
         if upcast is None:
@@ -95,6 +94,6 @@ def _decode_older(
                 f"unknown schema {schema} of {kind!r}; this version knows up to "
                 f"{event.schema}: upgrade"
             )
-        fields_ = upcast(fields_)
+        fields = upcast(fields)
         schema += 1
-    return msgspec.convert(fields_, event)
+    return msgspec.convert(fields, event)

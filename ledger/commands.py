@@ -5,8 +5,9 @@ before anything is locked.  Whether the job's state allows it is decided later,
 in ``job.decide``.
 """
 
-from dataclasses import dataclass
 from typing import get_args
+
+from msgspec import Struct
 
 from ledger.errors import InvalidInput
 from ledger.events import Backoff, BackoffType, MovedTo
@@ -18,8 +19,7 @@ LONGEST_KEY = 255
 COMPLETE_PERCENT = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
+class Create(Struct, frozen=True, kw_only=True):
     """Create a job.
 
     Attributes:
@@ -65,8 +65,7 @@ class Create:
                 raise InvalidInput.expected("unique", f"1 to {LONGEST_KEY} characters", self.unique)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnJob:
+class OnJob(Struct, frozen=True, kw_only=True):
     """Be what all commands on an existing job share."""
 
     job_id: int
@@ -77,8 +76,7 @@ class OnJob:
             raise InvalidInput.expected("job_id", "an integer", self.job_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnAttempt(OnJob):
+class OnAttempt(OnJob, frozen=True, kw_only=True):
     """Be what all words about a running attempt share."""
 
     attempt: int
@@ -88,8 +86,7 @@ class OnAttempt(OnJob):
         integer("attempt", self.attempt, least=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start(OnJob):
+class Start(OnJob, frozen=True, kw_only=True):
     """Begin the next attempt, by the worker of that name."""
 
     worker: str | None = None
@@ -100,8 +97,7 @@ class Start(OnJob):
             storable("worker", self.worker)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(OnAttempt):
+class Progress(OnAttempt, frozen=True, kw_only=True):
     """Report how far the attempt is, in whole per cent; ``data`` is JSON text."""
 
     progress: int
@@ -115,8 +111,7 @@ class Progress(OnAttempt):
             storable("progress data", self.data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Log(OnAttempt):
+class Log(OnAttempt, frozen=True, kw_only=True):
     """Write a line of the attempt's log; ``line`` is a JSON string."""
 
     line: str
@@ -126,8 +121,7 @@ class Log(OnAttempt):
         storable("line", self.line)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete(OnAttempt):
+class Complete(OnAttempt, frozen=True, kw_only=True):
     """Report success; ``result`` is JSON text, None where there is none."""
 
     result: str | None = None
@@ -138,8 +132,7 @@ class Complete(OnAttempt):
             storable("result", self.result)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fail(OnAttempt):
+class Fail(OnAttempt, frozen=True, kw_only=True):
     """Report a failed attempt; ``error`` is a JSON string."""
 
     error: str
@@ -149,13 +142,11 @@ class Fail(OnAttempt):
         storable("error", self.error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Elapse(OnJob):
+class Elapse(OnJob, frozen=True, kw_only=True):
     """Let time take effect: a delay that is over, a ttl that has run out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move(OnJob):
+class Move(OnJob, frozen=True, kw_only=True):
     """Set the state by hand, to one of ``MovedTo``."""
 
     to: str
@@ -166,8 +157,7 @@ class Move(OnJob):
             raise InvalidInput.expected("state", f"one of {', '.join(get_args(MovedTo))}", self.to)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reprioritize(OnJob):
+class Reprioritize(OnJob, frozen=True, kw_only=True):
     """Set the priority; the lower, the sooner."""
 
     priority: int
@@ -177,13 +167,11 @@ class Reprioritize(OnJob):
         integer("priority", self.priority, least=-LARGEST_INTEGER)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remove(OnJob):
+class Remove(OnJob, frozen=True, kw_only=True):
     """Take the job out of every view; its history stays."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Erase(OnJob):
+class Erase(OnJob, frozen=True, kw_only=True):
     """Erase the content of the job's events, all of them or those *versions*."""
 
     versions: tuple[int, ...] | None = None

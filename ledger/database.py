@@ -44,6 +44,8 @@ LOCK_TIMEOUT_MS: Final = 10_000
 # A reader that never leaves keeps the WAL from being reset by SQLite itself; past
 # this size the writer resets it.  Without, users met files of 1.7 to 115 GB.
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# 32 MB: a page that changes in every commit is copied home once in that many.
+CHECKPOINT_PAGES: Final = 8_000
 # Connections for reading a process keeps open, and how many more it may open.
 POOL_SIZE: Final = 16
 POOL_OVERFLOW: Final = 64
@@ -102,6 +104,10 @@ class Database(ABC):
         Raises:
             Unavailable: The database is away, or others hold it too long.
         """
+
+    @abstractmethod
+    def lock_schema(self, tx: Connection) -> None:
+        """Keep others from changing the tables until *tx* ends."""
 
     @abstractmethod
     def leadership(self, role: str) -> "Leadership":
@@ -199,7 +205,7 @@ class SqliteDatabase(Database):
                 "journal_mode=WAL",
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
-                "temp_store=MEMORY",
+                f"wal_autocheckpoint={CHECKPOINT_PAGES}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
 
@@ -222,6 +228,9 @@ class SqliteDatabase(Database):
                 self._writer = None
             self._queue.close()
         super().close()
+
+    def lock_schema(self, tx: Connection) -> None:
+        """Do nothing: a transaction is alone from its start."""
 
     def leadership(self, role: str) -> Leadership:
         return _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
@@ -349,6 +358,9 @@ class PostgresDatabase(Database):
 
         super().__init__(engine)
 
+    def lock_schema(self, tx: Connection) -> None:
+        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+
     def leadership(self, role: str) -> Leadership:
         return _AdvisoryLeadership(self.engine, role)
 
@@ -358,12 +370,17 @@ class PostgresDatabase(Database):
             yield connection
 
 
+def _lock_key(name: str) -> int:
+    """Return the number of an advisory lock of that name: 56 bits, as it is signed."""
+    return int.from_bytes(hashlib.sha256(f"ledger:{name}".encode()).digest()[:7])
+
+
 class _AdvisoryLeadership(Leadership):
     """Hold a session's advisory lock: it ends with the session."""
 
     def __init__(self, engine: Engine, role: str) -> None:
         self._engine = engine
-        self._key = int.from_bytes(hashlib.sha256(f"ledger:{role}".encode()).digest()[:7])
+        self._key = _lock_key(role)
         self._connection: Connection | None = None
 
     def held(self) -> bool:

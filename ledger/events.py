@@ -10,15 +10,15 @@ never touches history.  A new shape is a new ``schema`` and an upcaster in
 ``codec.py``; an event that was written is never edited.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from msgspec import Struct
 
 MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 BackoffType = Literal["repeat", "fixed", "exponential"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Be what all events share.
 
     Attributes:
@@ -31,8 +31,7 @@ class Event:
     content: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
+class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Say how long a job waits between a failure and the next try.
 
     Attributes:
@@ -47,8 +46,7 @@ class Backoff:
     max_delay_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Created(Event):
+class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A job came to be; its content is the job's data.
 
     Attributes:
@@ -71,8 +69,7 @@ class Created(Event):
     unique: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started(Event):
+class Started(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A worker took the job: attempt number ``attempt`` runs.
 
     Attributes:
@@ -86,8 +83,7 @@ class Started(Event):
     expires_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progressed(Event):
+class Progressed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The attempt came to ``progress`` per cent; its content is progress data.
 
     Attributes:
@@ -102,8 +98,7 @@ class Progressed(Event):
     expires_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logged(Event):
+class Logged(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The attempt wrote a line; its content is the line, a JSON string."""
 
     kind = "logged"
@@ -111,8 +106,7 @@ class Logged(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed(Event):
+class Completed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The attempt succeeded; its content is the result.
 
     Attributes:
@@ -125,8 +119,7 @@ class Completed(Event):
     duration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed(Event):
+class Failed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The attempt failed; its content is the error, a JSON string.
 
     What follows from it is recorded with it, so that replay decides nothing.
@@ -147,15 +140,13 @@ class Failed(Event):
     promote_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Promoted(Event):
+class Promoted(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The job's delay is over."""
 
     kind = "promoted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved(Event):
+class Moved(Event, frozen=True, kw_only=True, omit_defaults=True):
     """An operator set the state by hand.
 
     Attributes:
@@ -170,8 +161,7 @@ class Moved(Event):
     expires_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reprioritized(Event):
+class Reprioritized(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The job's priority changed; the lower the number, the sooner it runs."""
 
     kind = "reprioritized"
@@ -179,8 +169,7 @@ class Reprioritized(Event):
     priority: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removed(Event):
+class Removed(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The job left every view; its history stays.
 
     Attributes:
@@ -193,8 +182,7 @@ class Removed(Event):
     reason: Literal["asked", "complete"] = "asked"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Erased(Event):
+class Erased(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The content of earlier events of the job is gone for good.
 
     Attributes:

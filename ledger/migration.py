@@ -29,6 +29,8 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
         Unavailable: The database is away, or its tables are in use for too long.
     """
     with database.write() as tx, as_file(files(_PACKAGE)) as folder:
+        # There is no head yet to lock, and two migrations must not meet.
+        database.lock_schema(tx)
         before = _current(tx)
         config = _config(str(folder), tx)
         if before is not None and before not in _known(config):

@@ -12,9 +12,9 @@ system hands them in.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from ledger import store
@@ -52,8 +52,7 @@ class UniqueKeys(Protocol):
         """Return the jobs that were created with *keys*, removed ones too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """Be the answer to a command that was not refused.
 
     Attributes:
@@ -70,8 +69,7 @@ class Outcome:
 Answer = Outcome | Refused | InvalidInput
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Submission:
+class _Submission(Struct, frozen=True, kw_only=True):
     """Be what one caller hands in."""
 
     commands: Sequence[Command]

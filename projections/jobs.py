@@ -82,7 +82,8 @@ _CONSTANT: Final = frozenset(
     }
 )
 _CHANGING: Final = tuple(name for name in Job._fields if name not in _CONSTANT)
-_STATES_SQL: Final = ", ".join(f"'{state}'" for state in LIVE_STATES)
+# Not with IN, for which SQLite builds a table at every statement: 3 of 15 µs a row.
+_STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STATES)
 
 
 class Jobs(Projection):
@@ -154,29 +155,22 @@ class Jobs(Projection):
     def _count_ranks(
         self, tx: Connection, before: Mapping[int, Job], after: Mapping[int, Job]
     ) -> None:
-        delta: Counter[tuple[str, str, int]] = Counter()
         fine, *coarser = SPANS
-        for job in after.values():
-            was = before[job.id]
-            if was.state is job.state:
-                continue
-            for side, sign in ((was, -1), (job, +1)):
-                if side.exists:
-                    delta[side.type, side.state.value, side.id >> fine] += sign
-        counts: Counter[tuple[str, str, int, int]] = Counter()
-        for (type_, state, bucket), number in delta.items():
-            for name in (type_, EVERY_TYPE):
-                counts[name, state, fine, bucket] += number
-                for span in coarser:
-                    counts[name, state, span, bucket >> (span - fine)] += number
-        self._add_ranks.execute(
-            tx,
-            [
-                {"type": key[0], "state": key[1], "span": key[2], "bucket": key[3], "jobs": number}
-                for key, number in sorted(counts.items())
-                if number
-            ],
+        moves = Counter(
+            (job.type, before[job.id].state, job.state, job.id >> fine) for job in after.values()
         )
+        counts: Counter[tuple[str, str, int, int]] = Counter()
+        for (type_, old, new, bucket), number in moves.items():
+            if old is new:
+                continue
+            for state, change in ((old, -number), (new, number)):
+                if state not in LIVE_STATES:
+                    continue
+                for name in (type_, EVERY_TYPE):
+                    counts[name, state.value, fine, bucket] += change
+                    for span in coarser:
+                        counts[name, state.value, span, bucket >> (span - fine)] += change
+        self._add_ranks.execute(tx, [(*key, counts[key]) for key in sorted(counts) if counts[key]])
 
     def contents(self) -> Mapping[str, Select[Any]]:
         return {
@@ -388,7 +382,7 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
         Column("error_position", BIGINT),
         Column("progress_position", BIGINT),
         Column("frame", Text, nullable=False),
-        CheckConstraint(f"state IN ({_STATES_SQL})", name="jobs_state_known"),
+        CheckConstraint(_STATE_IS_KNOWN, name="jobs_state_known"),
         CheckConstraint("made <= max_attempts", name="jobs_made_bounded"),
     )
 

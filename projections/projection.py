@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import SchemaItem
 
 from ledger.record import Change
+from ledger.rows import Rows
 
 SHADOW_PREFIX = "shadow_"
 # SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535.
@@ -105,16 +106,17 @@ class Upsert:
 
     def __init__(self, table: Table, *, adds: Sequence[str]) -> None:
         self._statements = {}
+        names = [column.name for column in table.columns]
         for dialect in (sqlite, postgresql):
             statement = dialect.insert(table)
             added: dict[str, ColumnElement[int]] = {
                 name: table.c[name] + statement.excluded[name] for name in adds
             }
-            self._statements[dialect.dialect.name] = statement.on_conflict_do_update(
+            upsert = statement.on_conflict_do_update(
                 index_elements=list(table.primary_key.columns), set_=added
             )
+            self._statements[dialect.dialect.name] = Rows(upsert, names)
 
-    def execute(self, tx: Connection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Apply *rows*, in one statement."""
-        if rows:
-            tx.execute(self._statements[tx.dialect.name], rows)
+    def execute(self, tx: Connection, rows: Sequence[Sequence[object]]) -> None:
+        """Apply *rows*, whose values stand in the order of the columns."""
+        self._statements[tx.dialect.name].execute(tx, rows)

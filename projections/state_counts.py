@@ -82,26 +82,24 @@ class StateCounts(Projection):
         )
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        moves = Counter((after.type, before.state, after.state) for _, before, after in changes)
         jobs: Counter[tuple[str, str]] = Counter()
         work_ms: Counter[tuple[str, str]] = Counter()
-        for recorded, before, after in changes:
-            if before.state is not after.state:
-                if before.exists:
-                    jobs[before.type, before.state.value] -= 1
-                if after.exists:
-                    jobs[after.type, after.state.value] += 1
+        for (type_, old, new), number in moves.items():
+            for state, change in ((old, -number), (new, number)):
+                if state in LIVE_STATES:
+                    jobs[type_, state.value] += change
+                    jobs[EVERY_TYPE, state.value] += change
+        for recorded, _, after in changes:
             event = recorded.event
-            if isinstance(event, Completed) and event.duration_ms:
+            if type(event) is Completed and event.duration_ms:
                 work_ms[after.type, after.state.value] += event.duration_ms
-        for (_, state), number in list(jobs.items()):
-            jobs[EVERY_TYPE, state] += number
-        for (_, state), number in list(work_ms.items()):
-            work_ms[EVERY_TYPE, state] += number
+                work_ms[EVERY_TYPE, after.state.value] += event.duration_ms
         # In one order everywhere, or two writers of a shared row could deadlock.
         self._add.execute(
             tx,
             [
-                {"type": key[0], "state": key[1], "jobs": jobs[key], "work_ms": work_ms[key]}
+                (*key, jobs[key], work_ms[key])
                 for key in sorted(jobs.keys() | work_ms.keys())
                 if jobs[key] or work_ms[key]
             ],

@@ -115,7 +115,8 @@ def _create_projections() -> None:
         sa.Column("progress_position", BIGINT),
         sa.Column("frame", sa.Text, nullable=False),
         sa.CheckConstraint(
-            "state IN ('inactive', 'complete', 'active', 'failed', 'delayed')",
+            "state = 'inactive' OR state = 'complete' OR state = 'active' OR state = 'failed' "
+            "OR state = 'delayed'",
             name="jobs_state_known",
         ),
         sa.CheckConstraint("made <= max_attempts", name="jobs_made_bounded"),
