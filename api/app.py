@@ -46,7 +46,7 @@ def create_app(
         ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
         ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
         ("/job/types", stats.Types(database, state_counts)),
-        ("/job/search", stats.Search()),
+        ("/job/search", stats.Search(database)),
         ("/stats", stats.Stats(database, state_counts)),
         ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
         ("/jobs/{one}", job_lists),

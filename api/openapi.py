@@ -57,7 +57,7 @@ _ATOMIC: Final = {
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,240}$"},
+    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,238}[!-~])?$"},
     "description": "A second request with this key creates nothing and gets the first's answer.",
 }
 _AFTER: Final = {
@@ -186,6 +186,7 @@ OPERATIONS: Final = (
             path=f"/jobs{prefix}/{{range}}{suffix}",
             summary=f"List {what}, oldest first{order}",
             answers="Jobs",
+            refuses=(404,),
             query=(_SORT,),
         )
         for prefix, what in (
@@ -223,7 +224,7 @@ OPERATIONS: Final = (
 
 _REASONS: Final = {
     400: "The input is bad; the text says what was expected.",
-    404: "There is no such job.",
+    404: "There is no such job, or no such list.",
     406: "The client does not take JSON.",
     413: "The body is too large.",
     415: "The body is not said to be JSON in a known charset and encoding.",
@@ -269,10 +270,16 @@ def _describe(operation: Operation) -> Schema:
     if operation.takes_jobs:
         one = {"$ref": "#/components/schemas/PostedJob"}
         described["requestBody"] = {
-            "required": True,
+            "required": False,
             "content": {
                 "application/json": {
-                    "schema": {"anyOf": [one, {"type": "array", "items": one}]},
+                    "schema": {
+                        "anyOf": [
+                            one,
+                            {"type": "array", "items": one},
+                            {"type": "object", "maxProperties": 0},
+                        ]
+                    },
                 }
             },
         }

@@ -76,7 +76,7 @@ def idempotency_key(req: falcon.Request) -> str | None:
 
 # The rest is for the place in an array: "[12345]".
 _LONGEST_GIVEN_KEY: Final = LONGEST_KEY - 15
-_KEY: Final = re.compile(rf"[ -~]{{1,{_LONGEST_GIVEN_KEY}}}")
+_KEY: Final = re.compile(rf"[!-~](?:[ -~]{{0,{_LONGEST_GIVEN_KEY - 2}}}[!-~])?")
 
 
 def flag(req: falcon.Request, name: str) -> bool:

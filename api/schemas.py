@@ -32,6 +32,8 @@ def _object(required: list[str], properties: Schema, **more: Any) -> Schema:  # 
     return {"type": "object", "required": required, "properties": properties, **more}
 
 
+_GIVEN: Final = {"type": ["integer", "string"]}
+
 OPTIONS: Final = _object(
     [],
     {
@@ -53,11 +55,11 @@ OPTIONS: Final = _object(
                 {"type": "boolean"},
                 {"type": "null"},
                 _object(
-                    ["type", "delay"],
+                    ["type"],
                     {
                         "type": {"enum": ["fixed", "exponential"]},
-                        "delay": _integer(1)["anyOf"][0],
-                        "maxDelay": _integer(1)["anyOf"][0],
+                        "delay": _integer(1),
+                        "maxDelay": _integer(1),
                     },
                     additionalProperties=False,
                 ),
@@ -82,6 +84,19 @@ OPTIONS: Final = _object(
         },
     },
     additionalProperties=False,
+    anyOf=[
+        {"required": ["delay"], "properties": {"delay": _GIVEN}},
+        {
+            "properties": {
+                "backoff": {
+                    "anyOf": [
+                        {"type": ["boolean", "null"]},
+                        {"required": ["delay"], "properties": {"delay": _GIVEN}},
+                    ]
+                }
+            }
+        },
+    ],
 )
 
 POSTED_JOB: Final = _object(

@@ -119,7 +119,7 @@ def _backoff(name: str, value: object) -> Backoff | None:
     if not isinstance(value, dict) or not value.keys() <= known:
         raise InvalidInput.expected(name, _EXPECTED_BACKOFF, value)
     kind = value.get("type")
-    if kind not in {"fixed", "exponential"}:
+    if kind not in ("fixed", "exponential"):
         raise InvalidInput.expected(f"{name}.type", "fixed or exponential", kind)
     delay, longest = value.get("delay"), value.get("maxDelay")
     return Backoff(

