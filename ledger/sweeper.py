@@ -85,8 +85,8 @@ class Sweeper:
         except LedgerError as error:
             _log.warning("the sweeper cannot work: %s", error)
             return STANDBY_S
-        except Exception:
-            # The edge of its thread: if it ended here, no job would be promoted again.
+        except Exception:  # noqa: BLE001 - the edge of its thread
+            # If it ended here, no job would be promoted again.
             _log.exception("the sweeper failed; it goes on")
             return STANDBY_S
         return INTERVAL_S
