@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ledger.commands import LARGEST_INTEGER, Create, integer
+from ledger.commands import LARGEST_INTEGER, LONGEST_TYPE, Create, integer
 from ledger.errors import InvalidInput
 from ledger.events import Backoff
 
@@ -41,8 +41,9 @@ def create_command(type_: object, data: str, options: object) -> Create:
     """
     if not type_:
         raise InvalidInput("type", "Must provide job type")
-    if not isinstance(type_, str):
-        raise InvalidInput("type", f"Must provide job type: expected text, got {type_!r}")
+    if not isinstance(type_, str) or len(type_) > LONGEST_TYPE:
+        expected = f"1 to {LONGEST_TYPE} characters"
+        raise InvalidInput.expected("Must provide job type", expected, type_)
     if options is None:
         options = {}
     if not isinstance(options, dict):
