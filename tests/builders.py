@@ -1,0 +1,165 @@
+"""Build what tests stand on: a clock, a system, jobs in every state, a tampered table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from ledger.commands import Command, Complete, Create, Fail, Remove, Start
+from ledger.composition import System, compose
+from ledger.events import Event
+from ledger.job import Job, evolve
+from ledger.service import Outcome
+from ledger.settings import Settings
+from projections.verify import Report, verify
+
+START_MS: Final = 1_700_000_000_000
+
+# The permitted steps, written out a second time: from a state, by an event, to
+# which states.  Nothing here comes from ledger.job.TRANSITIONS.
+PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    "absent": {
+        "created": frozenset({"inactive", "delayed"}),
+    },
+    "inactive": {
+        "started": frozenset({"active"}),
+        "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
+        "reprioritized": frozenset({"inactive"}),
+        "removed": frozenset({"removed"}),
+        "erased": frozenset({"inactive"}),
+    },
+    "delayed": {
+        "promoted": frozenset({"inactive"}),
+        "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
+        "reprioritized": frozenset({"delayed"}),
+        "removed": frozenset({"removed"}),
+        "erased": frozenset({"delayed"}),
+    },
+    "active": {
+        "progressed": frozenset({"active"}),
+        "logged": frozenset({"active"}),
+        "completed": frozenset({"complete"}),
+        "failed": frozenset({"inactive", "delayed", "failed"}),
+        "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
+        "reprioritized": frozenset({"active"}),
+        "removed": frozenset({"removed"}),
+        "erased": frozenset({"active"}),
+    },
+    "complete": {
+        "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
+        "reprioritized": frozenset({"complete"}),
+        "removed": frozenset({"removed"}),
+        "erased": frozenset({"complete"}),
+    },
+    "failed": {
+        "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
+        "reprioritized": frozenset({"failed"}),
+        "removed": frozenset({"removed"}),
+        "erased": frozenset({"failed"}),
+    },
+    "removed": {
+        "erased": frozenset({"removed"}),
+    },
+}
+
+
+@dataclass
+class Clock:
+    """Be a clock that stands until it is set."""
+
+    now_ms: int = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def open_system(url: str, clock: Clock | None = None) -> System:
+    """Return a system on *url*; on SQLite without an fsync a commit."""
+    system = compose(Settings(database_url=url, sqlite_synchronous="NORMAL"))
+    if clock is not None:
+        system.ledger.now_ms = clock
+    return system
+
+
+def verified(system: System) -> Report:
+    """Return the report of a full verification."""
+    shadows = [(live, type(live)(shadow=True)) for live in system.projections]
+    return verify(system.database, shadows, silently)
+
+
+def silently(done: int, total: int) -> None:
+    """Take note of progress, and say nothing."""
+
+
+def rows(system: System, query: str, **parameters: object) -> list[dict[str, Any]]:
+    """Return what *query* finds."""
+    with system.database.read() as connection:
+        return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+
+def carry_out(system: System, *commands: Command, actor: str = "test") -> list[Outcome]:
+    """Carry out *commands*, one submission each, and return their outcomes."""
+    return [system.ledger.execute(command, actor=actor) for command in commands]
+
+
+def job_in(system: System, state: str, **fields: Any) -> int:
+    """Return the id of a new job that is in *state*."""
+    if state == "delayed":
+        fields = {"delay_ms": 60_000} | fields
+    (created,) = carry_out(system, Create(**{"type": "email"} | fields))
+    job_id = created.job_id
+    ways: Mapping[str, Sequence[Command]] = {
+        "inactive": (),
+        "delayed": (),
+        "active": (Start(job_id=job_id),),
+        "complete": (Start(job_id=job_id), Complete(job_id=job_id, attempt=1, result="1")),
+        "failed": (Start(job_id=job_id), Fail(job_id=job_id, attempt=1, error='"broken"')),
+        "removed": (Remove(job_id=job_id),),
+    }
+    carry_out(system, *ways[state])
+    return job_id
+
+
+def folded(*events: Event, at_ms: int = START_MS, job_id: int = 1) -> Job:
+    """Return the job that *events* make, all at one time, from position 1 on."""
+    job = Job(job_id)
+    for position, event in enumerate(events, start=1):
+        job = evolve(job, event, position=position, at_ms=at_ms)
+    return job
+
+
+def unguard(tx: Connection) -> None:
+    """Take the append-only triggers off the events, for good."""
+    if tx.dialect.name == "sqlite":
+        names = tx.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
+        for name in names:
+            tx.execute(text(f"DROP TRIGGER {name}"))
+    else:
+        tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
+
+
+def tamper(system: System, *statements: str, **parameters: object) -> None:
+    """Do to the tables what only their administrator could."""
+    with system.database.write() as tx:
+        unguard(tx)
+        for statement in statements:
+            if parameters:
+                tx.execute(text(statement), parameters)
+            else:
+                # JSON has colons, which would be parameters.
+                tx.exec_driver_sql(statement)
+
+
+def make_empty(system: System) -> None:
+    """Take a ledger back to its first day, guarded as before; quicker than a new database."""
+    tables = ("events", "jobs", "job_ranks", "state_counts", "unique_keys")
+    with system.database.write() as tx:
+        tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
+        for table in tables:
+            tx.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - the names are above
+        tx.execute(text("ALTER TABLE events ENABLE TRIGGER USER"))
+        tx.execute(
+            text("UPDATE ledger_head SET position = 0, chain = :chain, last_job_id = 0, at_ms = 0"),
+            {"chain": bytes(32)},
+        )

@@ -1,0 +1,220 @@
+"""The tables are what the code describes, at every step there and back."""
+
+from collections.abc import Iterator
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import MetaData, inspect, text
+
+from ledger import schema
+from ledger.commands import Create, Start
+from ledger.composition import System, prepare
+from ledger.errors import SchemaMismatch
+from ledger.migration import is_empty, migrate, require_current
+from tests.builders import carry_out, open_system, rows, verified
+
+HEAD = "0001"
+
+
+@pytest.fixture
+def bare(database_url: str) -> Iterator[System]:
+    """Give a system on an empty database."""
+    system = open_system(database_url)
+    yield system
+    system.database.close()
+
+
+def tables(system: System) -> set[str]:
+    with system.database.read() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def described(system: System) -> list[MetaData]:
+    return [schema.metadata, *(projection.metadata for projection in system.projections)]
+
+
+def differences(system: System) -> list[object]:
+    """Return what Alembic would change to get from the tables to the code."""
+    whole = MetaData()
+    for metadata in described(system):
+        for table in metadata.tables.values():
+            table.to_metadata(whole)
+    with system.database.read() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        return list(compare_metadata(context, whole))
+
+
+def test_a_migrated_database_is_what_the_code_describes(system: System) -> None:
+    assert differences(system) == []
+
+
+def test_the_comparison_sees_a_difference(system: System) -> None:
+    with system.database.write() as tx:
+        tx.execute(text("ALTER TABLE state_counts ADD COLUMN surplus INTEGER"))
+        tx.execute(text("DROP INDEX jobs_by_priority"))
+
+    assert len(differences(system)) == 2
+
+
+def test_every_constraint_and_index_has_its_name_in_the_database(system: System) -> None:
+    with system.database.read() as connection:
+        inspector = inspect(connection)
+        named = {
+            table.name: (
+                {index["name"] for index in inspector.get_indexes(table.name)},
+                {check["name"] for check in inspector.get_check_constraints(table.name)},
+                {unique["name"] for unique in inspector.get_unique_constraints(table.name)},
+            )
+            for metadata in described(system)
+            for table in metadata.tables.values()
+        }
+
+    # PostgreSQL shows a unique constraint's index as well.
+    indexes, checks, uniques = named["events"]
+    assert indexes - {"events_stream"} == {"events_log"}
+    assert checks == {
+        "events_position_positive",
+        "events_version_positive",
+        "events_content_committed",
+    }
+    assert uniques == {"events_stream"}
+    indexes, checks, _ = named["jobs"]
+    assert indexes == {
+        "jobs_by_state",
+        "jobs_by_type",
+        "jobs_by_priority",
+        "jobs_by_state_priority",
+        "jobs_by_type_priority",
+        "jobs_due",
+    }
+    assert checks == {"jobs_state_known", "jobs_made_bounded"}
+
+
+def test_up_down_and_up_again(bare: System) -> None:
+    before = tables(bare)
+    steps = [migrate(bare.database)]
+    created = tables(bare)
+    carry_out(bare, Create(type="email"), Start(job_id=1))
+    steps.append(migrate(bare.database, to="base"))
+    left = tables(bare)
+    steps.append(migrate(bare.database))
+
+    assert steps == [(None, HEAD), (HEAD, None), (None, HEAD)]
+    assert before == set()
+    assert left <= {"alembic_version"}
+    assert tables(bare) == created
+    assert rows(bare, "SELECT * FROM ledger_head") == [
+        {"id": 1, "position": 0, "chain": bytes(32), "last_job_id": 0, "at_ms": 0}
+    ]
+    assert differences(bare) == []
+    carry_out(bare, Create(type="email"))
+    assert verified(bare).differences == []
+
+
+def test_down_leaves_no_function_and_no_trigger(bare: System) -> None:
+    migrate(bare.database)
+
+    migrate(bare.database, to="base")
+
+    query = {
+        True: "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+        False: "SELECT proname AS name FROM pg_proc WHERE proname LIKE 'events%'",
+    }
+    assert rows(bare, query[bare.database.is_embedded]) == []
+
+
+def test_migrating_twice_changes_nothing(system: System) -> None:
+    carry_out(system, Create(type="email"))
+
+    steps = migrate(system.database)
+
+    assert steps == (HEAD, HEAD)
+    assert verified(system).position == 1
+
+
+def test_the_current_tables_are_served(system: System) -> None:
+    require_current(system.database)
+
+    assert not is_empty(system.database)
+
+
+def test_an_empty_database_is_not_served_but_says_what_to_do(bare: System) -> None:
+    with pytest.raises(SchemaMismatch, match="has no ledger yet; create it with `ledger migrate`"):
+        require_current(bare.database)
+
+    assert is_empty(bare.database)
+
+
+def set_revision(system: System, revision: str) -> None:
+    with system.database.write() as tx:
+        tx.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+
+
+def test_newer_tables_are_not_served_and_the_text_says_to_upgrade(system: System) -> None:
+    set_revision(system, "9999")
+
+    with pytest.raises(SchemaMismatch) as refusal:
+        require_current(system.database)
+
+    assert str(refusal.value) == (
+        f"{system.database.shown_url} has the tables of revision 9999, which this version does "
+        "not know: it was migrated by a newer Ledger; upgrade this one"
+    )
+
+
+def test_older_tables_are_not_served_and_the_text_says_to_migrate(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one revision yet, so this version is given one more to want."""
+    monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _self: "0002")
+
+    with pytest.raises(SchemaMismatch) as refusal:
+        require_current(system.database)
+
+    assert str(refusal.value) == (
+        f"{system.database.shown_url} has the tables of revision 0001, this version needs 0002; "
+        "run `ledger migrate`"
+    )
+
+
+def test_commands_on_an_empty_database_say_what_to_do(bare: System) -> None:
+    with pytest.raises(SchemaMismatch, match="run `ledger migrate`"):
+        bare.ledger.execute(Create(type="email"), actor="test")
+
+
+def test_a_file_is_prepared_unasked_and_a_server_is_not(bare: System) -> None:
+    if bare.database.is_embedded:
+        prepare(bare.database)
+        prepare(bare.database)
+        assert not is_empty(bare.database)
+        return
+
+    with pytest.raises(SchemaMismatch, match="`ledger migrate`"):
+        prepare(bare.database)
+
+    assert tables(bare) == set()
+
+
+def test_a_migration_that_fails_half_way_changes_nothing(
+    bare: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alembic.operations.Operations.create_index", broken)
+        with pytest.raises(ZeroDivisionError):
+            migrate(bare.database)
+
+    assert tables(bare) == set()
+    assert migrate(bare.database) == (None, HEAD)
+
+
+def test_the_shown_url_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    system = open_system("postgresql://ann:secret@db.example/ledger")
+
+    assert system.database.shown_url == "postgresql://ann:***@db.example/ledger"

@@ -1,0 +1,218 @@
+"""A page of a list is the page of a plain Python list, however deep and from wherever."""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection
+
+from ledger.commands import Command, Complete, Create, Fail, Move, Remove, Reprioritize, Start
+from ledger.composition import System
+from ledger.job import LIVE_STATES, State
+from ledger.migration import migrate
+from projections import jobs as jobs_module
+from projections.jobs import JobList
+from projections.shown import ShownJob
+from tests.builders import open_system, rows, verified
+
+JOBS: Final = 150
+TYPES: Final = ("email", "sms", "ü")
+LISTS: Final = (
+    JobList(),
+    *(JobList(state) for state in LIVE_STATES),
+    *(JobList(state, type_) for state, type_ in product(LIVE_STATES, TYPES)),
+    JobList(State.INACTIVE, "no such type"),
+)
+
+
+class Asked(NamedTuple):
+    """Be a page that somebody asks for."""
+
+    list: JobList
+    first: int
+    last: int
+    descending: bool
+    by_priority: bool
+
+
+# Within the list, beyond it on both sides, and the wrong way round.
+ranks = st.one_of(st.integers(-JOBS - 10, JOBS + 10), st.integers(-12, 12), st.just(2**40))
+pages = st.builds(
+    Asked,
+    list=st.one_of(st.just(JobList()), st.sampled_from(LISTS)),
+    first=ranks,
+    last=ranks,
+    descending=st.booleans(),
+    by_priority=st.booleans(),
+)
+
+
+@pytest.fixture
+def system(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    """Give a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
+    monkeypatch.setattr(jobs_module, "SHALLOW", 5)
+    monkeypatch.setattr(jobs_module, "SPANS", (2, 4, 62))
+    system = open_system(database_url)
+    migrate(system.database)
+    fill(system)
+    yield system
+    system.database.close()
+
+
+def fill(system: System) -> None:
+    """Create jobs of all types in all states, and gaps between them."""
+    random_ = random.Random(20)
+    for _ in range(3):
+        created = [
+            Create(
+                type=random_.choice(TYPES),
+                priority=random_.randint(-2, 2),
+                delay_ms=random_.choice((None, None, 60_000)),
+            )
+            for _ in range(JOBS // 3)
+        ]
+        system.ledger.submit(created, actor="test")
+        system.ledger.submit(fates(random_, JOBS), actor="test")
+    # A run of which nothing is left, at the beginning and in the middle.
+    gone = [*range(1, 10), *range(60, 75)]
+    system.ledger.submit([Remove(job_id=job_id) for job_id in gone], actor="test")
+
+
+def fates(random_: random.Random, number: int) -> list[Command]:
+    """Return what befalls many jobs; what is refused does not matter."""
+    commands: list[Command] = []
+    for _ in range(number):
+        job_id = random_.randint(1, JOBS)
+        commands += random_.choice(
+            (
+                (Start(job_id=job_id),),
+                (Start(job_id=job_id), Complete(job_id=job_id, attempt=1)),
+                (Start(job_id=job_id), Fail(job_id=job_id, attempt=1, error='""')),
+                (Move(job_id=job_id, to=random_.choice(("delayed", "failed", "inactive"))),),
+                (Reprioritize(job_id=job_id, priority=random_.randint(-2, 2)),),
+                (Remove(job_id=job_id),) if random_.random() < 0.3 else (),
+            )
+        )
+    return commands
+
+
+def everything(system: System) -> list[dict[str, Any]]:
+    return rows(system, "SELECT id, type, state, priority FROM jobs")
+
+
+def expected(jobs: Sequence[dict[str, Any]], asked: Asked) -> list[int]:
+    """Return the ids of the page, by what a Python list is."""
+    state, type_ = asked.list
+    chosen = [job for job in jobs if state in {None, job["state"]} and type_ in {None, job["type"]}]
+    chosen.sort(key=lambda job: (job["priority"], job["id"]) if asked.by_priority else job["id"])
+    if asked.descending:
+        chosen.reverse()
+    first = max(0, asked.first + len(chosen) if asked.first < 0 else asked.first)
+    last = asked.last + len(chosen) if asked.last < 0 else asked.last
+    return [job["id"] for rank, job in enumerate(chosen) if first <= rank <= last]
+
+
+def identities(page: Sequence[ShownJob]) -> list[int]:
+    return [int(json.loads(view.json)["id"]) for view in page]
+
+
+def shown(system: System, connection: Connection, asked: Asked) -> list[int]:
+    return identities(
+        system.jobs.page(
+            connection,
+            asked.list,
+            asked.first,
+            asked.last,
+            descending=asked.descending,
+            by_priority=asked.by_priority,
+        )
+    )
+
+
+# Each example asks many pages of one filled ledger: pages change nothing, so the
+# ledger need not be filled anew for each.
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(asked=st.lists(pages, min_size=10, max_size=20))
+def test_a_page_is_the_slice_of_the_list(system: System, asked: list[Asked]) -> None:
+    jobs = everything(system)
+    with system.database.snapshot() as connection:
+        found = [shown(system, connection, each) for each in asked]
+
+    assert found == [expected(jobs, each) for each in asked]
+
+
+def test_every_deep_page_is_the_slice_of_the_list(system: System) -> None:
+    """All ranks at which runs of ids begin and end, in both directions."""
+    jobs = everything(system)
+    asked = [
+        Asked(list_, first, first + 3, descending, by_priority=False)
+        for list_ in (JobList(), JobList(State.INACTIVE), JobList(State.FAILED, "sms"))
+        for first in range(len(jobs))
+        for descending in (False, True)
+    ]
+    with system.database.snapshot() as connection:
+        found = [shown(system, connection, each) for each in asked]
+
+    assert found == [expected(jobs, each) for each in asked]
+
+
+def test_a_deep_page_walks_no_further_than_one_run(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to it is counted: no statement skips more jobs than a run has ids."""
+    skipped: list[int] = []
+
+    walk = system.jobs._walk
+
+    def counted(connection: Connection, list_: JobList, skip: int, *rest: Any) -> Any:
+        skipped.append(skip)
+        return walk(connection, list_, skip, *rest)
+
+    monkeypatch.setattr(system.jobs, "_walk", counted)
+    length = len(everything(system))
+    with system.database.snapshot() as connection:
+        for first in range(6, length - 10):
+            system.jobs.page(connection, JobList(), first, first + 2)
+
+    assert len(skipped) == length - 16
+    assert max(skipped) < 1 << 2
+
+
+def test_the_length_of_every_list_is_its_length(system: System) -> None:
+    jobs = everything(system)
+    with system.database.snapshot() as connection:
+        lengths = {list_: system.jobs.length(connection, list_) for list_ in LISTS}
+
+    assert lengths == {
+        list_: len(expected(jobs, Asked(list_, 0, -1, descending=False, by_priority=False)))
+        for list_ in LISTS
+    }
+
+
+def test_the_counted_runs_are_those_of_a_replay(system: System) -> None:
+    assert verified(system).differences == []
+
+
+def test_an_empty_ledger_has_empty_pages(database_url: str) -> None:
+    system = open_system(database_url)
+    migrate(system.database)
+    with system.database.snapshot() as connection:
+        found = [
+            shown(system, connection, Asked(list_, first, last, descending, by_priority))
+            for list_ in (JobList(), JobList(State.FAILED, "email"))
+            for first, last in ((0, 9), (-5, -1), (2_000, 3_000), (-5_000, -2_000), (5, 2))
+            for descending in (False, True)
+            for by_priority in (False, True)
+        ]
+    system.database.close()
+
+    assert found == [[]] * len(found)

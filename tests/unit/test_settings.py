@@ -1,0 +1,159 @@
+"""Settings: read once, all bad ones named together."""
+
+from typing import Any
+
+import pytest
+
+from ledger.errors import SettingsError
+from ledger.settings import SETTINGS, Settings, read_settings
+
+
+def problems(environment: dict[str, str], **overrides: object) -> tuple[str, ...]:
+    """Return what is wrong with settings."""
+    with pytest.raises(SettingsError) as error:
+        read_settings(overrides, environment)
+    assert str(error.value) == "\n".join(error.value.problems)
+    return error.value.problems
+
+
+def test_without_any_setting_the_defaults_hold() -> None:
+    assert read_settings(environment={}) == Settings(
+        database_url="sqlite:///ledger.db",
+        sqlite_synchronous="FULL",
+        bind="127.0.0.1:3000",
+        workers=2,
+        threads=8,
+        largest_body_bytes=1024 * 1024,
+        largest_page=10_000,
+        cors_origins=(),
+        sweep=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("LEDGER_DATABASE_URL", "sqlite:////var/l.db", "database_url", "sqlite:////var/l.db"),
+        ("LEDGER_DATABASE_URL", "postgresql://u:p@h/n", "database_url", "postgresql://u:p@h/n"),
+        ("LEDGER_SQLITE_SYNCHRONOUS", "NORMAL", "sqlite_synchronous", "NORMAL"),
+        ("LEDGER_SQLITE_SYNCHRONOUS", "full", "sqlite_synchronous", "FULL"),
+        ("LEDGER_BIND", "0.0.0.0:80", "bind", "0.0.0.0:80"),
+        ("LEDGER_BIND", "[::1]:3000", "bind", "[::1]:3000"),
+        ("LEDGER_BIND", "localhost:0", "bind", "localhost:0"),
+        ("LEDGER_BIND", "unix:/run/ledger.sock", "bind", "unix:/run/ledger.sock"),
+        ("LEDGER_WORKERS", "1", "workers", 1),
+        ("LEDGER_THREADS", "64", "threads", 64),
+        ("LEDGER_LARGEST_BODY_BYTES", "10", "largest_body_bytes", 10),
+        ("LEDGER_LARGEST_PAGE", "10", "largest_page", 10),
+        ("LEDGER_CORS_ORIGINS", "", "cors_origins", ()),
+        (
+            "LEDGER_CORS_ORIGINS",
+            "https://a.example, http://localhost:8080",
+            "cors_origins",
+            ("https://a.example", "http://localhost:8080"),
+        ),
+        ("LEDGER_SWEEP", "off", "sweep", False),
+        ("LEDGER_SWEEP", "ON", "sweep", True),
+    ],
+)
+def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: Any) -> None:
+    settings = read_settings(environment={variable: text})
+
+    assert settings == Settings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("LEDGER_DATABASE_URL", "", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
+        ("LEDGER_DATABASE_URL", "ledger.db", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
+        ("LEDGER_DATABASE_URL", "sqlite://", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
+        ("LEDGER_DATABASE_URL", "mysql://h/n", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
+        (
+            "LEDGER_DATABASE_URL",
+            "postgresql://h:port/n",
+            "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
+        ),
+        ("LEDGER_SQLITE_SYNCHRONOUS", "OFF", "FULL or NORMAL"),
+        ("LEDGER_BIND", "3000", "HOST:PORT or unix:PATH"),
+        ("LEDGER_BIND", ":3000", "HOST:PORT or unix:PATH"),
+        ("LEDGER_BIND", "localhost:", "HOST:PORT or unix:PATH"),
+        ("LEDGER_BIND", "localhost:65536", "HOST:PORT or unix:PATH"),
+        ("LEDGER_BIND", "localhost:-1", "HOST:PORT or unix:PATH"),
+        ("LEDGER_BIND", "localhost:http", "HOST:PORT or unix:PATH"),
+        ("LEDGER_WORKERS", "0", "a positive integer"),
+        ("LEDGER_WORKERS", "-1", "a positive integer"),
+        ("LEDGER_WORKERS", "two", "a positive integer"),
+        ("LEDGER_THREADS", "1.5", "a positive integer"),
+        ("LEDGER_THREADS", "", "a positive integer"),
+        ("LEDGER_LARGEST_BODY_BYTES", "1MB", "a positive integer"),
+        ("LEDGER_LARGEST_PAGE", "0", "a positive integer"),
+        (
+            "LEDGER_CORS_ORIGINS",
+            "example.org",
+            "origins such as https://example.org, separated by commas",
+        ),
+        (
+            "LEDGER_CORS_ORIGINS",
+            "https://a.example, https://b.example/",
+            "origins such as https://example.org, separated by commas",
+        ),
+        ("LEDGER_SWEEP", "yes", "on or off"),
+        ("LEDGER_SWEEP", "", "on or off"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(variable: str, text: str, expected: str) -> None:
+    assert problems({variable: text}) == (f"{variable}: expected {expected}, got {text!r}",)
+
+
+def test_all_bad_values_are_reported_together() -> None:
+    found = problems(
+        {
+            "LEDGER_DATABASE_URL": "nonsense",
+            "LEDGER_WORKERS": "x",
+            "LEDGER_THREADS": "4",
+            "LEDGER_WORKER": "3",
+            "LEDGER_COLOUR": "blue",
+        },
+        bind="nowhere",
+    )
+
+    assert found == (
+        "LEDGER_DATABASE_URL: expected sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME, "
+        "got 'nonsense'",
+        "LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'",
+        "LEDGER_WORKERS: expected a positive integer, got 'x'",
+        "LEDGER_COLOUR: there is no such setting",
+        "LEDGER_WORKER: there is no such setting; did you mean LEDGER_WORKERS?",
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://ann:secret@host/name", "postgresql://ann:secret@host:port/name"]
+)
+def test_a_bad_database_url_is_shown_without_its_password(url: str) -> None:
+    (problem,) = problems({"LEDGER_DATABASE_URL": url})
+
+    assert "secret" not in problem
+    assert "ann" in problem
+
+
+def test_flags_win_over_the_environment() -> None:
+    settings = read_settings(
+        {"workers": 3, "threads": None}, {"LEDGER_WORKERS": "many", "LEDGER_THREADS": "5"}
+    )
+
+    assert settings == Settings(workers=3, threads=5)
+
+
+def test_what_is_not_ours_is_left_alone() -> None:
+    environment = {"PATH": "/bin", "LEDGERS": "1", "LEDGER_TEST_POSTGRES_URL": "postgresql://h/n"}
+
+    assert read_settings(environment=environment) == Settings()
+
+
+def test_every_field_has_its_setting() -> None:
+    fields = [setting.field for setting in SETTINGS]
+
+    assert fields == list(Settings.__dataclass_fields__)
+    assert [setting.variable for setting in SETTINGS] == [f"LEDGER_{f.upper()}" for f in fields]
