@@ -1,0 +1,128 @@
+"""Ask the app as a server does: with the request's raw target, through WSGI's validator."""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+from wsgiref.validate import WSGIWarning
+
+from falcon import testing
+
+from api.app import App, create_app
+from ledger import store
+from ledger.composition import System
+
+JSON_TYPE = "application/json; charset=utf-8"
+LARGEST_BODY_BYTES = 1024 * 1024
+LARGEST_PAGE = 10_000
+
+
+class Answer(NamedTuple):
+    """Be what came back; the names of *headers* are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def media_type(self) -> str | None:
+        return self.headers.get("content-type")
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Client:
+    """Talk to the app over one system."""
+
+    def __init__(
+        self,
+        system: System,
+        *,
+        largest_body_bytes: int = LARGEST_BODY_BYTES,
+        largest_page: int = LARGEST_PAGE,
+        cors_origins: Sequence[str] = (),
+    ) -> None:
+        self.system = system
+        self.app: App = create_app(
+            system.ledger,
+            system.jobs,
+            system.state_counts,
+            largest_body_bytes=largest_body_bytes,
+            largest_page=largest_page,
+            cors_origins=tuple(cors_origins),
+        )
+
+    @property
+    def position(self) -> int:
+        """Return the ledger's position."""
+        with self.system.database.read() as connection:
+            return store.read_position(connection)
+
+    def ask(self, method: str, target: str, body: bytes | str = b"", /, **headers: str) -> Answer:
+        """Send a request; ``X_Request_ID="7"`` is the header ``X-Request-ID``."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.send(method, target, body, names)
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Answer:
+        """Send a request.
+
+        Args:
+            method: As on the wire.
+            target: As on the wire: nothing is decoded, encoded or checked.
+            body: Sent with its length, unless *chunked*.
+            headers: By name.
+            chunked: Whether the body's length is not told beforehand.
+        """
+        path, _, query = target.partition("?")
+        if "://" in path:
+            path = "/" + path.partition("://")[2].partition("/")[2]
+        raw = body.encode() if isinstance(body, str) else body
+        extras = {
+            "RAW_URI": target,
+            "PATH_INFO": unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
+            "QUERY_STRING": query,
+        }
+        if chunked:
+            extras |= {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+        with warnings.catch_warnings():
+            # wsgiref knows fewer methods than HTTP has.
+            warnings.simplefilter("ignore", WSGIWarning)
+            result = testing.simulate_request(
+                self.app, method, "/", headers=dict(headers or {}), body=raw, extras=extras
+            )
+        lowered = {name.lower(): value for name, value in result.headers.items()}
+        return Answer(result.status_code, lowered, result.content)
+
+    def post(self, body: Any, target: str = "/job", /, **headers: str) -> Answer:
+        """POST JSON, written already or not."""
+        text = body if isinstance(body, bytes | str) else json.dumps(body, ensure_ascii=False)
+        return self.ask("POST", target, text, **{"Content_Type": "application/json"} | headers)
+
+    def get(self, target: str, /, **headers: str) -> Answer:
+        return self.ask("GET", target, **headers)
+
+    def put(self, target: str, /, **headers: str) -> Answer:
+        return self.ask("PUT", target, **headers)
+
+    def delete(self, target: str, /, **headers: str) -> Answer:
+        return self.ask("DELETE", target, **headers)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Require that what happens inside records nothing."""
+        before = self.position
+        yield
+        after = self.position
+        assert after == before, f"position moved from {before} to {after}"

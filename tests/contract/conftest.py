@@ -1,0 +1,87 @@
+"""Give the tests of the wire a client: over a ledger of its own, or over one to refuse with."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+
+from ledger.composition import System
+from ledger.migration import migrate
+from tests.builders import job_in, make_empty, open_system
+from tests.conftest import ENGINES
+from tests.contract.client import Client
+
+# The jobs of ``crowd``, by state.
+CROWD = ("inactive", "delayed", "active", "complete", "failed", "removed")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an empty ledger to copy, which is quicker than to migrate."""
+    path = tmp_path_factory.mktemp("template") / "ledger.db"
+    system = open_system(f"sqlite:///{path}")
+    migrate(system.database)
+    system.database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_ledger(postgres_server: URL) -> Iterator[str]:
+    """Give the URL of a ledger to empty, which is quicker than to create."""
+    name = f"wire_{uuid4().hex}"
+    admin = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = postgres_server.set(database=name).render_as_string(hide_password=False)
+    system = open_system(url)
+    migrate(system.database)
+    system.database.close()
+    yield url
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture(params=ENGINES)
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    """Give an empty ledger, on each engine in turn."""
+    if request.param == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+        shutil.copy(template, tmp_path / "ledger.db")
+        system = open_system(f"sqlite:///{tmp_path / 'ledger.db'}")
+    else:
+        system = open_system(request.getfixturevalue("postgres_ledger"))
+        make_empty(system)
+    yield system
+    system.database.close()
+
+
+@pytest.fixture
+def client(system: System) -> Client:
+    """Give a client over an empty ledger, on each engine in turn."""
+    return Client(system)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Give a client over jobs 1 to 6, one in each state, for what changes nothing."""
+    yield from _with_one_job_in_each_state(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def rabble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Give another such client, for what may change anything."""
+    yield from _with_one_job_in_each_state(tmp_path_factory)
+
+
+def _with_one_job_in_each_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    system = open_system(f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'ledger.db'}")
+    migrate(system.database)
+    for state in CROWD:
+        job_in(system, state)
+    yield Client(system)
+    system.database.close()

@@ -1,0 +1,639 @@
+"""List where we differ from Kue 0.11.6: the record's number, Kue's answer, ours, and why.
+
+A row turns Kue's recorded answer into ours; a record may be in several rows, which
+apply in order.  What no row touches must agree: status, media type, and the whole
+body but for the moments and names that ``transcripts.comparable`` blots out.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.contract.client import JSON_TYPE
+from tests.contract.transcripts import Record, Said, records
+
+Answer = Callable[[Said, Record], Said]
+
+
+@dataclass(frozen=True)
+class Text:
+    """Equal every text that matches the pattern."""
+
+    pattern: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and re.search(self.pattern, other) is not None
+
+    def __hash__(self) -> int:
+        return hash(self.pattern)
+
+
+def numbers(ranges: str) -> Iterator[int]:
+    """Yield the numbers of text such as ``1 3-5``."""
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def refused(status: int, pattern: str) -> Answer:
+    """Return the answer ``{"error": …}`` with a text that matches."""
+    return lambda _, __: Said(status, JSON_TYPE, {"error": Text(pattern)})
+
+
+def gone(said: Said, record: Record) -> Said:
+    """Return the answer about a job that there is not, in Kue's words."""
+    job_id = record.target.split("/")[2]
+    return Said(404, JSON_TYPE, {"error": f'job "{job_id}" doesnt exist'})
+
+
+def named(said: Said, record: Record) -> Said:
+    job_id = said.body["id"]
+    return said._replace(body={"message": f"job {job_id} created", "id": job_id})
+
+
+def textual_ids(said: Said, record: Record) -> Said:
+    return said._replace(body=[job | {"id": str(job["id"])} for job in said.body])
+
+
+def changed(**values: Any) -> Answer:
+    """Return Kue's object with other values under keys that it has."""
+    return lambda said, _: said._replace(body={**said.body, **values})
+
+
+def without(ids: str) -> Answer:
+    """Return Kue's list without those jobs."""
+    dropped = {str(job_id) for job_id in numbers(ids)}
+    return lambda said, _: said._replace(
+        body=[job for job in said.body if job["id"] not in dropped]
+    )
+
+
+def page(number: int, *ids: int) -> Answer:
+    """Return the page of those jobs, as Kue shows them in the list of record *number*."""
+
+    def answer(said: Said, _: Record) -> Said:
+        everything = {job["id"]: job for job in records()[INDEX[number]].kue.body}
+        return said._replace(body=[everything[job_id] | {"id": str(job_id)} for job_id in ids])
+
+    return answer
+
+
+def body(value: Any) -> Answer:
+    """Return another body in JSON, with 200."""
+    return lambda _, __: Said(200, JSON_TYPE, value)
+
+
+def as_json(said: Said, record: Record) -> Said:
+    return said._replace(media_type=JSON_TYPE, body={"error": Text(".")})
+
+
+def with_zero_result(said: Said, record: Record) -> Said:
+    """Put ``"result": 0``, in its place, into the job whose handler returned it."""
+
+    def job(value: dict[str, Any]) -> dict[str, Any]:
+        if value["data"] != {"do": "result", "value": 0}:
+            return value
+        at = list(value).index("data") + 1
+        return dict([*list(value.items())[:at], ("result", 0), *list(value.items())[at:]])
+
+    one_or_many = said.body
+    many = isinstance(one_or_many, list)
+    return said._replace(body=[job(one) for one in one_or_many] if many else job(one_or_many))
+
+
+def created(*ids: int | None) -> Answer:
+    """Return the answer to an array: a created job, or None for one without a type."""
+    items = [
+        {"error": "Must provide job type"}
+        if job_id is None
+        else {"message": "job created", "id": job_id}
+        for job_id in ids
+    ]
+    return lambda _, __: Said(400 if None in ids else 200, JSON_TYPE, items)
+
+
+def last_too_long(said: Said, record: Record) -> Said:
+    error = {"error": Text("^Must provide job type: expected 1 to 255 characters")}
+    return said._replace(status=400, body=[*said.body[:-1], error])
+
+
+INDEX: Final = {record.number: index for index, record in enumerate(records())}
+# Of record 412 and so on: what the list is, and which of its jobs are the page.
+NEWEST_FIRST: Final[Mapping[int, Answer]] = {
+    412: page(420, 15, 14, 13, 12),
+    423: page(420, 5, 4, 3, 2, 1),
+    454: page(420, 15, 14, 13),
+    461: page(420, 12, 11, 10),
+}
+EMPTY: Final[Answer] = lambda _, __: Said(200, JSON_TYPE, None)  # noqa: E731 - a constant
+
+
+@dataclass(frozen=True)
+class Mend:
+    """Be one row of the table.
+
+    Attributes:
+        where: Numbers of the records.
+        kue: What Kue answers.
+        ours: What we answer.
+        why: The sentence of the contract, or what follows from one.
+        answer: Makes our answer of Kue's.
+    """
+
+    where: str
+    kue: str
+    ours: str
+    why: str
+    answer: Answer
+
+
+MENDED: Final = (
+    # --- everywhere
+    Mend(
+        "15 17 19 21 23 25 27 29 31 33 35 37 39 41 43 45 47 49 51 53 55 57 59 61 63 65 67 69 71 "
+        "73 75 77 79 81 83 85 87 89 91 93 95 97 100 105 107 109 111 113 115 117 119 121 123 125 "
+        "127 152 156 158 160-161 163-164 170 172 174 176 178 180 182 184 186 188 190 192 194 196 "
+        "198 200 202 204 206 208 210 212 214 216 218 220 222 224 226 228 230 232 234 236 238 240 "
+        "242 244 246 248 250 252 254 256 258 260 262 264 266 268 270 272 274 276 278 280 282 "
+        "288-309 381 574 695 699 741 746 827",
+        '{"message":"job created","id":3}',
+        '{"message":"job 3 created","id":3}',
+        'The manual: POST /job answers {"message": "job 3 created"}.',
+        named,
+    ),
+    Mend(
+        "285-287 314 363 365 367 369 388 410-418 420-423 425-427 429 435-440 447-448 453-456 "
+        "460-462 465 467 526 528 530 532 534 536 538 540 542 544 546 548 550 552 554 556 558 560 "
+        "562 564 567 571 721-722 724 733 851 855",
+        "ids are numbers in lists",
+        "ids are strings in lists too",
+        "`id` a string everywhere it is read (the manual; Kue's lists differ).",
+        textual_ids,
+    ),
+    Mend(
+        "1 137 171 284 310 702 705 708 711 714 717 720 847-848 853 871 873 875 879 881 889 893 "
+        "899 902 904-905",
+        '"workTime":null',
+        '"workTime":0',
+        "All six always numbers (Kue's `workTime` is null at first; ours 0).",
+        changed(workTime="a number"),
+    ),
+    Mend(
+        "136 525",
+        "types in any order",
+        "types sorted",
+        "GET /job/types: array of strings, sorted.",
+        lambda said, _: said._replace(body=sorted(said.body)),
+    ),
+    Mend(
+        "144-151 157 162 168 443-446 468-469 475-477 479 566 569-570 728-729 781 843 856 858-860 "
+        "862-864 917 920-923 852",
+        "the error as an HTML page",
+        '{"error": …} with the same status',
+        "JSON in, JSON out, errors too.",
+        as_json,
+    ),
+    Mend(
+        "842",
+        "HEAD announces an HTML page",
+        "HEAD announces JSON, with the same status",
+        "JSON in, JSON out, errors too.",
+        lambda said, _: said._replace(media_type=JSON_TYPE),
+    ),
+    # --- jobs that there are not
+    Mend(
+        "9 11-14 350 385 389 735-736 782 784",
+        '200 {"error":"job \\"1\\" doesnt exist"}',
+        "404 with the same text",
+        "We answer real statuses and keep Kue's `error` key and its text; no such job: 404.",
+        gone,
+    ),
+    Mend("10", "200 []", "404", "GET /job/:id/log: no such job: 404.", gone),
+    # --- POST /job: the job
+    Mend(
+        "97 100 121 123 125 127",
+        "created: the type is turned into text",
+        "400 Must provide job type",
+        "Type: a non-empty string, else 400 `Must provide job type`.",
+        refused(400, "^Must provide job type"),
+    ),
+    Mend(
+        "71",
+        "created: 1e400 becomes null, a big integer is rounded",
+        "400",
+        "What JSON cannot say exactly (NaN, 1e999, a lone surrogate) is refused with 400.",
+        refused(400, "^data: expected JSON, got: Number out of range"),
+    ),
+    Mend(
+        "46 48 64 72 98 101 122 124 126 128",
+        "the job whose creation we refuse",
+        "404",
+        "It was refused above; a test uses up its id to stay in step.",
+        gone,
+    ),
+    Mend(
+        "82",
+        '0 is shown as "data":{}',
+        '"data":0',
+        "`data` is what was posted, `{}` if absent or null.",
+        changed(data=0),
+    ),
+    Mend(
+        "88",
+        'false is shown as "data":{}',
+        '"data":false',
+        "`data` is what was posted, `{}` if absent or null.",
+        changed(data=False),
+    ),
+    Mend(
+        "94",
+        '"" is shown as "data":{}',
+        '"data":""',
+        "`data` is what was posted, `{}` if absent or null.",
+        changed(data=""),
+    ),
+    Mend(
+        "136",
+        "types of jobs that we refuse",
+        "the types that have jobs",
+        "GET /job/types: types that have jobs.",
+        lambda said, _: said._replace(
+            body=[
+                name
+                for name in said.body
+                if name not in {"5", "true", "[object Object]", "one", "a", "b"}
+            ]
+        ),
+    ),
+    Mend(
+        "137",
+        "counts the jobs that we refuse",
+        "counts the others",
+        "The nine refused above do not count.",
+        changed(inactiveCount=49),
+    ),
+    Mend(
+        "524",
+        "creates a job whose type has 300 characters",
+        "400, in its place an error; the others are created",
+        "Type: a non-empty string of at most 255 characters; the others are created all the same.",
+        last_too_long,
+    ),
+    Mend(
+        "525",
+        "lists the type of 300 characters",
+        "does not",
+        "It was refused above.",
+        lambda said, _: said._replace(body=[name for name in said.body if len(name) <= 255]),
+    ),
+    Mend("564", "the job of that type", "[]", "Unknown type: `[]`.", body([])),
+    Mend("565", '{"count":1}', '{"count":0}', "It was refused above.", body({"count": 0})),
+    # --- POST /job: the body
+    Mend(
+        "153-155 159",
+        "204: the job is silently lost",
+        "415",
+        "415 not JSON (Kue silently loses such a job).",
+        refused(415, "^Content-Type: expected application/json"),
+    ),
+    Mend(
+        "163",
+        "created: bad UTF-8 becomes U+FFFD",
+        "400",
+        "Exact: what cannot be said exactly is refused with 400.",
+        refused(400, "^data: expected UTF-8"),
+    ),
+    Mend(
+        "165",
+        "413 HTML: more than 102,400 bytes",
+        "created",
+        "Body at most 1 MiB.",
+        body({"message": "job 8 created", "id": 8}),
+    ),
+    Mend(
+        "166",
+        "413 HTML: more than 102,400 bytes",
+        "created",
+        "Body at most 1 MiB.",
+        created(*range(9, 1009)),
+    ),
+    Mend(
+        "167",
+        "500 HTML",
+        "400, in its place an error; the other is created",
+        "An array: an array in order, or an error in its place, status 400 if any was refused.",
+        created(None, 1009),
+    ),
+    Mend(
+        "170",
+        "the next id",
+        "the next id, behind the jobs that Kue refused",
+        "Body at most 1 MiB.",
+        changed(message="job 1010 created", id=1010),
+    ),
+    Mend(
+        "171",
+        "counts what Kue created",
+        "counts what we created",
+        "Body at most 1 MiB; one of Kue's was not UTF-8.",
+        changed(inactiveCount=1009),
+    ),
+    Mend(
+        "918",
+        "413 HTML: more than 102,400 bytes",
+        "created",
+        "Body at most 1 MiB.",
+        body({"message": "job 1 created", "id": 1}),
+    ),
+    Mend(
+        "919",
+        "500 HTML",
+        "400, an error in its place",
+        "An array: an array in order, status 400 if any item was refused.",
+        created(None),
+    ),
+    # --- POST /job: the options
+    Mend(
+        "63",
+        "created: unknown options are ignored",
+        "400 that names the option",
+        "An unknown option is 400 with the option named and what was expected.",
+        refused(400, "^unknown option 'bogus'; expected one of attempts, priority, "),
+    ),
+    Mend(
+        "174 176 178 180 182 184 188",
+        "created: -1 kept, the rest parsed as far as it goes",
+        "400 that names the option",
+        "`attempts` (integer >= 1); what Kue quietly misreads is 400 with the option named.",
+        refused(400, "^attempts: expected an integer from 1 to "),
+    ),
+    Mend(
+        "45 47 192 194 198 200 202 204",
+        "created, but in no list where the priority is unusable",
+        "400 that names the option",
+        '`priority` (a name or an integer); what Kue quietly misreads (priority "HIGH") is 400.',
+        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
+    ),
+    Mend(
+        "206 208 212 214 216 218 220 222",
+        "created: ignored, taken as it is, or never promoted",
+        "400 that names the option",
+        "`delay` (ms > 0 from now); what Kue quietly misreads (delay true) is 400.",
+        refused(400, "^delay: expected an integer from 1 to "),
+    ),
+    Mend(
+        "224 226 230 232 234",
+        "created: ignored, or kept as text",
+        "400 that names the option",
+        "`ttl` (ms > 0); what Kue quietly misreads is 400 with the option named.",
+        refused(400, "^ttl: expected an integer from 1 to "),
+    ),
+    Mend(
+        "240 242 244 246 248",
+        "created: a backoff that waits for nothing",
+        "400 that names the option",
+        '`backoff` (`true`, `{"type":"fixed"|"exponential","delay":ms,"maxDelay":ms}`).',
+        refused(400, r"^backoff(\.type|\.delay)?: expected "),
+    ),
+    Mend(
+        "250 252 254",
+        "created; the text is evaluated as code whenever the job is read",
+        "400 that names the option",
+        "`backoff`: a string is refused: Kue evaluates it as code.",
+        refused(400, "^backoff: expected true, or "),
+    ),
+    Mend(
+        "262 264 266",
+        "created: ignored",
+        "400 that names the option",
+        "`searchKeys` (path or paths into data, `a.b`; `[]` = none).",
+        refused(400, "^searchKeys: expected a path such as a.b, or a list of them"),
+    ),
+    Mend(
+        "268 270",
+        "created: any truthy value removes the job",
+        "400 that names the option",
+        "`removeOnComplete` (bool).",
+        refused(400, "^removeOnComplete: expected true or false"),
+    ),
+    Mend(
+        "274 276 278 280",
+        "created: ignored",
+        "400",
+        "What Kue quietly misreads is 400 with what was expected.",
+        refused(400, "^options: expected an object"),
+    ),
+    Mend(
+        "175 177 179 181 183 185 189 193 195 199 201 203 205 207 209 213 215 217 219 221 223 225 "
+        "227 231 233 235 241 243 245 247 249 251 253 255 263 265 267 269 271 275 277 279 281",
+        "the job whose creation we refuse",
+        "404",
+        "It was refused above; a test uses up its id to stay in step.",
+        gone,
+    ),
+    Mend(
+        "284",
+        "counts the jobs that we refuse",
+        "counts the others",
+        "They were refused above.",
+        changed(inactiveCount=12, delayedCount=1),
+    ),
+    Mend(
+        "285-287",
+        "lists the jobs that we refuse",
+        "lists the others",
+        "They were refused above.",
+        without("2-7 9 12 18-19 21-28 30-32 35-39 42 46-50 52-55"),
+    ),
+    # --- a job's life
+    Mend(
+        "327 365",
+        "a result of 0 is dropped",
+        '"result":0',
+        '`result` is kept also when falsy (`0`, `false`, `""`).',
+        with_zero_result,
+    ),
+    Mend(
+        "334",
+        '[""]: a failure reported as plain text leaves an empty line',
+        "[its text]; the JSON types agree",
+        "GET /job/:id/log: one line per failure, the first of its error.",
+        body(["plain string failure"]),
+    ),
+    Mend(
+        "386",
+        "a removed job is counted when its handler ends",
+        "it is not",
+        "DELETE /job/:id: it leaves every view; its worker's late word is refused.",
+        changed(completeCount=10),
+    ),
+    Mend(
+        "387",
+        "a removed job is counted when its handler ends",
+        "it is not",
+        "DELETE /job/:id: it leaves every view; its worker's late word is refused.",
+        changed(count=1),
+    ),
+    # --- lists
+    Mend(
+        "412 423 454 461",
+        "desc reverses the jobs inside the page",
+        "desc reverses the whole list",
+        "`desc` reverses the *whole* order, so `/jobs/0..2/desc` are the three newest.",
+        lambda said, record: NEWEST_FIRST[record.number](said, record),
+    ),
+    Mend(
+        "413-415 467",
+        "an order that is none is ascending",
+        "400",
+        "An order other than asc and desc: 400.",
+        refused(400, "^order: expected asc or desc"),
+    ),
+    Mend(
+        "429-430",
+        "a page without limit, or what Redis says",
+        "400 that says how wide a page may be",
+        "A page holds at most 10,000 jobs; a wider range is 400 that says so.",
+        refused(400, "^range: expected at most 10000 jobs a page"),
+    ),
+    Mend(
+        "431-442 458 466",
+        "200 with Redis's error, 404, or a list of what parseInt makes of it",
+        "400",
+        "Ranks are integers; not integers: 400.",
+        refused(400, r"^range: expected FROM\.\.TO, two integers"),
+    ),
+    Mend(
+        "450-452 463 472 478 721-723",
+        "[] or a count for a state that is none",
+        "400 that lists the five",
+        "Unknown state: 400 that lists the five; `/jobs/email/0..3`, where `email` is none: 400.",
+        refused(400, "^state: expected one of inactive, complete, active, failed, delayed"),
+    ),
+    # --- search
+    Mend(
+        "349 588-589 594 599 602 614-615 622 625 630 632 634 638-639 641 643-645 649 665 682-683 "
+        "685 689",
+        "ids of jobs",
+        "[], as Kue answers with search off",
+        "Search off: `[]`; the search route comes later. The jobs searched were made up.",
+        body([]),
+    ),
+    # --- PUT state and priority
+    Mend(
+        "718 726 730 732",
+        "any text becomes the state",
+        "400 that lists the five",
+        "PUT /job/:id/state/:state: unknown state 400.",
+        refused(400, "^state: expected one of inactive, complete, active, failed, delayed"),
+    ),
+    Mend(
+        "719 727 731",
+        "shows the bogus state",
+        "still inactive",
+        "It was refused above.",
+        changed(state="inactive"),
+    ),
+    Mend(
+        "720",
+        "counted nowhere",
+        "still inactive",
+        "It was refused above.",
+        changed(inactiveCount=1),
+    ),
+    Mend(
+        "724 733",
+        "shows the bogus state",
+        "still inactive",
+        "It was refused above.",
+        lambda said, _: said._replace(body=[job | {"state": "inactive"} for job in said.body]),
+    ),
+    Mend(
+        "753 755",
+        '200 {"error":"invalid priority"}: names are refused',
+        '{"message":"updated priority"}',
+        "PUT /job/:id/priority/:priority: number or name.",
+        body({"message": "updated priority"}),
+    ),
+    Mend(
+        "754",
+        "the priority before",
+        "the one set",
+        "Number or name.",
+        changed(priority=-10),
+    ),
+    Mend(
+        "756 758 760 762 764",
+        "what parseInt made of it",
+        "the priority before",
+        "`low` was set above; what is no number or name is refused.",
+        changed(priority=10),
+    ),
+    Mend(
+        "757 759 761 763 767 769 771 773 775 777 779",
+        "200, with an error or what parseInt makes of it",
+        "400",
+        "400 bad input; PUT /job/:id/priority/:priority: number or name.",
+        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
+    ),
+    Mend(
+        "768 770 772 774 776 778 780",
+        "what parseInt made of it",
+        "the priority before",
+        "It was refused above.",
+        changed(priority=999_999_999_999),
+    ),
+    Mend(
+        "783",
+        '200 {"error":"invalid priority"}',
+        "404: the priority is fine, the job is not there",
+        "Number or name; no such job: 404.",
+        gone,
+    ),
+    # --- HTTP
+    Mend(
+        "829 831 833 835 837 839 841 844 903",
+        "OPTIONS answers the methods as a page of text",
+        "OPTIONS answers them in `Allow` alone",
+        "JSON in, JSON out; OPTIONS works and never changes anything.",
+        EMPTY,
+    ),
+    Mend(
+        "169 739-740 857 861 865-870",
+        "404 HTML",
+        "405 with `Allow`",
+        "405 with `Allow`.",
+        refused(405, "^/.* does not know [A-Z]+, only [A-Z, ]+$"),
+    ),
+    Mend(
+        "845",
+        "404, announces HTML",
+        "405 with `Allow`, announces JSON",
+        "405 with `Allow`.",
+        lambda _, __: Said(405, JSON_TYPE, None),
+    ),
+    Mend(
+        "877-878 883-888 891-892 895-898",
+        "404 HTML",
+        "406",
+        "An `Accept` that excludes JSON is 406.",
+        refused(406, "^this API answers application/json only, got Accept: "),
+    ),
+    Mend(
+        "900",
+        "304: the tag is a hash of the answer",
+        "200: Kue's tag is none of ours",
+        '`ETag: W/"<position>"` on reads, `If-None-Match` -> 304.',
+        lambda _, __: records()[INDEX[899]].kue._replace(
+            body=records()[INDEX[899]].kue.body | {"workTime": "a number"}
+        ),
+    ),
+    Mend(
+        "906-916",
+        "Kue's own pages and their parts",
+        "404, until there is a dashboard",
+        "GET /: the dashboard, which is not Kue's and comes later.",
+        refused(404, "^no such route: GET /"),
+    ),
+)
