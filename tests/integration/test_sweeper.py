@@ -1,0 +1,447 @@
+"""The sweeper lets time take effect: alone, in time, and through every absence."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Connection
+
+from api import wire
+from ledger import store
+from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Start
+from ledger.composition import System
+from ledger.errors import AttemptOver, Corrupt, SchemaMismatch, Unavailable
+from ledger.events import Backoff
+from ledger.service import Ledger
+from ledger.sweeper import LARGEST_SWEEP, DueJobs, Sweeper
+from tests.builders import Clock, carry_out, job_in, open_system, rows
+from tests.integration.servers import (
+    Server,
+    children,
+    kill_group,
+    surroundings,
+    tool,
+    wait_until,
+)
+
+SOON_MS: Final = 1_000
+LATE_MS: Final = 60_000
+
+
+@pytest.fixture
+def clock(system: System) -> Clock:
+    clock = Clock()
+    system.ledger.now_ms = clock
+    return clock
+
+
+@pytest.fixture
+def sweeper(system: System) -> Sweeper:
+    return Sweeper(system.ledger, system.jobs)
+
+
+class Watched:
+    """Be nothing that is due, but errors first; and note how often one looks."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.looks = 0
+        self._errors = list(errors)
+
+    def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
+        self.looks += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        return ()
+
+
+class Claimed:
+    """Be what says that jobs are due which are not."""
+
+    def __init__(self, *job_ids: int) -> None:
+        self._job_ids = job_ids
+
+    def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
+        return self._job_ids[:limit]
+
+
+@contextmanager
+def sweeping(ledger: Ledger, jobs: DueJobs) -> Iterator[Sweeper]:
+    """Give a sweeper that runs in a thread of its own."""
+    sweeper = Sweeper(ledger, jobs)
+    thread = threading.Thread(target=sweeper.run, name="sweeper")
+    thread.start()
+    try:
+        yield sweeper
+    finally:
+        sweeper.stop()
+        thread.join()
+
+
+def state_of(system: System, job_id: int) -> str | None:
+    with system.database.read() as connection:
+        job = system.jobs.load(connection, [job_id]).get(job_id)
+    return None if job is None else job.state.value
+
+
+def counts(system: System) -> dict[str, int]:
+    """Return the number of jobs in each state that has some."""
+    with system.database.read() as connection:
+        stats = system.state_counts.stats(connection)
+    return {state.value: jobs for state, jobs in stats.counts.items() if jobs}
+
+
+def log_of(system: System, job_id: int) -> bytes:
+    with system.database.read() as connection:
+        return wire.log_lines(store.read_log(connection, job_id, newest=10))
+
+
+# --- what time does
+
+
+def test_a_delayed_job_is_promoted_when_it_is_due_and_not_before(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    job_id = job_in(system, "delayed", delay_ms=SOON_MS)
+
+    clock.now_ms += SOON_MS - 1
+    before = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += 1
+    due = sweeper.sweep(), state_of(system, job_id)
+    again = sweeper.sweep(), state_of(system, job_id)
+
+    assert before == (0, "delayed")
+    assert due == (1, "inactive")
+    assert again == (0, "inactive")
+    assert rows(system, "SELECT kind, actor, cause, at_ms FROM events WHERE position = 2") == [
+        {"kind": "promoted", "actor": "sweeper", "cause": "time", "at_ms": clock.now_ms}
+    ]
+
+
+def test_an_attempt_that_outlives_its_ttl_fails(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    job_id = job_in(system, "active", ttl_ms=SOON_MS)
+
+    clock.now_ms += SOON_MS - 1
+    before = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += 1
+    due = sweeper.sweep(), state_of(system, job_id)
+
+    assert before == (0, "active")
+    assert due == (1, "failed")
+    assert rows(
+        system, "SELECT kind, actor, cause, content FROM events ORDER BY position DESC LIMIT 1"
+    ) == [{"kind": "failed", "actor": "sweeper", "cause": "time", "content": '"TTL exceeded"'}]
+    assert log_of(system, job_id) == b'["TTL exceeded"]'
+
+
+def test_progress_renews_the_ttl(system: System, sweeper: Sweeper, clock: Clock) -> None:
+    job_id = job_in(system, "active", ttl_ms=SOON_MS)
+    clock.now_ms += SOON_MS - 1
+    carry_out(system, Progress(job_id=job_id, attempt=1, progress=50))
+
+    clock.now_ms += SOON_MS - 1
+    renewed = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += 1
+    due = sweeper.sweep(), state_of(system, job_id)
+
+    assert renewed == (0, "active")
+    assert due == (1, "failed")
+
+
+def test_a_job_past_its_ttl_is_tried_again_after_its_backoff(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    backoff = Backoff(type="fixed", delay_ms=LATE_MS)
+    job_id = job_in(system, "active", attempts=2, ttl_ms=SOON_MS, backoff=backoff)
+
+    clock.now_ms += SOON_MS
+    expired = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += LATE_MS
+    promoted = sweeper.sweep(), state_of(system, job_id)
+
+    assert expired == (1, "delayed")
+    assert promoted == (1, "inactive")
+
+
+def test_the_late_word_of_an_expired_attempt_is_refused(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    job_id = job_in(system, "active", ttl_ms=SOON_MS)
+    clock.now_ms += SOON_MS
+    sweeper.sweep()
+
+    with pytest.raises(AttemptOver, match="attempt 1 is over"):
+        carry_out(system, Complete(job_id=job_id, attempt=1, result="1"))
+
+    assert state_of(system, job_id) == "failed"
+
+
+@pytest.mark.parametrize("state", ["inactive", "complete", "failed", "removed"])
+def test_time_changes_no_job_that_neither_waits_nor_runs(
+    system: System, sweeper: Sweeper, clock: Clock, state: str
+) -> None:
+    job_in(system, state, ttl_ms=SOON_MS)
+    before = rows(system, "SELECT position FROM ledger_head")
+
+    clock.now_ms += LATE_MS
+    changed = sweeper.sweep()
+
+    assert changed == 0
+    assert rows(system, "SELECT position FROM ledger_head") == before
+
+
+def test_a_job_that_was_moved_before_it_was_due_is_left_alone(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    waiting = job_in(system, "delayed", delay_ms=SOON_MS)
+    running = job_in(system, "active", ttl_ms=SOON_MS)
+    carry_out(
+        system, Move(job_id=waiting, to="failed"), Fail(job_id=running, attempt=1, error='"no"')
+    )
+
+    clock.now_ms += LATE_MS
+    changed = sweeper.sweep()
+
+    assert changed == 0
+    assert counts(system) == {"failed": 2}
+
+
+def test_any_number_of_due_jobs_is_swept_at_once(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    number = 2 * LARGEST_SWEEP + 1
+    system.ledger.submit([Create(type="email", delay_ms=SOON_MS)] * number, actor="test")
+    running = job_in(system, "active", ttl_ms=SOON_MS)
+
+    clock.now_ms += SOON_MS
+    changed = sweeper.sweep()
+
+    assert changed == number + 1
+    assert counts(system) == {"inactive": number, "failed": 1}
+    assert state_of(system, running) == "failed"
+
+
+def test_what_is_due_the_longest_comes_first(system: System, clock: Clock) -> None:
+    for delay_ms in (300, 100, 400, 200):
+        job_in(system, "delayed", delay_ms=delay_ms)
+
+    with system.database.read() as connection:
+        due = system.jobs.due(connection, now_ms=clock.now_ms + 300, limit=2)
+
+    assert list(due) == [2, 4]
+
+
+def test_what_changed_since_it_was_found_due_is_left_alone(system: System, clock: Clock) -> None:
+    outdated = [
+        *(job_in(system, state) for state in ("inactive", "delayed", "active", "removed")),
+        *range(1_000, 1_000 + LARGEST_SWEEP),
+    ]
+    before = rows(system, "SELECT position FROM ledger_head")
+
+    changed = Sweeper(system.ledger, Claimed(*outdated)).sweep()
+
+    assert changed == 0
+    assert rows(system, "SELECT position FROM ledger_head") == before
+
+
+def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
+    system: System, clock: Clock
+) -> None:
+    gone = job_in(system, "delayed", delay_ms=SOON_MS)
+    waiting = job_in(system, "delayed", delay_ms=SOON_MS)
+    carry_out(system, Remove(job_id=gone))
+    clock.now_ms += SOON_MS
+
+    changed = Sweeper(system.ledger, Claimed(gone, waiting)).sweep()
+
+    assert changed == 1
+    assert counts(system) == {"inactive": 1}
+
+
+# --- one at a time
+
+
+def test_one_sweeper_at_a_time_works_and_another_takes_over(database_url: str) -> None:
+    one, other = open_system(database_url), open_system(database_url)
+    watched = Watched(), Watched()
+
+    with (
+        sweeping(one.ledger, watched[0]) as first,
+        sweeping(other.ledger, watched[1]) as second,
+    ):
+        # Long enough for whoever stands by to have tried several times.
+        wait_until(lambda: sum(w.looks for w in watched) >= 8, "one of them has looked eight times")
+        looks = sorted(w.looks for w in watched)
+        leads, leader = (0, first) if watched[0].looks else (1, second)
+        leader.stop()
+        wait_until(lambda: watched[1 - leads].looks > 0, "the other has taken over")
+    one.database.close()
+    other.database.close()
+
+    assert looks[0] == 0
+
+
+def test_leadership_is_held_released_and_taken_over(database_url: str) -> None:
+    one, other = open_system(database_url), open_system(database_url)
+    mine, theirs = one.database.leadership("sweeper"), other.database.leadership("sweeper")
+    elsewhere = other.database.leadership("another role")
+
+    held = [mine.held(), mine.held(), theirs.held(), elsewhere.held()]
+    mine.release()
+    after_release = [theirs.held(), mine.held()]
+    for leadership in (mine, theirs, elsewhere):
+        leadership.release()
+    again = mine.held()
+    mine.release()
+    one.database.close()
+    other.database.close()
+
+    assert held == [True, True, False, True]
+    assert after_release == [True, False]
+    assert again
+
+
+def test_leadership_falls_free_when_its_holder_is_killed(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    leadership = system.database.leadership("sweeper")
+    process = subprocess.Popen(
+        [tool("ledger"), "sweep"],
+        env=surroundings(tmp_path, LEDGER_DATABASE_URL=database_url),
+        start_new_session=True,
+    )
+    with process:
+        job_id = job_in(system, "delayed", delay_ms=1)
+        wait_until(lambda: state_of(system, job_id) == "inactive", "the process sweeps")
+        while_it_lives = leadership.held()
+        kill_group(process)
+        wait_until(leadership.held, "the role has fallen free")
+    leadership.release()
+
+    assert not while_it_lives
+
+
+# --- through every absence
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unavailable("away"), SchemaMismatch("older"), Corrupt("damaged"), RuntimeError("a bug")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_sweeper_goes_on_after_an_error(
+    system: System, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    jobs = Watched(error, error)
+
+    with caplog.at_level(logging.WARNING), sweeping(system.ledger, jobs):
+        wait_until(lambda: jobs.looks >= 4, "it has looked again")
+
+    assert len(caplog.records) == 2
+    assert all(str(error) in caplog.text for _ in caplog.records)
+
+
+def test_a_sweeper_waits_for_tables_that_are_not_there_yet(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = open_system(database_url)
+
+    with caplog.at_level(logging.WARNING), sweeping(empty.ledger, empty.jobs):
+        wait_until(lambda: len(caplog.records) >= 2, "it has said so twice")
+    empty.database.close()
+
+    assert "run `ledger migrate`" in caplog.text
+
+
+# --- in the server, on a real clock
+
+
+def test_delayed_jobs_become_inactive_within_a_second_without_any_worker(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    number = 12
+    with Server(database_url, tmp_path) as server:
+        for place in range(number):
+            server.create(delay=1 + 50 * place)
+        wait_until(lambda: counts(system) == {"inactive": number}, "all of them are inactive")
+
+    late_ms = [
+        row["late_ms"]
+        for row in rows(
+            system,
+            "SELECT events.at_ms - jobs.promote_at_ms AS late_ms"
+            " FROM events JOIN jobs ON jobs.id = events.job_id"
+            " WHERE events.kind = 'promoted'",
+        )
+    ]
+    assert len(late_ms) == number
+    assert [late for late in late_ms if not 0 <= late < 1_000] == []
+
+
+def test_active_jobs_past_their_ttl_fail_without_any_worker(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    with Server(database_url, tmp_path) as server:
+        job_id = server.create(ttl=100)
+        carry_out(system, Start(job_id=job_id))
+        wait_until(lambda: state_of(system, job_id) == "failed", "it has failed")
+        job = server.ask("GET", f"/job/{job_id}").json
+        log = server.ask("GET", f"/job/{job_id}/log").json
+        history = server.ask("GET", f"/job/{job_id}/events").json
+
+    assert (job["state"], job["error"]) == ("failed", "TTL exceeded")
+    assert job["attempts"] == {"made": 1, "remaining": 0, "max": 1}
+    assert log == ["TTL exceeded"]
+    assert [(event["kind"], event["actor"]) for event in history] == [
+        ("created", "anonymous"),
+        ("started", "test"),
+        ("failed", "sweeper"),
+    ]
+
+
+def test_promotion_survives_the_death_of_any_server_process(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    with Server(database_url, tmp_path) as server:
+        for process in children(server.pid):
+            os.kill(process, signal.SIGKILL)
+            server.wait_ready()
+            job_id = server.create(delay=1)
+            wait_until(
+                lambda: state_of(system, job_id) == "inactive",  # noqa: B023 - waited for at once
+                "one of the others has promoted it",
+            )
+        wait_until(lambda: len(children(server.pid)) == 2, "both processes were replaced")
+
+    assert counts(system) == {"inactive": 2}
+
+
+def test_a_server_told_not_to_sweep_leaves_it_to_the_command(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    role = system.database.leadership("sweeper")
+
+    with Server(database_url, tmp_path, LEDGER_SWEEP="off") as server:
+        job_id = server.create(delay=1)
+        free = role.held()
+        before = state_of(system, job_id)
+        role.release()
+        swept = subprocess.run(
+            [tool("ledger"), "sweep", "--once"],
+            env=surroundings(tmp_path, LEDGER_DATABASE_URL=database_url),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert (free, before) == (True, "delayed")
+    assert swept.stdout == "1 jobs changed\n"
+    assert state_of(system, job_id) == "inactive"
