@@ -1,0 +1,1 @@
+"""Measure this project beside its peers; see ``python -m benchmarks --help``."""

@@ -1,0 +1,74 @@
+"""Run the benchmarks: ``python -m benchmarks [http|replay] [--quick]``."""
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks import http, replay
+from benchmarks.processes import MissingProgramError
+from benchmarks.report import Report, write_markdown
+
+TOPICS = ("http", "replay")
+WIDTH = 150
+
+
+@click.command()
+@click.argument("topics", nargs=-1, type=click.Choice(TOPICS))
+@click.option("--quick", is_flag=True, help="One short run of each: does it work at all?")
+@click.option(
+    "--markdown", type=click.Path(path_type=Path), help="Write the report to this file as well."
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where to keep the databases meanwhile: on the disk to be measured.",
+)
+def main(
+    topics: tuple[str, ...],
+    *,
+    quick: bool,
+    markdown: Path | None,
+    directory: Path | None,
+) -> None:
+    """Measure TOPICS, by default all, and print a table each."""
+    # Every process that was started is ended on the way out, however we are told to go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    console = Console()
+    # A pipe has no width of its own, and 80 columns tear the table up.
+    console.width = max(console.width, WIDTH)
+    reports = []
+    with tempfile.TemporaryDirectory(prefix="ledger-bench-", dir=directory) as scratch:
+        for topic in topics or TOPICS:
+            folder = Path(scratch) / topic
+            folder.mkdir()
+            report = _measure(topic, folder, quick=quick, console=console)
+            report.show(console)
+            reports.append(report)
+    if markdown is not None:
+        write_markdown(reports, markdown)
+
+
+def _measure(topic: str, folder: Path, *, quick: bool, console: Console) -> Report:
+    with console.status(topic) as status:
+
+        def tell(what: str) -> None:
+            status.update(f"{topic}: {what}")
+
+        try:
+            if topic == "http":
+                return http.measure(
+                    folder, rounds=1 if quick else 5, seconds=2 if quick else 3, tell=tell
+                )
+            return replay.measure(
+                folder, events=100_000 if quick else 1_000_000, rounds=1 if quick else 3, tell=tell
+            )
+        except MissingProgramError as missing:
+            raise click.ClickException(str(missing)) from missing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Install and start who is measured: this server, and Kue with its Redis.
+
+Each has a *store*, filled once; ``serve`` starts it on a fresh copy of that store,
+so that a run finds what every other run found.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import history
+from benchmarks.processes import free_port, require, running
+from ledger.composition import compose
+from ledger.migration import migrate
+from ledger.settings import Settings
+
+HERE = Path(__file__).parent
+INSTALLED = HERE / ".peers"
+KUE = "0.11.6"
+PROGRAMS = {
+    "redis-server": "redis-server",
+    "redis-cli": "redis-tools",
+    "wrk": "wrk",
+    "node": "nodejs",
+    "npm": "npm",
+}
+
+_NODE = {"NODE_ENV": "production", "NODE_PATH": str(INSTALLED / "node_modules")}
+
+
+def install() -> list[str]:
+    """Install Kue beside this file, if it is not there; return the peers' versions.
+
+    Raises:
+        MissingProgramError: A program is not on PATH.
+    """
+    require(PROGRAMS)
+    package = INSTALLED / "node_modules" / "kue" / "package.json"
+    if not package.exists() or json.loads(package.read_text())["version"] != KUE:
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        subprocess.run(
+            ["npm", "install", "--prefix", str(INSTALLED), *options, f"kue@{KUE}"], check=True
+        )
+    redis = subprocess.run(
+        ["redis-server", "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[2]
+    node = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return [f"kue {KUE}, node {node}, redis {redis} (no persistence), search off"]
+
+
+class Server(ABC):
+    """Be somebody who answers Kue's JSON API.
+
+    Args:
+        directory: Where the store lies; empty.
+    """
+
+    name: str
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        directory.mkdir(parents=True)
+
+    @abstractmethod
+    def fill(self, jobs: int) -> None:
+        """Store *jobs* jobs, numbered from 1, every second one complete."""
+
+    @abstractmethod
+    def serve(self) -> Any:  # noqa: ANN401 - a context manager
+        """Answer on the port until the block ends, from the store as it was filled."""
+
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON is any of its types
+        """Return the answer to a GET of *path*."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def stored(self) -> int:
+        """Return how many jobs there are."""
+        return sum(count for name, count in self.get("/stats").items() if name.endswith("Count"))
+
+    def last_words(self) -> str:
+        """Return the ends of the logs."""
+        logs = sorted(self.directory.glob("*.log"))
+        return "\n".join(log.read_text(errors="replace")[-2_000:] for log in logs)
+
+    def answers(self) -> bool:
+        try:
+            self.stored()
+        except OSError:
+            return False
+        return True
+
+
+class Ours(Server):
+    """Be ``ledger serve`` with its defaults: SQLite, every commit durable."""
+
+    name = "ledger"
+
+    def fill(self, jobs: int) -> None:
+        system = compose(Settings(database_url=f"sqlite:///{self.directory / 'store.db'}"))
+        migrate(system.database)
+        history.write(system.ledger, history.half_complete(jobs))
+        system.database.close()
+
+    @contextmanager
+    def serve(self) -> Iterator[None]:
+        served = self.directory / "served"
+        shutil.rmtree(served, ignore_errors=True)
+        served.mkdir()
+        shutil.copyfile(self.directory / "store.db", served / "ledger.db")
+        command = [str(Path(sys.executable).with_name("ledger")), "serve"]
+        with running(
+            [*command, "--bind", f"127.0.0.1:{self.port}"],
+            cwd=served,
+            log=self.directory / "ledger.log",
+            ready=self.answers,
+            environment={
+                "LEDGER_DATABASE_URL": f"sqlite:///{served / 'ledger.db'}",
+                "LEDGER_SQLITE_SYNCHRONOUS": "FULL",
+            },
+        ):
+            yield
+
+
+class Kue(Server):
+    """Be Kue as its manual starts it, search off, on a Redis that saves nothing."""
+
+    name = "kue"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.redis_port = free_port()
+
+    def fill(self, jobs: int) -> None:
+        with self._redis():
+            self._node("kue_fill.js", str(self.redis_port), str(jobs))
+            self._redis_cli("save")
+
+    @contextmanager
+    def serve(self) -> Iterator[None]:
+        with (
+            self._redis(),
+            running(
+                ["node", str(HERE / "kue.js"), str(self.redis_port), str(self.port)],
+                log=self.directory / "kue.log",
+                ready=self.answers,
+                environment=_NODE,
+            ),
+        ):
+            yield
+
+    @contextmanager
+    def _redis(self) -> Iterator[None]:
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)]
+        # It reads the dump that fill() saved, and writes none of its own accord.
+        volatile = ["--save", "", "--appendonly", "no", "--dir", str(self.directory)]
+        with running(
+            command + volatile,
+            log=self.directory / "redis.log",
+            ready=lambda: self._redis_cli("ping") == "PONG",
+        ):
+            yield
+
+    def _redis_cli(self, *words: str) -> str:
+        command = ["redis-cli", "-p", str(self.redis_port), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    def _node(self, *words: str) -> None:
+        command = ["node", str(HERE / words[0]), *words[1:]]
+        with (self.directory / "kue.log").open("ab") as log:
+            subprocess.run(command, env=os.environ | _NODE, stdout=log, stderr=log, check=True)

