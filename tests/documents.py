@@ -1,4 +1,7 @@
-"""Write the README's tables and its diagram from the code; run it after a change."""
+"""Write the README's tables, its diagram, and docs/kue.md from the code.
+
+Run it after a change: ``python -m tests.documents``.
+"""
 
 import re
 from pathlib import Path
@@ -10,8 +13,11 @@ from ledger.cli import COMMANDS
 from ledger.events import Erased, Moved, Removed, Reprioritized
 from ledger.job import LIVE_STATES, TRANSITIONS, State
 from ledger.settings import SETTINGS, Settings
+from tests.contract.mended import MENDED
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+KUE = ROOT / "docs" / "kue.md"
 
 
 def settings() -> str:
@@ -78,5 +84,31 @@ def _quoted(text: str) -> str:
     return text.replace("\\", r"\\")
 
 
+def differences_from_kue() -> str:
+    """Return docs/kue.md: the table that the contract tests compare with real answers."""
+    rows = "\n".join(
+        f"| {mend.where.replace(' ', ', ')} | {_cell(mend.kue)} | {_cell(mend.ours)} "
+        f"| {_cell(mend.why)} |"
+        for mend in MENDED
+    )
+    return KUE_TEXT + rows + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+KUE_TEXT = """# Where Ledger answers otherwise than Kue
+
+740 answers of Kue 0.11.6 were recorded (`tests/contract/transcripts.jsonl`). Ledger's must
+agree with each in status, media type, keys, their order and their types, but for what this
+table lists. The tests compare both: an answer that differs and is not here fails, and so
+does a row that no longer makes a difference.
+
+| records | Kue | Ledger | why |
+|---|---|---|---|
+"""
+
 if __name__ == "__main__":
     README.write_text(written(README.read_text()))
+    KUE.write_text(differences_from_kue())

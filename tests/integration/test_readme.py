@@ -27,6 +27,10 @@ def test_the_tables_and_the_diagram_are_what_the_code_says() -> None:
     assert documents.written(README) == README
 
 
+def test_the_page_about_kue_is_what_the_contract_tests_compare() -> None:
+    assert documents.KUE.read_text() == documents.differences_from_kue()
+
+
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
     """Serve an empty ledger as `make run` does, on a free port."""

@@ -770,8 +770,8 @@ def _comparable(row: Row) -> Row:
 
 
 PROFILE: Final = settings(
-    max_examples=25,
-    stateful_step_count=15,
+    max_examples=35,
+    stateful_step_count=20,
     deadline=None,
     # Each step runs a handful of transactions and reads all tables back.
     suppress_health_check=[HealthCheck.too_slow],
