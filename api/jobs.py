@@ -82,7 +82,7 @@ class Job:
             shown = self._jobs.get(connection, number)
         if shown is None:
             raise JobNotFound(number)
-        answer(resp, shown.json.encode(), shown.ledger_position)
+        answer(resp, shown.json.encode(), shown.position)
 
     on_head = on_get
 
@@ -109,7 +109,7 @@ class JobLog:
             if shown is None:
                 raise JobNotFound(number)
             lines = store.read_log(connection, number, newest=self._largest_page)
-        answer(resp, wire.log_lines(lines), shown.ledger_position)
+        answer(resp, wire.log_lines(lines), shown.position)
 
     on_head = on_get
 

@@ -1,15 +1,12 @@
 """Serve lists of jobs, by rank in creation order or in the order of running."""
 
 import re
-from functools import partial
 from typing import Final
 
 import falcon
 
-from api import wire
 from api.jobs import known_state
 from api.reading import answer, is_current
-from ledger import store
 from ledger.commands import LARGEST_INTEGER
 from ledger.database import Database
 from ledger.errors import InvalidInput
@@ -77,23 +74,10 @@ class Lists:
                 # Only the list's length says how far ranks from both ends are apart.
                 first, last = clip(first, last, self._jobs.length(connection, jobs))
                 self._check_width(first, last)
-            read_page = partial(
-                self._jobs.page,
-                connection,
-                jobs,
-                first,
-                last,
-                descending=descending,
-                by_priority=by_priority,
+            page = self._jobs.page(
+                connection, jobs, first, last, descending=descending, by_priority=by_priority
             )
-            page = read_page()
-            if page:
-                position = page[0].ledger_position
-            else:
-                # An empty page tells no moment: read it again, behind a position.
-                position = store.read_position(connection)
-                page = read_page()
-        answer(resp, wire.jobs(page), position)
+        answer(resp, page.json.encode(), page.position)
 
     def _ranks(self, range_: str) -> tuple[int, int]:
         found = _RANGE.fullmatch(range_)

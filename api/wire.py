@@ -11,15 +11,9 @@ import msgspec
 
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
-from projections.shown import ShownJob
 from projections.state_counts import Stats
 
 _encode = msgspec.json.encode
-
-
-def jobs(shown: Iterable[ShownJob]) -> bytes:
-    """Return the JSON array of jobs."""
-    return f"[{','.join([job.json for job in shown])}]".encode()
 
 
 def history(envelopes: Iterable[Envelope]) -> bytes:

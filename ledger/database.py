@@ -36,6 +36,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL, make_url
 
 from ledger.errors import InvalidInput, SchemaMismatch, Unavailable
+from ledger.rows import driver_of
 
 SqliteSynchronous = Literal["FULL", "NORMAL"]
 
@@ -46,6 +47,8 @@ LOCK_TIMEOUT_MS: Final = 10_000
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # 32 MB: a page that changes in every commit is copied home once in that many.
 CHECKPOINT_PAGES: Final = 8_000
+# A batch has up to ROWS_A_STATEMENT forms of each of its inserts.
+PREPARED_STATEMENTS: Final = 512
 # Connections for reading a process keeps open, and how many more it may open.
 POOL_SIZE: Final = 16
 POOL_OVERFLOW: Final = 64
@@ -193,7 +196,7 @@ class SqliteDatabase(Database):
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
             # Threads take turns with a connection, never share it at one time.
-            connect_args={"check_same_thread": False},
+            connect_args={"check_same_thread": False, "cached_statements": PREPARED_STATEMENTS},
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
         )
@@ -241,10 +244,10 @@ class SqliteDatabase(Database):
             try:
                 if self._writer is None:
                     self._writer = self.engine.connect()
-                with _transaction(self._writer, "BEGIN IMMEDIATE"):
+                with _immediately(driver_of(self._writer)):
                     yield self._writer
                 self._bound_wal(self._writer)
-            except exc.DBAPIError:
+            except (exc.DBAPIError, sqlite3.Error):
                 # Whatever is wrong with it, the next write gets a new one.
                 if self._writer is not None:
                     self._writer.invalidate()
@@ -271,6 +274,18 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
+
+
+@contextmanager
+def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        driver.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            driver.execute("ROLLBACK")
+        raise
 
 
 class _LockFile:
@@ -366,8 +381,15 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.read() as connection, _transaction(connection, "BEGIN"):
-            yield connection
+        with self.read() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
 
 
 def _lock_key(name: str) -> int:
@@ -411,18 +433,6 @@ class _AdvisoryLeadership(Leadership):
             connection.close()
 
 
-@contextmanager
-def _transaction(connection: Connection, begin: str) -> Iterator[None]:
-    connection.exec_driver_sql(begin)
-    try:
-        yield
-        connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        with suppress(exc.SQLAlchemyError):
-            connection.exec_driver_sql("ROLLBACK")
-        raise
-
-
 # --- errors ----------------------------------------------------------------------
 
 
@@ -433,32 +443,35 @@ def _translated() -> Iterator[None]:
         yield
     except exc.TimeoutError as error:
         raise Unavailable("all connections to the database are in use; try again") from error
+    except sqlite3.Error as error:
+        # Of statements that go to the driver directly.
+        raise _translation(error, error) from error
     except exc.DBAPIError as error:
-        if _lacks_table(error):
-            raise SchemaMismatch(
-                "the database has not the tables of this version; run `ledger migrate`"
-            ) from error
-        if type(error) is exc.DatabaseError:
-            raise SchemaMismatch(
-                f"the file is no SQLite database, or a damaged one: {_first_line(error)}"
-            ) from error
-        if isinstance(error, exc.ProgrammingError) and not getattr(error.orig, "sqlstate", True):
-            # Not from the server: psycopg does not understand the URL.
-            raise Unavailable(f"cannot connect: {_first_line(error)}") from error
-        if error.connection_invalidated or isinstance(
-            error, exc.OperationalError | exc.InterfaceError
-        ):
-            raise Unavailable(f"the database does not answer: {_first_line(error)}") from error
-        raise
+        raise _translation(error, error.orig) from error
 
 
-def _lacks_table(error: exc.DBAPIError) -> bool:
-    code = getattr(error.orig, "sqlstate", None)
+def _translation(error: Exception, orig: BaseException | None) -> Exception:
+    """Return our error for a driver's, or *error* itself if it is none of the weather."""
+    text = (str(orig).splitlines() or [type(orig).__name__])[0]
+    if _lacks_table(orig):
+        return SchemaMismatch(
+            "the database has not the tables of this version; run `ledger migrate`"
+        )
+    if sqlite3.DatabaseError in {type(orig), type(error)}:
+        return SchemaMismatch(f"the file is no SQLite database, or a damaged one: {text}")
+    if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
+        # Not from the server: psycopg does not understand the URL.
+        return Unavailable(f"cannot connect: {text}")
+    if getattr(error, "connection_invalidated", False) or isinstance(
+        error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
+    ):
+        return Unavailable(f"the database does not answer: {text}")
+    return error
+
+
+def _lacks_table(orig: BaseException | None) -> bool:
+    code = getattr(orig, "sqlstate", None)
     undefined_table, undefined_column = "42P01", "42703"
-    return code in {undefined_table, undefined_column} or str(error.orig).startswith(
+    return code in {undefined_table, undefined_column} or str(orig).startswith(
         ("no such table", "no such column")
     )
-
-
-def _first_line(error: exc.DBAPIError) -> str:
-    return (str(error.orig).splitlines() or [type(error.orig).__name__])[0]

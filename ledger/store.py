@@ -18,7 +18,7 @@ from sqlalchemy import (
 from ledger import chain, codec
 from ledger.errors import Corrupt, SchemaMismatch
 from ledger.record import Recorded
-from ledger.rows import Rows
+from ledger.rows import Query, Rows
 from ledger.schema import events, head
 
 
@@ -59,15 +59,13 @@ class Envelope(NamedTuple):
 _ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
 _HEAD = (head.c.position, head.c.chain, head.c.last_job_id, head.c.at_ms)
 
-_SELECT_HEAD = select(*_HEAD)
-_LOCK_HEAD = select(*_HEAD).with_for_update()
-_SELECT_POSITION = select(head.c.position)
+_SELECT_HEAD = Query(select(*_HEAD))
+_LOCK_HEAD = Query(select(*_HEAD).with_for_update())
+_SELECT_POSITION = Query(select(head.c.position))
 _INSERT_EVENTS = Rows(insert(events), Envelope._fields)
-_UPDATE_HEAD = update(head).values(
-    position=bindparam("position_"),
-    chain=bindparam("chain_"),
-    last_job_id=bindparam("last_job_id_"),
-    at_ms=bindparam("at_ms_"),
+_UPDATE_HEAD = Rows(
+    update(head).values({name: bindparam(f"{name}_") for name in Head._fields}),
+    [f"{name}_" for name in Head._fields],
 )
 _SELECT_STREAM = (
     select(*_ENVELOPE)
@@ -128,19 +126,20 @@ _ERASE_ONE = (
 
 def lock_head(tx: Connection) -> Head:
     """Return the head and keep all other writers out until *tx* ends."""
-    return _head(tx.execute(_LOCK_HEAD).first())
+    return _head(_LOCK_HEAD.first(tx))
 
 
 def read_head(connection: Connection) -> Head:
     """Return the head as it was last committed."""
-    return _head(connection.execute(_SELECT_HEAD).first())
+    return _head(_SELECT_HEAD.first(connection))
 
 
 def read_position(connection: Connection) -> int:
     """Return the number of events: the version of everything there is to read."""
-    position: int | None = connection.scalar(_SELECT_POSITION)
-    if position is None:
+    row = _SELECT_POSITION.first(connection)
+    if row is None:
         raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
+    position: int = row[0]
     return position
 
 
@@ -198,7 +197,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
         )
     _INSERT_EVENTS.execute(tx, rows)
     new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms)
-    tx.execute(_UPDATE_HEAD, {f"{name}_": value for name, value in new._asdict().items()})
+    _UPDATE_HEAD.execute(tx, [new])
     return new
 
 

@@ -28,7 +28,6 @@ from sqlalchemy import (
     Connection,
     Index,
     Integer,
-    ScalarSelect,
     Select,
     Table,
     Text,
@@ -45,10 +44,10 @@ from sqlalchemy import (
 from ledger import schema
 from ledger.job import LIVE_STATES, Job, State
 from ledger.record import Change
-from ledger.rows import Rows
+from ledger.rows import Query, Rows
 from ledger.schema import BIGINT
 from projections.projection import Projection, Upsert, in_parts
-from projections.shown import ShownJob, frame
+from projections.shown import Frame, Shown, frame_of, json_of
 
 # Lists over all types are counted under this, which no job has for its type.
 EVERY_TYPE: Final = ""
@@ -79,9 +78,11 @@ _CONSTANT: Final = frozenset(
         "remove_on_complete",
         "created_at_ms",
         "data_position",
+        "json_start",
     }
 )
-_CHANGING: Final = tuple(name for name in Job._fields if name not in _CONSTANT)
+_COLUMNS: Final = (*Job._fields, *Frame._fields)
+_CHANGING: Final = tuple(name for name in _COLUMNS if name not in _CONSTANT)
 # Not with IN, for which SQLite builds a table at every statement: 3 of 15 µs a row.
 _STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STATES)
 
@@ -102,12 +103,12 @@ class Jobs(Projection):
             Column("bucket", BIGINT, primary_key=True),
             Column("jobs", BigInteger, nullable=False),
         )
-        self._insert = Rows(insert(jobs), (*Job._fields, "frame"))
+        self._insert = Rows(insert(jobs), _COLUMNS)
         self._update = Rows(
             update(jobs)
             .where(jobs.c.id == bindparam("id_"))
-            .values({name: bindparam(name) for name in (*_CHANGING, "frame")}),
-            (*_CHANGING, "frame", "id_"),
+            .values({name: bindparam(name) for name in _CHANGING}),
+            (*_CHANGING, "id_"),
         )
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
         self._add_ranks = Upsert(ranks, adds=("jobs",))
@@ -120,14 +121,17 @@ class Jobs(Projection):
             .order_by(jobs.c.due_at_ms)
             .limit(bindparam("limit"))
         )
-        self._get = _view_of(jobs).where(jobs.c.id == bindparam("job_id"))
+        self._moment = select(schema.head.c.position).scalar_subquery()
+        self._get = Query(
+            select(self._moment, json_of(jobs)).where(jobs.c.id == bindparam("job_id"))
+        )
         in_list = and_(
             ranks.c.type == bindparam("list_type"),
             ranks.c.state.in_(bindparam("list_states", expanding=True)),
         )
         self._length = select(func.sum(ranks.c.jobs)).where(in_list, ranks.c.span == WHOLE_LIST)
         self._run = _run_of_rank(ranks, in_list)
-        self._pages: dict[tuple[object, ...], Select[Any]] = {}
+        self._pages: dict[tuple[object, ...], Query] = {}
 
     # --- following the ledger
 
@@ -197,10 +201,10 @@ class Jobs(Projection):
 
     # --- what the views ask
 
-    def get(self, connection: Connection, job_id: int) -> ShownJob | None:
-        """Return the job, None if there is none."""
-        row = connection.execute(self._get, {"job_id": job_id}).first()
-        return None if row is None else ShownJob._make(row)
+    def get(self, connection: Connection, job_id: int) -> Shown | None:
+        """Return the job's JSON object, None if there is no such job."""
+        row = self._get.first(connection, job_id=job_id)
+        return None if row is None else Shown(*row)
 
     def page(
         self,
@@ -211,7 +215,7 @@ class Jobs(Projection):
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> Sequence[ShownJob]:
+    ) -> Shown:
         """Return the jobs with the ranks *first* to *last* of a list.
 
         Args:
@@ -226,8 +230,7 @@ class Jobs(Projection):
         if is_shallow(first, last):
             if first >= 0:
                 return self._walk(connection, jobs, first, last - first + 1, order)
-            from_end = self._walk(connection, jobs, -1 - last, last - first + 1, order.reversed)
-            return from_end[::-1]
+            return self._walk(connection, jobs, -1 - last, last - first + 1, order, backwards=True)
         length = self.length(connection, jobs)
         first, last = clip(first, last, length)
         return self._find(connection, jobs, first, last, length, order)
@@ -240,19 +243,18 @@ class Jobs(Projection):
         last: int,
         length: int,
         order: "_Order",
-    ) -> Sequence[ShownJob]:
+    ) -> Shown:
         """Return the page of ranks within the list, from whichever place is nearest."""
         size = last - first + 1
         behind = length - 1 - last
-        if size <= 0:
-            return ()
         if min(first, behind) > SHALLOW and not order.by_priority:
             oldest = behind if order.descending else first
             start, skip = self._seek(connection, jobs, oldest)
-            page = self._walk(connection, jobs, skip, size, _OLDEST_FIRST, start)
-            return page[::-1] if order.descending else page
+            return self._walk(
+                connection, jobs, skip, size, order, backwards=order.descending, start=start
+            )
         if behind < first:
-            return self._walk(connection, jobs, behind, size, order.reversed)[::-1]
+            return self._walk(connection, jobs, behind, size, order, backwards=True)
         return self._walk(connection, jobs, first, size, order)
 
     def length(self, connection: Connection, jobs: JobList) -> int:
@@ -289,26 +291,39 @@ class Jobs(Projection):
         skip: int,
         size: int,
         order: "_Order",
+        *,
+        backwards: bool = False,
         start: int = 0,
-    ) -> Sequence[ShownJob]:
-        """Return *size* jobs of a list after skipping some, from id *start* on."""
-        if size <= 0:
-            return ()
-        shape = jobs.state is None, jobs.type is None, order
-        statement = self._pages.get(shape)
-        if statement is None:
-            statement = self._pages[shape] = self._page_statement(jobs, order)
-        parameters = {
-            "skip": skip,
-            "size": size,
-            "start": start,
-            "state": jobs.state and jobs.state.value,
-            "type": jobs.type,
-        }
-        return [ShownJob._make(row) for row in connection.execute(statement, parameters)]
+    ) -> Shown:
+        """Return *size* jobs of a list after skipping some, from id *start* on.
 
-    def _page_statement(self, jobs: JobList, order: "_Order") -> Select[Any]:
-        """Return the statement for all lists of the shape of *jobs*."""
+        *backwards* walks from the other end, and shows what it meets in *order*.
+        """
+        shape = jobs.state is None, jobs.type is None, order, backwards
+        query = self._pages.get(shape)
+        if query is None:
+            query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
+        position, json = query.first(
+            connection,
+            skip=skip,
+            size=max(0, size),
+            start=start,
+            state=jobs.state and jobs.state.value,
+            type=jobs.type,
+        )
+        return Shown(position, f"[{json or ''}]")
+
+    def _page_statement(
+        self,
+        jobs: JobList,
+        order: "_Order",
+        backwards: bool,  # noqa: FBT001
+    ) -> Select[Any]:
+        """Return the statement for all pages of the shape of *jobs*.
+
+        Its one row is the moment, and the page's objects in a line; the aggregate
+        takes them in the subselect's order, on both engines.
+        """
         table = self._jobs
         # By priority there is no starting in the middle, and a condition on the id
         # would tempt the planner to sort.
@@ -318,13 +333,23 @@ class Jobs(Projection):
         if jobs.type is not None:
             conditions.append(table.c.type == bindparam("type"))
         columns = [table.c.priority, table.c.id] if order.by_priority else [table.c.id]
-        return (
-            _view_of(table)
+        walked = order.reversed if backwards else order
+        page = (
+            select(*columns, json_of(table))
             .where(*conditions)
-            .order_by(*(column.desc() if order.descending else column for column in columns))
+            .order_by(*(column.desc() if walked.descending else column for column in columns))
             .limit(bindparam("size"))
             .offset(bindparam("skip"))
+            .subquery("page")
         )
+        if backwards:
+            shown = [page.c[column.name] for column in columns]
+            page = (
+                select(page.c.json)
+                .order_by(*(column.desc() if order.descending else column for column in shown))
+                .subquery("shown")
+            )
+        return select(self._moment, func.aggregate_strings(page.c.json, ","))
 
 
 class _Order(NamedTuple):
@@ -381,7 +406,7 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
         Column("result_position", BIGINT),
         Column("error_position", BIGINT),
         Column("progress_position", BIGINT),
-        Column("frame", Text, nullable=False),
+        *(Column(name, Text, nullable=False) for name in Frame._fields),
         CheckConstraint(_STATE_IS_KNOWN, name="jobs_state_known"),
         CheckConstraint("made <= max_attempts", name="jobs_made_bounded"),
     )
@@ -398,32 +423,6 @@ def _job_indexes() -> Sequence[Index]:
         Index("jobs_by_type_priority", "type", "state", "priority", "id"),
         Index("jobs_due", "due_at_ms", sqlite_where=due, postgresql_where=due),
     )
-
-
-def _view_of(jobs: Table) -> Select[Any]:
-    """Return the statement that shows jobs, with the moment that is shown.
-
-    Content comes by subselect, not by join: rows that are skipped need none.
-    """
-    content = {
-        "data": jobs.c.data_position,
-        "result": jobs.c.result_position,
-        "progress_data": jobs.c.progress_position,
-        "error": jobs.c.error_position,
-    }
-    moment = select(schema.head.c.position).scalar_subquery()
-    columns = {
-        "frame": jobs.c.frame,
-        **{name: _content_at(position) for name, position in content.items()},
-        "ledger_position": moment,
-    }
-    shown = [columns[name].label(name) for name in ShownJob._fields]
-    return select(*shown).select_from(jobs)
-
-
-def _content_at(position: Column[Any]) -> ScalarSelect[Any]:
-    events = schema.events
-    return select(events.c.content).where(events.c.position == position).scalar_subquery()
 
 
 def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
@@ -455,13 +454,13 @@ def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-_PLACE: Final = {name: place for place, name in enumerate((*Job._fields, "frame"))}
-_changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "frame", "id")))
+_PLACE: Final = {name: place for place, name in enumerate(_COLUMNS)}
+_changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "id")))
 
 
 def _row(job: Job) -> Sequence[Any]:
     """Return the job as a row; drivers take a plain text or number more quickly."""
-    row: list[Any] = [*job, frame(job)]
+    row: list[Any] = [*job, *frame_of(job)]
     row[_PLACE["state"]] = job.state.value
     row[_PLACE["remove_on_complete"]] = int(job.remove_on_complete)
     return row

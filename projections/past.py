@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from ledger import store
 from ledger.events import Completed
 from projections.replay import fold, replay
-from projections.shown import ShownJob, frame
+from projections.shown import Content, Shown, filled, frame_of
 
 Advance = Callable[[int, int], None]
 
@@ -53,7 +53,7 @@ def counts_at(connection: Connection, position: int, advance: Advance) -> PastCo
     return past
 
 
-def job_at(connection: Connection, job_id: int, position: int) -> ShownJob | None:
+def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
     """Return the job as it was once event *position* had happened.
 
     Content that has been erased since is gone here too.
@@ -65,11 +65,10 @@ def job_at(connection: Connection, job_id: int, position: int) -> ShownJob | Non
     def content(at: int | None) -> str | None:
         return None if at is None else store.read_content(connection, at)
 
-    return ShownJob(
-        frame(job),
+    contents = Content(
         content(job.data_position),
         content(job.result_position),
         content(job.progress_position),
         content(job.error_position),
-        position,
     )
+    return Shown(position, filled(frame_of(job), contents))

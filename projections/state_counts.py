@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Select,
+    Table,
     Text,
     bindparam,
+    case,
     func,
-    literal,
     or_,
     select,
 )
@@ -21,6 +23,7 @@ from ledger import schema
 from ledger.events import Completed
 from ledger.job import LIVE_STATES, State
 from ledger.record import Change
+from ledger.rows import Query
 from projections.projection import Projection, Upsert
 
 # No job has it; its rows sum up all types.
@@ -56,12 +59,8 @@ class StateCounts(Projection):
             Column("work_ms", BigInteger, nullable=False),
         )
         self._add = Upsert(table, adds=("jobs", "work_ms"))
-        self._stats = (
-            select(schema.head.c.position, table.c.state, table.c.jobs, table.c.work_ms)
-            .select_from(schema.head)
-            .outerjoin(table, table.c.type == literal(EVERY_TYPE))
-        )
-        self._count = (
+        self._stats = Query(_stats_statement(table))
+        self._count = Query(
             select(schema.head.c.position, table.c.jobs)
             .select_from(schema.head)
             .outerjoin(
@@ -112,16 +111,13 @@ class StateCounts(Projection):
 
     def stats(self, connection: Connection) -> Stats:
         """Return the counts over all types, in one statement."""
-        rows = connection.execute(self._stats).all()
-        counts = dict.fromkeys(LIVE_STATES, 0)
-        counts.update((State(row.state), row.jobs) for row in rows if row.state is not None)
-        work_ms = sum(row.work_ms for row in rows if row.state is not None)
-        return Stats(rows[0].position, counts, work_ms)
+        position, work_ms, *counts = self._stats.first(connection)
+        return Stats(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
 
     def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
         """Return the ledger's position and the number of jobs of a type in a state."""
-        row = connection.execute(self._count, {"type": type_, "state": state.value}).one()
-        return row.position, row.jobs or 0
+        position, jobs = self._count.first(connection, type=type_, state=state.value)
+        return position, jobs or 0
 
     def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
         """Return the number of jobs in each state that has some, by type."""
@@ -133,3 +129,14 @@ class StateCounts(Projection):
     def types(self, connection: Connection) -> list[str]:
         """Return the types that have jobs, sorted by code point."""
         return sorted(connection.scalars(self._types))
+
+
+def _stats_statement(table: Table) -> Select[Any]:
+    """Return the statement whose one row is the moment, the work time, five counts."""
+
+    def of(state: State) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((table.c.state == state.value, table.c.jobs))), 0)
+
+    moment = select(schema.head.c.position).scalar_subquery()
+    work_ms = func.coalesce(func.sum(table.c.work_ms), 0)
+    return select(moment, work_ms, *map(of, LIVE_STATES)).where(table.c.type == EVERY_TYPE)

@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 import click
+import msgspec
 
 from api import wire
 from ledger import content, store
@@ -16,7 +17,7 @@ from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
 from projections.jobs import JobList
-from projections.shown import ShownJob
+from projections.shown import Shown
 
 NEWEST = 20
 
@@ -100,18 +101,20 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
         click.echo(f"log: {line}")
 
 
-def print_job(shown: ShownJob) -> None:
+def print_job(shown: Shown) -> None:
     """Print a job's fields, a line each."""
-    fields = content.parse("job", shown.json.encode())
-    made = fields.pop("attempts")
-    fields["attempts"] = f"{made['made']} of {made['max']} made"
-    # As it was posted, not as Python would write it.
-    exact = {name: getattr(shown, name) for name in ("data", "result", "progress_data")}
-    rows = [
-        (name, output.moment(int(value)) if name.endswith("_at") else exact.get(name) or value)
-        for name, value in fields.items()
-    ]
-    output.table(("field", "value"), rows)
+    # Raw, so that content is printed as it was posted.
+    fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])
+    output.table(("field", "value"), [(name, _value(name, raw)) for name, raw in fields.items()])
+
+
+def _value(name: str, raw: msgspec.Raw) -> object:
+    if name in {"data", "result", "progress_data"}:
+        return bytes(raw).decode()
+    value = msgspec.json.decode(raw)
+    if name == "attempts":
+        return f"{value['made']} of {value['max']} made"
+    return output.moment(int(value)) if name.endswith("_at") else value
 
 
 @click.command()
@@ -147,29 +150,40 @@ def jobs(
             by_priority=by_priority,
         )
     if as_json:
-        output.json_line(wire.jobs(page))
+        output.json_line(page.json)
         return
     output.table(
         ("id", "type", "state", "priority", "progress", "attempts", "created", "data"),
         [
             (
-                int(job["id"]),
-                job["type"],
-                job["state"],
-                job["priority"],
-                int(job["progress"]),
-                f"{job['attempts']['made']}/{job['attempts']['max']}",
-                output.moment(int(job["created_at"])),
-                _short(shown.data),
+                int(job.id),
+                job.type,
+                job.state,
+                job.priority,
+                int(job.progress),
+                f"{job.attempts['made']}/{job.attempts['max']}",
+                output.moment(int(job.created_at)),
+                _short(bytes(job.data).decode()),
             )
-            for shown in page
-            for job in (content.parse("job", shown.json.encode()),)
+            for job in msgspec.json.decode(page.json, type=list[_Listed])
         ],
     )
 
 
-def _short(data: str | None, longest: int = 60) -> str:
-    text = data or ""
+class _Listed(msgspec.Struct):
+    """Be what a list prints of a job."""
+
+    id: str
+    type: str
+    data: msgspec.Raw
+    priority: int
+    progress: str | int
+    state: str
+    created_at: str
+    attempts: dict[str, int]
+
+
+def _short(text: str, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

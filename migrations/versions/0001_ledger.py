@@ -113,7 +113,10 @@ def _create_projections() -> None:
         sa.Column("result_position", BIGINT),
         sa.Column("error_position", BIGINT),
         sa.Column("progress_position", BIGINT),
-        sa.Column("frame", sa.Text, nullable=False),
+        sa.Column("json_start", sa.Text, nullable=False),
+        sa.Column("json_priority", sa.Text, nullable=False),
+        sa.Column("json_state", sa.Text, nullable=False),
+        sa.Column("json_end", sa.Text, nullable=False),
         sa.CheckConstraint(
             "state = 'inactive' OR state = 'complete' OR state = 'active' OR state = 'failed' "
             "OR state = 'delayed'",
