@@ -24,6 +24,7 @@ PostgreSQL queues by itself: the first statement of an append locks the one row 
 import fcntl
 import hashlib
 import os
+import re
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
@@ -167,15 +168,20 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError) as error:
-        raise InvalidInput.expected("database url", _EXPECTED_URL, url) from error
+        shown = hide_password(url)
+        raise InvalidInput.expected("database url", _EXPECTED_URL, shown) from error
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
         if parsed.database in {None, "", ":memory:"} or parsed.query:
             raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
         return parsed.set(drivername="sqlite+pysqlite")
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return parsed.set(drivername="postgresql+psycopg")
-    shown = parsed.render_as_string(hide_password=True)
-    raise InvalidInput.expected("database url", _EXPECTED_URL, shown)
+    raise InvalidInput.expected("database url", _EXPECTED_URL, hide_password(url))
+
+
+def hide_password(url: str) -> str:
+    """Return *url*, which may be none, without what may be its password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
 
 
 _EXPECTED_URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from ledger.database import SqliteSynchronous, parse_url
+from ledger.database import SqliteSynchronous, hide_password, parse_url
 from ledger.errors import InvalidInput, SettingsError
 
 
@@ -171,7 +171,9 @@ def read_settings(
         try:
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
-            problems.append(f"{setting.variable}: expected {setting.expected}, got {text!r}")
+            problems.append(
+                f"{setting.variable}: expected {setting.expected}, got {hide_password(text)!r}"
+            )
     problems += [
         f"{variable}: there is no such setting{_suggestion(variable)}"
         for variable in sorted(environment)
@@ -185,5 +187,7 @@ def read_settings(
 
 
 def _suggestion(variable: str) -> str:
-    near = difflib.get_close_matches(variable, [setting.variable for setting in SETTINGS], n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    # Without the prefix, or everything would be near.
+    names = [setting.field.upper() for setting in SETTINGS]
+    near = difflib.get_close_matches(variable.removeprefix("LEDGER_"), names, n=1)
+    return f"; did you mean LEDGER_{near[0]}?" if near else ""

@@ -21,7 +21,7 @@ from ledger.record import Change, Recorded
 
 # About 50 MB of jobs; events of one job mostly lie closer together than this.
 REMEMBERED: Final = 50_000
-BATCH: Final = 20_000
+BATCH: Final = 40_000
 
 
 class Replay:
