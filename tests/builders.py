@@ -1,10 +1,11 @@
 """Build what tests stand on: a clock, a system, jobs in every state, a tampered table."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from ledger.commands import Command, Complete, Create, Fail, Remove, Start
 from ledger.composition import System, compose
@@ -12,6 +13,7 @@ from ledger.events import Event
 from ledger.job import Job, evolve
 from ledger.service import Outcome
 from ledger.settings import Settings
+from projections.shown import Shown
 from projections.verify import Report, verify
 
 START_MS: Final = 1_700_000_000_000
@@ -75,8 +77,14 @@ class Clock:
 
 
 def open_system(url: str, clock: Clock | None = None) -> System:
-    """Return a system on *url*; on SQLite without an fsync a commit."""
-    system = compose(Settings(database_url=url, sqlite_synchronous="NORMAL"))
+    """Return a system on *url*; on SQLite without any fsync, which no power cut here needs."""
+    system = compose(Settings(database_url=url))
+
+    @event.listens_for(system.database.engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        if system.database.is_embedded:
+            connection.execute("PRAGMA synchronous=OFF")
+
     if clock is not None:
         system.ledger.now_ms = clock
     return system
@@ -121,11 +129,11 @@ def job_in(system: System, state: str, **fields: Any) -> int:
     return job_id
 
 
-def folded(*events: Event, at_ms: int = START_MS, job_id: int = 1) -> Job:
-    """Return the job that *events* make, all at one time, from position 1 on."""
+def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> Job:
+    """Return the job that *history* makes, all at one time, from position 1 on."""
     job = Job(job_id)
-    for position, event in enumerate(events, start=1):
-        job = evolve(job, event, position=position, at_ms=at_ms)
+    for position, happened in enumerate(history, start=1):
+        job = evolve(job, happened, position=position, at_ms=at_ms)
     return job
 
 
@@ -149,6 +157,11 @@ def tamper(system: System, *statements: str, **parameters: object) -> None:
             else:
                 # JSON has colons, which would be parameters.
                 tx.exec_driver_sql(statement)
+
+
+def shown_ids(page: Shown) -> list[int]:
+    """Return the ids of the jobs that a page shows, in its order."""
+    return [int(job["id"]) for job in json.loads(page.json)]
 
 
 def make_empty(system: System) -> None:

@@ -111,7 +111,11 @@ def next_step(target: Target) -> SearchStrategy[Command]:
     """Return what usually comes next for the job, so that jobs get old."""
     job_id, attempt = target.job_id, target.attempt
     likely: Mapping[str, Sequence[Command]] = {
-        "inactive": (Start(job_id=job_id, worker="worker:host:1:2"),),
+        "inactive": (
+            Start(job_id=job_id, worker="worker:host:1:2"),
+            Start(job_id=job_id),
+            Move(job_id=job_id, to="delayed"),
+        ),
         "delayed": (Elapse(job_id=job_id), Move(job_id=job_id, to="inactive")),
         "active": (
             Progress(job_id=job_id, attempt=attempt, progress=50, data='{"at": 1}'),
@@ -121,7 +125,7 @@ def next_step(target: Target) -> SearchStrategy[Command]:
             Fail(job_id=job_id, attempt=attempt, error='"no"'),
         ),
         "complete": (Move(job_id=job_id, to="active"),),
-        "failed": (Move(job_id=job_id, to="inactive"),),
+        "failed": (Move(job_id=job_id, to="inactive"), Move(job_id=job_id, to="delayed")),
         "removed": (Erase(job_id=job_id),),
     }
     return st.sampled_from(likely[target.state])

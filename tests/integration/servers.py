@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
@@ -23,7 +23,7 @@ from ledger.errors import Unavailable
 from ledger.settings import Settings
 
 HOST: Final = "127.0.0.1"
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.02
 JSON_TYPE: Final = "application/json; charset=utf-8"
 
@@ -74,9 +74,7 @@ def is_running(pid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """Return the running children of a process."""
-    return sorted(
-        child.pid for child in psutil.Process(pid).children() if is_running(child.pid)
-    )
+    return sorted(child.pid for child in psutil.Process(pid).children() if is_running(child.pid))
 
 
 def kill_group(process: "subprocess.Popen[Any]") -> None:
@@ -143,6 +141,7 @@ class Server:
         folder: Where it may write; its output goes to a file there.
         command: What to run; ``--bind`` is added.
         variables: Its settings.
+        wait: Whether to be ready is part of having started.
     """
 
     def __init__(
@@ -151,10 +150,11 @@ class Server:
         folder: Path,
         *,
         command: Sequence[str] = (tool("ledger"), "serve"),
-        port: int | None = None,
-        **variables: str,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        wait: bool = True,
     ) -> None:
-        self.port = free_port() if port is None else port
+        self.port = free_port()
+        self._wait = wait
         self._folder = folder
         self._log = folder / f"server-{self.port}.log"
         self._command = [*command, "--bind", f"{HOST}:{self.port}"]
@@ -163,7 +163,8 @@ class Server:
 
     def __enter__(self) -> Self:
         self.start()
-        self.wait_ready()
+        if self._wait:
+            self.wait_ready()
         return self
 
     def __exit__(
@@ -202,15 +203,19 @@ class Server:
 
     def wait_ready(self) -> None:
         """Return as soon as it serves."""
-        wait_until(self._is_ready, f"the server is ready; it said: {self.output}")
+        wait_until(lambda: self._is("ready"), "the server is ready")
 
-    def _is_ready(self) -> bool:
+    def is_live(self) -> bool:
+        """Tell whether it answers at all."""
+        return self._is("live")
+
+    def _is(self, health: str) -> bool:
         assert self.process is not None
         code = self.process.poll()
         if code is not None:
             raise ChildProcessError(f"the server ended with {code}: {self.output}")
         try:
-            return ask(self.port, "GET", "/health/ready").status == 200
+            return ask(self.port, "GET", f"/health/{health}").status == 200
         except OSError:
             return False
 

@@ -104,7 +104,7 @@ def test_damage_is_mended(filled: System) -> None:
     tamper(
         filled,
         "DELETE FROM jobs WHERE id BETWEEN 10 AND 40",
-        "UPDATE jobs SET priority = 99, frame = 'nonsense'",
+        "UPDATE jobs SET priority = 99, json_end = 'nonsense'",
         "DELETE FROM job_ranks",
         "UPDATE state_counts SET jobs = jobs + 5, work_ms = -1",
         "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",

@@ -288,7 +288,7 @@ def test_everything_survives_closing_and_opening(filled: System, database_url: s
     ],
 )
 def test_who_and_why_must_be_storable(system: System, actor: str, cause: str | None) -> None:
-    with pytest.raises(InvalidInput, match="^(actor|cause): expected "):
+    with pytest.raises(InvalidInput, match=r"^(actor|cause): expected "):
         system.ledger.execute(Create(type="email"), actor=actor, cause=cause)
 
     assert rows(system, "SELECT * FROM events") == []

@@ -429,7 +429,7 @@ def test_a_server_told_not_to_sweep_leaves_it_to_the_command(
 ) -> None:
     role = system.database.leadership("sweeper")
 
-    with Server(database_url, tmp_path, LEDGER_SWEEP="off") as server:
+    with Server(database_url, tmp_path, variables={"LEDGER_SWEEP": "off"}) as server:
         job_id = server.create(delay=1)
         free = role.held()
         before = state_of(system, job_id)

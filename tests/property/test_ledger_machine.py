@@ -54,7 +54,7 @@ from ledger.migration import migrate
 from ledger.service import Answer, Outcome, _Submission
 from projections.jobs import JobList
 from projections.rebuild import rebuild
-from projections.shown import ShownJob
+from projections.shown import Frame
 from tests import strategies
 from tests.builders import (
     PERMITTED,
@@ -63,6 +63,7 @@ from tests.builders import (
     make_empty,
     open_system,
     rows,
+    shown_ids,
     silently,
     verified,
 )
@@ -457,10 +458,6 @@ def shown(job: Job, content: Mapping[int, str | None]) -> dict[str, Any]:
     return {name: value for name, value in view.items() if value is not None or name in null}
 
 
-def identity(view: ShownJob) -> int:
-    return int(json.loads(view.json)["id"])
-
-
 # --- an independent reading of the chain -----------------------------------------
 
 
@@ -684,7 +681,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _check_read_models(self, stored: Sequence[Row], jobs: Sequence[Job]) -> None:
         table = rows(self.system, "SELECT * FROM jobs ORDER BY id")
-        assert [{name: row[name] for name in row if name != "frame"} for row in table] == jobs
+        assert [
+            {name: value for name, value in row.items() if name not in Frame._fields}
+            for row in table
+        ] == jobs
         bodies = [(row["job_id"], json.loads(row["body"])) for row in stored]
         took_ms = {
             type_: sum(
@@ -722,10 +722,10 @@ class LedgerMachine(RuleBasedStateMachine):
             }
         counted = Counter(job["state"] for job in jobs)
         assert stats[:2] == (len(stored), {state: counted[state] for state in LIVE})
-        assert [json.loads(view.json) for view in page] == [shown(job, content) for job in jobs]
-        assert {view.ledger_position for view in page} <= {len(stored)}
+        assert page.position == len(stored)
+        assert json.loads(page.json) == [shown(job, content) for job in jobs]
         ordered = sorted(jobs, key=lambda job: (job["priority"], job["id"]))
-        assert {state: [identity(view) for view in page] for state, page in by_state.items()} == {
+        assert {state: shown_ids(page) for state, page in by_state.items()} == {
             state: [job["id"] for job in ordered if job["state"] == state] for state in by_state
         }
 

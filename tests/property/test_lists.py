@@ -1,6 +1,5 @@
 """A page of a list is the page of a plain Python list, however deep and from wherever."""
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -17,8 +16,7 @@ from ledger.job import LIVE_STATES, State
 from ledger.migration import migrate
 from projections import jobs as jobs_module
 from projections.jobs import JobList
-from projections.shown import ShownJob
-from tests.builders import open_system, rows, verified
+from tests.builders import open_system, rows, shown_ids, verified
 
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
@@ -117,12 +115,8 @@ def expected(jobs: Sequence[dict[str, Any]], asked: Asked) -> list[int]:
     return [job["id"] for rank, job in enumerate(chosen) if first <= rank <= last]
 
 
-def identities(page: Sequence[ShownJob]) -> list[int]:
-    return [int(json.loads(view.json)["id"]) for view in page]
-
-
 def shown(system: System, connection: Connection, asked: Asked) -> list[int]:
-    return identities(
+    return shown_ids(
         system.jobs.page(
             connection,
             asked.list,
@@ -173,9 +167,9 @@ def test_a_deep_page_walks_no_further_than_one_run(
 
     walk = system.jobs._walk
 
-    def counted(connection: Connection, list_: JobList, skip: int, *rest: Any) -> Any:
+    def counted(connection: Connection, list_: JobList, skip: int, *rest: Any, **how: Any) -> Any:
         skipped.append(skip)
-        return walk(connection, list_, skip, *rest)
+        return walk(connection, list_, skip, *rest, **how)
 
     monkeypatch.setattr(system.jobs, "_walk", counted)
     length = len(everything(system))

@@ -1,11 +1,13 @@
 """Settings: read once, all bad ones named together."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from ledger.errors import SettingsError
 from ledger.settings import SETTINGS, Settings, read_settings
+
+URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
 
 def problems(environment: dict[str, str], **overrides: object) -> tuple[str, ...]:
@@ -65,14 +67,26 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
     [
-        ("LEDGER_DATABASE_URL", "", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
-        ("LEDGER_DATABASE_URL", "ledger.db", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
-        ("LEDGER_DATABASE_URL", "sqlite://", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
-        ("LEDGER_DATABASE_URL", "mysql://h/n", "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"),
+        ("LEDGER_DATABASE_URL", "", URL),
+        (
+            "LEDGER_DATABASE_URL",
+            "ledger.db",
+            URL,
+        ),
+        (
+            "LEDGER_DATABASE_URL",
+            "sqlite://",
+            URL,
+        ),
+        (
+            "LEDGER_DATABASE_URL",
+            "mysql://h/n",
+            URL,
+        ),
         (
             "LEDGER_DATABASE_URL",
             "postgresql://h:port/n",
-            "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
+            URL,
         ),
         ("LEDGER_SQLITE_SYNCHRONOUS", "OFF", "FULL or NORMAL"),
         ("LEDGER_BIND", "3000", "HOST:PORT or unix:PATH"),
@@ -119,8 +133,7 @@ def test_all_bad_values_are_reported_together() -> None:
     )
 
     assert found == (
-        "LEDGER_DATABASE_URL: expected sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME, "
-        "got 'nonsense'",
+        f"LEDGER_DATABASE_URL: expected {URL}, got 'nonsense'",
         "LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'",
         "LEDGER_WORKERS: expected a positive integer, got 'x'",
         "LEDGER_COLOUR: there is no such setting",
