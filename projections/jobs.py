@@ -305,7 +305,8 @@ class Jobs(Projection):
             query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
         position, json = query.first(
             connection,
-            skip=skip,
+            # An empty list has no rank at all to begin at.
+            skip=max(0, skip),
             size=max(0, size),
             start=start,
             state=jobs.state and jobs.state.value,
