@@ -48,6 +48,9 @@ LOCK_TIMEOUT_MS: Final = 10_000
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # 32 MB: a page that changes in every commit is copied home once in that many.
 CHECKPOINT_PAGES: Final = 8_000
+# Read through the system's page cache, which all processes share, without a call and a
+# copy a page.
+MAPPED_BYTES: Final = 1024 * 1024 * 1024
 # A batch has up to ROWS_A_STATEMENT forms of each of its inserts.
 PREPARED_STATEMENTS: Final = 512
 # Connections for reading a process keeps open, and how many more it may open.
@@ -65,6 +68,41 @@ class Database(ABC):
     def __init__(self, engine: Engine) -> None:
         # In autocommit: a read is one statement, and a transaction is begun in words.
         self.engine = engine
+        self._threads = threading.local()
+        # Raised when a connection fails: all threads then open new ones.
+        self._generation = 0
+
+    def _of_thread(self) -> Connection:
+        """Return the connection that this thread reads on."""
+        connection: Connection | None = getattr(self._threads, "connection", None)
+        if connection is None or self._threads.generation != self._generation:
+            self._release()
+            self._threads.generation = self._generation
+            connection = self._threads.connection = self.engine.connect()
+        return connection
+
+    def _release(self) -> None:
+        """Give this thread's connection back."""
+        connection: Connection | None = getattr(self._threads, "connection", None)
+        if connection is not None:
+            self._threads.connection = None
+            with suppress(exc.SQLAlchemyError, sqlite3.Error):
+                connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the drivers' errors about the database's absence into ours."""
+        try:
+            yield
+        except exc.TimeoutError as error:
+            raise Unavailable("all connections to the database are in use; try again") from error
+        except sqlite3.Error as error:
+            # Of statements that go to the driver directly.
+            self._generation += 1
+            raise _translation(error, error) from error
+        except exc.DBAPIError as error:
+            self._generation += 1
+            raise _translation(error, error.orig) from error
 
     @property
     def shown_url(self) -> str:
@@ -76,11 +114,14 @@ class Database(ABC):
     def read(self) -> Iterator[Connection]:
         """Give a connection on which each statement sees what is committed.
 
+        It is the thread's own, and kept: taking one from a pool and giving it back
+        costs as much as a read.
+
         Raises:
             Unavailable: The database is away.
         """
-        with _translated(), self.engine.connect() as connection:
-            yield connection
+        with self._translated():
+            yield self._of_thread()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -89,7 +130,7 @@ class Database(ABC):
         Raises:
             Unavailable: The database is away.
         """
-        with self.read() as connection:
+        with self._translated(), self.engine.connect() as connection:
             connection.exec_driver_sql(self._begin_snapshot)
             try:
                 yield connection
@@ -120,9 +161,11 @@ class Database(ABC):
     def forget(self) -> None:
         """Drop what a forked child must not share with its parent."""
         self.engine.dispose(close=False)
+        self._threads = threading.local()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those of other threads, when they end."""
+        self._release()
         self.engine.dispose()
 
 
@@ -215,6 +258,7 @@ class SqliteDatabase(Database):
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
                 f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+                f"mmap_size={MAPPED_BYTES}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
 
@@ -246,7 +290,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with _translated(), self._turn, self._queued():
+        with self._translated(), self._turn, self._queued():
             try:
                 if self._writer is None:
                     self._writer = self.engine.connect()
@@ -387,7 +431,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.read() as connection:
+        with self._translated(), self.engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
@@ -412,24 +456,21 @@ class _AdvisoryLeadership(Leadership):
         self._connection: Connection | None = None
 
     def held(self) -> bool:
-        with _translated():
-            try:
-                if self._connection is not None:
-                    # Ours as long as the session lives; this fails if it does not.
-                    self._connection.execute(text("SELECT 1"))
-                    return True
-                connection = self._engine.connect()
-                taken = connection.scalar(
-                    text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}
-                )
-            except exc.SQLAlchemyError:
-                self.release()
-                raise
-            if taken:
-                self._connection = connection
-            else:
-                connection.close()
-            return bool(taken)
+        try:
+            if self._connection is not None:
+                # Ours as long as the session lives; this fails if it does not.
+                self._connection.execute(text("SELECT 1"))
+                return True
+            connection = self._engine.connect()
+            taken = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+        except exc.DBAPIError as error:
+            self.release()
+            raise _translation(error, error.orig) from error
+        if taken:
+            self._connection = connection
+        else:
+            connection.close()
+        return bool(taken)
 
     def release(self) -> None:
         if self._connection is not None:
@@ -440,20 +481,6 @@ class _AdvisoryLeadership(Leadership):
 
 
 # --- errors ----------------------------------------------------------------------
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the drivers' errors about the database's absence into ours."""
-    try:
-        yield
-    except exc.TimeoutError as error:
-        raise Unavailable("all connections to the database are in use; try again") from error
-    except sqlite3.Error as error:
-        # Of statements that go to the driver directly.
-        raise _translation(error, error) from error
-    except exc.DBAPIError as error:
-        raise _translation(error, error.orig) from error
 
 
 def _translation(error: Exception, orig: BaseException | None) -> Exception:

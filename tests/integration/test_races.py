@@ -3,6 +3,7 @@
 import multiprocessing
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -61,8 +62,10 @@ def eventually(condition: Callable[[], bool]) -> None:
 def another(url: str) -> Iterator[System]:
     """Give a second system on the database, which shares nothing with the first."""
     system = open_system(url)
-    yield system
-    system.database.close()
+    try:
+        yield system
+    finally:
+        system.database.close()
 
 
 # --- the hammer
@@ -266,7 +269,7 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     with another(database_url) as other:
         meeting = Meeting(other, kept_out=lambda: False)
         system.ledger.now_ms = meeting
-        with pytest.raises((exc.IntegrityError, exc.OperationalError)):
+        with pytest.raises((exc.IntegrityError, exc.OperationalError, sqlite3.OperationalError)):
             system.ledger.execute(Create(type="email"), actor="first")
         assert meeting.came is not None
         second = meeting.came.result(PATIENCE_S)
