@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL, make_url
@@ -69,6 +70,7 @@ class Database(ABC):
         # In autocommit: a read is one statement, and a transaction is begun in words.
         self.engine = engine
         self._threads = threading.local()
+        self._connections: WeakSet[Connection] = WeakSet()
         # Raised when a connection fails: all threads then open new ones.
         self._generation = 0
 
@@ -79,6 +81,7 @@ class Database(ABC):
             self._release()
             self._threads.generation = self._generation
             connection = self._threads.connection = self.engine.connect()
+            self._connections.add(connection)
         return connection
 
     def _release(self) -> None:
@@ -162,10 +165,13 @@ class Database(ABC):
         """Drop what a forked child must not share with its parent."""
         self.engine.dispose(close=False)
         self._threads = threading.local()
+        self._connections = WeakSet()
 
     def close(self) -> None:
-        """Close all connections; those of other threads, when they end."""
-        self._release()
+        """Close all connections; no thread may be using one."""
+        self._generation += 1
+        for connection in list(self._connections):
+            connection.close()
         self.engine.dispose()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from api.openapi import OPERATIONS
-from ledger.cli import COMMANDS
+from ledger.cli import COMMANDS, main
 from ledger.events import Erased, Moved, Removed, Reprioritized
 from ledger.job import LIVE_STATES, TRANSITIONS, State
 from ledger.settings import SETTINGS, Settings
@@ -36,7 +36,8 @@ def settings() -> str:
 def commands() -> str:
     rows = ["| command | what it does |", "|---|---|"]
     for command in COMMANDS:
-        context = click.Context(command, info_name=command.name)
+        # As below `ledger`: click remembers the help option it makes here.
+        context = click.Context(command, info_name=command.name, **main.context_settings)
         usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()
         rows.append(f"| `ledger {f'{command.name} {usage}'.strip()}` | {_summary(command)} |")
     return "\n".join(rows)
