@@ -18,7 +18,7 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from ledger import store
-from ledger.appender import Appender
+from ledger.appender import Appender, Take
 from ledger.commands import Command, Create, OnJob, storable
 from ledger.database import Database
 from ledger.errors import InvalidInput, Refused
@@ -162,10 +162,11 @@ class Ledger:
             _Submission(commands=commands, actor=actor, cause=cause, atomic=atomic)
         )
 
-    def _append(self, submissions: Sequence[_Submission]) -> list[list[Answer]]:
-        """Commit one batch."""
+    def _append(self, take: Take["_Submission"]) -> list[list[Answer]]:
+        """Commit one batch: all that wait when the head is ours."""
         with self.database.write() as tx:
             head = store.lock_head(tx)
+            submissions = take()
             batch = _Batch(head, at_ms=max(self.now_ms(), head.at_ms))
             batch.load(tx, submissions, self._jobs, self._unique_keys)
             answers = [batch.decide(submission) for submission in submissions]

@@ -383,12 +383,13 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
     gate, entered = threading.Event(), threading.Event()
     append = system.ledger._append
 
-    def slowly(submissions: Sequence[_Submission]) -> Any:
+    def slowly(take: Callable[[], Sequence[_Submission]]) -> Any:
+        submissions = take()
         batches.append(len(submissions))
         if len(batches) == 1:
             entered.set()
             assert gate.wait(PATIENCE_S)
-        return append(submissions)
+        return append(lambda: submissions)
 
     system.ledger._appender._run = slowly
     commands: Sequence[Command] = (
@@ -440,7 +441,7 @@ def test_an_atomic_caller_refuses_only_itself(system: System) -> None:
         atomic=False,
     )
 
-    refused, kept = system.ledger._append([atomic, plain])
+    refused, kept = system.ledger._append(lambda: [atomic, plain])
 
     assert isinstance(refused[2], JobNotFound)
     assert [(answer.job_id, answer.position) for answer in kept if isinstance(answer, Outcome)] == [

@@ -33,7 +33,8 @@ class Gate:
         self.opened = threading.Event()
         self.failing: dict[str, BaseException] = {}
 
-    def run(self, works: Sequence[str]) -> list[str]:
+    def run(self, take: Callable[[], Sequence[str]]) -> list[str]:
+        works = take()
         self.batches.append(list(works))
         if len(self.batches) == 1:
             self.entered.set()
@@ -63,7 +64,7 @@ def line_up(
 
 
 def test_a_lone_caller_waits_for_nobody() -> None:
-    appender = Appender[str, str](lambda works: [work.upper() for work in works])
+    appender = Appender[str, str](lambda take: [work.upper() for work in take()])
 
     assert [appender.submit("a"), appender.submit("b")] == ["A", "B"]
 
@@ -120,7 +121,7 @@ def test_the_leaders_error_does_not_stop_those_behind_it() -> None:
 
 
 def test_a_wrong_number_of_results_is_an_error_and_no_ones_result() -> None:
-    appender = Appender[str, str](lambda _: [])
+    appender = Appender[str, str](lambda take: take()[:0])
 
     with pytest.raises(ValueError, match="shorter"):
         appender.submit("a")
@@ -184,10 +185,10 @@ def test_nobody_hangs_when_a_waiting_thread_is_stopped() -> None:
 def test_many_callers_each_get_their_own_result() -> None:
     running = threading.Lock()
 
-    def run(works: Sequence[int]) -> list[int]:
+    def run(take: Callable[[], Sequence[int]]) -> list[int]:
         assert running.acquire(blocking=False), "two batches at once"
         try:
-            return [work * 2 for work in works]
+            return [work * 2 for work in take()]
         finally:
             running.release()
 
@@ -196,3 +197,47 @@ def test_many_callers_each_get_their_own_result() -> None:
         results = list(pool.map(appender.submit, range(2_000)))
 
     assert results == [work * 2 for work in range(2_000)]
+
+
+def test_who_comes_while_the_lock_is_waited_for_is_in_the_batch() -> None:
+    batches: list[list[str]] = []
+    entered, locked = threading.Event(), threading.Event()
+
+    def run(take: Callable[[], Sequence[str]]) -> list[str]:
+        entered.set()
+        assert locked.wait(PATIENCE_S)
+        works = take()
+        batches.append(list(works))
+        return list(works)
+
+    appender = Appender[str, str](run)
+    with callers(3) as pool:
+        futures = [pool.submit(appender.submit, "a")]
+        assert entered.wait(PATIENCE_S)
+        futures += [pool.submit(appender.submit, work) for work in ("b", "c")]
+        eventually(lambda: len(appender._waiting) == 3)
+        locked.set()
+        results = [future.result(PATIENCE_S) for future in futures]
+
+    assert results == ["a", "b", "c"]
+    assert [sorted(batch) for batch in batches] == [["a", "b", "c"]]
+
+
+def test_who_waits_for_a_lock_that_cannot_be_had_is_told_so() -> None:
+    entered, gone = threading.Event(), threading.Event()
+
+    def run(take: Callable[[], Sequence[str]]) -> list[str]:
+        entered.set()
+        assert gone.wait(PATIENCE_S)
+        raise Unavailable("the database is away")
+
+    appender = Appender[str, str](run)
+    with callers(2) as pool:
+        futures = [pool.submit(appender.submit, "a")]
+        assert entered.wait(PATIENCE_S)
+        futures.append(pool.submit(appender.submit, "b"))
+        eventually(lambda: len(appender._waiting) == 2)
+        gone.set()
+        errors = [future.exception(PATIENCE_S) for future in futures]
+
+    assert [str(error) for error in errors] == ["the database is away"] * 2
