@@ -6,7 +6,8 @@ collaborators handed in.
 
 from dataclasses import dataclass
 
-from ledger.database import Database, open_database
+from ledger.database import Database
+from ledger.engines import open_database
 from ledger.migration import is_empty, migrate, require_current
 from ledger.service import Ledger
 from ledger.settings import Settings

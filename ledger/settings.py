@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from ledger.database import SqliteSynchronous, hide_password, parse_url
+from ledger.engines import hide_password, parse_url
 from ledger.errors import InvalidInput, SettingsError
+from ledger.sqlite import SqliteSynchronous
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 
 from ledger.commands import LARGEST_INTEGER
 from ledger.composition import System, compose
-from ledger.database import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
 from ledger.migration import require_current
 from ledger.settings import Settings, read_settings
+from ledger.sqlite import SqliteDatabase
 
 # What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.
 REFUSED: Final = 1

@@ -9,7 +9,7 @@ from sqlalchemy import exc, text
 
 from ledger.commands import Complete, Create, Erase, Start
 from ledger.composition import System
-from ledger.database import SqliteDatabase
+from ledger.sqlite import SqliteDatabase
 from projections.jobs import JobList
 from tests.builders import carry_out, rows, verified
 

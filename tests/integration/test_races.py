@@ -34,12 +34,12 @@ from ledger.commands import (
     Start,
 )
 from ledger.composition import System
-from ledger.database import SqliteDatabase
 from ledger.errors import AttemptOver, JobNotFound, Refused
 from ledger.events import Event
 from ledger.job import Job
 from ledger.migration import migrate
 from ledger.service import Outcome, _Submission
+from ledger.sqlite import SqliteDatabase
 from projections.unique_keys import UniqueKeys
 from tests.builders import carry_out, open_system, rows, verified
 

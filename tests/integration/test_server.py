@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
 import migrations
-from ledger import database as databases
+from ledger import sqlite as databases
 from ledger.cli import main
 from ledger.commands import Create
 from ledger.composition import System

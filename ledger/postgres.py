@@ -1,0 +1,109 @@
+"""Keep a ledger on a PostgreSQL server, for any number of machines.
+
+PostgreSQL queues by itself: the first statement of an append locks the one row of
+``ledger_head``, and whoever waits for it waits in order.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy.engine import URL
+
+from ledger.database import (
+    LOCK_TIMEOUT_MS,
+    POOL_OVERFLOW,
+    POOL_SIZE,
+    Database,
+    Leadership,
+    translation,
+)
+from ledger.errors import InvalidInput
+
+
+class PostgresDatabase(Database):
+    """Be a ledger on a PostgreSQL server, for any number of machines."""
+
+    is_embedded = False
+    _begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+
+    def __init__(self, url: URL) -> None:
+        try:
+            engine = create_engine(
+                url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=POOL_SIZE,
+                max_overflow=POOL_OVERFLOW,
+                pool_timeout=LOCK_TIMEOUT_MS // 1000,
+                connect_args={"connect_timeout": 5},
+            )
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                "database url",
+                "PostgreSQL needs the extra: pip install 'ledger-queue[postgres]'",
+            ) from error
+
+        @event.listens_for(engine, "connect")
+        def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
+            connection.autocommit = True
+            connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+
+        super().__init__(engine)
+
+    def lock_schema(self, tx: Connection) -> None:
+        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+
+    def leadership(self, role: str) -> Leadership:
+        return _AdvisoryLeadership(self.engine, role)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with self.translated(), self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+
+
+def _lock_key(name: str) -> int:
+    """Return the number of an advisory lock of that name: 56 bits, as it is signed."""
+    return int.from_bytes(hashlib.sha256(f"ledger:{name}".encode()).digest()[:7])
+
+
+class _AdvisoryLeadership(Leadership):
+    """Hold a session's advisory lock: it ends with the session."""
+
+    def __init__(self, engine: Engine, role: str) -> None:
+        self._engine = engine
+        self._key = _lock_key(role)
+        self._connection: Connection | None = None
+
+    def held(self) -> bool:
+        try:
+            if self._connection is not None:
+                # Ours as long as the session lives; this fails if it does not.
+                self._connection.execute(text("SELECT 1"))
+                return True
+            connection = self._engine.connect()
+            taken = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
+        except exc.DBAPIError as error:
+            self.release()
+            raise translation(error, error.orig) from error
+        if taken:
+            self._connection = connection
+        else:
+            connection.close()
+        return bool(taken)
+
+    def release(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            # Ends the session, and the lock with it.
+            connection.invalidate()
+            connection.close()
