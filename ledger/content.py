@@ -47,16 +47,3 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
         raise InvalidInput(field, f"{field}: expected UTF-8, got: {error}") from error
     except RecursionError as error:
         raise InvalidInput(field, f"{field}: expected JSON, got one nested too deeply") from error
-
-
-def encode(field: str, value: object) -> str:
-    """Return the Python *value* as JSON text.
-
-    Raises:
-        InvalidInput: JSON cannot say it.
-    """
-    try:
-        raw = msgspec.json.encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidInput(field, f"{field}: expected what JSON can say, got: {error}") from error
-    return text(field, raw)

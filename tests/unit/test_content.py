@@ -1,8 +1,5 @@
 """What users put in is kept byte for byte, or refused on its way in."""
 
-from datetime import UTC, datetime
-from typing import Any
-
 import pytest
 
 from ledger import content
@@ -89,37 +86,3 @@ def test_what_is_parsed_is_what_json_says() -> None:
     )
 
     assert parsed == {"a": [1, 2.5, True, None, "ü"], "n": 12_345_678_901_234_567}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "null"),
-        ({"b": 1, "a": [True, "ü"]}, '{"b":1,"a":[true,"ü"]}'),
-        (2**70, "1180591620717411303424"),
-        (1.5, "1.5"),
-        ("a\x01", '"a\\u0001"'),
-    ],
-)
-def test_a_python_value_becomes_json_text(value: Any, text: str) -> None:
-    assert content.encode("data", value) == text
-
-
-@pytest.mark.parametrize("value", [object(), "\ud800", "a\0b", {"a": {1: object()}}, {(1, 2): 3}])
-def test_a_value_that_json_cannot_say_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"^data: expected "):
-        content.encode("data", value)
-
-
-def test_a_value_that_holds_itself_is_refused() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-
-    with pytest.raises(InvalidInput, match=r"^data: expected what JSON can say, got: "):
-        content.encode("data", endless)
-
-
-def test_a_time_becomes_its_text() -> None:
-    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-    assert content.encode("data", moment) == '"2026-01-02T03:04:05Z"'
