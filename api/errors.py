@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
     """Make *app* answer all errors, ours and Falcon's, as ``{"error": …}``."""
-    app.set_error_serializer(_serialize)
     app.add_error_handler(Exception, _unexpected)
     for error in STATUSES:
         app.add_error_handler(error, _ours)
@@ -67,10 +66,6 @@ def _falcons(
     resp.status = error.status
     if error.headers is not None:
         resp.set_headers(error.headers)
-    _answer(resp, _text(req, error))
-
-
-def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     _answer(resp, _text(req, error))
 
 

@@ -28,7 +28,7 @@ def _integer(least: int) -> Schema:
     }
 
 
-def _object(required: list[str], properties: Schema, **more: Any) -> Schema:  # noqa: ANN401
+def _object(required: list[str], properties: Schema, **more: Any) -> Schema:  # noqa: ANN401 - JSON
     return {"type": "object", "required": required, "properties": properties, **more}
 
 

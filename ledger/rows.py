@@ -75,7 +75,7 @@ class Query:
         self._names: tuple[str, ...] = ()
         self._defaults: dict[str, Any] = {}
 
-    def all(self, connection: Connection, **values: Any) -> Sequence[Any]:  # noqa: ANN401
+    def all(self, connection: Connection, **values: Any) -> Sequence[Any]:  # noqa: ANN401 - SQL's
         """Return all rows, as tuples."""
         if not connection.dialect.positional:
             return connection.execute(self._statement, values).all()
@@ -93,7 +93,7 @@ class Query:
         )
         return rows
 
-    def first(self, connection: Connection, **values: Any) -> Any:  # noqa: ANN401
+    def first(self, connection: Connection, **values: Any) -> Any:  # noqa: ANN401 - as all
         """Return the first row, None if there is none."""
         rows = self.all(connection, **values)
         return rows[0] if rows else None

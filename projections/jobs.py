@@ -318,7 +318,7 @@ class Jobs(Projection):
         self,
         jobs: JobList,
         order: "_Order",
-        backwards: bool,  # noqa: FBT001
+        backwards: bool,  # noqa: FBT001 - part of the shape, as the others
     ) -> Select[Any]:
         """Return the statement for all pages of the shape of *jobs*.
 

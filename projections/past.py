@@ -4,17 +4,14 @@ History is folded up to there, and nothing else is asked.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from ledger import store
 from ledger.events import Completed
-from projections.replay import fold, replay
+from projections.replay import Advance, fold, replay
 from projections.shown import Content, Shown, filled, frame_of
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(slots=True, kw_only=True)

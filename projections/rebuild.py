@@ -5,14 +5,12 @@ seeing the old rows until the commit, and a rebuild that fails or is interrupted
 changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ledger import store
 from ledger.database import Database
 from projections.projection import Projection
-from projections.replay import replay
-
-Advance = Callable[[int, int], None]
+from projections.replay import Advance, replay
 
 
 def rebuild(database: Database, projections: Sequence[Projection], advance: Advance) -> int:

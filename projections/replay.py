@@ -9,7 +9,7 @@ memory does not grow with the ledger.
 """
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection
@@ -18,6 +18,9 @@ from ledger import codec, store
 from ledger.errors import Corrupt
 from ledger.job import Job, evolve
 from ledger.record import Change, Recorded
+
+# Told after each batch: events done, events in all.
+Advance = Callable[[int, int], None]
 
 # About 50 MB of jobs; events of one job mostly lie closer together than this.
 REMEMBERED: Final = 50_000

@@ -6,7 +6,7 @@ the projections, which are built anew on temporary tables and compared with the
 live ones row by row, both ways.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,9 +20,7 @@ from ledger.record import Recorded
 from ledger.schema import events
 from ledger.store import Envelope, Head
 from projections.projection import Projection
-from projections.replay import Replay
-
-Advance = Callable[[int, int], None]
+from projections.replay import Advance, Replay
 
 # Enough to see what is wrong; a ledger that differs everywhere says no more.
 MOST_DIFFERENCES: Final = 20

@@ -65,7 +65,7 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
     if "backoff" in given:
         given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
     if "searchKeys" in given:
-        given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]
+        given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
     asked = create_command(type_, content.text("data", raw), given)
     with context.system() as system:
         outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
