@@ -9,6 +9,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import App, create_app
+from api.worker import LingeringWorker
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
 from ledger.settings import Settings
@@ -91,11 +92,16 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "bind": settings.bind,
             "workers": settings.workers,
             "threads": settings.threads,
-            "worker_class": "gthread",
+            "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,
             "loglevel": "warning",
             # gunicorn would open a socket for its own control in the home directory.
             "control_socket_disable": True,
+            # No answer depends on what a proxy says of its client, so nobody may say it,
+            # and nobody's address need be compared for every request.
+            "forwarded_allow_ips": "*",
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
             "when_ready": lambda _: self._ready(),
             "post_worker_init": lambda _: _settle(),
         }
