@@ -2,11 +2,13 @@
 
 import falcon
 
-from api import errors, health, jobs, lists, openapi, stats
+from api import attempts, errors, health, jobs, lists, openapi, stats, workers
 from api.paths import Paths
 from api.requests import Negotiation
+from api.waiting import LongPolls
 from ledger.service import Ledger
 from projections.jobs import Jobs
+from projections.pauses import Pauses
 from projections.state_counts import StateCounts
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -16,7 +18,10 @@ def create_app(
     ledger: Ledger,
     jobs_view: Jobs,
     state_counts: StateCounts,
+    pauses: Pauses,
+    polls: LongPolls,
     *,
+    lease_ms: int,
     largest_body_bytes: int,
     largest_page: int,
     cors_origins: tuple[str, ...] = (),
@@ -27,6 +32,9 @@ def create_app(
         ledger: Takes the commands.
         jobs_view: Answers for jobs and lists.
         state_counts: Answers for counts and types.
+        pauses: Knows of which types no job may begin.
+        polls: Lets requests wait.
+        lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
         largest_page: Most jobs, events or lines in one answer.
         cors_origins: Origins of web pages that may use the API.
@@ -37,11 +45,23 @@ def create_app(
     app.add_middleware([Paths(), Negotiation()])
     errors.install(app)
     database = ledger.database
+    presence = workers.Presence(ledger, lease_ms=lease_ms)
+
+    def hearing(word: attempts.Word) -> attempts.Hearing:
+        return attempts.Hearing(ledger, word, largest_body_bytes=largest_body_bytes)
+
     job_lists = lists.Lists(database, jobs_view, state_counts, largest_page=largest_page)
     for template, resource in (
         ("/job", jobs.Creation(ledger, largest_body_bytes=largest_body_bytes)),
         ("/job/{job_id}", jobs.Job(ledger, jobs_view)),
-        ("/job/{job_id}/log", jobs.JobLog(database, jobs_view, largest_page=largest_page)),
+        (
+            "/job/{job_id}/log",
+            jobs.JobLog(database, jobs_view, hearing(attempts.LOG), largest_page=largest_page),
+        ),
+        ("/job/{job_id}/progress", hearing(attempts.PROGRESS)),
+        ("/job/{job_id}/complete", hearing(attempts.COMPLETE)),
+        ("/job/{job_id}/fail", hearing(attempts.FAIL)),
+        ("/job/{job_id}/return", hearing(attempts.RETURN)),
         ("/job/{job_id}/events", jobs.JobHistory(database, largest_page=largest_page)),
         ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
         ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
@@ -49,6 +69,15 @@ def create_app(
         ("/job/search", stats.Search(database)),
         ("/stats", stats.Stats(database, state_counts)),
         ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
+        (
+            "/jobs/claim",
+            workers.Claims(
+                ledger, jobs_view, pauses, polls, presence, largest_body_bytes=largest_body_bytes
+            ),
+        ),
+        ("/workers", workers.Workers(ledger, jobs_view)),
+        ("/workers/{name}", workers.Leaving(ledger, jobs_view)),
+        ("/workers/{name}/heartbeat", workers.Heartbeat(ledger, jobs_view, presence)),
         ("/jobs/{one}", job_lists),
         ("/jobs/{one}/{two}", job_lists),
         ("/jobs/{one}/{two}/{three}", job_lists),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import falcon
 
 from api import requests, wire
+from api.attempts import Hearing
 from api.reading import answer, is_current
 from api.requests import ACTOR
 from ledger import options, store
@@ -93,11 +94,14 @@ class Job:
 
 
 class JobLog:
-    """Show what a job logged: ``GET /job/:id/log``."""
+    """Show what a job logged, and log more: ``/job/:id/log``."""
 
-    def __init__(self, database: Database, jobs: Jobs, *, largest_page: int) -> None:
+    def __init__(
+        self, database: Database, jobs: Jobs, hearing: Hearing, *, largest_page: int
+    ) -> None:
         self._database = database
         self._jobs = jobs
+        self._hearing = hearing
         self._largest_page = largest_page
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
@@ -112,6 +116,9 @@ class JobLog:
         answer(resp, wire.log_lines(lines), shown.position)
 
     on_head = on_get
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
+        self._hearing.on_post(req, resp, job_id)
 
 
 class JobHistory:

@@ -13,7 +13,7 @@ import falcon
 
 from api import wire
 from api.reading import answer
-from api.schemas import COMPONENTS, Schema
+from api.schemas import COMPONENTS, NAME, Schema
 from ledger.job import LIVE_STATES
 from ledger.options import PRIORITIES
 
@@ -32,6 +32,7 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         "description": "A job's type, percent-encoded.",
     },
     "state": {"enum": list(LIVE_STATES)},
+    "name": NAME,
     "range": RANGE,
     "order": {"enum": ["asc", "desc"], "description": "desc reverses the whole list."},
     "priority": {
@@ -74,6 +75,10 @@ _LIMIT: Final = {
 }
 
 
+# What an operation with a body refuses for it.
+_OF_BODIES: Final = (413, 415)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """Describe one method of one path.
@@ -83,6 +88,7 @@ class Operation:
         refuses: Statuses it can answer beside those that every operation can.
         query: Parameters that are not in the path.
         takes_jobs: Whether a job, or an array of them, is its body.
+        takes: Name of the schema of its body, if it needs one.
     """
 
     method: str
@@ -92,6 +98,7 @@ class Operation:
     refuses: Sequence[int] = ()
     query: Sequence[Schema] = field(default_factory=tuple)
     takes_jobs: bool = False
+    takes: str | None = None
 
 
 OPERATIONS: Final = (
@@ -203,6 +210,49 @@ OPERATIONS: Final = (
         answers="Count",
     ),
     Operation(
+        method="POST",
+        path="/jobs/claim",
+        summary="Give a worker jobs to do; waits for them if asked to",
+        answers="ClaimedJobs",
+        refuses=_OF_BODIES,
+        takes="Claim",
+    ),
+    *(
+        Operation(
+            method="POST",
+            path=f"/job/{{id}}/{word}",
+            summary=summary,
+            answers="Message",
+            refuses=(404, 409, *_OF_BODIES),
+            takes=schema,
+        )
+        for word, summary, schema in (
+            ("progress", "Report how far an attempt is; its ttl begins anew", "Progress"),
+            ("log", "Write to the job's log", "Log"),
+            ("complete", "Report that an attempt succeeded", "Complete"),
+            ("fail", "Report that an attempt failed; it is tried again if tries are left", "Fail"),
+            ("return", "Give a job back unfinished, which uses up no try", "Return"),
+        )
+    ),
+    Operation(
+        method="POST",
+        path="/workers/{name}/heartbeat",
+        summary="Say that a worker lives, and hear which jobs it holds",
+        answers="Heartbeat",
+    ),
+    Operation(
+        method="DELETE",
+        path="/workers/{name}",
+        summary="Say that a worker ends; what it holds is given back",
+        answers="Message",
+    ),
+    Operation(
+        method="GET",
+        path="/workers",
+        summary="List the workers, and how many jobs each holds",
+        answers="Workers",
+    ),
+    Operation(
         method="GET",
         path="/health/live",
         summary="Tell that the process answers",
@@ -226,6 +276,7 @@ _REASONS: Final = {
     400: "The input is bad; the text says what was expected.",
     404: "There is no such job, or no such list.",
     406: "The client does not take JSON.",
+    409: "The attempt is over, or the job's state forbids it.",
     413: "The body is too large.",
     415: "The body is not said to be JSON in a known charset and encoding.",
     503: "The database is away or overloaded; see Retry-After.",
@@ -267,6 +318,15 @@ def _describe(operation: Operation) -> Schema:
             for status in (400, 406, *operation.refuses, 503)
         },
     }
+    if operation.takes is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": f"#/components/schemas/{operation.takes}"},
+                }
+            },
+        }
     if operation.takes_jobs:
         one = {"$ref": "#/components/schemas/PostedJob"}
         described["requestBody"] = {

@@ -20,10 +20,22 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _LITERALS: Final[Mapping[str, Mapping[int, frozenset[str]]]] = {
     "job": {
         2: frozenset({"types", "search"}),
-        3: frozenset({"log", "state", "priority", "events"}),
+        3: frozenset(
+            {
+                "log",
+                "state",
+                "priority",
+                "events",
+                "progress",
+                "complete",
+                "fail",
+                "return",
+            }
+        ),
     },
     "jobs": {4: frozenset({"stats"})},
     "health": {2: frozenset({"live", "ready"})},
+    "workers": {3: frozenset({"heartbeat"})},
 }
 
 
@@ -54,8 +66,10 @@ class Paths:
                 params[name] = _decoded(value)
 
 
+# In a longer path, its second part is a type, which keeps its case.
+_CLAIM: Final = "/jobs/claim"
 # Nothing to look at.
-_AS_THEY_ARE: Final = frozenset({"/job", "/stats", "/job/types", "/job/search"})
+_AS_THEY_ARE: Final = frozenset({"/job", "/stats", "/job/types", "/job/search", _CLAIM})
 
 
 def _path_of(raw: str) -> str:
@@ -67,6 +81,8 @@ def _path_of(raw: str) -> str:
 
 
 def _lowered(path: str) -> str:
+    if path.lower() == _CLAIM:
+        return _CLAIM
     parts = path.split("/")
     parts[1] = parts[1].lower()
     for place, literals in _LITERALS.get(parts[1], {}).items():

@@ -135,7 +135,7 @@ def body(req: falcon.Request, largest_bytes: int) -> bytes:
 
 def _too_large(largest_bytes: int) -> falcon.HTTPError:
     return falcon.HTTPContentTooLarge(
-        description=f"body: expected at most {largest_bytes} bytes; send the jobs in several "
+        description=f"body: expected at most {largest_bytes} bytes; send it in several "
         "requests, or raise LEDGER_LARGEST_BODY_BYTES"
     )
 
@@ -216,7 +216,7 @@ def posted(raw: bytes, key: str | None) -> Create | list[Create | InvalidInput] 
         return None
     stripped = raw.lstrip()
     if stripped.startswith(b"["):
-        items = _decoded(_decode_array, raw)
+        items = decoded(_decode_array, raw)
         return [_one(bytes(item), key and f"{key}[{i}]") for i, item in enumerate(items)]
     if not stripped.startswith(b"{"):
         content.parse("body", raw)
@@ -232,7 +232,7 @@ def _one(raw: bytes, key: str | None) -> Create | InvalidInput:
         if not raw.lstrip().startswith(b"{"):
             content.parse("body", raw)
             raise InvalidInput("type", "Must provide job type")  # noqa: TRY301 - one way out
-        item = _decoded(_decode_posted, raw)
+        item = decoded(_decode_posted, raw)
         data = content.text("data", bytes(item.data))
         command = create_command(item.type, "{}" if data == "null" else data, item.options)
         if key is not None and command.unique is None:
@@ -242,7 +242,12 @@ def _one(raw: bytes, key: str | None) -> Create | InvalidInput:
     return command
 
 
-def _decoded(decode: Any, raw: bytes) -> Any:  # noqa: ANN401 - msgspec's decoders
+def decoded(decode: Any, raw: bytes) -> Any:  # noqa: ANN401 - msgspec's decoders
+    """Return what *decode* makes of a body.
+
+    Raises:
+        InvalidInput: It is not JSON, or not of the decoder's shape.
+    """
     try:
         return decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -2,7 +2,15 @@
 
 from typing import Any, Final
 
-from ledger.commands import LARGEST_INTEGER, LONGEST_KEY, LONGEST_TYPE
+from api.attempts import LONGEST_REASON, MOST_LINES
+from api.workers import LONGEST_WAIT_S, MOST_CLAIMED, MOST_TYPES
+from ledger.commands import (
+    COMPLETE_PERCENT,
+    LARGEST_INTEGER,
+    LONGEST_KEY,
+    LONGEST_TYPE,
+    LONGEST_WORKER,
+)
 from ledger.events import EVENTS
 from ledger.job import LIVE_STATES
 from ledger.options import PRIORITIES
@@ -151,6 +159,146 @@ JOB: Final = _object(
     additionalProperties=False,
 )
 
+NAME: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_WORKER,
+    "pattern": "^[^\\u0000]+$",
+    "description": "A worker's name, which no other has.",
+}
+_ATTEMPT: Final = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": LARGEST_INTEGER,
+    "description": "For which attempt this counts: the number that came with the claim.",
+}
+_NUMBER: Final = {"type": "number", "minimum": 0, "maximum": LARGEST_INTEGER}
+_LINE: Final = {"type": "string", "pattern": _TEXT}
+
+CLAIMED_JOB: Final = JOB | {
+    "required": [*JOB["required"], "attempt"],
+    "properties": JOB["properties"] | {"attempt": _ATTEMPT},
+}
+CLAIM: Final = _object(
+    ["types", "worker"],
+    {
+        "types": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_TYPES,
+            "items": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": LONGEST_TYPE,
+                "pattern": _TEXT,
+            },
+            "description": "Which jobs the worker can do.",
+        },
+        "worker": NAME,
+        "limit": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": MOST_CLAIMED,
+            "description": "At most so many jobs; 1 if not given.",
+        },
+        "wait": {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "maximum": LONGEST_WAIT_S,
+            "description": "Seconds to wait for a job; 0 if not given. The answer may come "
+            "sooner and empty: the server lets only so many wait.",
+        },
+    },
+    additionalProperties=False,
+)
+
+
+def _word(required: list[str], properties: Schema, **more: Any) -> Schema:  # noqa: ANN401 - JSON
+    """Return the schema of what a worker says of an attempt."""
+    said_by = {"anyOf": [NAME, {"type": "null"}]}
+    return _object(
+        ["attempt", *required],
+        {"attempt": _ATTEMPT, "worker": said_by} | properties,
+        additionalProperties=False,
+        **more,
+    )
+
+
+WORDS: Final[Schema] = {
+    "Progress": _word(
+        [],
+        {
+            "progress": {"type": "integer", "minimum": 0, "maximum": COMPLETE_PERCENT},
+            "done": _NUMBER,
+            "total": _NUMBER | {"exclusiveMinimum": 0},
+            "data": {"description": "Any JSON, shown as `progress_data`; kept exactly."},
+        },
+        oneOf=[
+            {"required": ["progress"], "properties": {"done": False, "total": False}},
+            {"required": ["done", "total"], "properties": {"progress": False}},
+        ],
+    ),
+    "Log": _word(
+        [],
+        {
+            "line": _LINE,
+            "lines": {"type": "array", "minItems": 1, "maxItems": MOST_LINES, "items": _LINE},
+        },
+        oneOf=[{"required": ["line"]}, {"required": ["lines"]}],
+    ),
+    "Complete": _word([], {"result": {"description": "Any JSON; kept exactly. null is none."}}),
+    "Fail": _word(
+        ["error"],
+        {
+            "error": _LINE | {"description": "Its first line goes to the job's log."},
+            "retry_after": {
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "maximum": LARGEST_INTEGER,
+                "description": "Milliseconds until the next try, whatever its backoff says.",
+            },
+            "final": {
+                "type": ["boolean", "null"],
+                "description": "true: do not try again, whatever tries are left.",
+            },
+        },
+    ),
+    "Return": _word(["reason"], {"reason": _LINE | {"minLength": 1, "maxLength": LONGEST_REASON}}),
+}
+HEARTBEAT: Final = _object(
+    ["name", "lease_ms", "jobs"],
+    {
+        "name": {"type": "string"},
+        "lease_ms": {"type": "integer", "description": "How long the worker may be silent."},
+        "jobs": {
+            "type": "array",
+            "items": _object(
+                ["id", "attempt"],
+                {"id": JOB["properties"]["id"], "attempt": _ATTEMPT},
+                additionalProperties=False,
+            ),
+            "description": "What the ledger says it holds; give back what it does not know.",
+        },
+    },
+    additionalProperties=False,
+)
+WORKER: Final = _object(
+    ["name", "types", "started_at", "seen_at", "lease_ms", "jobs"],
+    {
+        "name": {"type": "string"},
+        "types": {
+            "type": "object",
+            "additionalProperties": {"type": "integer"},
+            "description": "Which jobs it takes, and how many of each at once.",
+        },
+        "started_at": MILLISECONDS,
+        "seen_at": MILLISECONDS,
+        "lease_ms": {"type": "integer", "description": "How long it may be silent."},
+        "jobs": {"type": "integer", "minimum": 0, "description": "How many it holds."},
+    },
+    additionalProperties=False,
+)
+
 _HEX: Final = {"type": ["string", "null"], "pattern": "^[0-9a-f]*$"}
 
 EVENT: Final = _object(
@@ -208,6 +356,11 @@ COMPONENTS: Final[Schema] = {
     "PostedJob": POSTED_JOB,
     "Job": JOB,
     "Jobs": {"type": "array", "items": {"$ref": "#/components/schemas/Job"}},
+    "Claim": CLAIM,
+    "ClaimedJobs": {"type": "array", "items": CLAIMED_JOB},
+    **WORDS,
+    "Heartbeat": HEARTBEAT,
+    "Workers": {"type": "array", "items": WORKER},
     "Event": EVENT,
     "Events": {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
     "Created": CREATED,

@@ -9,7 +9,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import App, create_app
-from api.worker import LingeringWorker
+from api.gunicorn_worker import LingeringWorker
+from api.waiting import LongPolls
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
 from ledger.settings import Settings
@@ -35,12 +36,16 @@ def build(settings: Settings) -> App:
         # The server starts all the same, answers 503, and recovers by itself.
         _log.warning("%s", error)
     if settings.sweep:
-        Sweeper(system.ledger, system.jobs).start()
+        Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
     _survive_forks(system, settings)
     return create_app(
         system.ledger,
         system.jobs,
         system.state_counts,
+        system.pauses,
+        # The other half goes on answering while these wait.
+        LongPolls(system.bell, most=settings.threads // 2),
+        lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
         largest_page=settings.largest_page,
         cors_origins=settings.cors_origins,
@@ -55,8 +60,9 @@ def _survive_forks(system: System, settings: Settings) -> None:
 
     def start_anew() -> None:
         system.ledger.forget()
+        system.bell.forget()
         if settings.sweep:
-            Sweeper(system.ledger, system.jobs).start()
+            Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
 
     os.register_at_fork(after_in_child=start_anew)
 

@@ -3,14 +3,15 @@
 What is JSON already, a job and the content of an event, goes out as it is stored.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
+from ledger.content import log_line
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
+from ledger.workers import WorkerSeen
 from projections.state_counts import Stats
 
 _encode = msgspec.json.encode
@@ -63,13 +64,29 @@ def log_lines(lines: Iterable[tuple[str, int, str | None]]) -> bytes:
     A failure's line is the first of its error, as in Kue.  An erased line is
     left out.
     """
-    return _encode([_line(kind, content) for kind, _, content in lines if content is not None])
+    return _encode([log_line(kind, text) for kind, _, text in lines if text is not None])
 
 
-def _line(kind: str, content: str) -> str:
-    text: Any = msgspec.json.decode(content)
-    line = str(text)
-    return line.split("\n", 1)[0] if kind == "failed" else line
+def claimed(json: str, attempt: int) -> str:
+    """Return a job's JSON object with the attempt that its worker speaks for."""
+    return f'{json[:-1]},"attempt":{attempt}}}'
+
+
+def workers(seen: Iterable[WorkerSeen], held: Mapping[str, int]) -> bytes:
+    """Return the JSON array of workers, with the number of jobs that each holds."""
+    return _encode(
+        [
+            {
+                "name": worker.name,
+                "types": worker.types,
+                "started_at": str(worker.started_at_ms),
+                "seen_at": str(worker.seen_at_ms),
+                "lease_ms": worker.lease_ms,
+                "jobs": held.get(worker.name, 0),
+            }
+            for worker in seen
+        ]
+    )
 
 
 def stats(stats: Stats) -> bytes:

@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [http|replay] [--quick]``."""
+"""Run the benchmarks: ``python -m benchmarks [http|queue|replay] [--quick]``."""
 
 import signal
 import sys
@@ -8,17 +8,24 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import http, replay
+from benchmarks import http, queue, replay
 from benchmarks.processes import MissingProgramError
 from benchmarks.report import Report, write_markdown
 
-TOPICS = ("http", "replay")
+TOPICS = ("http", "queue", "replay")
 WIDTH = 150
 
 
 @click.command()
 @click.argument("topics", nargs=-1, type=click.Choice(TOPICS))
 @click.option("--quick", is_flag=True, help="One short run of each: does it work at all?")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(list(queue.PARTS)),
+    help="Of the topic queue only this; may be given more than once.",
+)
 @click.option(
     "--markdown", type=click.Path(path_type=Path), help="Write the report to this file as well."
 )
@@ -31,6 +38,7 @@ def main(
     topics: tuple[str, ...],
     *,
     quick: bool,
+    parts: tuple[str, ...],
     markdown: Path | None,
     directory: Path | None,
 ) -> None:
@@ -45,23 +53,34 @@ def main(
         for topic in topics or TOPICS:
             folder = Path(scratch) / topic
             folder.mkdir()
-            report = _measure(topic, folder, quick=quick, console=console)
+            report = _measure(topic, folder, quick=quick, parts=parts, console=console)
             report.show(console)
             reports.append(report)
     if markdown is not None:
         write_markdown(reports, markdown)
 
 
-def _measure(topic: str, folder: Path, *, quick: bool, console: Console) -> Report:
+def _measure(
+    topic: str, folder: Path, *, quick: bool, parts: tuple[str, ...], console: Console
+) -> Report:
     with console.status(topic) as status:
 
         def tell(what: str) -> None:
             status.update(f"{topic}: {what}")
+            if not console.is_terminal:
+                click.echo(f"{topic}: {what}", err=True)
 
         try:
             if topic == "http":
                 return http.measure(
                     folder, rounds=1 if quick else 5, seconds=2 if quick else 3, tell=tell
+                )
+            if topic == "queue":
+                return queue.measure(
+                    folder,
+                    queue.QUICK if quick else queue.FULL,
+                    parts=parts or tuple(queue.PARTS),
+                    tell=tell,
                 )
             return replay.measure(
                 folder, events=100_000 if quick else 1_000_000, rounds=1 if quick else 3, tell=tell

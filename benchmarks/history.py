@@ -13,6 +13,8 @@ WORKERS = 20
 # Jobs that wait in the queue at any time: how far apart a job's events lie.
 WAITING = 1_000
 BATCH = 5_000
+# Of ``all_complete``.
+EVENTS_A_COMPLETE_JOB = 3
 
 
 def job_data(number: int) -> str:
@@ -67,6 +69,14 @@ def half_complete(jobs: int) -> Iterator[Command]:
         yield commands.Create(type="email", data=job_data(number))
         if number % 2:
             yield commands.Move(job_id=number, to="complete")
+
+
+def all_complete(jobs: int) -> Iterator[Command]:
+    """Yield what leaves *jobs* jobs in an empty ledger that workers have done."""
+    for number in range(1, jobs + 1):
+        yield commands.Create(type="email", data=job_data(number))
+        yield commands.Start(job_id=number, worker="bench:1:1")
+        yield commands.Complete(job_id=number, attempt=1)
 
 
 def write(ledger: Ledger, asked: Iterator[Command], number: int | None = None) -> None:

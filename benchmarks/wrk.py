@@ -8,6 +8,7 @@ from typing import NamedTuple
 from benchmarks.peers import Server
 
 CONNECTIONS = 16
+PROGRAMS = {"wrk": "wrk"}
 
 # Prints what wrk knows as one line of JSON behind its own report.
 _DONE = """

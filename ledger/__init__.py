@@ -1,0 +1,103 @@
+"""Ledger: a job queue whose database is its own audit trail.
+
+What applications import:
+
+    import ledger
+
+    queue = ledger.connect("sqlite:///jobs.db")
+
+    @queue.process("email", concurrency=20)
+    def send(job):
+        job.log("to %s", job.data["to"])
+
+    queue.create("email", {"to": "tj@learnboost.com"}, attempts=5)
+    ledger.Worker(queue).run()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ledger.errors import (
+        AttemptOver,
+        InvalidInput,
+        JobFailed,
+        JobNotFound,
+        LedgerError,
+        Refused,
+        SchemaMismatch,
+        Unavailable,
+    )
+    from ledger.queue import Job, Queue
+    from ledger.worker import Fail, Retry, RunningJob, Worker
+
+__all__: Final = [
+    "AttemptOver",
+    "Fail",
+    "InvalidInput",
+    "Job",
+    "JobFailed",
+    "JobNotFound",
+    "LedgerError",
+    "Queue",
+    "Refused",
+    "Retry",
+    "RunningJob",
+    "SchemaMismatch",
+    "Unavailable",
+    "Worker",
+    "connect",
+]
+
+
+# Where the public names are at home.  They are imported when they are asked for: the
+# pytest plugin is loaded in every session, also of those who test something else.
+_HOMES: Final = {
+    "ledger.errors": (
+        "AttemptOver",
+        "InvalidInput",
+        "JobFailed",
+        "JobNotFound",
+        "LedgerError",
+        "Refused",
+        "SchemaMismatch",
+        "Unavailable",
+    ),
+    "ledger.queue": ("Job", "Queue"),
+    "ledger.worker": ("Fail", "Retry", "RunningJob", "Worker"),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+if not TYPE_CHECKING:  # Or every name would be one of ours to mypy.
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOME_OF})
+
+
+def connect(database_url: str | None = None, *, actor: str | None = None) -> "Queue":
+    """Return the queue in a database; creates its tables in an empty SQLite file.
+
+    Args:
+        database_url: ``sqlite:///jobs.db`` or ``postgresql+psycopg://USER@HOST/NAME``;
+            None is what ``LEDGER_DATABASE_URL`` says, or ``sqlite:///ledger.db``.
+        actor: Who the ledger says asked, behind ``app:``; None is ``HOST:PID``.
+
+    Raises:
+        SettingsError: The URL is none, or another setting in ``LEDGER_*`` is bad.
+        SchemaMismatch: The tables are not those of this version; ``ledger migrate``
+            brings them there.
+        Unavailable: The database is away.
+    """
+    # As all that is public, and more so: it imports the projections, which import ours.
+    from ledger.composition import open_queue  # noqa: PLC0415
+    from ledger.queue import own_name  # noqa: PLC0415
+    from ledger.settings import read_settings  # noqa: PLC0415
+
+    settings = read_settings({"database_url": database_url})
+    return open_queue(settings, actor=f"app:{actor or own_name()}")

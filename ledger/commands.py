@@ -5,6 +5,8 @@ before anything is locked.  Whether the job's state allows it is decided later,
 in ``job.decide``.
 """
 
+import math
+from collections.abc import Mapping
 from typing import get_args
 
 from msgspec import Struct
@@ -16,6 +18,8 @@ from ledger.events import Backoff, BackoffType, MovedTo
 LARGEST_INTEGER = 2**53 - 1
 LONGEST_TYPE = 255
 LONGEST_KEY = 255
+# "worker:" and it are an actor, which has 255.
+LONGEST_WORKER = 240
 COMPLETE_PERCENT = 100
 
 
@@ -133,13 +137,41 @@ class Complete(OnAttempt, frozen=True, kw_only=True):
 
 
 class Fail(OnAttempt, frozen=True, kw_only=True):
-    """Report a failed attempt; ``error`` is a JSON string."""
+    """Report a failed attempt.
+
+    Attributes:
+        error: A JSON string.
+        retry_after_ms: Wait so long before the next try, if there is one, whatever
+            the job's backoff says; 0 tries again at once.
+        final: Do not try again, whatever attempts remain.
+    """
 
     error: str
+    retry_after_ms: int | None = None
+    final: bool = False
 
     def __post_init__(self) -> None:
         OnAttempt.__post_init__(self)
         storable("error", self.error)
+        if self.retry_after_ms is not None:
+            integer("retry_after", self.retry_after_ms, least=0)
+
+
+class Return(OnAttempt, frozen=True, kw_only=True):
+    """Give the job back unfinished: it waits again, and no try is used up."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("reason", self.reason)
+
+
+class Lose(OnAttempt, frozen=True, kw_only=True):
+    """Fail the attempt of a worker that has been silent for ``silent_ms``."""
+
+    worker: str
+    silent_ms: int
 
 
 class Elapse(OnJob, frozen=True, kw_only=True):
@@ -188,7 +220,48 @@ class Erase(OnJob, frozen=True, kw_only=True):
             storable("reason", self.reason)
 
 
-Command = Create | OnJob
+class Claim(Struct, frozen=True, kw_only=True):
+    """Begin the attempts of jobs that wait, the most urgent first.
+
+    Attributes:
+        worker: Who will do the work, at most 240 characters.
+        slots: For each type how many jobs may be taken.
+        limit: How many in all; None for as many as there are slots.
+    """
+
+    worker: str
+    slots: Mapping[str, int]
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        worker_name(self.worker)
+        for type_, slots in self.slots.items():
+            storable("types", type_)
+            integer("slots", slots, least=0)
+        if self.limit is not None:
+            integer("limit", self.limit, least=1)
+
+
+class OnType(Struct, frozen=True, kw_only=True):
+    """Be what the commands on a whole type of jobs share."""
+
+    type: str
+
+    def __post_init__(self) -> None:
+        storable("type", self.type)
+        if not 0 < len(self.type) <= LONGEST_TYPE:
+            raise InvalidInput.expected("type", f"1 to {LONGEST_TYPE} characters", self.type)
+
+
+class Pause(OnType, frozen=True, kw_only=True):
+    """Let no worker begin a job of the type; what runs goes on."""
+
+
+class Resume(OnType, frozen=True, kw_only=True):
+    """Let workers begin jobs of the type again."""
+
+
+Command = Create | OnJob | OnType | Claim
 
 
 def integer(field: str, value: object, *, least: int) -> int:
@@ -201,6 +274,29 @@ def integer(field: str, value: object, *, least: int) -> int:
         bounds = f"an integer from {least} to {LARGEST_INTEGER}"
         raise InvalidInput.expected(field, bounds, value)
     return value
+
+
+def worker_name(name: str) -> str:
+    """Return *name* if a worker can have it.
+
+    Raises:
+        InvalidInput: It has not 1 to 240 characters, or one that cannot be stored.
+    """
+    storable("worker", name)
+    if not 0 < len(name) <= LONGEST_WORKER:
+        raise InvalidInput.expected("worker", f"1 to {LONGEST_WORKER} characters", name)
+    return name
+
+
+def percent(done: float, total: float) -> int:
+    """Return how much *done* of *total* is, in whole per cent.
+
+    Raises:
+        InvalidInput: *total* is not greater than 0, or one of them is no number.
+    """
+    if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
+        raise InvalidInput.expected("progress", "done of a total greater than 0", (done, total))
+    return min(max(int(done * COMPLETE_PERCENT / total), 0), COMPLETE_PERCENT)
 
 
 def _check_backoff(backoff: Backoff) -> None:

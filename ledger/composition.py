@@ -4,14 +4,23 @@
 collaborators handed in.
 """
 
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
+from weakref import WeakMethod
 
+from sqlalchemy import Connection
+
+from ledger.bell import Bell
 from ledger.database import Database
 from ledger.engines import open_database
+from ledger.job import State
 from ledger.migration import is_empty, migrate, require_current
+from ledger.queue import Queue, Views
 from ledger.service import Ledger
 from ledger.settings import Settings
-from projections.jobs import Jobs
+from projections.jobs import Held, JobList, Jobs
+from projections.pauses import Pauses
 from projections.projection import Projection
 from projections.state_counts import StateCounts
 from projections.unique_keys import UniqueKeys
@@ -26,11 +35,94 @@ class System:
     jobs: Jobs
     state_counts: StateCounts
     unique_keys: UniqueKeys
+    pauses: Pauses
+    bell: Bell
 
     @property
     def projections(self) -> tuple[Projection, ...]:
         """Return the projections, in the order in which they are applied."""
-        return (self.jobs, self.state_counts, self.unique_keys)
+        return (self.jobs, self.state_counts, self.unique_keys, self.pauses)
+
+
+class _QueueViews(Views):
+    """Answer a queue's questions from the projections."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    def job(self, connection: Connection, job_id: int) -> str | None:
+        shown = self._system.jobs.get(connection, job_id)
+        return None if shown is None else shown.json
+
+    def jobs(
+        self,
+        connection: Connection,
+        *,
+        state: State | None,
+        type_: str | None,
+        first: int,
+        last: int,
+        descending: bool,
+    ) -> str:
+        jobs = JobList(state, type_)
+        return self._system.jobs.page(connection, jobs, first, last, descending=descending).json
+
+    def stats(self, connection: Connection) -> dict[str, int]:
+        stats = self._system.state_counts.stats(connection)
+        return {str(state): jobs for state, jobs in stats.counts.items()} | {
+            "work_ms": stats.work_ms
+        }
+
+    def types(self, connection: Connection) -> list[str]:
+        return self._system.state_counts.types(connection)
+
+    def paused(self, connection: Connection) -> dict[str, int]:
+        return self._system.pauses.paused(connection)
+
+    def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
+        paused = self._system.pauses.paused(connection)
+        return any(
+            self._system.jobs.any_claimable(connection, type_)
+            for type_ in types
+            if type_ not in paused
+        )
+
+    def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
+        return self._system.jobs.due(connection, now_ms=now_ms, limit=limit)
+
+    def held(self, connection: Connection) -> list[Held]:
+        return self._system.jobs.held(connection)
+
+    def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
+        held = self._system.jobs.held(connection)
+        return [(one.job_id, one.attempt) for one in held if one.worker == worker]
+
+
+def open_queue(settings: Settings, *, actor: str) -> Queue:
+    """Return the queue on the database of *settings*, whose tables are there.
+
+    Raises:
+        InvalidInput: The database's URL is none.
+        SchemaMismatch: The tables are not those of this version.
+        Unavailable: The database is away.
+    """
+    system = compose(settings)
+    prepare(system.database)
+    queue = queue_of(system, actor=actor, lease_ms=settings.lease_ms)
+    forget = WeakMethod(queue.forget)
+
+    def in_child() -> None:
+        method = forget()
+        if method is not None:
+            method()
+
+    os.register_at_fork(after_in_child=in_child)
+    return queue
+
+
+def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:
+    """Return the queue of a system."""
+    return Queue(system.ledger, _QueueViews(system), system.bell, actor=actor, lease_ms=lease_ms)
 
 
 def compose(settings: Settings) -> System:
@@ -40,12 +132,13 @@ def compose(settings: Settings) -> System:
         InvalidInput: The database's URL is none.
     """
     database = open_database(settings.database_url, synchronous=settings.sqlite_synchronous)
-    jobs, state_counts, unique_keys = Jobs(), StateCounts(), UniqueKeys()
+    jobs, state_counts, unique_keys, pauses = Jobs(), StateCounts(), UniqueKeys(), Pauses()
     ledger = Ledger(
         database,
         jobs=jobs,
+        pauses=pauses,
         unique_keys=unique_keys,
-        projections=(jobs, state_counts, unique_keys),
+        projections=(jobs, state_counts, unique_keys, pauses),
     )
     return System(
         database=database,
@@ -53,6 +146,8 @@ def compose(settings: Settings) -> System:
         jobs=jobs,
         state_counts=state_counts,
         unique_keys=unique_keys,
+        pauses=pauses,
+        bell=Bell(database),
     )
 
 

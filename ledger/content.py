@@ -5,6 +5,7 @@ its order, a string its escapes.  So it is checked once, on its way in, for what
 JSON cannot say exactly or a database cannot hold.
 """
 
+import json
 import re
 from typing import Any
 
@@ -47,3 +48,31 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
         raise InvalidInput(field, f"{field}: expected UTF-8, got: {error}") from error
     except RecursionError as error:
         raise InvalidInput(field, f"{field}: expected JSON, got one nested too deeply") from error
+
+
+def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse
+    """Return *value* as JSON text.
+
+    Raises:
+        InvalidInput: JSON cannot say it: NaN, a date, an object of one's own.
+    """
+    try:
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return text(field, written.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(field, f"{field}: expected what JSON can say: {error}") from error
+
+
+def string(value: str) -> str:
+    """Return *value* as a JSON string; what no database can hold is written as an escape."""
+    written = value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return msgspec.json.encode(written).decode()
+
+
+def log_line(kind: str, text: str) -> str:
+    """Return the line of a log that an event of *kind* is.
+
+    A failure's is the first of its error, as in Kue.
+    """
+    line = str(msgspec.json.decode(text))
+    return line.split("\n", 1)[0] if kind == "failed" else line

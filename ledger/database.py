@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import ClassVar, Final
 from weakref import WeakSet
 
@@ -127,6 +127,25 @@ class Database(ABC):
     def lock_schema(self, tx: Connection) -> None:
         """Keep others from changing the tables until *tx* ends."""
 
+    def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
+        """Send the statements of the block without waiting for each one's answer.
+
+        At its end all have been carried out, or the first error is raised.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def announce(self, tx: Connection) -> None:
+        """Tell those who ``watch`` that *tx* changes something, once it commits."""
+
+    @abstractmethod
+    def watch(self) -> "Watch":
+        """Return what tells of the commits of all processes, from now on.
+
+        Raises:
+            Unavailable: The database is away.
+        """
+
     @abstractmethod
     def leadership(self, role: str) -> "Leadership":
         """Return the claim to *role*, which one process at a time can hold."""
@@ -143,6 +162,22 @@ class Database(ABC):
         for connection in list(self._connections):
             connection.close()
         self.engine.dispose()
+
+
+class Watch(ABC):
+    """Tell when something was committed, by whichever process; for one thread."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether something was committed since the last call, as soon as it is.
+
+        Raises:
+            Unavailable: The database is away.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back."""
 
 
 class Leadership(ABC):

@@ -21,7 +21,8 @@ def open_database(url: str, *, synchronous: SqliteSynchronous = "FULL") -> Datab
         url: ``sqlite:///PATH`` or ``postgresql+psycopg://…``; ``postgresql://``
             and ``postgres://`` mean the same.
         synchronous: SQLite's pragma.  FULL survives a power cut; NORMAL may
-            lose the last commits in one, but no crash of the process.
+            lose the last commits in one, but no crash of the process; OFF may lose
+            all in one.
 
     Raises:
         InvalidInput: *url* is no URL, or names another engine.

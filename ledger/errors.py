@@ -7,6 +7,7 @@ The tree::
     ├── Refused             the rules forbid the command
     │   ├── JobNotFound     there is no such job, or no longer
     │   └── AttemptOver     a late word from an attempt that has ended
+    ├── JobFailed           the job that was waited for failed for good
     ├── Unavailable         the database is away or overloaded; try again
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
@@ -74,6 +75,20 @@ class JobNotFound(Refused):
 
 class AttemptOver(Refused):
     """Refuse the late word of an attempt that has ended."""
+
+
+class JobFailed(LedgerError):  # noqa: N818
+    """Tell who waited for a job that it failed for good.
+
+    Attributes:
+        job_id: The job.
+        error: Its last failure: the message, then the traceback.
+    """
+
+    def __init__(self, job_id: int, error: str) -> None:
+        super().__init__(f"job {job_id} failed: {error.partition(chr(10))[0]}")
+        self.job_id = job_id
+        self.error = error
 
 
 class Unavailable(LedgerError):  # noqa: N818

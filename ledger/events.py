@@ -1,5 +1,7 @@
 """List what can happen to a job: one frozen class an event, in the past tense.
 
+What concerns no single job, the pause of a type, happens to stream 0, the ledger's own.
+
 An event's fields are its *body*: what the rules need to replay, kept for ever.
 ``content`` is what users put in (the job's data, a result, an error, a log
 line, progress data) as JSON text, exactly as it was posted; it is stored beside
@@ -126,8 +128,9 @@ class Failed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         next: The state that follows: ``inactive``, ``delayed`` or ``failed``.
-        reason: ``error`` was reported, or the attempt's ``ttl`` ran out.
-        delay_ms: The backoff's wait, where the job waits.
+        reason: ``error`` was reported, the attempt's ``ttl`` ran out, or its worker
+            was ``lost``: silent for longer than the lease.
+        delay_ms: The wait before the next try, where the job waits.
         promote_at_ms: When that wait is over.
     """
 
@@ -135,9 +138,22 @@ class Failed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
     attempt: int
     next: Literal["inactive", "delayed", "failed"]
-    reason: Literal["error", "ttl"] = "error"
+    reason: Literal["error", "ttl", "lost"] = "error"
     delay_ms: int | None = None
     promote_at_ms: int | None = None
+
+
+class Returned(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The worker gave the job back unfinished; it waits again, no try is used up.
+
+    Attributes:
+        reason: Why, in the worker's words.
+    """
+
+    kind = "returned"
+
+    attempt: int
+    reason: str
 
 
 class Promoted(Event, frozen=True, kw_only=True, omit_defaults=True):
@@ -196,6 +212,22 @@ class Erased(Event, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
+class Paused(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """No worker begins a job of that type until it is resumed; in stream 0."""
+
+    kind = "paused"
+
+    type: str
+
+
+class Resumed(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Workers may begin jobs of that type again; in stream 0."""
+
+    kind = "resumed"
+
+    type: str
+
+
 # The only list of what can happen.  Its order is the order of the manual.
 EVENTS: tuple[type[Event], ...] = (
     Created,
@@ -209,4 +241,7 @@ EVENTS: tuple[type[Event], ...] = (
     Moved,
     Reprioritized,
     Erased,
+    Returned,
+    Paused,
+    Resumed,
 )

@@ -19,6 +19,7 @@ complete, fail) carries its number and is refused unless that very attempt is
 running: this is the fence that keeps a lost worker's late word out.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, cast
@@ -66,6 +67,9 @@ def _stays(state: State) -> Mapping[type[Event], frozenset[State]]:
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.ABSENT: {
         events.Created: frozenset({State.INACTIVE, State.DELAYED}),
+        # Of stream 0, the ledger's own, which no job has.
+        events.Paused: frozenset({State.ABSENT}),
+        events.Resumed: frozenset({State.ABSENT}),
     },
     State.INACTIVE: {
         events.Started: frozenset({State.ACTIVE}),
@@ -82,6 +86,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
         events.Logged: frozenset({State.ACTIVE}),
         events.Completed: frozenset({State.COMPLETE}),
         events.Failed: frozenset({State.INACTIVE, State.DELAYED, State.FAILED}),
+        events.Returned: frozenset({State.INACTIVE}),
         **_BY_HAND,
         **_stays(State.ACTIVE),
     },
@@ -291,6 +296,10 @@ def _failed(job: Job, event: events.Failed, position: int, at_ms: int) -> _Chang
     return changes
 
 
+def _returned(job: Job, event: events.Returned, position: int, at_ms: int) -> _Changes:
+    return {"due_at_ms": None}
+
+
 def _promoted(job: Job, event: events.Promoted, position: int, at_ms: int) -> _Changes:
     return {"due_at_ms": None}
 
@@ -315,6 +324,12 @@ def _erased(job: Job, event: events.Erased, position: int, at_ms: int) -> _Chang
     return {}
 
 
+def _of_type(
+    job: Job, event: events.Paused | events.Resumed, position: int, at_ms: int
+) -> _Changes:
+    return {}
+
+
 _CHANGES: Final = cast(
     "Mapping[type[Event], Callable[[Job, Event, int, int], _Changes]]",
     {
@@ -329,6 +344,9 @@ _CHANGES: Final = cast(
         events.Reprioritized: _reprioritized,
         events.Removed: _removed,
         events.Erased: _erased,
+        events.Returned: _returned,
+        events.Paused: _of_type,
+        events.Resumed: _of_type,
     },
 )
 
@@ -349,6 +367,9 @@ _TARGETS: Final = cast(
         events.Reprioritized: lambda job, _: job.state,
         events.Removed: lambda _, __: State.REMOVED,
         events.Erased: lambda job, _: job.state,
+        events.Returned: lambda _, __: State.INACTIVE,
+        events.Paused: lambda job, _: job.state,
+        events.Resumed: lambda job, _: job.state,
     },
 )
 
@@ -362,6 +383,7 @@ _PARTICIPLE: Final = {
     events.Logged: "logged to",
     events.Completed: "completed",
     events.Failed: "failed",
+    events.Returned: "returned",
     events.Moved: "moved",
     events.Reprioritized: "reprioritized",
     events.Removed: "removed",
@@ -457,15 +479,42 @@ def _complete(command: commands.Complete, job: Job, at_ms: int) -> Iterator[Even
 
 def _fail(command: commands.Fail, job: Job, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Failed)
-    yield _failure(job, at_ms, reason="error", error=command.error)
+    yield _failure(
+        job,
+        at_ms,
+        reason="error",
+        error=command.error,
+        wait_ms=command.retry_after_ms,
+        final=command.final,
+    )
 
 
-def _failure(job: Job, at_ms: int, *, reason: Literal["error", "ttl"], error: str) -> Event:
+def _lose(command: commands.Lose, job: Job, at_ms: int) -> Iterator[Event]:
+    if job.state is State.ACTIVE and (job.attempt, job.worker) == (command.attempt, command.worker):
+        error = f"worker {command.worker} was lost: silent for {command.silent_ms} ms"
+        yield _failure(job, at_ms, reason="lost", error=json.dumps(error, ensure_ascii=False))
+
+
+def _return(command: commands.Return, job: Job, at_ms: int) -> Iterator[Event]:
+    _require_attempt(job, command.attempt, events.Returned)
+    yield events.Returned(attempt=command.attempt, reason=command.reason)
+
+
+def _failure(
+    job: Job,
+    at_ms: int,
+    *,
+    reason: Literal["error", "ttl", "lost"],
+    error: str,
+    wait_ms: int | None = None,
+    final: bool = False,
+) -> Event:
     """Return the failure of the running attempt, with what follows from it."""
     after = job._replace(made=min(job.made + 1, job.max_attempts))
-    wait_ms = backoff_wait_ms(after)
+    if wait_ms is None:
+        wait_ms = backoff_wait_ms(after)
     changes: _Changes
-    if after.made >= job.max_attempts:
+    if final or after.made >= job.max_attempts:
         changes = {"next": State.FAILED.value}
     elif wait_ms:
         changes = {
@@ -519,6 +568,14 @@ def _erase(command: commands.Erase, job: Job, at_ms: int) -> Iterator[Event]:
     yield events.Erased(versions=command.versions, reason=command.reason)
 
 
+def _pause(command: commands.Pause, job: Job, at_ms: int) -> Iterator[Event]:
+    yield events.Paused(type=command.type)
+
+
+def _resume(command: commands.Resume, job: Job, at_ms: int) -> Iterator[Event]:
+    yield events.Resumed(type=command.type)
+
+
 _DECISIONS: Final = cast(
     "Mapping[type[commands.Command], Callable[[commands.Command, Job, int], Iterator[Event]]]",
     {
@@ -528,6 +585,10 @@ _DECISIONS: Final = cast(
         commands.Log: _log,
         commands.Complete: _complete,
         commands.Fail: _fail,
+        commands.Return: _return,
+        commands.Lose: _lose,
+        commands.Pause: _pause,
+        commands.Resume: _resume,
         commands.Elapse: _elapse,
         commands.Move: _move,
         commands.Reprioritize: _reprioritize,

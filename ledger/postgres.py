@@ -6,8 +6,8 @@ PostgreSQL queues by itself: the first statement of an append locks the one row 
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine import URL
@@ -18,9 +18,14 @@ from ledger.database import (
     POOL_SIZE,
     Database,
     Leadership,
+    Watch,
     translation,
 )
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, Unavailable
+from ledger.rows import driver_of
+
+# Who waits for news listens here; one word a batch.
+CHANNEL: Final = "ledger"
 
 
 class PostgresDatabase(Database):
@@ -52,8 +57,33 @@ class PostgresDatabase(Database):
 
         super().__init__(engine)
 
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        try:
+            with super().translated():
+                yield
+        except psycopg.Error as error:
+            # Of statements that go to the driver directly.
+            self._generation += 1
+            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+                raise Unavailable(f"the database does not answer: {error}") from error
+            raise translation(error, error) from error
+
     def lock_schema(self, tx: Connection) -> None:
         tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+
+    def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
+        pipeline: AbstractContextManager[object] = driver_of(tx).pipeline()
+        return pipeline
+
+    def announce(self, tx: Connection) -> None:
+        driver_of(tx).execute(f"NOTIFY {CHANNEL}")
+
+    def watch(self) -> Watch:
+        with self.translated():
+            return _Listener(self)
 
     def leadership(self, role: str) -> Leadership:
         return _AdvisoryLeadership(self.engine, role)
@@ -69,6 +99,40 @@ class PostgresDatabase(Database):
                 with suppress(exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
                 raise
+
+
+class _Listener(Watch):
+    """Listen to what ``announce`` tells."""
+
+    def __init__(self, database: "PostgresDatabase") -> None:
+        self._database = database
+        self._connection = database.engine.connect()
+        self._connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+
+    def wait(self, timeout_s: float) -> bool:
+        driver = driver_of(self._connection)
+        try:
+            heard = any(True for _ in driver.notifies(timeout=timeout_s, stop_after=1))
+            # What else has come meanwhile is the same news.
+            for _ in driver.notifies(timeout=0):
+                pass
+        except driver_errors() as error:
+            self._connection.invalidate()
+            raise Unavailable(f"the database does not answer: {error}") from error
+        return heard
+
+    def close(self) -> None:
+        with suppress(exc.SQLAlchemyError):
+            # It must not go back to the pool listening.
+            self._connection.invalidate()
+            self._connection.close()
+
+
+def driver_errors() -> type[Exception]:
+    """Return the base of the driver's errors, which is there where this is used."""
+    import psycopg  # noqa: PLC0415 - an extra
+
+    return psycopg.Error
 
 
 def _lock_key(name: str) -> int:

@@ -1,9 +1,12 @@
 """Name what the ledger hands around: a recorded event, and the change it made."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ledger.events import Event
 from ledger.job import Job
+
+# The stream of what concerns no single job.
+LEDGER_STREAM: Final = 0
 
 
 class Recorded(NamedTuple):

@@ -1,8 +1,9 @@
-"""Describe the two tables of the ledger itself.
+"""Describe the two tables of the ledger itself, and the one that is not history.
 
 ``events`` is append-only, by triggers that ``migrations/`` creates; the one
 change they let through is *erasure*: content and salt become null, nothing else.
-``ledger_head`` has one row: the lock, and the end of the chain.
+``ledger_head`` has one row: the lock, and the end of the chain.  ``workers`` holds
+signs of life, which are overwritten.
 """
 
 from sqlalchemy import (
@@ -69,4 +70,15 @@ head = Table(
     Column("last_job_id", BIGINT, nullable=False),
     Column("at_ms", BIGINT, nullable=False),
     CheckConstraint("id = 1", name="ledger_head_single"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # A JSON object: how many jobs of each type it takes at once.
+    Column("types", Text, nullable=False),
+    Column("started_at_ms", BIGINT, nullable=False),
+    Column("seen_at_ms", BIGINT, nullable=False),
+    Column("lease_ms", BIGINT, nullable=False),
 )

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ledger.engines import hide_password, parse_url
 from ledger.errors import InvalidInput, SettingsError
 from ledger.sqlite import SqliteSynchronous
+from ledger.workers import LEASE_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +25,12 @@ class Settings:
     sqlite_synchronous: SqliteSynchronous = "FULL"
     bind: str = "127.0.0.1:3000"
     workers: int = 2
-    threads: int = 8
+    threads: int = 16
     largest_body_bytes: int = 1024 * 1024
     largest_page: int = 10_000
     cors_origins: tuple[str, ...] = ()
     sweep: bool = True
+    lease_ms: int = LEASE_MS
 
 
 def _database_url(text: str) -> str:
@@ -123,7 +125,7 @@ SETTINGS: Final = (
     Setting(
         field="threads",
         expected="a positive integer",
-        meaning="Threads in each server process.",
+        meaning="Threads in each server process; half of them may wait for jobs.",
         parse=_positive,
     ),
     Setting(
@@ -149,6 +151,12 @@ SETTINGS: Final = (
         expected="on or off",
         meaning="Whether the server promotes delayed jobs and expires late ones.",
         parse=_switch,
+    ),
+    Setting(
+        field="lease_ms",
+        expected="a positive integer",
+        meaning="How long a worker may be silent before its jobs are failed, in milliseconds.",
+        parse=_positive,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Let time take effect: promote jobs whose delay is over, fail those past their ttl.
+"""Let time take effect: on delays that are over, late attempts and silent workers.
 
 One sweeper a database works at a time; the others stand by and take over when it
 dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
@@ -12,7 +12,8 @@ from typing import Final, Protocol
 
 from sqlalchemy import Connection
 
-from ledger.commands import Elapse
+from ledger import workers
+from ledger.commands import Elapse, Lose
 from ledger.errors import LedgerError
 from ledger.service import Ledger, Outcome
 
@@ -25,11 +26,25 @@ LARGEST_SWEEP: Final = 1_000
 _log = logging.getLogger(__name__)
 
 
+class HeldAttempt(Protocol):
+    """Be an attempt, and the worker that holds it."""
+
+    @property
+    def job_id(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def worker(self) -> str: ...
+
+
 class DueJobs(Protocol):
     """Know which jobs time is about to change."""
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
         """Return ids of jobs that time changes by *now_ms*, the longest due first."""
+
+    def held(self, connection: Connection) -> Sequence[HeldAttempt]:
+        """Return the attempts that workers hold."""
 
 
 class Sweeper:
@@ -38,17 +53,22 @@ class Sweeper:
     Args:
         ledger: Where to record what time has done.
         jobs: Who knows what is due.
+        lease_ms: How long a worker may be silent that was never seen to say so
+            itself.
     """
 
-    def __init__(self, ledger: Ledger, jobs: DueJobs) -> None:
+    def __init__(self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = workers.LEASE_MS) -> None:
         self._ledger = ledger
         self._jobs = jobs
+        self._lease_ms = lease_ms
+        # Holders without a row of their own, and when they were first missed.
+        self._missed: dict[str, int] = {}
         self._leadership = ledger.database.leadership("sweeper")
         self._stopped = threading.Event()
 
     def sweep(self) -> int:
         """Let everything that is due happen; return how many jobs it changed."""
-        changed = 0
+        changed = self._fail_lost()
         while True:
             now_ms = self._ledger.now_ms()
             with self._ledger.database.read() as connection:
@@ -59,6 +79,39 @@ class Sweeper:
             changed += moved
             if not moved or len(due) < LARGEST_SWEEP:
                 return changed
+
+    def _fail_lost(self) -> int:
+        """Fail the attempts of workers that are silent; return how many."""
+        now_ms = self._ledger.now_ms()
+        with self._ledger.database.read() as connection:
+            held = self._jobs.held(connection)
+            if not held:
+                self._missed.clear()
+                return 0
+            # Read after the attempts: a worker is there before it holds one.
+            seen = {worker.name: worker for worker in workers.seen(connection)}
+        commands = []
+        missed = {}
+        for attempt in held:
+            worker = seen.get(attempt.worker)
+            if worker is None:
+                since_ms = self._missed.get(attempt.worker, now_ms)
+                missed[attempt.worker] = since_ms
+                lease_ms = self._lease_ms
+            else:
+                since_ms, lease_ms = worker.seen_at_ms, worker.lease_ms
+            if now_ms - since_ms > lease_ms:
+                commands.append(
+                    Lose(
+                        job_id=attempt.job_id,
+                        attempt=attempt.attempt,
+                        worker=attempt.worker,
+                        silent_ms=now_ms - since_ms,
+                    )
+                )
+        self._missed = missed
+        answers = self._ledger.submit(commands, actor="sweeper", cause="lease")
+        return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
 
     def run(self) -> None:
         """Sweep until ``stop`` is called, through every absence of the database."""

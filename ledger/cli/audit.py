@@ -176,7 +176,7 @@ def verify(context: Context, *, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Rebuild all projections.")
 @command
 def rebuild(context: Context, names: tuple[str, ...], *, every: bool) -> None:
-    """Build projections anew from history: jobs, state_counts, unique_keys.
+    """Build projections anew from history: jobs, state_counts, unique_keys, pauses.
 
     Readers go on seeing the old rows until it is done, writers wait. A rebuild that
     fails or is interrupted changes nothing.
@@ -202,6 +202,7 @@ def status(context: Context, *, as_json: bool) -> None:
     with context.reading() as (system, connection):
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
+        paused = system.pauses.paused(connection)
     shown = {
         "database": system.database.shown_url,
         "position": head.position,
@@ -213,7 +214,9 @@ def status(context: Context, *, as_json: bool) -> None:
     projections = {
         projection.name: "up to date, in the same transaction" for projection in system.projections
     }
+    since = {type_: output.moment(since_ms) for type_, since_ms in paused.items()}
     if as_json:
-        output.json_line(wire.encode(shown | {"projections": projections}))
+        output.json_line(wire.encode(shown | {"paused": since, "projections": projections}))
     else:
-        output.table(("", "value"), [*shown.items(), *projections.items()])
+        pauses = [(f"{type_} is paused", f"since {at}") for type_, at in since.items()]
+        output.table(("", "value"), [*shown.items(), *pauses, *projections.items()])

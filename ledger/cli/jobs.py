@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -11,8 +12,8 @@ import msgspec
 from api import wire
 from ledger import content, store
 from ledger.cli import output
-from ledger.cli.context import NUMBER, Context, actor, as_json, cause, command
-from ledger.commands import Erase, Remove
+from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
+from ledger.commands import Erase, Move, OnJob, Remove
 from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
@@ -102,16 +103,21 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
 
 
 def print_job(shown: Shown) -> None:
-    """Print a job's fields, a line each."""
+    """Print a job's fields, a line each, and where its error came from."""
     # Raw, so that content is printed as it was posted.
     fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])
     output.table(("field", "value"), [(name, _value(name, raw)) for name, raw in fields.items()])
+    error = msgspec.json.decode(fields.get("error", b'""'))
+    for line in error.splitlines()[1:]:
+        click.echo(output.plain(line))
 
 
 def _value(name: str, raw: msgspec.Raw) -> object:
     if name in {"data", "result", "progress_data"}:
         return bytes(raw).decode()
     value = msgspec.json.decode(raw)
+    if name == "error":
+        return value.split("\n", 1)[0]
     if name == "attempts":
         return f"{value['made']} of {value['max']} made"
     return output.moment(int(value)) if name.endswith("_at") else value
@@ -195,6 +201,7 @@ def stats(context: Context, *, as_json: bool) -> None:
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
         by_type = system.state_counts.by_type(connection)
+        paused = system.pauses.paused(connection)
     if as_json:
         output.json_line(wire.stats(totals))
         return
@@ -203,7 +210,26 @@ def stats(context: Context, *, as_json: bool) -> None:
     ]
     rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows)
+    for type_, since_ms in paused.items():
+        click.echo(f"{output.plain(type_)} is paused since {output.moment(since_ms)}")
     click.echo(f"workers worked {totals.work_ms / 1000:,.1f} s")
+
+
+@click.command()
+@click.argument("job_ids", metavar="ID...", type=NUMBER, nargs=-1, required=True)
+@as_json
+@command
+def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
+    r"""Let jobs wait for a worker again, whatever became of them.
+
+    \b
+    ledger restart 7
+    ledger jobs --state failed --json | jq -r '.[].id' | xargs ledger restart
+
+    A job that has no attempts left gets one more.
+    """
+    move = [Move(job_id=job_id, to=State.INACTIVE.value) for job_id in job_ids]
+    _each(context, move, "waits for a worker again", as_json=as_json)
 
 
 @click.command()
@@ -212,21 +238,24 @@ def stats(context: Context, *, as_json: bool) -> None:
 @command
 def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Take jobs out of every view; their history stays."""
+    _each(context, [Remove(job_id=job_id) for job_id in job_ids], "removed", as_json=as_json)
+
+
+def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bool) -> None:
+    """Carry out each command, say what became of it, and exit with 1 if one was refused."""
     with context.system() as system:
-        answers = system.ledger.submit(
-            [Remove(job_id=job_id) for job_id in job_ids], actor=actor(), cause=cause()
-        )
+        answers = system.ledger.submit(commands, actor=actor(), cause=cause())
     refused = False
-    for job_id, answer in zip(job_ids, answers, strict=True):
+    for each, answer in zip(commands, answers, strict=True):
         failed = isinstance(answer, Exception)
         refused |= failed
-        text = str(answer) if failed else f"job {job_id} removed"
+        text = str(answer) if failed else f"job {each.job_id} {done}"
         if as_json:
             output.json_line(wire.encode({"error" if failed else "message": text}))
         else:
             click.echo(text, err=failed)
     if refused:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(REFUSED)
 
 
 @click.command()

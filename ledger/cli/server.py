@@ -61,7 +61,7 @@ def sweep(context: Context, *, once: bool) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
-        sweeper = Sweeper(system.ledger, system.jobs)
+        sweeper = Sweeper(system.ledger, system.jobs, lease_ms=context.settings().lease_ms)
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
             return

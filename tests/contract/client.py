@@ -11,12 +11,15 @@ from wsgiref.validate import WSGIWarning
 from falcon import testing
 
 from api.app import App, create_app
+from api.waiting import LongPolls
 from ledger import store
 from ledger.composition import System
 
 JSON_TYPE = "application/json; charset=utf-8"
 LARGEST_BODY_BYTES = 1024 * 1024
 LARGEST_PAGE = 10_000
+LEASE_MS = 30_000
+MOST_WAITING = 8
 
 
 class Answer(NamedTuple):
@@ -45,12 +48,16 @@ class Client:
         largest_body_bytes: int = LARGEST_BODY_BYTES,
         largest_page: int = LARGEST_PAGE,
         cors_origins: Sequence[str] = (),
+        most_waiting: int = MOST_WAITING,
     ) -> None:
         self.system = system
         self.app: App = create_app(
             system.ledger,
             system.jobs,
             system.state_counts,
+            system.pauses,
+            LongPolls(system.bell, most=most_waiting),
+            lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,
             largest_page=largest_page,
             cors_origins=tuple(cors_origins),

@@ -20,6 +20,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "range": "0..3",
     "order": "desc",
     "priority": "high",
+    "name": "w1",
 }
 # HEAD, which is GET without its body, is no operation of the description.
 IMPLIED: Final = frozenset({"HEAD"})

@@ -22,12 +22,14 @@ READS = (
     "/jobs/email/failed/0..3/asc",
     "/jobs/email/failed/stats",
     "/jobs/nothing/failed/0..3",
+    "/jobs/claim/failed/0..3",
+    "/workers",
     "/health/live",
     "/health/ready",
     "/openapi.json",
 )
-# Reads of what changes.
-TAGGED = tuple(read for read in READS if "health" not in read and "openapi" not in read)
+# Reads of what the ledger changes.
+TAGGED = tuple(read for read in READS if not read.startswith(("/health", "/openapi", "/workers")))
 
 
 @pytest.mark.parametrize("target", READS)
@@ -63,8 +65,17 @@ def test_only_the_exact_get_of_inactive_moves_a_job(client: Client) -> None:
 @pytest.mark.parametrize(
     ("target", "allowed"),
     [
-        *((target, "GET HEAD OPTIONS") for target in READS if target != "/job/1"),
+        *(
+            (target, "GET HEAD OPTIONS")
+            for target in READS
+            if target not in {"/job/1", "/job/1/log"}
+        ),
         ("/job", "OPTIONS POST"),
+        ("/job/1/log", "GET HEAD OPTIONS POST"),
+        ("/job/1/complete", "OPTIONS POST"),
+        ("/jobs/claim", "OPTIONS POST"),
+        ("/workers/w", "DELETE OPTIONS"),
+        ("/workers/w/heartbeat", "OPTIONS POST"),
         ("/job/1", "DELETE GET HEAD OPTIONS"),
         ("/job/1/state/failed", "OPTIONS PUT"),
         ("/job/1/priority/5", "OPTIONS PUT"),
@@ -99,6 +110,7 @@ def test_options_tells_the_methods(crowd: Client, target: str, allowed: str) -> 
         ("/jobs/email/failed/0..20/desc?", "/jobs/email/failed/0..20/desc"),
         ("/jobs/email/failed/stats/", "/jobs/email/failed/stats"),
         ("/jobs/email/failed/STATS", "/jobs/email/failed/stats"),
+        ("/WORKERS/", "/workers"),
         ("/jobs/em%61il/failed/0..3", "/jobs/email/failed/0..3"),
         ("/jobs/0%2E%2E3", "/jobs/0..3"),
         ("http://example.org/stats", "/stats"),

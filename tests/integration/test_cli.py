@@ -388,10 +388,10 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "chain": chain,
         "erased": 0,
         "differences": [],
-        "projections": ["jobs", "state_counts", "unique_keys"],
+        "projections": ["jobs", "state_counts", "unique_keys", "pauses"],
     }
     assert shell.says("verify") == (
-        "10 events verified; jobs, state_counts, unique_keys equal a replay from nothing\n"
+        "10 events verified; jobs, state_counts, unique_keys, pauses equal a replay from nothing\n"
         f"content erased from 0 events\nchain {chain}\n"
     )
 
@@ -445,7 +445,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "rebuilt"),
     [
-        (("--all",), "jobs, state_counts, unique_keys"),
+        (("--all",), "jobs, state_counts, unique_keys, pauses"),
         (("jobs",), "jobs"),
         (("unique_keys", "jobs"), "jobs, unique_keys"),
     ],
@@ -566,8 +566,9 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
         "last_event": "2023-11-14 22:13:20.000Z",
         "jobs_created": 2,
         "jobs_now": 1,
+        "paused": {},
         "projections": dict.fromkeys(
-            ("jobs", "state_counts", "unique_keys"), "up to date, in the same transaction"
+            ("jobs", "state_counts", "unique_keys", "pauses"), "up to date, in the same transaction"
         ),
     }
     assert ["position", "3"] in table(shell.says("status"))
@@ -582,8 +583,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0001\n")
-    assert again.endswith(" is at revision 0001 already\n")
+    assert first.endswith(" brought from nothing to revision 0002\n")
+    assert again.endswith(" is at revision 0002 already\n")
     assert shell.json("status")["position"] == 0
 
 
@@ -663,7 +664,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("replay", "--at", "9" * 5_000), REFUSED, "--at: expected a position"),
         (("replay", "--at", "yesterday"), REFUSED, "a time with its zone"),
         (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with its zone"),
-        (("rebuild",), USAGE, "NAMES among jobs, state_counts, unique_keys, or --all"),
+        (("rebuild",), USAGE, "NAMES among jobs, state_counts, unique_keys, pauses, or --all"),
         (("rebuild", "search"), USAGE, "got search"),
         (("rebuild", "jobs", "--all"), USAGE, "or --all"),
         (("remove",), USAGE, "Missing argument 'ID...'"),

@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, exc
 
@@ -269,7 +270,7 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     with another(database_url) as other:
         meeting = Meeting(other, kept_out=lambda: False)
         system.ledger.now_ms = meeting
-        with pytest.raises((exc.IntegrityError, exc.OperationalError, sqlite3.OperationalError)):
+        with pytest.raises((psycopg.IntegrityError, sqlite3.OperationalError)):
             system.ledger.execute(Create(type="email"), actor="first")
         assert meeting.came is not None
         second = meeting.came.result(PATIENCE_S)
@@ -369,7 +370,7 @@ def test_without_the_look_up_the_key_itself_refuses_a_second_job(
     carry_out(system, Create(type="email", unique="order 7"))
     monkeypatch.setattr(UniqueKeys, "find", blind)
 
-    with pytest.raises(exc.IntegrityError):
+    with pytest.raises((exc.IntegrityError, psycopg.IntegrityError)):
         system.ledger.execute(Create(type="email", unique="order 7"), actor="test")
 
     assert rows(system, "SELECT count(*) AS n FROM events") == [{"n": 1}]

@@ -18,9 +18,12 @@ from ledger.commands import (
     Fail,
     Log,
     Move,
+    Pause,
     Progress,
     Remove,
     Reprioritize,
+    Resume,
+    Return,
     Start,
 )
 from ledger.composition import System
@@ -31,7 +34,7 @@ from projections.replay import Replay, fold, replay
 from projections.state_counts import StateCounts
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 
-TABLES = ("jobs", "job_ranks", "state_counts", "unique_keys")
+TABLES = ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses")
 
 
 def contents(system: System) -> dict[str, list[dict[str, Any]]]:
@@ -64,6 +67,9 @@ def busy(number: int) -> list[Command]:
             (
                 (Complete(job_id=other, attempt=1, result="1"),),
                 (Fail(job_id=other, attempt=1, error='"x"'), Start(job_id=other)),
+                (Return(job_id=other, attempt=1, reason="stopped"),),
+                (Pause(type=f"type {other % 4}"), Pause(type="another")),
+                (Resume(type=f"type {other % 4}"),),
                 (Move(job_id=other, to="delayed"),),
                 (Reprioritize(job_id=other, priority=7),),
                 (Remove(job_id=random_.randint(1, job_id)),),
@@ -109,6 +115,8 @@ def test_damage_is_mended(filled: System) -> None:
         "UPDATE state_counts SET jobs = jobs + 5, work_ms = -1",
         "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
         "DELETE FROM unique_keys",
+        "UPDATE pauses SET since_ms = 1",
+        "INSERT INTO pauses (type, since_ms) VALUES ('nobody''s', 1)",
     )
     damaged = verified(filled).differences
 

@@ -20,7 +20,7 @@ from ledger.composition import System
 from ledger.errors import AttemptOver, Corrupt, SchemaMismatch, Unavailable
 from ledger.events import Backoff
 from ledger.service import Ledger
-from ledger.sweeper import LARGEST_SWEEP, DueJobs, Sweeper
+from ledger.sweeper import LARGEST_SWEEP, DueJobs, HeldAttempt, Sweeper
 from tests.builders import Clock, carry_out, job_in, open_system, rows
 from tests.integration.servers import (
     Server,
@@ -60,8 +60,11 @@ class Watched:
             raise self._errors.pop(0)
         return ()
 
+    def held(self, connection: Connection) -> Sequence[HeldAttempt]:
+        return ()
 
-class Claimed:
+
+class Outdated:
     """Be what says that jobs are due which are not."""
 
     def __init__(self, *job_ids: int) -> None:
@@ -69,6 +72,9 @@ class Claimed:
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
         return self._job_ids[:limit]
+
+    def held(self, connection: Connection) -> Sequence[HeldAttempt]:
+        return ()
 
 
 @contextmanager
@@ -246,7 +252,7 @@ def test_what_changed_since_it_was_found_due_is_left_alone(system: System, clock
     ]
     before = rows(system, "SELECT position FROM ledger_head")
 
-    changed = Sweeper(system.ledger, Claimed(*outdated)).sweep()
+    changed = Sweeper(system.ledger, Outdated(*outdated)).sweep()
 
     assert changed == 0
     assert rows(system, "SELECT position FROM ledger_head") == before
@@ -260,7 +266,7 @@ def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
     carry_out(system, Remove(job_id=gone))
     clock.now_ms += SOON_MS
 
-    changed = Sweeper(system.ledger, Claimed(gone, waiting)).sweep()
+    changed = Sweeper(system.ledger, Outdated(gone, waiting)).sweep()
 
     assert changed == 1
     assert counts(system) == {"inactive": 1}

@@ -55,7 +55,7 @@ def test_an_untouched_ledger_is_clean(kept: System) -> None:
 
     assert report.clean
     assert (report.position, report.erased, report.differences) == (12, 0, [])
-    assert report.projections == ["jobs", "state_counts", "unique_keys"]
+    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses"]
     assert report.chain == rows(kept, "SELECT chain FROM ledger_head")[0]["chain"].hex()
     assert told[-1] == (12, 12)
 
@@ -285,6 +285,12 @@ DAMAGE = (
         "job_id=2",
     ),
     ("DELETE FROM unique_keys", "unique_keys key=one", "key='one', job_id=1", "no row"),
+    (
+        "INSERT INTO pauses (type, since_ms) VALUES ('sms', 7)",
+        "pauses type=sms",
+        "no row",
+        "type='sms', since_ms=7",
+    ),
 )
 
 

@@ -8,18 +8,14 @@ recorded or how it must be refused (``answer``), and what a stored row makes of 
 
 import hashlib
 import json
-import shutil
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count
 from math import floor
-from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -40,17 +36,18 @@ from ledger.commands import (
     Erase,
     Fail,
     Log,
+    Lose,
     Move,
     OnJob,
     Progress,
     Remove,
     Reprioritize,
+    Return,
     Start,
 )
 from ledger.composition import System
 from ledger.errors import AttemptOver, InvalidInput, JobNotFound, LedgerError, Refused
 from ledger.job import LIVE_STATES, State
-from ledger.migration import migrate
 from ledger.service import Answer, Outcome, _Submission
 from projections.jobs import JobList
 from projections.rebuild import rebuild
@@ -60,13 +57,13 @@ from tests.builders import (
     PERMITTED,
     Clock,
     job_in,
-    make_empty,
     open_system,
     rows,
     shown_ids,
     silently,
     verified,
 )
+from tests.property.arenas import Arena
 from tests.strategies import Target, Words
 
 Job = dict[str, Any]
@@ -139,6 +136,11 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
             if state == "delayed":
                 return [said("promoted")]
             return [failure(job, at_ms, '"TTL exceeded"', reason="ttl")]
+        case Lose(attempt=attempt, worker=worker, silent_ms=silent_ms):
+            if gone or (state, job["attempt"], job["worker"]) != ("active", attempt, worker):
+                return []
+            error = f'"worker {worker} was lost: silent for {silent_ms} ms"'
+            return [failure(job, at_ms, error, reason="lost")]
         case Erase(versions=versions, reason=reason):
             if state == "absent":
                 return JobNotFound
@@ -148,7 +150,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
             return [said("erased", versions=named, reason=reason)]
         case _ if gone:
             return JobNotFound
-        case Progress() | Log() | Complete() | Fail():
+        case Progress() | Log() | Complete() | Fail() | Return():
             if state == "active" and command.attempt == job["attempt"]:
                 return spoken(command, job, at_ms, expires)
             return AttemptOver if command.attempt <= job["attempt"] else Refused
@@ -170,7 +172,10 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
 
 
 def spoken(
-    command: Progress | Log | Complete | Fail, job: Job, at_ms: int, expires: int | None
+    command: Progress | Log | Complete | Fail | Return,
+    job: Job,
+    at_ms: int,
+    expires: int | None,
 ) -> list[Said]:
     """Return what a word about the running attempt must cause."""
     match command:
@@ -195,15 +200,25 @@ def spoken(
             if job["remove_on_complete"]:
                 return [completed, said("removed", reason="complete")]
             return [completed]
-        case Fail(error=error):
-            return [failure(job, at_ms, error)]
+        case Return(attempt=attempt, reason=reason):
+            return [said("returned", attempt=attempt, reason=reason)]
+        case Fail(error=error, retry_after_ms=after_ms, final=final):
+            return [failure(job, at_ms, error, after_ms=after_ms, final=final)]
 
 
-def failure(job: Job, at_ms: int, error: str, *, reason: str | None = None) -> Said:
+def failure(
+    job: Job,
+    at_ms: int,
+    error: str,
+    *,
+    reason: str | None = None,
+    after_ms: int | None = None,
+    final: bool = False,
+) -> Said:
     made = min(job["made"] + 1, job["max_attempts"])
-    if made == job["max_attempts"]:
+    if final or made == job["max_attempts"]:
         return said("failed", error, attempt=job["attempt"], next="failed", reason=reason)
-    wait_ms = backoff_wait_ms(job, made)
+    wait_ms = backoff_wait_ms(job, made) if after_ms is None else after_ms
     if not wait_ms:
         return said("failed", error, attempt=job["attempt"], next="inactive", reason=reason)
     return said(
@@ -282,7 +297,7 @@ def follow(job: Job, row: Row) -> Job:  # noqa: C901, PLR0912 - a clause an even
             if state == "delayed":
                 changes["delay_ms"] = body["delay_ms"]
                 changes["promote_at_ms"] = changes["due_at_ms"] = body["promote_at_ms"]
-        case "promoted":
+        case "promoted" | "returned":
             state, changes = "inactive", {"due_at_ms": None}
         case "moved":
             state, changes = body["to"], {"due_at_ms": None}
@@ -378,6 +393,7 @@ class Model:
             if command.unique is not None:
                 self.keys[command.unique] = job_id
         else:
+            assert isinstance(command, OnJob)
             job_id = command.job_id
             caused = answer(command, self.jobs.get(job_id) or unborn(job_id), at_ms)
         if isinstance(caused, list):
@@ -483,46 +499,6 @@ def chain_of(stored: Sequence[Row]) -> list[bytes]:
 
 
 # --- the machine -----------------------------------------------------------------
-
-
-class Arena(Protocol):
-    """Be where examples run, each on a database of its own, or as good as that."""
-
-    def fresh(self) -> str:
-        """Return the URL of a migrated, empty database."""
-
-
-class SqliteArena:
-    """Copy a migrated file for each example."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._numbers = count()
-        self._template = folder / "template.db"
-        system = open_system(f"sqlite:///{self._template}")
-        migrate(system.database)
-        system.database.close()
-
-    def fresh(self) -> str:
-        path = self._folder / f"example-{next(self._numbers)}.db"
-        shutil.copyfile(self._template, path)
-        return f"sqlite:///{path}"
-
-
-class PostgresArena:
-    """Empty the tables for each example: a new database costs 50 times as much."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._system = open_system(url)
-        migrate(self._system.database)
-
-    def fresh(self) -> str:
-        make_empty(self._system)
-        return self._url
-
-    def close(self) -> None:
-        self._system.database.close()
 
 
 disturbances = st.sampled_from(("nothing", "nothing", "nothing", "restart", "rebuild", "wipe"))
@@ -776,17 +752,6 @@ PROFILE: Final = settings(
     # Each step runs a handful of transactions and reads all tables back.
     suppress_health_check=[HealthCheck.too_slow],
 )
-
-
-@pytest.fixture
-def arena(database_url: str, tmp_path: Path) -> Iterator[Arena]:
-    """Give each engine its way to a fresh database."""
-    if database_url.startswith("sqlite"):
-        yield SqliteArena(tmp_path)
-        return
-    postgres = PostgresArena(database_url)
-    yield postgres
-    postgres.close()
 
 
 def test_the_ledger_is_what_its_history_says(arena: Arena) -> None:

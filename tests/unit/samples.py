@@ -15,10 +15,13 @@ from ledger.events import (
     Failed,
     Logged,
     Moved,
+    Paused,
     Progressed,
     Promoted,
     Removed,
     Reprioritized,
+    Resumed,
+    Returned,
     Started,
 )
 
@@ -97,6 +100,12 @@ SAMPLES: Final = (
             promote_at_ms=1_700_000_001_000,
         ),
     ),
+    Sample(
+        "failed",
+        1,
+        '{"attempt":2,"next":"inactive","reason":"lost"}',
+        Failed(attempt=2, next="inactive", reason="lost"),
+    ),
     Sample("removed", 1, "{}", Removed()),
     Sample("removed", 1, '{"reason":"complete"}', Removed(reason="complete")),
     Sample("promoted", 1, "{}", Promoted()),
@@ -118,4 +127,12 @@ SAMPLES: Final = (
         '{"versions":[1,4],"reason":"asked by its owner"}',
         Erased(versions=(1, 4), reason="asked by its owner"),
     ),
+    Sample(
+        "returned",
+        1,
+        '{"attempt":1,"reason":"worker host:17:1 was stopped"}',
+        Returned(attempt=1, reason="worker host:17:1 was stopped"),
+    ),
+    Sample("paused", 1, '{"type":"e-mail/\u00fc"}', Paused(type="e-mail/ü")),
+    Sample("resumed", 1, '{"type":"email"}', Resumed(type="email")),
 )

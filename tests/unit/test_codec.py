@@ -43,6 +43,9 @@ def test_the_names_that_are_stored_are_these() -> None:
         "moved",
         "reprioritized",
         "erased",
+        "returned",
+        "paused",
+        "resumed",
     ]
 
 
@@ -117,6 +120,9 @@ def test_what_this_version_does_not_know_stops_the_reader(
         ("created", ""),
         ("started", '{"attempt":"1"}'),
         ("failed", '{"attempt":1,"next":"asleep"}'),
+        ("failed", '{"attempt":1,"next":"failed","reason":"bored"}'),
+        ("returned", '{"attempt":1}'),
+        ("paused", "{}"),
         ("moved", '{"to":"removed"}'),
     ],
 )
@@ -140,6 +146,9 @@ def test_a_field_that_was_added_has_a_default(event: type[Event]) -> None:
         "moved": {"to"},
         "reprioritized": {"priority"},
         "erased": set(),
+        "returned": {"attempt", "reason"},
+        "paused": {"type"},
+        "resumed": {"type"},
     }
 
     assert {each.name for each in fields(event) if each.required} == required[event.kind]

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ledger import commands, events
 from ledger.commands import (
+    Claim,
     Command,
     Complete,
     Create,
@@ -15,10 +16,14 @@ from ledger.commands import (
     Erase,
     Fail,
     Log,
+    Lose,
     Move,
+    Pause,
     Progress,
     Remove,
     Reprioritize,
+    Resume,
+    Return,
     Start,
 )
 from ledger.errors import AttemptOver, Corrupt, InvalidInput, JobNotFound, Refused
@@ -63,6 +68,9 @@ LEADING_TO: dict[str, dict[str | None, Event]] = {
     "reprioritized": {None: events.Reprioritized(priority=1)},
     "removed": {"removed": events.Removed()},
     "erased": {None: events.Erased()},
+    "returned": {"inactive": events.Returned(attempt=1, reason="stopped")},
+    "paused": {None: events.Paused(type="email")},
+    "resumed": {None: events.Resumed(type="email")},
 }
 
 
@@ -356,6 +364,114 @@ def test_the_last_attempts_failure_is_final() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("wait_ms", "changes"),
+    [
+        (5, {"next": "delayed", "delay_ms": 5, "promote_at_ms": NOW_MS + 5}),
+        (0, {"next": "inactive"}),
+    ],
+)
+def test_a_failure_that_says_when_to_try_again_overrules_the_backoff(
+    wait_ms: int, changes: dict[str, Any]
+) -> None:
+    job = a_job("active", backoff="fixed", backoff_delay_ms=700)
+
+    assert asked(Fail(job_id=1, attempt=1, error='"x"', retry_after_ms=wait_ms), job) == (
+        events.Failed(attempt=1, content='"x"', **changes),
+    )
+
+
+def test_a_failure_that_says_when_to_try_again_gets_no_further_attempt() -> None:
+    job = a_job("active", made=2)
+
+    assert asked(Fail(job_id=1, attempt=1, error='"x"', retry_after_ms=5), job) == (
+        events.Failed(attempt=1, next="failed", content='"x"'),
+    )
+
+
+def test_a_failure_that_is_final_uses_one_attempt_and_leaves_the_others() -> None:
+    job = a_job("active", backoff="fixed", backoff_delay_ms=700)
+
+    (failed,) = asked(Fail(job_id=1, attempt=1, error='"x"', final=True), job)
+
+    assert failed == events.Failed(attempt=1, next="failed", content='"x"')
+    after = evolve(job, failed, position=3, at_ms=NOW_MS)
+    assert (after.state, after.made, after.max_attempts) == (State.FAILED, 1, 3)
+
+
+def test_a_returned_job_waits_again_and_no_attempt_is_used_up() -> None:
+    job = a_job("active", ttl_ms=300, due_at_ms=NOW_MS + 1, worker="w")
+
+    (returned,) = asked(Return(job_id=1, attempt=1, reason="stopped"), job)
+
+    assert returned == events.Returned(attempt=1, reason="stopped")
+    assert evolve(job, returned, position=3, at_ms=NOW_MS) == job._replace(
+        version=3, state=State.INACTIVE, updated_at_ms=NOW_MS, due_at_ms=None
+    )
+
+
+def test_the_word_of_an_attempt_that_was_returned_is_refused() -> None:
+    job = a_job("active")
+    (returned,) = asked(Return(job_id=1, attempt=1, reason="stopped"), job)
+    inactive = evolve(job, returned, position=3, at_ms=NOW_MS)
+
+    with pytest.raises(AttemptOver):
+        asked(Complete(job_id=1, attempt=1), inactive)
+
+    assert asked(Start(job_id=1), inactive) == (events.Started(attempt=2),)
+
+
+def test_a_lost_worker_fails_its_attempt_by_name() -> None:
+    job = a_job("active", worker="hôst:17:1", backoff="fixed", backoff_delay_ms=700)
+
+    assert asked(Lose(job_id=1, attempt=1, worker="hôst:17:1", silent_ms=30_001), job) == (
+        events.Failed(
+            attempt=1,
+            next="delayed",
+            reason="lost",
+            delay_ms=700,
+            promote_at_ms=NOW_MS + 700,
+            content='"worker hôst:17:1 was lost: silent for 30001 ms"',
+        ),
+    )
+
+
+def test_the_last_attempt_of_a_lost_worker_is_final() -> None:
+    job = a_job("active", worker="w", made=2)
+
+    assert asked(Lose(job_id=1, attempt=1, worker="w", silent_ms=9), job) == (
+        events.Failed(
+            attempt=1, next="failed", reason="lost", content='"worker w was lost: silent for 9 ms"'
+        ),
+    )
+
+
+@pytest.mark.parametrize("state", PERMITTED)
+@pytest.mark.parametrize(
+    "lose",
+    [
+        Lose(job_id=1, attempt=1, worker="w", silent_ms=9),
+        Lose(job_id=1, attempt=2, worker="another", silent_ms=9),
+    ],
+)
+def test_an_attempt_that_is_not_the_lost_workers_is_left_alone(state: str, lose: Lose) -> None:
+    job = a_job(state, attempt=2, worker="w")
+
+    assert asked(lose, job) == ()
+
+
+def test_a_pause_and_its_end_are_the_ledgers_own() -> None:
+    stream = Job(0, version=4)
+    (paused,) = asked(Pause(type="email"), stream)
+    after = evolve(stream, paused, position=9, at_ms=NOW_MS)
+    (resumed,) = asked(Resume(type="email"), after)
+
+    assert (paused, resumed) == (events.Paused(type="email"), events.Resumed(type="email"))
+    assert evolve(after, resumed, position=10, at_ms=NOW_MS) == Job(
+        0, version=6, updated_at_ms=NOW_MS
+    )
+
+
 def test_attempts_count_every_run_that_ended() -> None:
     job = folded(CREATED)
     history = []
@@ -497,6 +613,7 @@ ON_JOB: dict[str, Command] = {
     "reprioritized": Reprioritize(job_id=1, priority=9),
     "removed": Remove(job_id=1),
     "erased": Erase(job_id=1),
+    "returned": Return(job_id=1, attempt=1, reason="stopped"),
 }
 
 
@@ -531,6 +648,7 @@ def test_a_job_out_of_view_is_not_found(state: str, kind: str) -> None:
         ("failed", "delayed", "job 1 is delayed; only an active job can be failed"),
         ("logged", "inactive", "job 1 is inactive; only an active job can be logged to"),
         ("progressed", "inactive", "job 1 is inactive; only an active job can be reported on"),
+        ("returned", "inactive", "job 1 is inactive; only an active job can be returned"),
     ],
 )
 def test_a_refusal_says_what_is_and_what_would_have_to_be(kind: str, state: str, text: str) -> None:
@@ -540,7 +658,7 @@ def test_a_refusal_says_what_is_and_what_would_have_to_be(kind: str, state: str,
     assert str(refusal.value) == text
 
 
-@pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed"])
+@pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed", "returned"])
 def test_the_late_word_of_an_attempt_that_is_over_is_refused(kind: str) -> None:
     with pytest.raises(AttemptOver) as refusal:
         decide(ON_JOB[kind], a_job("active", attempt=2), at_ms=NOW_MS)
@@ -551,7 +669,7 @@ def test_the_late_word_of_an_attempt_that_is_over_is_refused(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed"])
+@pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed", "returned"])
 def test_the_early_word_of_an_attempt_that_never_began_is_refused(kind: str) -> None:
     with pytest.raises(Refused) as refusal:
         decide(ON_JOB[kind], a_job("active", attempt=0), at_ms=NOW_MS)
@@ -637,6 +755,20 @@ def test_the_longest_wait_can_still_be_said() -> None:
         lambda: Progress(job_id=1, attempt=1, progress=1.5),  # type: ignore[arg-type]
         lambda: Complete(job_id=1, attempt="1"),  # type: ignore[arg-type]
         lambda: Fail(job_id=1, attempt=2**70, error='""'),
+        lambda: Fail(job_id=1, attempt=1, error='""', retry_after_ms=-1),
+        lambda: Fail(job_id=1, attempt=1, error='""', retry_after_ms=1.5),  # type: ignore[arg-type]
+        lambda: Return(job_id=1, attempt=-1, reason="x"),
+        lambda: Return(job_id=1, attempt=1, reason="\0"),
+        lambda: Claim(worker="", slots={}),
+        lambda: Claim(worker="w" * 256, slots={}),
+        lambda: Claim(worker="\0", slots={}),
+        lambda: Claim(worker="w", slots={"email": -1}),
+        lambda: Claim(worker="w", slots={"email": True}),
+        lambda: Claim(worker="w", slots={"\ud800": 1}),
+        lambda: Claim(worker="w", slots={"email": 1}, limit=0),
+        lambda: Pause(type=""),
+        lambda: Pause(type="x" * 256),
+        lambda: Resume(type="\0"),
         lambda: Move(job_id=1, to="removed"),
         lambda: Move(job_id=1, to="asleep"),
         lambda: Reprioritize(job_id=1, priority=-(2**53)),

@@ -24,11 +24,12 @@ def test_without_any_setting_the_defaults_hold() -> None:
         sqlite_synchronous="FULL",
         bind="127.0.0.1:3000",
         workers=2,
-        threads=8,
+        threads=16,
         largest_body_bytes=1024 * 1024,
         largest_page=10_000,
         cors_origins=(),
         sweep=True,
+        lease_ms=30_000,
     )
 
 
@@ -56,6 +57,7 @@ def test_without_any_setting_the_defaults_hold() -> None:
         ),
         ("LEDGER_SWEEP", "off", "sweep", False),
         ("LEDGER_SWEEP", "ON", "sweep", True),
+        ("LEDGER_LEASE_MS", "500", "lease_ms", 500),
     ],
 )
 def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: Any) -> None:
@@ -114,6 +116,8 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ),
         ("LEDGER_SWEEP", "yes", "on or off"),
         ("LEDGER_SWEEP", "", "on or off"),
+        ("LEDGER_LEASE_MS", "0", "a positive integer"),
+        ("LEDGER_LEASE_MS", "30s", "a positive integer"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(variable: str, text: str, expected: str) -> None:

@@ -13,10 +13,13 @@ another 1.2 times.
 
 import select
 import socket
+from types import FrameType
 from typing import Any, Final
 
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from api.waiting import LongPolls
 
 # A program asks again within this time; who takes longer is not in a hurry.  It bounds
 # what a newcomer waits if all threads wait like this.
@@ -32,6 +35,16 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         """Start, with a configuration that is final."""
         _settle(self.cfg)
         super().init_process()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Answer what waits, so that it need not be waited for."""
+        LongPolls.stop()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """End at once; Python waits for the threads all the same."""
+        LongPolls.stop()
+        super().handle_quit(sig, frame)
 
     def handle(self, conn: TConn) -> Any:  # noqa: ANN401 - gunicorn's own marks
         """Serve requests of *conn* as long as they come, and nobody else waits."""

@@ -1,0 +1,1 @@
+"""Drive each queue as its own manual says; one module a queue."""

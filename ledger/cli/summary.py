@@ -1,0 +1,130 @@
+"""Draw what workers do while they do it: one screen, four times a second."""
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ledger.cli.output import plain
+from ledger.cli.tally import Count, Rate
+from ledger.errors import LedgerError
+from ledger.job import State
+from ledger.queue import Queue
+from projections.state_counts import StateCounts
+
+_COLUMNS: Final = {
+    "waiting": State.INACTIVE,
+    "delayed": State.DELAYED,
+    "active": State.ACTIVE,
+    "complete": State.COMPLETE,
+    "failed": State.FAILED,
+}
+
+
+class Summary:
+    """Be the screen of `ledger work`.
+
+    Args:
+        queue: Whose jobs.
+        title: What works.
+        types: Which jobs it does.
+    """
+
+    def __init__(self, queue: Queue, title: str, types: Sequence[str]) -> None:
+        self._queue = queue
+        self._title = title
+        self._types = types
+        self._counts = StateCounts()
+        self._rate = Rate()
+        self._began_s = time.monotonic()
+        self._rows: list[tuple[str, ...]] = []
+        self._trouble = ""
+        # What handlers print appears above it.
+        self._live = Live(console=Console(), auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def line(self, text: str) -> None:
+        """Print a line above the screen."""
+        self._live.console.print(Text(plain(text)), soft_wrap=True)
+
+    def show(self, count: Count) -> None:
+        """Draw what *count* and the ledger say now."""
+        self._look()
+        now_s = time.monotonic()
+        rate = self._rate.of(count.completed, now_s=now_s)
+        uptime = timedelta(seconds=int(now_s - self._began_s))
+        head = Text.assemble(
+            (self._title, "bold"),
+            f"  up {uptime}  {rate:,.0f}/s completed\n",
+            f"here: {count.completed:,} completed, {count.failed:,} attempts failed, "
+            f"{count.running:,} running; Ctrl-C stops it",
+        )
+        parts: list[Text | Table] = [head, self._types_table(), *_running_table(count, now_s)]
+        if self._trouble:
+            parts.append(Text(self._trouble, style="red"))
+        self._live.update(Group(*parts), refresh=True)
+
+    def _look(self) -> None:
+        """Read what there is of each type; as long as the database is away, keep the last."""
+        try:
+            with self._queue.database.read() as connection:
+                counts = self._counts.by_type(connection)
+                paused = self._queue.views.paused(connection)
+        except LedgerError as error:
+            self._trouble = plain(error)
+            return
+        self._trouble = ""
+        self._rows = [
+            (
+                f"{plain(type_)}{' (paused)' if type_ in paused else ''}",
+                *(f"{counts.get(type_, {}).get(state, 0):,}" for state in _COLUMNS.values()),
+            )
+            for type_ in self._types
+        ]
+
+    def _types_table(self) -> Table:
+        table = Table("type", header_style="bold")
+        for name in _COLUMNS:
+            table.add_column(name, justify="right")
+        for row in self._rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def _running_table(count: Count, now_s: float) -> list[Table]:
+    if not count.longest:
+        return []
+    table = Table("job", "type", "attempt", "runs for", header_style="bold")
+    for one in count.longest:
+        table.add_row(
+            str(one.job_id),
+            Text(plain(one.type)),
+            str(one.attempt),
+            f"{now_s - one.since_s:.1f} s",
+        )
+    if count.running > len(count.longest):
+        table.caption = f"and {count.running - len(count.longest):,} more"
+    return [table]
+
+
+def is_watched() -> bool:
+    """Return whether a person looks at what is printed."""
+    return sys.stdout.isatty()

@@ -1,0 +1,128 @@
+"""Do jobs: the command that runs an application's handlers."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import click
+
+from ledger.cli.context import Context, command
+from ledger.cli.crew import Crew, Requests, telling, work_here
+from ledger.cli.lines import say, send_lines
+from ledger.cli.summary import Summary, is_watched
+from ledger.cli.tally import Count, Tally
+from ledger.cli.target import Target, TargetError, load, slots
+from ledger.queue import Queue
+from ledger.sweeper import Sweeper
+from ledger.worker import GRACE_S, Worker
+
+
+@click.command()
+@click.argument("name", metavar="TARGET")
+@click.option(
+    "--processes", type=click.IntRange(1), default=1, show_default=True, help="How many processes."
+)
+@click.option(
+    "--type", "types", metavar="TYPE", multiple=True, help="Only these jobs; may be repeated."
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    help="Jobs of each type at once in a process.  [default: as the handlers say]",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=GRACE_S,
+    show_default=True,
+    help="How long what runs may take to end when it is stopped.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Log JSON, a line each; also on a terminal.")
+@command
+def work(
+    context: Context,
+    *,
+    name: str,
+    processes: int,
+    types: tuple[str, ...],
+    concurrency: int | None,
+    grace_s: float,
+    as_json: bool,
+) -> None:
+    r"""Do the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
+
+    \b
+    jobs.py:                                   then, beside it:
+      import ledger                              ledger work jobs:queue
+      queue = ledger.connect()                   ledger create email '{"to": "tj"}'
+      @queue.process("email", concurrency=20)    ledger jobs
+      def send(job):
+          job.log("to %s", job.data["to"])
+
+    The module is imported with the working directory on the path. Where it calls
+    ledger.connect() without a URL, --database counts. A process that dies is
+    replaced. One worker of the ledger also promotes delayed jobs and fails those
+    whose worker is lost, so no server need run.
+
+    Ctrl-C or SIGTERM: no job is begun, those that run have --grace seconds to end,
+    the others are given back and cost them no attempt. A second one gives them back
+    at once. On a terminal it shows what is done, otherwise it logs: starts, stops,
+    and attempts that fail.
+    """
+    os.environ["LEDGER_DATABASE_URL"] = context.settings().database_url
+    target = Target(name=name, types=types, concurrency=concurrency, grace_s=grace_s)
+    try:
+        queue = load(target)
+    except TargetError as error:
+        raise click.UsageError(str(error)) from error
+    watched = is_watched() and not as_json
+    requests = Requests()
+    with ExitStack() as stack:
+        stack.enter_context(requests.heard())
+        line: Callable[[str], None] = click.echo
+        show: Callable[[Count], None] = _not_shown
+        if watched:
+            title = f"{name} on {queue.database.shown_url}"
+            screen = stack.enter_context(Summary(queue, title, tuple(queue.handlers)))
+            line, show = screen.line, screen.show
+            send_lines(as_json=False, to=line)
+        else:
+            send_lines(as_json=as_json)
+        stack.callback(_sweeping(queue).stop)
+        say(
+            "work begins",
+            target=name,
+            database=queue.database.shown_url,
+            processes=processes,
+            types=",".join(f"{type_}:{number}" for type_, number in slots(queue).items()),
+        )
+        if processes == 1:
+            tally = Tally()
+            worker = Worker(queue, grace_s=grace_s, told=telling(tally))
+            work_here(
+                worker, tally, asked=lambda: requests.number, tick=lambda: show(tally.count())
+            )
+            count = tally.count()
+        else:
+            crew = Crew(target, processes, watched=watched, as_json=as_json, line=line)
+            crew.run(asked=lambda: requests.number, tick=lambda: show(crew.count))
+            count = crew.count
+        show(count)
+        say(
+            "work ended",
+            completed=count.completed,
+            failed=count.failed,
+            returned=count.returned,
+        )
+
+
+def _sweeping(queue: Queue) -> Sweeper:
+    sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+    sweeper.start()
+    return sweeper
+
+
+def _not_shown(count: Count) -> None:
+    pass

@@ -1,0 +1,93 @@
+"""See who works, and hold types of jobs."""
+
+from collections import Counter
+
+import click
+
+from api import wire
+from ledger import workers as heartbeats
+from ledger.cli import output
+from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.commands import Pause, Resume
+
+
+@click.command()
+@as_json
+@command
+def workers(context: Context, *, as_json: bool) -> None:
+    r"""List the workers, what they do, and when they were last heard of.
+
+    \b
+    ledger workers
+    ledger workers --json | jq -r '.[] | select(.state == "silent").name'
+
+    A worker that is silent for longer than its lease is taken for lost: the jobs it
+    holds are failed, and tried again if they have attempts left.
+    """
+    with context.reading() as (system, connection):
+        seen = heartbeats.seen(connection)
+        held = Counter(one.worker for one in system.jobs.held(connection))
+        now_ms = system.ledger.now_ms()
+    shown = [
+        {
+            "name": worker.name,
+            "state": "silent" if now_ms - worker.seen_at_ms > worker.lease_ms else "working",
+            "types": worker.types,
+            "running": held[worker.name],
+            "started_at_ms": worker.started_at_ms,
+            "seen_at_ms": worker.seen_at_ms,
+            "lease_ms": worker.lease_ms,
+        }
+        for worker in seen
+    ]
+    if as_json:
+        output.json_line(wire.encode(shown))
+        return
+    rows = [
+        (
+            worker.name,
+            one["state"],
+            ", ".join(f"{type_} x{number}" for type_, number in worker.types.items()),
+            one["running"],
+            output.moment(worker.started_at_ms),
+            output.moment(worker.seen_at_ms),
+        )
+        for worker, one in zip(seen, shown, strict=True)
+    ]
+    output.table(("worker", "state", "types", "running", "since", "last seen"), rows)
+
+
+@click.command()
+@click.argument("type_", metavar="TYPE")
+@command
+def pause(context: Context, type_: str) -> None:
+    r"""Let no worker begin a job of TYPE, in any process; what runs goes on.
+
+    \b
+    ledger pause email      # the mail server is down
+    ledger resume email     # it is back; what waited goes on by priority
+
+    Jobs may be created all the while. Both are events of the ledger's own, job 0:
+    `ledger events --job 0` says who paused what, and when.
+    """
+    with context.system() as system:
+        outcome = system.ledger.execute(Pause(type=type_), actor=actor(), cause=cause())
+    click.echo(
+        f"{type_} is paused; `ledger resume {type_}` ends it"
+        if outcome.events
+        else f"{type_} had been paused before"
+    )
+
+
+@click.command()
+@click.argument("type_", metavar="TYPE")
+@command
+def resume(context: Context, type_: str) -> None:
+    r"""Let workers begin jobs of TYPE again; see `ledger pause`.
+
+    \b
+    ledger resume email
+    """
+    with context.system() as system:
+        outcome = system.ledger.execute(Resume(type=type_), actor=actor(), cause=cause())
+    click.echo(f"{type_} goes on" if outcome.events else f"{type_} was not paused")

@@ -1,0 +1,45 @@
+"""Be told the time."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+# 2023-11-14, 22:13:20 UTC: the same in every run.
+START_MS: Final = 1_700_000_000_000
+
+
+@dataclass
+class Clock:
+    """Be a clock that stands until it is set.
+
+    A queue's own time never runs back: after the clock was set back, what happens is
+    recorded at the time of the last event until the clock is past it.
+
+    Attributes:
+        now_ms: The time, UTC milliseconds.
+    """
+
+    now_ms: int = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    @property
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        return datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=self.now_ms)
+
+    def advance(self, by: float | timedelta) -> None:
+        """Move the clock by seconds or a timedelta; backwards if it is negative."""
+        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        self.now_ms += round(step / timedelta(milliseconds=1))
+
+    def set(self, at: datetime) -> None:
+        """Set the clock to a moment.
+
+        Raises:
+            ValueError: *at* has no time zone.
+        """
+        if at.tzinfo is None:
+            raise ValueError(f"expected a datetime with a time zone, got {at!r}")
+        self.now_ms = round((at - datetime.fromtimestamp(0, tz=UTC)) / timedelta(milliseconds=1))

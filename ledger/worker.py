@@ -1,0 +1,689 @@
+"""Do jobs: claim them, call their handlers, and report what came of it.
+
+Theory of operation
+-------------------
+A worker is one loop and as many threads as it may run jobs at once.  The threads
+call handlers and do nothing else: what a handler logs, reports or returns is left
+with its ``RunningJob``, which tells the loop that it has news.  The loop collects
+the news of all jobs and asks for new ones, both in one transaction, so a commit
+carries as much as has come since the last one.
+
+Nothing is done twice unnoticed.  Each start has an attempt number; the ledger
+refuses the word of an attempt that is over, because its ttl ran out or because this
+worker was silent for too long.  The loop then sets ``job.expired``, and drops
+whatever the handler still says.
+
+Nothing is lost.  News that the database could not take is kept and told again.  If
+the answer to a claim was lost, the ledger may say that we hold jobs of which we know
+nothing: the loop gives those back.
+"""
+
+import logging
+import math
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
+from itertools import count, islice
+from queue import SimpleQueue
+from typing import Final, Literal, NamedTuple, overload
+
+import msgspec
+
+from ledger import commands, content, workers
+from ledger.errors import InvalidInput, LedgerError, Unavailable
+from ledger.events import Completed, Failed, Progressed
+from ledger.queue import Handler, Job, Json, Milliseconds, Queue, milliseconds, own_name
+from ledger.service import Answer, Claimable, Claimed, Outcome
+from ledger.sweeper import Sweeper
+
+# How long what runs may take to end once the worker is told to stop.
+GRACE_S: Final = 10.0
+# The loop looks by itself this often, should nobody wake it.
+_LONGEST_PAUSE_S: Final = 2.0
+# After the first news, how long to wait for that of other jobs: a commit costs more.
+_GATHER_S: Final = 0.001
+# A handler that logs faster than the database takes it waits here.
+_MOST_LINES_HELD: Final = 1_000
+# Bounds how long a commit holds the lock.
+_MOST_WORDS: Final = 1_000
+# While the database is away.
+_RETRY_S: Final = 0.5
+# Signs of life in the time that a worker may be silent.
+_BEATS_A_LEASE: Final = 3
+# As many in a ttl, of a handler whose percentage stays the same.
+_RENEWALS_A_TTL: Final = 3
+
+_LAST_WORDS: Final = (commands.Complete, commands.Fail)
+
+_log = logging.getLogger(__name__)
+_numbers = count(1)
+
+
+class Retry(Exception):  # noqa: N818 - it is no error but what to do
+    """Raise in a handler to fail the attempt and say when to try again.
+
+    It uses up an attempt, as every failure; without any left the job has failed.
+
+    Args:
+        message: Why, for the job's log.
+        after: Milliseconds or a timedelta; None as the job's backoff says.
+    """
+
+    def __init__(self, message: str = "", *, after: Milliseconds | None = None) -> None:
+        super().__init__(message or "the handler asked to try again")
+        self.after_ms = milliseconds("after", after)
+        if self.after_ms is not None:
+            commands.integer("after", self.after_ms, least=0)
+
+
+class Fail(Exception):  # noqa: N818 - as Retry
+    """Raise in a handler when there is no use in trying again.
+
+    Args:
+        message: Why, for the job's log.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or "the handler asked not to try again")
+
+
+class RunningJob(Job):
+    """Be the job that a handler is called with.
+
+    Attributes:
+        attempt: The number of this attempt, from 1.
+        expired: Whether the attempt is over, by its ttl or because this worker was
+            taken for lost: what the handler says no longer counts, so it had better
+            end.
+        ended: Whether the handler has.
+        expires_at_ms: When the attempt expires without a sign of life.
+    """
+
+    def __init__(
+        self, queue: Queue, claimed: Claimable, tell: Callable[["RunningJob"], None]
+    ) -> None:
+        job, data = claimed
+        super().__init__(queue, job.id, type_=job.type)
+        self.attempt = job.attempt
+        self.expired = False
+        self.ended = False
+        self.expires_at_ms = job.due_at_ms
+        self._data: Json = {} if data is None else msgspec.json.decode(data)
+        self._tell = tell
+        self._outbox = _Outbox(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
+
+    @property
+    def data(self) -> Json:
+        return self._data
+
+    @overload
+    def log(self) -> list[str]: ...
+    @overload
+    def log(self, format: str, *args: object) -> None: ...
+    def log(self, format: str | None = None, *args: object) -> list[str] | None:  # noqa: A002
+        """Write a line of the job's log: *format* % *args*; without any, return the log.
+
+        The line is in the ledger soon, at the latest with the attempt's end.
+        """
+        if format is None:
+            return super().log()
+        line = str(format) % args if args else str(format)
+        self._say(commands.Log(job_id=self.id, attempt=self.attempt, line=content.string(line)))
+        return None
+
+    def progress(self, done: float, total: float, data: Json = None) -> None:
+        """Report that *done* of *total* is done; cheap enough for every round of a loop.
+
+        It is a sign of life: the job's ttl begins anew.
+
+        Args:
+            done: How much is done.
+            total: How much there is to do, more than 0.
+            data: Anything to show with it that JSON can say.
+
+        Raises:
+            InvalidInput: *total* is not greater than 0, or *data* is not JSON.
+        """
+        percent = commands.percent(done, total)
+        text = None if data is None else content.of("progress data", data)
+        self._say(
+            commands.Progress(job_id=self.id, attempt=self.attempt, progress=percent, data=text)
+        )
+
+    def finish(self, word: commands.OnAttempt) -> None:
+        """Say the attempt's last word; whether it counts or not, the handler has ended."""
+        self._outbox.put(word)
+        self.ended = True
+        self._tell(self)
+
+    def take(self) -> list[commands.OnAttempt]:
+        """Return what has been said since the last call."""
+        return self._outbox.take()
+
+    def end(self) -> None:
+        """Drop what was said and not taken: the attempt is over."""
+        self.expired = True
+        self._outbox.close()
+
+    def _say(self, word: commands.OnAttempt) -> None:
+        if self._outbox.put(word):
+            self._tell(self)
+
+
+class Told(NamedTuple):
+    """Be what a worker tells of an attempt.
+
+    Attributes:
+        kind: ``started``; later ``completed``, ``failed``, ``returned`` if it was given
+            back unfinished, or ``expired`` if what the handler says no longer counts.
+        error: Why, unless it was completed; a line.
+        next: The state that follows a failure.
+    """
+
+    kind: Literal["started", "completed", "failed", "returned", "expired"]
+    job: RunningJob
+    error: str = ""
+    next: str = ""
+
+
+class _Outbox:
+    """Keep a job's words until the loop takes them; of progress only the newest.
+
+    Args:
+        renewal_s: After how long the same percentage is news again: the ttl begins
+            anew; None if there is none.
+    """
+
+    def __init__(self, renewal_s: float | None) -> None:
+        self._renewal_s = math.inf if renewal_s is None else renewal_s
+        self._renew_at_s = 0.0
+        self._room = threading.Condition()
+        self._words: list[commands.OnAttempt] = []
+        self._progress: commands.Progress | None = None
+        self._told: int | None = None
+        self._closed = False
+
+    def put(self, word: commands.OnAttempt) -> bool:
+        """Keep *word*; return whether the loop must be told that there is something."""
+        with self._room:
+            if isinstance(word, commands.Progress):
+                if self._closed or not self._is_news(word):
+                    return False
+                first = not self._words and self._progress is None
+                self._progress = word
+                return first
+            while len(self._words) >= _MOST_LINES_HELD and not self._closed:
+                self._room.wait()
+            if self._closed:
+                return False
+            first = not self._words and self._progress is None
+            self._words.append(word)
+            return first
+
+    def take(self) -> list[commands.OnAttempt]:
+        with self._room:
+            words, self._words = self._words, []
+            if self._progress is not None:
+                # Before the last word: after it, it would be too late.
+                words.insert(0, self._progress)
+                self._told, self._progress = self._progress.progress, None
+                self._renew_at_s = time.monotonic() + self._renewal_s
+            self._room.notify_all()
+            return words
+
+    def _is_news(self, word: commands.Progress) -> bool:
+        return (
+            word.progress != self._told
+            or word.data is not None
+            or time.monotonic() >= self._renew_at_s
+        )
+
+    def close(self) -> None:
+        with self._room:
+            self._closed = True
+            self._words, self._progress = [], None
+            self._room.notify_all()
+
+
+class _Inbox:
+    """Collect the jobs that have news.
+
+    The loop is woken by the first, waits a moment for the others, and is woken again
+    only when all have come or the moment is over: being woken for each would cost
+    more than the jobs.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may stop the worker while its thread holds it.
+        self._mutex = threading.RLock()
+        self._news: list[RunningJob] = []
+        self._nudged = False
+        self._enough = 1
+        self._waits = False
+        # A lock that is taken is the cheapest thing to wait on.
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def put(self, job: RunningJob) -> None:
+        with self._mutex:
+            self._news.append(job)
+            self._wake(len(self._news) >= self._enough)
+
+    def nudge(self) -> None:
+        """Make the loop look around, now or when it would next wait."""
+        with self._mutex:
+            self._nudged = True
+            self._wake(True)
+
+    def take(self, *, timeout_s: float, enough: int) -> list[RunningJob]:
+        """Return the jobs that have news, after *timeout_s* none.
+
+        Args:
+            timeout_s: How long to wait for the first.
+            enough: How many there can be: with so many there is nothing to wait for.
+        """
+        self._wait(timeout_s, 1)
+        if self._news:
+            self._wait(_GATHER_S, enough)
+        with self._mutex:
+            news, self._news = self._news, []
+            self._nudged = False
+        return news
+
+    def _wait(self, timeout_s: float, enough: int) -> None:
+        with self._mutex:
+            if self._nudged or len(self._news) >= enough or timeout_s <= 0:
+                return
+            self._enough, self._waits = enough, True
+        if not self._woken.acquire(timeout=timeout_s):
+            with self._mutex:
+                if not self._waits:
+                    # Woken between the timeout and here.
+                    self._woken.acquire()
+                self._waits = False
+
+    def _wake(self, when: bool) -> None:  # noqa: FBT001 - what it says
+        if when and self._waits:
+            self._waits = False
+            self._woken.release()
+
+
+def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
+    """Call the handler, and return the attempt's last word."""
+    try:
+        result = handler.function(job)
+        text = None if result is None else content.of("result", result)
+    except Retry as error:
+        return _failure(job, error, retry_after_ms=error.after_ms)
+    except Fail as error:
+        return _failure(job, error, final=True)
+    except BaseException as error:  # noqa: BLE001 - the edge of the user's code
+        return _failure(job, error)
+    return commands.Complete(job_id=job.id, attempt=job.attempt, result=text)
+
+
+def _failure(
+    job: RunningJob,
+    error: BaseException,
+    *,
+    retry_after_ms: int | None = None,
+    final: bool = False,
+) -> commands.Fail:
+    return commands.Fail(
+        job_id=job.id,
+        attempt=job.attempt,
+        error=described(error),
+        retry_after_ms=retry_after_ms,
+        final=final,
+    )
+
+
+def described(error: BaseException) -> str:
+    """Return an error as the ledger keeps it: its message first, then the traceback."""
+    first = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    return content.string(f"{first}\n{''.join(traceback.format_exception(error))}")
+
+
+class Worker:
+    """Do the jobs of a queue in this process.
+
+    Args:
+        queue: Whose handlers to call.
+        types: Of which jobs; None for all that have a handler.
+        name: What tells it from all other workers; by default ``HOST:PID:N``.
+        grace_s: Seconds that what runs may take to end once it is told to stop.
+        told: Called when an attempt began and when it ended, by the one loop that does
+            everything: it must be quick, and not raise.
+        sweep: Whether to sweep as well: promote what is due and find lost workers,
+            where neither a server nor ``ledger work`` does.
+
+    Raises:
+        InvalidInput: A type has no handler, or there is none at all.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        types: Collection[str] | None = None,
+        name: str | None = None,
+        grace_s: float = GRACE_S,
+        told: Callable[[Told], None] | None = None,
+        sweep: bool = False,
+    ) -> None:
+        self.name = name or f"{own_name()}:{next(_numbers)}"
+        self._queue = queue
+        self._handlers = _chosen(queue, types)
+        self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
+        self._grace_s = grace_s
+        self._told = told
+        self._sweeper = (
+            Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms) if sweep else None
+        )
+        self._actor = f"worker:{self.name}"
+        self._inbox = _Inbox()
+        self._work: SimpleQueue[RunningJob | None] = SimpleQueue()
+        self._running: dict[tuple[int, int], RunningJob] = {}
+        # Words that the database has not taken yet.
+        self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
+        # Whether there may be jobs to claim; set by other threads too.
+        self._hungry = True
+        # Whether we may hold jobs without knowing it.
+        self._unsure = False
+        self._next_beat_s = 0.0
+        self._stop_by_s = math.inf
+        self._stopped_at_s = math.inf
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name}: {', '.join(self._handlers)}>"
+
+    @property
+    def running(self) -> int:
+        """Return how many jobs it is doing."""
+        return len(self._running)
+
+    def stop(self, *, grace_s: float | None = None) -> None:
+        """Make ``run`` return: claim no more, wait for what runs, give back the rest.
+
+        May be called from a signal handler, and again to wait for less.
+        """
+        now_s = time.monotonic()
+        self._stop_by_s = now_s + (self._grace_s if grace_s is None else grace_s)
+        self._stopped_at_s = min(self._stopped_at_s, now_s)
+        self._stopping = True
+        self._inbox.nudge()
+
+    def run(self) -> None:
+        """Work until ``stop`` is called, through every absence of the database."""
+        threads = [
+            threading.Thread(target=self._perform, name=f"{self.name}-{n}", daemon=True)
+            for n in range(sum(self._slots.values()))
+        ]
+        for thread in threads:
+            thread.start()
+        if self._sweeper is not None:
+            self._sweeper.start()
+        try:
+            with self._queue.bell.subscribed(self._ring):
+                while not self._over():
+                    self._step()
+        finally:
+            if self._sweeper is not None:
+                self._sweeper.stop()
+            for _ in threads:
+                self._work.put(None)
+            self._leave()
+
+    def start(self) -> threading.Thread:
+        """Run in a thread of this process, and return it."""
+        thread = threading.Thread(target=self.run, name=self.name, daemon=True)
+        thread.start()
+        return thread
+
+    # --- the threads
+
+    def _perform(self) -> None:
+        while (job := self._work.get()) is not None:
+            job.finish(perform(self._handlers[job.type], job))
+
+    def _ring(self) -> None:
+        if not self._hungry:
+            self._hungry = True
+            self._inbox.nudge()
+
+    # --- the loop
+
+    def _over(self) -> bool:
+        return self._stopping and (not self._running or time.monotonic() >= self._stop_by_s)
+
+    def _step(self) -> None:
+        """Wait for news, and bring the ledger up to date."""
+        for job in self._news():
+            self._unsent.extend((job, word) for word in job.take())
+            if job.ended and job.expired:
+                # Its last word was dropped: there is no answer to wait for.
+                self._running.pop((job.id, job.attempt), None)
+                # Nor a commit that would ring: its slot is free all the same.
+                self._hungry = True
+        try:
+            self._beat()
+            self._expire()
+            self._reconcile()
+            self._exchange()
+        except Unavailable as error:
+            _log.warning("worker %s goes on when it can: %s", self.name, error)
+            self._hungry = True
+            time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
+
+    def _news(self) -> list[RunningJob]:
+        """Wait until jobs have news, or it is time for something else."""
+        pause_s = 0.0 if self._unsent else self._pause_s()
+        news = self._inbox.take(timeout_s=pause_s, enough=len(self._running))
+        if not news and pause_s > 0:
+            # Nobody woke it, but it looks around all the same.
+            self._hungry = True
+        return news
+
+    def _pause_s(self) -> float:
+        if self._hungry and self._free():
+            return 0.0
+        now_s = time.monotonic()
+        until_s = min(now_s + _LONGEST_PAUSE_S, self._next_beat_s, self._stop_by_s)
+        expiries = [job.expires_at_ms for job in self._running.values() if job.expires_at_ms]
+        if expiries:
+            until_s = min(until_s, now_s + (min(expiries) - self._queue.ledger.now_ms()) / 1000)
+        return max(0.001, until_s - now_s)
+
+    def _exchange(self) -> None:
+        """Tell what there is to tell and claim what there is to claim, in one commit."""
+        told = list(islice(self._unsent, _MOST_WORDS))
+        said: list[commands.Command] = [word for _, word in told]
+        ending = {(word.job_id, word.attempt) for _, word in told if isinstance(word, _LAST_WORDS)}
+        slots = self._free(ending) if self._hungry and not self._stopping else {}
+        if slots:
+            # Cleared before looking: what comes meanwhile rings again.
+            self._hungry = False
+            if said or self._any_waits(slots):
+                said.append(commands.Claim(worker=self.name, slots=slots))
+            else:
+                slots = {}
+        if not said:
+            return
+        try:
+            answers = self._queue.ledger.submit(said, actor=self._actor)
+        except Unavailable:
+            # It may have been committed all the same.
+            self._unsure = self._unsure or bool(slots)
+            raise
+        for _ in told:
+            self._unsent.popleft()
+        for (job, word), answer in zip(told, answers, strict=False):
+            self._heard(job, word, answer)
+        if slots and isinstance(claimed := answers[-1], Claimed):
+            self._begin(claimed, slots)
+
+    def _heard(self, job: RunningJob, word: commands.OnAttempt, answer: Answer) -> None:
+        """Learn what the ledger said to a job's word."""
+        if isinstance(answer, LedgerError):
+            if not job.expired:
+                _log.warning("worker %s: %s", self.name, answer)
+                self._tell("expired", job, str(answer))
+            job.end()
+        elif isinstance(answer, Outcome):
+            for event in answer.events:
+                if isinstance(event, Progressed):
+                    job.expires_at_ms = event.expires_at_ms
+                elif isinstance(event, Failed) and isinstance(word, commands.Fail):
+                    self._tell("failed", job, content.log_line("failed", word.error), event.next)
+                elif isinstance(event, Completed):
+                    self._tell("completed", job)
+        if isinstance(word, _LAST_WORDS):
+            job.end()
+            self._running.pop((job.id, job.attempt), None)
+
+    def _begin(self, claimed: Claimed, slots: dict[str, int]) -> None:
+        for one in claimed.jobs:
+            job = RunningJob(self._queue, one, self._inbox.put)
+            self._running[job.id, job.attempt] = job
+            self._tell("started", job)
+            self._work.put(job)
+        if claimed.jobs:
+            counts = Counter(one.job.type for one in claimed.jobs)
+            if any(counts[type_] == most for type_, most in slots.items()):
+                # As many as asked for: there may be more.
+                self._hungry = True
+
+    def _free(self, ending: Collection[tuple[int, int]] = ()) -> dict[str, int]:
+        """Return how many jobs of each type could be begun, once those *ending* are told."""
+        held = Counter(job.type for key, job in self._running.items() if key not in ending)
+        free = {type_: slots - held[type_] for type_, slots in self._slots.items()}
+        return {type_: slots for type_, slots in free.items() if slots > 0}
+
+    def _any_waits(self, types: Collection[str]) -> bool:
+        with self._queue.database.read() as connection:
+            return self._queue.views.any_claimable(connection, types)
+
+    def _expire(self) -> None:
+        """Fail the attempts that are past their ttl, and tell their handlers."""
+        now_ms = self._queue.ledger.now_ms()
+        late = [
+            job
+            for job in self._running.values()
+            if job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired
+        ]
+        if not late:
+            return
+        elapse = [commands.Elapse(job_id=job.id) for job in late]
+        answers = self._queue.ledger.submit(elapse, actor=self._actor, cause="ttl")
+        for job, answer in zip(late, answers, strict=True):
+            if isinstance(answer, LedgerError):
+                self._release(job)
+            elif isinstance(answer, Outcome) and not any(
+                isinstance(event, Failed) for event in answer.events
+            ):
+                # Another's word kept it alive, or the sweeper was first: look again.
+                self._check(job)
+            else:
+                self._release(job)
+
+    def _release(self, job: RunningJob) -> None:
+        """Tell a handler that its attempt is over; its thread stays taken until it ends."""
+        job.expires_at_ms = None
+        self._tell("expired", job, "the attempt is over: its ttl ran out, or it was taken for lost")
+        job.end()
+
+    def _check(self, job: RunningJob) -> None:
+        with self._queue.database.read() as connection:
+            held = self._queue.views.held_by(connection, self.name)
+        if (job.id, job.attempt) not in set(held):
+            self._release(job)
+        else:
+            # It lives on; the ledger knows until when, we ask again in a moment.
+            job.expires_at_ms = self._queue.ledger.now_ms() + int(_LONGEST_PAUSE_S * 1000)
+
+    def _beat(self) -> None:
+        """Give a sign of life, if it is time."""
+        now_s = time.monotonic()
+        if now_s < self._next_beat_s:
+            return
+        queue = self._queue
+        with queue.database.write() as tx:
+            workers.beat(
+                tx,
+                self.name,
+                self._slots,
+                now_ms=queue.ledger.now_ms(),
+                lease_ms=queue.lease_ms,
+            )
+        self._next_beat_s = now_s + queue.lease_ms / 1000 / _BEATS_A_LEASE
+
+    def _reconcile(self) -> None:
+        """Give back jobs that the ledger says are ours and that we know nothing of."""
+        if not self._unsure:
+            return
+        with self._queue.database.read() as connection:
+            held = self._queue.views.held_by(connection, self.name)
+        unknown = [key for key in held if key not in self._running]
+        self._give_back(unknown, "the answer to the claim was lost", cause="claim")
+        self._unsure = False
+
+    def _give_back(
+        self, held: Sequence[tuple[int, int]], reason: str, *, cause: str
+    ) -> list[Answer]:
+        back = [
+            commands.Return(job_id=id_, attempt=attempt, reason=reason) for id_, attempt in held
+        ]
+        return self._queue.ledger.submit(back, actor=self._actor, cause=cause)
+
+    def _leave(self) -> None:
+        """Give back what still runs, and strike the worker from the list."""
+        for job in self._running.values():
+            self._unsent.extend((job, word) for word in job.take())
+        try:
+            words = [word for _, word in self._unsent]
+            answers = self._queue.ledger.submit(words, actor=self._actor)
+            for (job, word), answer in zip(self._unsent, answers, strict=True):
+                self._heard(job, word, answer)
+            waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
+            reason = f"worker {self.name} was stopped and waited {waited_s:.1f} s for it"
+            left = list(self._running.values())
+            held = [(job.id, job.attempt) for job in left]
+            answers = self._give_back(held, reason, cause="stop")
+            for job, answer in zip(left, answers, strict=True):
+                if isinstance(answer, Outcome):
+                    self._tell("returned", job, reason)
+            with self._queue.database.write() as tx:
+                workers.leave(tx, self.name)
+        except LedgerError as error:
+            # The sweeper will find them lost.
+            _log.warning("worker %s could not give back its jobs: %s", self.name, error)
+        for job in self._running.values():
+            job.end()
+        self._running.clear()
+
+    def _tell(
+        self,
+        kind: Literal["started", "completed", "failed", "returned", "expired"],
+        job: RunningJob,
+        error: str = "",
+        next_: str = "",
+    ) -> None:
+        if self._told is not None:
+            self._told(Told(kind, job, error, next_))
+
+
+def _chosen(queue: Queue, types: Collection[str] | None) -> dict[str, Handler]:
+    if types is None:
+        if not queue.handlers:
+            raise InvalidInput("types", "no function is registered; use @queue.process(TYPE)")
+        return dict(queue.handlers)
+    if not types:
+        raise InvalidInput.expected("types", "at least one", types)
+    missing = sorted(set(types) - queue.handlers.keys())
+    if missing:
+        known = ", ".join(queue.handlers) or "none"
+        raise InvalidInput("types", f"no function does {', '.join(missing)}; known are {known}")
+    return {type_: queue.handlers[type_] for type_ in types}

@@ -1,0 +1,81 @@
+"""Keep the workers' signs of life, and tell whose jobs are lost.
+
+Heartbeats are not history: they live in a table of their own, outside the ledger, and
+are overwritten.  What follows from a heartbeat that stays away, a failed attempt, is an
+event like any other.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ledger.rows import Query, Rows
+from ledger.schema import workers
+
+# How long a worker may be silent before its jobs are failed.
+LEASE_MS: Final = 30_000
+
+
+class WorkerSeen(NamedTuple):
+    """Be a worker as it last told of itself.
+
+    Attributes:
+        name: ``HOST:PID:N``, or what it calls itself.
+        types: Which types of jobs it takes, and how many of each at once.
+        started_at_ms: When it was first seen, UTC milliseconds.
+        seen_at_ms: When it was last seen.
+        lease_ms: How long it may be silent.
+    """
+
+    name: str
+    types: dict[str, int]
+    started_at_ms: int
+    seen_at_ms: int
+    lease_ms: int
+
+
+def _upsert(dialect: Any) -> Any:  # noqa: ANN401 - two modules of one shape
+    insert = dialect.insert(workers)
+    return insert.on_conflict_do_update(
+        index_elements=[workers.c.name],
+        set_={name: insert.excluded[name] for name in ("types", "seen_at_ms", "lease_ms")},
+    )
+
+
+_COLUMNS: Final = WorkerSeen._fields
+_UPSERT: Final = {
+    dialect.dialect.name: Rows(_upsert(dialect), _COLUMNS) for dialect in (sqlite, postgresql)
+}
+_SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(workers.c.name)
+_FIND: Final = Query(_SELECT.where(workers.c.name == bindparam("name_")))
+_DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
+
+
+def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease_ms: int) -> None:
+    """Record a worker's sign of life."""
+    shown = msgspec.json.encode(types).decode()
+    _UPSERT[tx.dialect.name].execute(tx, [(name, shown, now_ms, now_ms, lease_ms)])
+
+
+def leave(tx: Connection, name: str) -> None:
+    """Strike a worker that has ended."""
+    _DELETE.execute(tx, [(name,)])
+
+
+def find(connection: Connection, name: str) -> WorkerSeen | None:
+    """Return the worker of that name, None if it was never seen, or has left."""
+    row = _FIND.first(connection, name_=name)
+    return None if row is None else _seen(row)
+
+
+def seen(connection: Connection) -> list[WorkerSeen]:
+    """Return all workers, by name."""
+    return [_seen(row) for row in connection.execute(_SELECT)]
+
+
+def _seen(row: Sequence[Any]) -> WorkerSeen:
+    name, types, *times = row
+    return WorkerSeen(name, msgspec.json.decode(types), *times)

@@ -1,0 +1,44 @@
+"""Answer which types of jobs are paused, and since when."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Select, Text, bindparam, delete, insert, select
+
+from ledger.events import Paused, Resumed
+from ledger.record import Change
+from ledger.rows import Query, Rows
+from ledger.schema import BIGINT
+from projections.projection import Projection
+
+
+class Pauses(Projection):
+    """Be the types of which no worker may begin a job."""
+
+    name = "pauses"
+
+    def __init__(self, *, shadow: bool = False) -> None:
+        super().__init__(shadow=shadow)
+        self._table = table = self._define(
+            "pauses",
+            Column("type", Text, primary_key=True),
+            Column("since_ms", BIGINT, nullable=False),
+        )
+        self._insert = Rows(insert(table), ("type", "since_ms"))
+        self._delete = Rows(delete(table).where(table.c.type == bindparam("type_")), ("type_",))
+        self._select = Query(select(table.c.type, table.c.since_ms).order_by(table.c.type))
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        for recorded, _, _ in changes:
+            event = recorded.event
+            if isinstance(event, Paused):
+                self._insert.execute(tx, [(event.type, recorded.at_ms)])
+            elif isinstance(event, Resumed):
+                self._delete.execute(tx, [(event.type,)])
+
+    def contents(self) -> Mapping[str, Select[Any]]:
+        return {"pauses": select(self._table)}
+
+    def paused(self, connection: Connection) -> dict[str, int]:
+        """Return the paused types, and since when: UTC milliseconds."""
+        return dict(tuple(row) for row in self._select.all(connection))

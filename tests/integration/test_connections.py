@@ -1,0 +1,131 @@
+"""Connections as the server's threads share them: kept, pipelined, too many, broken."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.gunicorn_worker import _OneWrite
+from tests.integration.servers import DEADLINE_S, HOST, Asker, Server
+
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
+BODY = b'{"status":"live"}'
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    few = {"LEDGER_WORKERS": "1", "LEDGER_THREADS": "2"}
+    with Server(url, tmp_path, variables=few) as server:
+        yield server
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[_OneWrite, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    one = _OneWrite.of(ours)
+    yield one, theirs
+    one.close()
+    theirs.close()
+
+
+def read_answers(connection: socket.socket, number: int) -> bytes:
+    connection.settimeout(DEADLINE_S)
+    got = b""
+    while got.count(BODY) < number:
+        some = connection.recv(65536)
+        if not some:
+            break
+        got += some
+    return got
+
+
+def test_more_kept_connections_than_threads_are_all_served(server: Server) -> None:
+    clients, each = 8, 50
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with Asker(server.port) as asker:
+            statuses.extend(asker.ask("GET", "/stats").status for _ in range(each))
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+
+    assert statuses == [200] * clients * each
+
+
+def test_requests_that_come_in_one_piece_are_answered_in_order(server: Server) -> None:
+    with socket.create_connection((HOST, server.port)) as connection:
+        connection.sendall(REQUEST + REQUEST + REQUEST.replace(b"live", b"nowhere") + REQUEST)
+        answers = read_answers(connection, 3)
+
+    statuses = re.findall(rb"HTTP/1\.1 (\d+)", answers)
+    assert statuses == [b"200", b"200", b"404", b"200"]
+
+
+def test_a_connection_that_is_kept_but_silent_takes_no_thread(server: Server) -> None:
+    silent = [socket.create_connection((HOST, server.port)) for _ in range(6)]
+    for connection in silent:
+        connection.sendall(REQUEST)
+        read_answers(connection, 1)
+    with Asker(server.port) as asker:
+        status = asker.ask("GET", "/stats").status
+    for connection in silent:
+        connection.close()
+
+    assert status == 200
+
+
+def test_a_client_that_goes_without_reading_leaves_the_server_well(server: Server) -> None:
+    for _ in range(20):
+        connection = socket.create_connection((HOST, server.port))
+        connection.sendall(REQUEST * 50)
+        connection.close()
+    with Asker(server.port) as asker:
+        status = asker.ask("GET", "/stats").status
+    output = server.output
+
+    assert status == 200
+    assert "Traceback" not in output
+
+
+def test_what_is_written_goes_out_at_once_and_in_one_piece(
+    ends: tuple[_OneWrite, socket.socket],
+) -> None:
+    one, peer = ends
+    one.sendall(b"head")
+    one.sendall(b"body")
+    peer.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.recv(100)
+    one.flush()
+
+    assert peer.recv(100) == b"headbody"
+
+
+def test_who_reads_has_said_what_it_wrote(ends: tuple[_OneWrite, socket.socket]) -> None:
+    one, peer = ends
+    peer.sendall(b"question")
+    one.sendall(b"wait")
+    question = one.recv(100)
+
+    assert (question, peer.recv(100)) == (b"question", b"wait")
+
+
+def test_a_large_answer_is_not_held_back(ends: tuple[_OneWrite, socket.socket]) -> None:
+    one, peer = ends
+    large = b"x" * 70_000
+    sender = threading.Thread(target=one.sendall, args=(large,))
+    sender.start()
+    got = b""
+    while len(got) < len(large):
+        got += peer.recv(65536)
+    sender.join()
+
+    assert got == large

@@ -1,0 +1,802 @@
+"""A queue as applications use it: create, look, wait, hold; on each engine in turn."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import ledger
+from ledger import Job, Queue, commands
+from ledger.commands import Claim, Complete, Create, Fail, Pause, Start
+from ledger.composition import System
+from ledger.errors import InvalidInput, JobFailed, JobNotFound, SchemaMismatch
+from ledger.service import Claimed, Outcome, _Submission
+from projections.rebuild import rebuild
+from tests.builders import START_MS, Clock, rows, silently, verified
+from tests.integration.servers import DEADLINE_S, surroundings, wait_until
+
+START: Final = datetime.fromtimestamp(START_MS / 1000, tz=UTC)
+STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
+
+
+@pytest.fixture
+def queue(system: System, database_url: str) -> Iterator[Queue]:
+    """Give a queue as applications get one, beside a system on the same database."""
+    opened = ledger.connect(database_url, actor="tests")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def clock(queue: Queue) -> Clock:
+    clock = Clock()
+    queue.ledger.now_ms = clock
+    return clock
+
+
+def body(job: Job) -> dict[str, Any]:
+    """Return what the ledger keeps of the job's creation."""
+    kept: dict[str, Any] = json.loads(job.events()[0].body)
+    return kept
+
+
+def run(queue: Queue, job: Job, result: str | None = None, error: str | None = None) -> None:
+    """Do the job's next attempt, as a worker would."""
+    attempt = job.attempts["made"] + 1
+    queue.execute(Start(job_id=job.id, worker="w"))
+    if error is None:
+        queue.execute(Complete(job_id=job.id, attempt=attempt, result=result))
+    else:
+        queue.execute(Fail(job_id=job.id, attempt=attempt, error=json.dumps(error)))
+
+
+# --- creating
+
+
+def test_a_job_is_created_as_it_was_asked_for(queue: Queue, clock: Clock) -> None:
+    job = queue.create(
+        "email",
+        {"to": "tj@learnboost.com", "ü": [1, None]},
+        priority="high",
+        attempts=5,
+        delay=1_500,
+        ttl=200,
+        backoff={"type": "exponential", "delay": 2_000, "maxDelay": 60_000},
+        search_keys=["to", "from.name"],
+        remove_on_complete=True,
+        unique="order 7",
+    )
+
+    (created,) = job.events()
+    assert (job.id, created.kind, created.actor, created.at_ms) == (
+        1,
+        "created",
+        "app:tests",
+        START_MS,
+    )
+    assert created.content == '{"to":"tj@learnboost.com","ü":[1,null]}'
+    assert json.loads(created.body) == {
+        "type": "email",
+        "priority": -10,
+        "attempts": 5,
+        "delay_ms": 1_500,
+        "promote_at_ms": START_MS + 1_500,
+        "ttl_ms": 200,
+        "backoff": {"type": "exponential", "delay_ms": 2_000, "max_delay_ms": 60_000},
+        "search_keys": ["to", "from.name"],
+        "remove_on_complete": True,
+        "unique": "order 7",
+    }
+
+
+def test_a_job_without_options_is_as_kues(queue: Queue, clock: Clock) -> None:
+    job = queue.create("email")
+
+    assert job.refresh() == {
+        "id": "1",
+        "type": "email",
+        "data": {},
+        "priority": 0,
+        "progress": 0,
+        "state": "inactive",
+        "created_at": str(START_MS),
+        "promote_at": str(START_MS),
+        "updated_at": str(START_MS),
+        "attempts": {"made": 0, "remaining": 1, "max": 1},
+    }
+
+
+def test_a_job_tells_what_it_is(queue: Queue, clock: Clock) -> None:
+    job = queue.create("email", [1, "two"], priority=-7, attempts=3)
+
+    told = (
+        job.type,
+        job.data,
+        job.state,
+        job.priority,
+        job.percent,
+        job.progress_data,
+        job.result,
+        job.error,
+        job.created_at,
+        job.log(),
+    )
+
+    assert told == ("email", [1, "two"], "inactive", -7, 0, None, None, None, START, [])
+    assert job.attempts == {"made": 0, "remaining": 3, "max": 3}
+
+
+@pytest.mark.parametrize(
+    ("delay", "delay_ms"),
+    [
+        (1_500, 1_500),
+        (timedelta(seconds=1.5), 1_500),
+        (START + timedelta(seconds=1.5), 1_500),
+        # Never sooner than asked.
+        (timedelta(microseconds=1), 1),
+        (START, None),
+        (START - timedelta(days=1), None),
+        (None, None),
+    ],
+)
+def test_a_delay_is_a_time_or_a_moment(
+    queue: Queue, clock: Clock, delay: Any, delay_ms: int | None
+) -> None:
+    job = queue.create("email", delay=delay)
+
+    kept = body(job)
+    assert (kept.get("delay_ms"), job.state) == (delay_ms, "delayed" if delay_ms else "inactive")
+    assert kept.get("promote_at_ms") == (START_MS + delay_ms if delay_ms else None)
+
+
+def test_times_may_be_timedeltas_wherever_kue_takes_milliseconds(
+    queue: Queue, clock: Clock
+) -> None:
+    job = queue.create(
+        "email",
+        ttl=timedelta(minutes=1),
+        backoff={
+            "type": "exponential",
+            "delay": timedelta(seconds=2),
+            "maxDelay": timedelta(minutes=1),
+        },
+    )
+
+    assert body(job) == {
+        "type": "email",
+        "ttl_ms": 60_000,
+        "backoff": {"type": "exponential", "delay_ms": 2_000, "max_delay_ms": 60_000},
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"priority": "critical"}, {"priority": -15}),
+        ({"priority": 3}, {"priority": 3}),
+        ({"backoff": True, "delay": 5}, {"backoff": {"type": "repeat"}}),
+        ({"backoff": False}, {}),
+        ({"search_keys": "to"}, {"search_keys": ["to"]}),
+        ({"search_keys": ("to", "a.b")}, {"search_keys": ["to", "a.b"]}),
+        ({"search_keys": []}, {"search_keys": []}),
+        ({"remove_on_complete": False}, {}),
+    ],
+)
+def test_an_option_is_what_it_is_in_kue(
+    queue: Queue, clock: Clock, options: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    job = queue.create("email", **options)
+
+    delay = {"delay_ms": 5, "promote_at_ms": START_MS + 5} if "delay" in options else {}
+    assert body(job) == {"type": "email"} | delay | kept
+
+
+def test_a_key_is_for_one_job_ever(queue: Queue) -> None:
+    first = queue.create("email", {"n": 1}, unique="order 7")
+    again = queue.create("sms", {"n": 2}, unique="order 7")
+    (many,) = queue.create_many([{"type": "fax", "unique": "order 7"}])
+    first.remove()
+    after = queue.create("email", unique="order 7")
+
+    assert (again, many, after) == (first, first, first)
+    assert queue.stats()["inactive"] == 0
+
+
+def test_a_second_creation_answers_the_job_as_it_was_created(queue: Queue) -> None:
+    queue.create("email", {"n": 1}, unique="order 7")
+
+    again = queue.create("sms", {"n": 2}, unique="order 7")
+    (many,) = queue.create_many([{"type": "fax", "unique": "order 7"}])
+
+    assert [(job.type, job.data) for job in (again, many)] == [("email", {"n": 1})] * 2
+
+
+def test_many_jobs_are_created_in_their_order(queue: Queue, clock: Clock) -> None:
+    jobs = queue.create_many(
+        {"type": "email", "data": {"n": n}, "delay": timedelta(milliseconds=n)} for n in (1, 2, 3)
+    )
+
+    assert [(job.id, job.data, job.refresh()["delay"]) for job in jobs] == [
+        (1, {"n": 1}, "1"),
+        (2, {"n": 2}, "2"),
+        (3, {"n": 3}, "3"),
+    ]
+
+
+def test_no_jobs_are_created_at_once_too(queue: Queue) -> None:
+    assert queue.create_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "text"),
+    [
+        ({"type": ""}, "jobs[1]: Must provide job type"),
+        ({"data": 1}, "jobs[1]: Must provide job type"),
+        (
+            {"type": "email", "attempts": 0},
+            "jobs[1]: attempts: expected an integer from 1 to 9007199254740991, got 0",
+        ),
+        (
+            {"type": "email", "removeOnComplete": True, "prio": 1},
+            (
+                "jobs[1]: unknown 'prio', 'removeOnComplete'; known are ['attempts', 'backoff', "
+                "'data', 'delay', 'priority', 'remove_on_complete', 'search_keys', 'ttl', "
+                "'type', 'unique']"
+            ),
+        ),
+        ("email", "jobs[1]: expected a mapping of create's arguments, got 'email'"),
+    ],
+)
+def test_many_jobs_are_all_created_or_none(queue: Queue, second: Any, text: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        queue.create_many([{"type": "email"}, second, {"type": "email"}])
+
+    assert str(refusal.value) == text
+    assert queue.jobs() == []
+
+
+NOW: Final = datetime(2024, 1, 1)  # noqa: DTZ001 - to be refused
+
+BAD: Final[dict[str, tuple[Callable[[Queue], object], str]]] = {
+    "no type": (lambda q: q.create(""), "Must provide job type"),
+    "type is no text": (
+        lambda q: q.create(7),  # type: ignore[arg-type]
+        "Must provide job type: expected 1 to 255 characters, got 7",
+    ),
+    "a long type": (
+        lambda q: q.create("x" * 256),
+        "Must provide job type: expected 1 to 255 characters, got '" + "x" * 79 + "…",
+    ),
+    "data is no JSON": (
+        lambda q: q.create("email", {1, 2}),
+        "data: expected what JSON can say: Object of type set is not JSON serializable",
+    ),
+    "data is no number": (
+        lambda q: q.create("email", float("nan")),
+        "data: expected what JSON can say: Out of range float values are not JSON compliant",
+    ),
+    "data has NUL": (
+        lambda q: q.create("email", "a\0b"),
+        "data: expected JSON without U+0000, got one",
+    ),
+    "priority": (
+        lambda q: q.create("email", priority="HIGH"),
+        "priority: expected an integer or one of low, normal, medium, high, critical, got 'HIGH'",
+    ),
+    "attempts": (
+        lambda q: q.create("email", attempts=-1),
+        "attempts: expected an integer from 1 to 9007199254740991, got -1",
+    ),
+    "delay": (
+        lambda q: q.create("email", delay=True),
+        "delay: expected an integer from 1 to 9007199254740991, got True",
+    ),
+    "a delay without a time zone": (
+        lambda q: q.create("email", delay=NOW),
+        (
+            "delay: expected a datetime with a time zone, as datetime.now(UTC) has, got "
+            "datetime.datetime(2024, 1, 1, 0, 0)"
+        ),
+    ),
+    "ttl": (
+        lambda q: q.create("email", ttl=timedelta(seconds=-1)),
+        "ttl: expected an integer from 1 to 9007199254740991, got -1000",
+    ),
+    "ttl is a moment": (
+        lambda q: q.create("email", ttl=START),  # type: ignore[arg-type]
+        (
+            "ttl: expected an integer from 1 to 9007199254740991, got "
+            "datetime.datetime(2023, 11, 14, 22, 13, 20, tzinfo=datetime.timezone.utc)"
+        ),
+    ),
+    "backoff is code": (
+        lambda q: q.create("email", backoff="process.exit()"),  # type: ignore[arg-type]
+        (
+            'backoff: expected true, or {"type": "fixed" or "exponential", "delay": ms, '
+            "\"maxDelay\": ms}, got 'process.exit()'"
+        ),
+    ),
+    "backoff's delay": (
+        lambda q: q.create("email", backoff={"type": "fixed", "delay": timedelta(days=-1)}),
+        "backoff.delay: expected an integer from 1 to 9007199254740991, got -86400000",
+    ),
+    "search keys": (
+        lambda q: q.create("email", search_keys=[1]),  # type: ignore[list-item]
+        "searchKeys: expected a path such as a.b, or a list of them, got [1]",
+    ),
+    "remove on complete": (
+        lambda q: q.create("email", remove_on_complete="yes"),  # type: ignore[arg-type]
+        "removeOnComplete: expected true or false, got 'yes'",
+    ),
+    "unique": (
+        lambda q: q.create("email", unique=""),
+        "unique: expected 1 to 255 characters, got ''",
+    ),
+    "state": (
+        lambda q: q.jobs(state="asleep"),
+        "state: expected one of inactive, complete, active, failed, delayed, got 'asleep'",
+    ),
+    "limit": (lambda q: q.jobs(limit=0), "limit: expected 1 to 10000, got 0"),
+    "a large limit": (lambda q: q.jobs(limit=10_001), "limit: expected 1 to 10000, got 10001"),
+    "half a limit": (
+        lambda q: q.jobs(limit=1.5),  # type: ignore[arg-type]
+        "limit: expected 1 to 10000, got 1.5",
+    ),
+    "offset": (
+        lambda q: q.jobs(offset=-1),
+        "offset: expected a whole number from 0 on, got -1",
+    ),
+    "a text for an offset": (
+        lambda q: q.jobs(offset="1"),  # type: ignore[arg-type]
+        "offset: expected a whole number from 0 on, got '1'",
+    ),
+    "concurrency": (
+        lambda q: q.process("email", concurrency=0),
+        "concurrency: expected a positive integer, got 0",
+    ),
+    "concurrency is no number": (
+        lambda q: q.process("email", concurrency="many"),  # type: ignore[arg-type]
+        "concurrency: expected a positive integer, got 'many'",
+    ),
+    "a paused type": (lambda q: q.pause(""), "type: expected 1 to 255 characters, got ''"),
+    "a resumed type": (
+        lambda q: q.resume("\0"),
+        "type: expected text without NUL and lone surrogates, got '\\x00'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ask", "text"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_is_refused_by_name(
+    queue: Queue, ask: Callable[[Queue], object], text: str
+) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        ask(queue)
+
+    # Python's own words end differently from version to version.
+    assert str(refusal.value).startswith(text)
+    assert rows_of(queue) == 0
+
+
+def rows_of(queue: Queue) -> int:
+    with queue.database.read() as connection:
+        count = connection.exec_driver_sql("SELECT count(*) FROM events").scalar()
+    assert isinstance(count, int)
+    return count
+
+
+def test_a_priority_can_be_changed_by_name_and_not_to_nonsense(queue: Queue) -> None:
+    job = queue.create("email")
+    job.reprioritize("critical")
+
+    with pytest.raises(InvalidInput, match=r"^priority: expected an integer or one of low, "):
+        job.reprioritize("urgent")
+
+    assert job.priority == -15
+
+
+# --- looking
+
+
+def test_a_job_is_found_by_its_id(queue: Queue) -> None:
+    created = queue.create("email", {"n": 1})
+
+    found = queue.get(created.id)
+
+    assert (found, found.type, found.data) == (created, "email", {"n": 1})
+    assert len({found, created}) == 1
+
+
+@pytest.mark.parametrize("job_id", [0, -1, 2, 2**62])
+def test_a_job_that_is_not_there_is_not_found(queue: Queue, job_id: int) -> None:
+    queue.create("email")
+
+    with pytest.raises(JobNotFound, match=rf'^job "{job_id}" doesnt exist$'):
+        queue.get(job_id)
+
+
+def test_jobs_are_listed_by_state_and_type_in_either_order(queue: Queue) -> None:
+    for type_ in ("email", "sms", "email", "sms", "email"):
+        queue.create(type_)
+    run(queue, queue.get(1), error="no")
+    run(queue, queue.get(2), error="no")
+
+    def ids(**asked: Any) -> list[int]:
+        return [job.id for job in queue.jobs(**asked)]
+
+    assert {
+        "all": ids(),
+        "newest": ids(newest_first=True),
+        "page": ids(limit=2, offset=1),
+        "newest page": ids(limit=2, offset=1, newest_first=True),
+        "failed": ids(state="failed"),
+        "failed sms": ids(state="failed", type="sms"),
+        "email": ids(type="email"),
+        "past the end": ids(offset=5),
+        "no such type": ids(type="fax"),
+    } == {
+        "all": [1, 2, 3, 4, 5],
+        "newest": [5, 4, 3, 2, 1],
+        "page": [2, 3],
+        "newest page": [4, 3],
+        "failed": [1, 2],
+        "failed sms": [2],
+        "email": [1, 3, 5],
+        "past the end": [],
+        "no such type": [],
+    }
+
+
+def test_the_queue_counts_its_jobs_by_state_and_names_their_types(
+    queue: Queue, clock: Clock
+) -> None:
+    for type_ in ("sms", "email", "email"):
+        queue.create(type_)
+    queue.create("fax", delay=1)
+    queue.execute(Start(job_id=1, worker="w"))
+    clock.now_ms += 250
+    queue.execute(Complete(job_id=1, attempt=1))
+
+    assert queue.stats() == dict.fromkeys(STATES, 0) | {
+        "inactive": 2,
+        "complete": 1,
+        "delayed": 1,
+        "work_ms": 250,
+    }
+    assert queue.types() == ["email", "fax", "sms"]
+
+
+def test_a_removed_job_keeps_its_history_and_nothing_else(queue: Queue) -> None:
+    job = queue.create("email")
+    listed = queue.jobs()
+
+    job.remove()
+
+    assert listed == [job]
+    assert (job.state, [event.kind for event in job.events()]) == (
+        "removed",
+        ["created", "removed"],
+    )
+    for ask in (job.refresh, job.log, job.remove, job.restart, lambda: job.result):
+        with pytest.raises(JobNotFound):
+            ask()
+
+
+def test_a_failed_job_is_restarted(queue: Queue) -> None:
+    job = queue.create("email")
+    run(queue, job, error="broken\nTraceback")
+
+    job.restart()
+
+    assert (job.state, job.error, job.log(), job.attempts) == (
+        "inactive",
+        "broken\nTraceback",
+        ["broken"],
+        {"made": 1, "remaining": 0, "max": 1},
+    )
+
+
+def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
+    job = queue.create("email")
+    shown = repr(job)
+    job.remove()
+
+    assert shown == "<Job 1: email, inactive>"
+    assert repr(job) == "<Job 1: email, removed>"
+    assert repr(queue) == f"<Queue {queue.database.shown_url}>"
+    assert repr(Job(queue, 7)) == "<Job 7>"
+
+
+# --- waiting
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a waiter look only when it is woken."""
+    monkeypatch.setattr("ledger.queue._LONGEST_WAIT_S", DEADLINE_S)
+
+
+def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
+    """Do something once *job* is waited for; return what the wait returns or raises."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(job.wait, timeout=DEADLINE_S)
+        wait_until(lambda: bool(queue.bell._rings), "the job is waited for")
+        then()
+        return waiting.exception() or waiting.result()
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_who_waits_for_a_job_is_woken_with_its_result(queue: Queue, system: System) -> None:
+    job = queue.create("email")
+
+    def work_elsewhere() -> None:
+        system.ledger.execute(Start(job_id=job.id), actor="test")
+        system.ledger.execute(Complete(job_id=job.id, attempt=1, result='{"n":1}'), actor="test")
+
+    assert when_waited_for(queue, job, work_elsewhere) == {"n": 1}
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_who_waits_for_a_job_is_told_that_it_failed_for_good(queue: Queue) -> None:
+    job = queue.create("email", attempts=2)
+
+    def fail_twice() -> None:
+        run(queue, job, error="once")
+        run(queue, job, error="broken: it\nTraceback")
+
+    failure = when_waited_for(queue, job, fail_twice)
+    assert isinstance(failure, JobFailed)
+    assert (str(failure), failure.job_id, failure.error) == (
+        "job 1 failed: broken: it",
+        1,
+        "broken: it\nTraceback",
+    )
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_who_waits_for_a_job_is_told_that_it_was_removed(queue: Queue) -> None:
+    job = queue.create("email")
+
+    failure = when_waited_for(queue, job, queue.get(job.id).remove)
+
+    assert (type(failure), str(failure)) == (JobNotFound, 'job "1" doesnt exist')
+
+
+@pytest.mark.parametrize("result", [None, '{"n":1}'])
+def test_a_job_that_is_removed_on_completion_still_has_its_result(
+    queue: Queue, result: str | None
+) -> None:
+    job = queue.create("email", remove_on_complete=True)
+    run(queue, job, result)
+
+    assert job.state == "removed"
+    assert job.wait() == (None if result is None else {"n": 1})
+
+
+def test_a_job_that_is_done_is_not_waited_for(queue: Queue) -> None:
+    job = queue.create("email")
+    run(queue, job, "[1]")
+
+    assert job.wait(timeout=0) == [1]
+
+
+def test_waiting_ends_in_time_and_the_job_goes_on(queue: Queue) -> None:
+    job = queue.create("email")
+
+    with pytest.raises(TimeoutError, match=r"^job 1 is inactive after 0\.05 seconds$"):
+        job.wait(timeout=0.05)
+
+    assert job.state == "inactive"
+
+
+# --- holding
+
+
+def test_a_pause_and_its_end_are_events_of_the_ledgers_own_stream(
+    queue: Queue, system: System, clock: Clock
+) -> None:
+    queue.create("email")
+    queue.pause("email")
+    queue.pause("email")
+    queue.pause("sms")
+    clock.now_ms += 5
+    held = queue.paused()
+    queue.resume("email")
+    queue.resume("email")
+    queue.pause("email")
+
+    assert held == {"email": START, "sms": START}
+    assert queue.paused() == {"email": START + timedelta(milliseconds=5), "sms": START}
+    assert rows(
+        system, "SELECT version, kind, body, actor FROM events WHERE job_id = 0 ORDER BY position"
+    ) == [
+        {"version": 1, "kind": "paused", "body": '{"type":"email"}', "actor": "app:tests"},
+        {"version": 2, "kind": "paused", "body": '{"type":"sms"}', "actor": "app:tests"},
+        {"version": 3, "kind": "resumed", "body": '{"type":"email"}', "actor": "app:tests"},
+        {"version": 4, "kind": "paused", "body": '{"type":"email"}', "actor": "app:tests"},
+    ]
+
+
+def test_a_ledger_with_pauses_verifies_and_is_rebuilt_as_it_was(
+    queue: Queue, system: System
+) -> None:
+    queue.create_many([{"type": "email"}, {"type": "sms"}])
+    queue.pause("email")
+    queue.pause("sms")
+    queue.resume("sms")
+    tables = ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses")
+    before = [rows(system, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]  # noqa: S608
+
+    report = verified(system)
+    rebuild(system.database, system.projections, silently)
+
+    assert (report.differences, report.position) == ([], 5)
+    assert [rows(system, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables] == before  # noqa: S608
+    assert list(queue.paused()) == ["email"]
+
+
+def test_no_job_of_a_paused_type_begins(queue: Queue) -> None:
+    queue.create_many([{"type": "email"}, {"type": "sms"}])
+    claim = Claim(worker="w", slots={"email": 9, "sms": 9})
+    queue.pause("email")
+
+    held = queue.ledger.claim(claim, actor="test")
+    queue.resume("email")
+    after = queue.ledger.claim(claim, actor="test")
+
+    assert [one.job.id for one in held.jobs] == [2]
+    assert [one.job.id for one in after.jobs] == [1]
+
+
+def handed_in(*commands_: commands.Command, atomic: bool = False) -> _Submission:
+    return _Submission(commands=commands_, actor="test", cause=None, atomic=atomic)
+
+
+def test_a_pause_is_known_to_whoever_comes_later_in_the_same_batch(queue: Queue) -> None:
+    """All that was refused leaves no trace, and what came before it stays."""
+    queue.create("email")
+    batch = [
+        handed_in(Pause(type="email")),
+        handed_in(Pause(type="sms"), Complete(job_id=77, attempt=1), atomic=True),
+        handed_in(Pause(type="email")),
+        handed_in(Claim(worker="w", slots={"email": 1})),
+    ]
+
+    *_, (again,), (claimed,) = queue.ledger._append(lambda: batch)
+
+    assert again == Outcome(job_id=0, position=2, events=())
+    assert claimed == Claimed(jobs=(), position=2)
+    assert list(queue.paused()) == ["email"]
+
+
+# --- whose turn it is
+
+
+def claimed_ids(queue: Queue, **slots: int) -> list[int]:
+    claim = Claim(worker="w", slots=slots, limit=6)
+    return [one.job.id for one in queue.ledger.claim(claim, actor="test").jobs]
+
+
+def test_jobs_begin_by_priority_then_age(queue: Queue) -> None:
+    for priority in (0, 10, -5, -15, 0, -10):
+        queue.create("email", priority=priority)
+
+    assert claimed_ids(queue, email=9) == [4, 6, 3, 1, 5, 2]
+
+
+def test_types_take_turns_within_a_priority(queue: Queue) -> None:
+    flood = [{"type": "email"} for _ in range(20)]
+    queue.create_many([*flood, {"type": "sms"}, {"type": "sms"}])
+    urgent = queue.create("email", priority="high")
+
+    assert claimed_ids(queue, email=20, sms=20) == [urgent.id, 1, 21, 2, 22, 3]
+
+
+def test_no_type_takes_more_than_its_slots(queue: Queue) -> None:
+    queue.create_many([{"type": "email"}] * 5 + [{"type": "sms"}] * 5)
+
+    assert claimed_ids(queue, email=1, sms=2, fax=5) == [1, 6, 7]
+
+
+# --- connecting, threads and forks
+
+
+def test_an_empty_file_becomes_a_queue_and_an_empty_server_does_not(database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        queue = ledger.connect(database_url)
+        assert queue.create("email").id == 1
+        queue.close()
+        return
+
+    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`"):
+        ledger.connect(database_url)
+
+
+def test_a_queue_is_shared_by_many_threads(queue: Queue, system: System) -> None:
+    threads, jobs = 8, 10
+    together = threading.Barrier(threads)
+
+    def use(number: int) -> list[int]:
+        together.wait(DEADLINE_S)
+        created = [queue.create("email", {"thread": number}) for _ in range(jobs)]
+        assert [queue.get(job.id).data for job in created] == [{"thread": number}] * jobs
+        return [job.id for job in created]
+
+    with ThreadPoolExecutor(threads) as pool:
+        ids = [id_ for some in pool.map(use, range(threads)) for id_ in some]
+
+    assert sorted(ids) == list(range(1, threads * jobs + 1))
+    assert verified(system).differences == []
+
+
+FORKING: Final = """
+import os, sys, threading
+import ledger, ledger.sqlite
+
+# SQLite's own locks are not made for a fork while another thread is inside it: here the
+# watching thread is there, but asleep.
+ledger.sqlite.SHORTEST_LOOK_S = ledger.sqlite.LONGEST_LOOK_S = 60
+queue = ledger.connect(sys.argv[1])
+watched = threading.Event()
+with queue.bell.subscribed(watched.set):
+    watched.wait()
+    queue.create("parent")
+    children = []
+    for number in range(3):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                mine = queue.create("child", number)
+                try:
+                    mine.wait(timeout=0.01)
+                except TimeoutError:
+                    code = 0 if queue.get(mine.id).data == number else 2
+            finally:
+                os._exit(code)
+        children.append(pid)
+    queue.create("parent")
+    print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+"""
+
+
+def test_a_queue_is_used_by_parent_and_forked_children(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, database_url],
+        env=surroundings(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
+    assert rows(system, "SELECT type, count(*) AS jobs FROM jobs GROUP BY type ORDER BY type") == [
+        {"type": "child", "jobs": 3},
+        {"type": "parent", "jobs": 2},
+    ]
+    assert verified(system).differences == []
+
+
+def test_a_commands_actor_is_who_connected(system: System, database_url: str) -> None:
+    anonymous = ledger.connect(database_url)
+    job = anonymous.create("email")
+    anonymous.close()
+
+    assert rows(system, "SELECT actor FROM events") == [{"actor": f"app:{ledger.queue.own_name()}"}]
+    assert job.id == 1
+
+
+def test_a_creation_can_be_executed_as_a_command(queue: Queue) -> None:
+    outcome = queue.execute(Create(type="email", data='{"n": 1.50}'))
+
+    assert (outcome.job_id, queue.get(1).data) == (1, {"n": 1.5})

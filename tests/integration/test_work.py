@@ -1,0 +1,589 @@
+"""`ledger work`: jobs get done in one process or several, and nothing is left behind."""
+
+import doctest
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
+import pytest
+
+import ledger
+from ledger import workers
+from ledger.commands import Create
+from ledger.composition import System, compose
+from ledger.migration import migrate
+from ledger.settings import Settings
+from tests.builders import verified
+from tests.documents import README as README_FILE
+from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
+
+README: Final = README_FILE.read_text()
+REFUSED: Final = 1
+USAGE: Final = 2
+
+# The application: a handler of each kind that the tests need.
+MODULE: Final = """
+import pathlib
+import time
+
+import ledger
+
+queue = ledger.connect()
+idle = ledger.connect()
+number = 7
+
+
+@queue.process("quick", concurrency=4)
+def quick(job):
+    return job.id
+
+
+@queue.process("bad")
+def bad(job):
+    raise ValueError('not "this" way\\nbut another')
+
+
+@queue.process("long", concurrency=2)
+def long(job):
+    while not pathlib.Path("open").exists() and not job.expired:
+        time.sleep(0.01)
+
+
+@queue.process("talks")
+def talks(job):
+    print("a line of job", job.id)
+"""
+
+
+class Work:
+    """Be ``ledger work`` on an application of its own.
+
+    Args:
+        system: On which ledger.
+        url: The ledger's.
+        folder: Where the application is; what the command says goes to a file there.
+    """
+
+    def __init__(self, system: System, url: str, folder: Path) -> None:
+        self.system = system
+        self.folder = folder
+        self.environment = surroundings(folder, LEDGER_DATABASE_URL=url)
+        (folder / "jobs.py").write_text(MODULE)
+
+    def create(self, type_: str, number: int = 1, **options: Any) -> list[int]:
+        """Create jobs, and return their ids."""
+        create = [Create(type=type_, **options) for _ in range(number)]
+        answers = self.system.ledger.submit(create, actor="test")
+        return [answer.job_id for answer in answers]  # type: ignore[union-attr]  # none is refused
+
+    def states(self) -> Counter[str]:
+        """Return how many jobs are in each state."""
+        with self.system.database.read() as connection:
+            counts = self.system.state_counts.stats(connection).counts
+        return Counter({str(state): jobs for state, jobs in counts.items() if jobs})
+
+    def wait_for(self, **states: int) -> None:
+        """Return as soon as there are so many jobs in each state, and no others."""
+        wait_until(lambda: self.states() == states, f"the jobs are {states}")
+
+    def kinds(self, job_id: int) -> list[str]:
+        """Return what happened to a job."""
+        return [event["kind"] for event in self.events(job_id)]
+
+    def events(self, job_id: int) -> list[dict[str, Any]]:
+        """Return all about what happened to a job."""
+        said = self.tells("events", "--job", str(job_id), "--json")
+        return [json.loads(line) for line in said.splitlines()]
+
+    def pids(self) -> list[int]:
+        """Return the processes that have told of themselves, and run."""
+        with self.system.database.read() as connection:
+            seen = workers.seen(connection)
+        return sorted(
+            pid for pid in (int(one.name.split(":")[-2]) for one in seen) if is_running(pid)
+        )
+
+    def tells(self, *arguments: str) -> str:
+        """Return what another command prints."""
+        return subprocess.run(
+            [tool("ledger"), *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    def refusal(self, *arguments: str) -> tuple[int, str]:
+        """Return how a command that cannot work ends, and what it says."""
+        done = subprocess.run(
+            [tool("ledger"), "work", *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    @property
+    def output(self) -> str:
+        """Return what it has said."""
+        return (self.folder / "output").read_text()
+
+    def said(self, event: str) -> list[dict[str, str]]:
+        """Return the facts of each line that logs *event*."""
+        lines = [_facts(line) for line in self.output.splitlines()]
+        return [facts for facts in lines if facts["event"] == event]
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """Give the running command; at the end it and its children are killed."""
+        with (self.folder / "output").open("wb") as output:
+            process = subprocess.Popen(
+                [tool("ledger"), "work", "jobs:queue", *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        family = [psutil.Process(process.pid)]
+        try:
+            yield process
+        except BaseException as error:
+            error.add_note(f"it said:\n{self.output}")
+            raise
+        finally:
+            if process.poll() is None:
+                family += family[0].children(recursive=True)
+                for member in family:
+                    member.kill()
+                process.wait(DEADLINE_S)
+
+
+def _facts(line: str) -> dict[str, str]:
+    """Return what a line says, every word of which must be ``name=value``."""
+    pairs = [word.partition("=") for word in shlex.split(line)]
+    assert all(equals for _, equals, _ in pairs), line
+    return {name: value for name, _, value in pairs}
+
+
+def stopped(process: "subprocess.Popen[bytes]", *signals: int) -> int:
+    """Return how it ends after the signals."""
+    for number in signals:
+        process.send_signal(number)
+    return process.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def work(system: System, database_url: str, tmp_path: Path) -> Work:
+    """Give the command on a new ledger, on each engine in turn."""
+    return Work(system, database_url, tmp_path)
+
+
+@pytest.fixture
+def quick(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
+    """Give the command on a new SQLite file."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    composed = compose(Settings(database_url=url))
+    migrate(composed.database)
+    yield Work(composed, url, tmp_path)
+    composed.database.close()
+
+
+# --- working
+
+
+def test_several_processes_do_all_the_jobs_once(work: Work) -> None:
+    job_ids = work.create("quick", 200)
+
+    with work.running("--processes", "2") as process:
+        wait_until(lambda: len(work.pids()) == 2, "two processes work")
+        work.wait_for(complete=200)
+        work.create("quick", 200)
+        work.wait_for(complete=400)
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert {tuple(work.kinds(job_id)) for job_id in (job_ids[0], job_ids[-1], 400)} == {
+        ("created", "started", "completed")
+    }
+    assert work.said("work ended")[0]["completed"] == "400"
+    assert work.pids() == []
+    report = verified(work.system)
+    assert (report.differences, report.position) == ([], 1_200)
+
+
+def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> None:
+    work.create("quick", 3)
+    (failing,) = work.create("bad", attempts=2)
+
+    with work.running() as process:
+        work.wait_for(complete=3, failed=1)
+        code = stopped(process, signal.SIGTERM)
+    events = [_facts(line)["event"] for line in work.output.splitlines()]
+    failures = [
+        {name: facts[name] for name in ("level", "job", "type", "attempt", "next", "reason")}
+        for facts in work.said("attempt failed")
+    ]
+
+    assert code == 0
+    assert events == [
+        "work begins",
+        "worker started",
+        "attempt failed",
+        "attempt failed",
+        "worker stops",
+        "worker stopped",
+        "work ended",
+    ]
+    assert failures == [
+        {
+            "level": "warning",
+            "job": str(failing),
+            "type": "bad",
+            "attempt": attempt,
+            "next": following,
+            "reason": 'ValueError: not "this" way',
+        }
+        for attempt, following in (("1", "inactive"), ("2", "failed"))
+    ]
+
+
+def test_json_lines_are_json(quick: Work) -> None:
+    quick.create("bad")
+
+    with quick.running("--json") as process:
+        quick.wait_for(failed=1)
+        stopped(process, signal.SIGINT)
+    lines = [json.loads(line) for line in quick.output.splitlines()]
+
+    assert [line["event"] for line in lines if line["level"] == "warning"] == ["attempt failed"]
+    assert lines[0]["types"] == "quick:4,bad:1,long:2,talks:1"
+    assert lines[-1] | {"at": ""} == {
+        "at": "",
+        "level": "info",
+        "event": "work ended",
+        "completed": 0,
+        "failed": 1,
+        "returned": 0,
+    }
+
+
+def test_only_the_types_that_are_asked_for_are_done(quick: Work) -> None:
+    quick.create("quick", 2)
+    quick.create("bad")
+
+    with quick.running("--type", "quick", "--concurrency", "9") as process:
+        quick.wait_for(complete=2, inactive=1)
+        listed = json.loads(quick.tells("workers", "--json"))
+        stopped(process, signal.SIGTERM)
+
+    assert [one["types"] for one in listed] == [{"quick": 9}]
+    assert quick.states() == {"complete": 2, "inactive": 1}
+
+
+def test_without_a_server_a_delayed_job_is_done_when_it_is_due(work: Work) -> None:
+    (job_id,) = work.create("quick", delay_ms=50)
+
+    with work.running() as process:
+        work.wait_for(complete=1)
+        stopped(process, signal.SIGTERM)
+
+    assert work.kinds(job_id) == ["created", "promoted", "started", "completed"]
+
+
+def test_a_paused_type_waits_until_it_is_resumed(work: Work) -> None:
+    said = work.tells("pause", "quick")
+    work.create("quick", 3)
+    work.create("bad")
+
+    with work.running() as process:
+        work.wait_for(inactive=3, failed=1)
+        stats = work.tells("stats")
+        status = json.loads(work.tells("status", "--json"))
+        resumed = work.tells("resume", "quick")
+        work.wait_for(complete=3, failed=1)
+        stopped(process, signal.SIGTERM)
+
+    assert said == "quick is paused; `ledger resume quick` ends it\n"
+    assert resumed == "quick goes on\n"
+    assert "\nquick is paused since 20" in stats
+    assert list(status["paused"]) == ["quick"]
+    assert work.kinds(0) == ["paused", "resumed"]
+    assert work.tells("resume", "quick") == "quick was not paused\n"
+    assert json.loads(work.tells("status", "--json"))["paused"] == {}
+
+
+def test_a_restarted_job_is_done_again(quick: Work) -> None:
+    (job_id,) = quick.create("bad")
+
+    with quick.running() as process:
+        quick.wait_for(failed=1)
+        said = quick.tells("restart", str(job_id))
+        wait_until(lambda: quick.kinds(job_id).count("failed") == 2, "it fails again")
+        stopped(process, signal.SIGTERM)
+
+    assert said == f"job {job_id} waits for a worker again\n"
+    assert quick.kinds(job_id) == ["created", "started", "failed", "moved", "started", "failed"]
+
+
+def test_the_application_of_the_readme_works(quick: Work) -> None:
+    application, session = (
+        re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)[0]
+        for language in ("python", "pycon")
+    )
+    (quick.folder / "jobs.py").write_text(application)
+    queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
+    test = doctest.DocTestParser().get_doctest(session, {"queue": queue}, "README.md", None, None)
+
+    with quick.running() as process:
+        result = doctest.DocTestRunner().run(test)
+        refused = queue.create("email", {"to": "nobody"}, attempts=5)
+        with pytest.raises(ledger.JobFailed, match="nobody is no address"):
+            refused.wait(DEADLINE_S)
+        stopped(process, signal.SIGTERM)
+    queue.close()
+
+    assert result == (0, 3)
+    assert quick.states() == {"complete": 1, "failed": 1}
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_job_that_outlasts_the_grace_is_given_back(work: Work, processes: str) -> None:
+    (job_id,) = work.create("long")
+
+    with work.running("--processes", processes, "--grace", "0.2") as process:
+        work.wait_for(active=1)
+        code = stopped(process, signal.SIGTERM)
+    last = work.events(job_id)[-1]
+
+    assert code == 0
+    assert work.states() == {"inactive": 1}
+    assert work.kinds(job_id) == ["created", "started", "returned"]
+    assert re.fullmatch(r"worker \S+ was stopped and waited 0\.\d s for it", last["body"]["reason"])
+    assert [facts["job"] for facts in work.said("job given back")] == [str(job_id)]
+    assert work.said("work ended")[0]["returned"] == "1"
+    assert verified(work.system).differences == []
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: str) -> None:
+    quick.create("long", 2)
+    quick.create("quick")
+
+    with quick.running("--type", "long", "--processes", processes, "--grace", "60") as process:
+        quick.wait_for(active=2, inactive=1)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: bool(quick.said("worker stops")), "it stops")
+        (quick.folder / "open").touch()
+        code = process.wait(DEADLINE_S)
+
+    assert code == 0
+    assert quick.states() == {"complete": 2, "inactive": 1}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
+    (job_id,) = work.create("long")
+
+    with work.running("--processes", processes, "--grace", "3600") as process:
+        work.wait_for(active=1)
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: bool(work.said("worker stops")), "it stops")
+        still = process.poll()
+        code = stopped(process, signal.SIGINT)
+
+    assert (still, code) == (None, 0)
+    assert work.kinds(job_id) == ["created", "started", "returned"]
+
+
+def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) -> None:
+    queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
+    queue.process("quick")(print)
+    worker = ledger.Worker(queue)
+
+    def interrupted() -> None:
+        with worker._inbox._mutex:
+            worker.stop()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    queue.close()
+
+    assert not thread.is_alive()
+
+
+# --- processes that die
+
+
+def test_a_process_that_is_killed_is_replaced(work: Work) -> None:
+    work.create("quick", 10)
+
+    with work.running("--processes", "2") as process:
+        work.wait_for(complete=10)
+        wait_until(lambda: len(work.pids()) == 2, "two processes work")
+        killed, survivor = work.pids()
+        os.kill(killed, signal.SIGKILL)
+        wait_until(
+            lambda: killed not in work.pids() and len(work.pids()) == 2, "the killed is replaced"
+        )
+        replacement = {*work.pids()} - {survivor}
+        work.create("quick", 10)
+        work.wait_for(complete=20)
+        code = stopped(process, signal.SIGTERM)
+    died = [(facts["process"], facts["signal"]) for facts in work.said("process died")]
+
+    assert code == 0
+    assert died == [(str(killed), "SIGKILL")]
+    assert len(replacement) == 1
+    assert work.pids() == []
+
+
+def test_the_job_of_a_killed_process_is_tried_again(work: Work) -> None:
+    work.environment["LEDGER_LEASE_MS"] = "300"
+    (job_id,) = work.create("long", attempts=2)
+
+    with work.running("--processes", "2") as process:
+        work.wait_for(active=1)
+        holder = int(work.events(job_id)[1]["body"]["worker"].split(":")[-2])
+        (work.folder / "open").touch()
+        os.kill(holder, signal.SIGKILL)
+        work.wait_for(complete=1)
+        code = stopped(process, signal.SIGTERM)
+    events = work.events(job_id)
+
+    assert code == 0
+    assert [event["kind"] for event in events] == [
+        "created",
+        "started",
+        "failed",
+        "started",
+        "completed",
+    ]
+    assert events[2]["body"]["reason"] == "lost"
+    assert f":{holder}:" in events[2]["content"]
+
+
+def test_children_end_by_themselves_when_their_parent_is_killed(quick: Work) -> None:
+    (job_id,) = quick.create("long")
+
+    with quick.running("--processes", "2", "--grace", "0") as process:
+        wait_until(lambda: len(quick.pids()) == 2, "two processes work")
+        quick.wait_for(active=1)
+        children = quick.pids()
+        process.kill()
+        wait_until(lambda: not any(map(is_running, children)), "the children are gone")
+
+    assert quick.kinds(job_id)[-1] == "returned"
+    assert quick.states() == {"inactive": 1}
+
+
+# --- on a terminal
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_terminal_shows_what_is_done(quick: Work, processes: str) -> None:
+    quick.create("quick", 30)
+    quick.create("talks")
+    quick.create("bad")
+
+    code, screen = _on_a_terminal(
+        quick,
+        ["--processes", processes],
+        until=lambda: quick.states() == {"complete": 31, "failed": 1},
+    )
+    last = screen.rpartition("jobs:queue on sqlite:///")[2]
+
+    assert code == 0
+    assert "a line of job 31" in screen
+    assert 'event="attempt failed" job=32' in screen
+    assert "here: 31 completed, 1 attempts failed, 0 running" in last
+    assert re.search(r"quick\s*│\s*0 │\s*0 │\s*0 │\s*30 │\s*0 │", last)
+
+
+def _on_a_terminal(quick: Work, arguments: Sequence[str], *, until: Any) -> tuple[int, str]:
+    """Return how it ended after Ctrl-C, and all that the terminal was sent."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [tool("ledger"), "work", "jobs:queue", *arguments],
+        env=quick.environment | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"},
+        cwd=quick.folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown, end, asked = b"", time.monotonic() + DEADLINE_S, False
+        while time.monotonic() < end:
+            if select.select([ours], [], [], 0.05)[0]:
+                try:
+                    shown += os.read(ours, 65_536)
+                except OSError:
+                    break  # Nobody has it open any more.
+            if not asked and until():
+                # As a terminal does: to the parent and its children.
+                os.killpg(process.pid, signal.SIGINT)
+                asked = True
+        code = process.wait(DEADLINE_S)
+    os.close(ours)
+    return code, shown.decode()
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("jobs",), "expected MODULE:ATTRIBUTE, such as myapp.jobs:queue; got 'jobs'"),
+        ((":queue",), "expected MODULE:ATTRIBUTE, such as myapp.jobs:queue; got ':queue'"),
+        (("nothing.jobs:queue",), "there is no module 'nothing' in "),
+        (("jobs:line",), "module jobs has no 'line'; its queues are queue, idle"),
+        (("jobs:number",), "jobs:number is a int; expected a Queue, as ledger.connect() returns"),
+        (("jobs:idle",), "jobs:idle has no handlers; decorate a function"),
+        (
+            ("jobs:queue", "--type", "slow"),
+            "no handler for slow; it has for quick, bad, long, talks",
+        ),
+        (("jobs:queue", "--processes", "0"), "0 is not in the range"),
+        (("jobs:queue", "--grace", "-1"), "-1.0 is not in the range"),
+        ((), "Missing argument 'TARGET'"),
+    ],
+)
+def test_what_is_no_target_is_told(quick: Work, arguments: tuple[str, ...], complaint: str) -> None:
+    code, said = quick.refusal(*arguments)
+
+    assert code == USAGE
+    assert complaint in said
+
+
+def test_a_module_that_fails_shows_where(quick: Work) -> None:
+    (quick.folder / "broken.py").write_text("import ledger\nimport not_installed\n")
+
+    code, said = quick.refusal("broken:queue")
+
+    assert code == REFUSED
+    assert "import not_installed" in said
+    assert "ModuleNotFoundError: No module named 'not_installed'" in said
