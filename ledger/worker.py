@@ -275,7 +275,7 @@ class _Inbox:
         """Make the loop look around, now or when it would next wait."""
         with self._mutex:
             self._nudged = True
-            self._wake(True)
+            self._wake(True)  # noqa: FBT003
 
     def take(self, *, timeout_s: float, enough: int) -> list[RunningJob]:
         """Return the jobs that have news, after *timeout_s* none.

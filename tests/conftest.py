@@ -143,7 +143,7 @@ _EMPTY = (
     f"""
     INSERT INTO ledger_head (id, position, chain, last_job_id, at_ms)
     VALUES (1, 0, '\\x{"00" * 32}', 0, 0)
-    """,
+    """,  # noqa: S608
 )
 
 

@@ -101,7 +101,7 @@ def test_what_is_written_goes_out_at_once_and_in_one_piece(
     one, peer = ends
     one.sendall(b"head")
     one.sendall(b"body")
-    peer.setblocking(False)
+    peer.setblocking(False)  # noqa: FBT003
     with pytest.raises(BlockingIOError):
         peer.recv(100)
     one.flush()

@@ -11,7 +11,7 @@ try too many, a job begun of a paused type.
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from hypothesis import HealthCheck, settings
@@ -415,7 +415,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), name=st.sampled_from(WORKERS), asks=st.booleans())
     @precondition(lambda self: any(hand.begun for hand in self.hands.values()))
-    def speak(self, data: st.DataObject, name: str, asks: bool) -> None:
+    def speak(self, data: st.DataObject, name: str, asks: bool) -> None:  # noqa: FBT001
         """Say things about attempts ever begun, late or not; and ask for more work with it."""
         hand = self.hands[name]
         if not hand.begun:
@@ -466,7 +466,7 @@ class WorkerMachine(RuleBasedStateMachine):
     # --- what time does
 
     @rule(step_ms=clock_steps_ms, beating=st.booleans(), sweeping=st.booleans())
-    def let_time_pass(self, step_ms: int, beating: bool, sweeping: bool) -> None:
+    def let_time_pass(self, step_ms: int, beating: bool, sweeping: bool) -> None:  # noqa: FBT001
         """Move the clock, also backwards; who lives may give a sign of life."""
         self.clock.now_ms += step_ms
         for hand in self.hands.values():
