@@ -65,6 +65,7 @@ KUE: Final = Contestant(
     name="Kue",
     engine="redis",
     command=["node", str(SCRIPTS / "kue.js")],
+    most=50_000,
     has_batches=False,
     note="Redis without persistence, concurrency 20",
     environment=NODE,
@@ -81,7 +82,7 @@ CELERY: Final = Contestant(
     name="Celery",
     engine="redis",
     command=_python("celery"),
-    most=10_000,
+    most=5_000,
     has_batches=False,
     note="Redis without persistence, 20 threads",
 )

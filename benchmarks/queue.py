@@ -98,7 +98,7 @@ FULL: Final = Scale(
     sizes=(10_000, 100_000),
     one=3_000,
     threads=6_400,
-    batches=50_000,
+    batches=20_000,
     starts=30,
     history=1_000_000,
     flat=10_000,
@@ -127,7 +127,7 @@ def measure(directory: Path, scale: Scale, *, parts: Sequence[str], tell: Tell) 
     began_s = time.monotonic()
     tell("installing the peers")
     versions = [*install_kue(), *contestants.install()]
-    report = Report(title=f"Job queue: jobs that do nothing, {scale.rounds} runs each, in turns")
+    report = Report(title=f"Job queue: jobs that do nothing, runs of each in turns: {scale.rounds}")
     report.facts += [*machine.facts(directory), *versions]
     report.facts.append("ours: `ledger.Worker` with its defaults; SQLite with synchronous=FULL")
     port = free_port()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from ledger import store
 from ledger.database import Database
 from ledger.errors import LedgerError
 
@@ -73,17 +74,26 @@ class Bell:
                 pause.wait(_RETRY_S)
                 continue
             ready.set()
-            # Whatever was committed while there was no watch.
-            self._ring()
             try:
+                position = self._position()
+                # Whatever was committed while there was no watch.
+                self._ring()
                 while self._needed():
-                    if watch.wait(_PATIENCE_S):
+                    # A heartbeat is a commit too, and no news.
+                    if watch.wait(_PATIENCE_S) and (now := self._position()) != position:
+                        position = now
                         self._ring()
             except LedgerError as error:
                 _log.warning("nobody can be woken: %s", error)
                 pause.wait(_RETRY_S)
             finally:
                 watch.close()
+                # The thread ends, perhaps after the database was closed.
+                self._database.release()
+
+    def _position(self) -> int:
+        with self._database.read() as connection:
+            return store.read_position(connection)
 
     def _needed(self) -> bool:
         with self._mutex:

@@ -107,7 +107,11 @@ def open_queue(settings: Settings, *, actor: str) -> Queue:
         Unavailable: The database is away.
     """
     system = compose(settings)
-    prepare(system.database)
+    try:
+        prepare(system.database)
+    except BaseException:
+        system.database.close()
+        raise
     queue = queue_of(system, actor=actor, lease_ms=settings.lease_ms)
     forget = WeakMethod(queue.forget)
 

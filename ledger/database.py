@@ -48,13 +48,13 @@ class Database(ABC):
         """Return the connection that this thread reads on."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is None or self._threads.generation != self._generation:
-            self._release()
+            self.release()
             self._threads.generation = self._generation
             connection = self._threads.connection = self.engine.connect()
             self._connections.add(connection)
         return connection
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Give this thread's connection back."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:

@@ -415,7 +415,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), name=st.sampled_from(WORKERS), asks=st.booleans())
     @precondition(lambda self: any(hand.begun for hand in self.hands.values()))
-    def speak(self, data: st.DataObject, name: str, asks: bool) -> None:  # noqa: FBT001
+    def speak(self, data: st.DataObject, name: str, *, asks: bool) -> None:
         """Say things about attempts ever begun, late or not; and ask for more work with it."""
         hand = self.hands[name]
         if not hand.begun:
@@ -466,7 +466,7 @@ class WorkerMachine(RuleBasedStateMachine):
     # --- what time does
 
     @rule(step_ms=clock_steps_ms, beating=st.booleans(), sweeping=st.booleans())
-    def let_time_pass(self, step_ms: int, beating: bool, sweeping: bool) -> None:  # noqa: FBT001
+    def let_time_pass(self, step_ms: int, *, beating: bool, sweeping: bool) -> None:
         """Move the clock, also backwards; who lives may give a sign of life."""
         self.clock.now_ms += step_ms
         for hand in self.hands.values():
