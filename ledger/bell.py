@@ -41,6 +41,13 @@ class Bell:
         self._mutex = threading.Lock()
         self._rings: list[Ring] = []
         self._watching = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Ring no more; the watching thread ends soon, and leaves no connection behind."""
+        with self._mutex:
+            self._rings.clear()
+            self._closed = True
 
     @contextmanager
     def subscribed(self, ring: Ring) -> Iterator[None]:
@@ -61,7 +68,8 @@ class Bell:
             yield
         finally:
             with self._mutex:
-                self._rings.remove(ring)
+                if not self._closed:
+                    self._rings.remove(ring)
 
     def _watch(self, ready: threading.Event) -> None:
         """Ring as long as there is someone to ring for."""
@@ -88,8 +96,10 @@ class Bell:
                 pause.wait(_RETRY_S)
             finally:
                 watch.close()
-                # The thread ends, perhaps after the database was closed.
                 self._database.release()
+                if self._closed:
+                    # What this thread opened after the others' connections were closed.
+                    self._database.close()
 
     def _position(self) -> int:
         with self._database.read() as connection:

@@ -55,11 +55,14 @@ class Database(ABC):
         return connection
 
     def release(self) -> None:
-        """Give this thread's connection back."""
+        """End this thread's connection."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             self._threads.connection = None
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
+                # Not back to the pool: it may have failed, or the database been closed,
+                # whose pool would leave it open.
+                connection.invalidate()
                 connection.close()
 
     @contextmanager

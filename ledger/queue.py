@@ -139,6 +139,7 @@ class Queue:
 
     def close(self) -> None:
         """Close all connections; the queue is of no use afterwards."""
+        self.bell.close()
         self.database.close()
 
     # --- creating
