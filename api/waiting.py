@@ -60,23 +60,23 @@ class LongPolls:
         if found or not wait_s or not self._room.acquire(blocking=False):
             return found
         try:
-            return self._wait(req, look, time.monotonic() + wait_s)
+            return self._wait(req, look, found, time.monotonic() + wait_s)
         finally:
             self._room.release()
 
-    def _wait(self, req: falcon.Request, look: Callable[[], Found], until_s: float) -> Found:
+    def _wait(
+        self, req: falcon.Request, look: Callable[[], Found], nothing: Found, until_s: float
+    ) -> Found:
         rung = threading.Event()
         with self._bell.subscribed(rung.set):
             while True:
                 # Cleared before looking: what comes meanwhile rings again.
                 rung.clear()
-                found = look()
+                found = nothing if _is_gone(req) else look()
                 left_s = until_s - time.monotonic()
-                if found or left_s <= 0 or self._stopping:
+                if found or left_s <= 0 or self._stopping or _is_gone(req):
                     return found
                 rung.wait(min(left_s, _LONGEST_PAUSE_S))
-                if _is_gone(req):
-                    return found
 
 
 def _is_gone(req: falcon.Request) -> bool:

@@ -168,6 +168,8 @@ class _AdvisoryLeadership(Leadership):
     def release(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            # Ends the session, and the lock with it.
+            with suppress(exc.SQLAlchemyError):
+                # The session's end frees it too, but a moment after we have gone on.
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
             connection.invalidate()
             connection.close()

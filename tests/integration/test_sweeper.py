@@ -1,5 +1,6 @@
 """The sweeper lets time take effect: alone, in time, and through every absence."""
 
+import json
 import logging
 import os
 import signal
@@ -8,13 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Connection
 
 from api import wire
-from ledger import store
+from ledger import store, workers
 from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Start
 from ledger.composition import System
 from ledger.errors import AttemptOver, Corrupt, SchemaMismatch, Unavailable
@@ -270,6 +271,142 @@ def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
 
     assert changed == 1
     assert counts(system) == {"inactive": 1}
+
+
+# --- workers that are silent
+
+
+def beat(system: System, worker: str, *, lease_ms: int) -> None:
+    with system.database.write() as tx:
+        workers.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
+
+
+def held_by(system: System, worker: str | None, **options: Any) -> int:
+    """Return the id of a new job whose attempt that worker holds."""
+    job_id = job_in(system, "inactive", **options)
+    carry_out(system, Start(job_id=job_id, worker=worker))
+    return job_id
+
+
+def test_a_worker_that_is_silent_for_longer_than_its_lease_is_lost(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    """The lease is the worker's own, not the sweeper's."""
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    jobs = [held_by(system, "host:17:1", attempts=attempts) for attempts in (1, 2)]
+
+    clock.now_ms += SOON_MS
+    before = sweeper.sweep(), [state_of(system, job_id) for job_id in jobs]
+    clock.now_ms += 1
+    due = sweeper.sweep(), [state_of(system, job_id) for job_id in jobs]
+    again = sweeper.sweep()
+
+    error = "worker host:17:1 was lost: silent for 1001 ms"
+    assert before == (0, ["active", "active"])
+    assert (due, again) == ((2, ["failed", "inactive"]), 0)
+    assert rows(
+        system,
+        "SELECT job_id, actor, cause, content FROM events WHERE kind = 'failed' ORDER BY job_id",
+    ) == [
+        {"job_id": job_id, "actor": "sweeper", "cause": "lease", "content": json.dumps(error)}
+        for job_id in jobs
+    ]
+    assert [json.loads(log_of(system, job_id)) for job_id in jobs] == [[error]] * 2
+
+
+def test_a_sign_of_life_renews_the_lease(system: System, sweeper: Sweeper, clock: Clock) -> None:
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+    clock.now_ms += SOON_MS
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+
+    clock.now_ms += SOON_MS
+    renewed = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += 1
+    due = sweeper.sweep(), state_of(system, job_id)
+
+    assert renewed == (0, "active")
+    assert due == (1, "failed")
+
+
+def test_a_worker_that_was_never_seen_has_a_lease_from_when_it_was_missed(
+    system: System, clock: Clock
+) -> None:
+    sweeper = Sweeper(system.ledger, system.jobs, lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+
+    clock.now_ms += LATE_MS
+    missed = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += SOON_MS
+    before = sweeper.sweep(), state_of(system, job_id)
+    clock.now_ms += 1
+    due = sweeper.sweep(), state_of(system, job_id)
+
+    assert missed == before == (0, "active")
+    assert due == (1, "failed")
+
+
+def test_a_worker_that_was_missed_and_came_back_is_not_lost(system: System, clock: Clock) -> None:
+    sweeper = Sweeper(system.ledger, system.jobs, lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+    sweeper.sweep()
+
+    clock.now_ms += SOON_MS + 1
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    changed = sweeper.sweep()
+
+    assert (changed, state_of(system, job_id)) == (0, "active")
+
+
+def test_an_attempt_that_no_worker_holds_cannot_lose_it(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    """It was started without a name, or by an operator's hand after a worker had it."""
+    nameless = held_by(system, None)
+    by_hand = held_by(system, "host:17:1")
+    carry_out(
+        system,
+        Fail(job_id=by_hand, attempt=1, error='"no"'),
+        Move(job_id=by_hand, to="active"),
+    )
+    sweeper.sweep()
+
+    clock.now_ms += LATE_MS
+    changed = sweeper.sweep()
+
+    assert changed == 0
+    assert [state_of(system, job_id) for job_id in (nameless, by_hand)] == ["active", "active"]
+
+
+def test_the_late_word_of_a_lost_worker_is_refused(
+    system: System, sweeper: Sweeper, clock: Clock
+) -> None:
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1", attempts=2)
+    clock.now_ms += SOON_MS + 1
+    sweeper.sweep()
+
+    with pytest.raises(AttemptOver, match="attempt 1 is over; the job is inactive"):
+        carry_out(system, Complete(job_id=job_id, attempt=1))
+
+
+def test_a_worker_that_left_is_struck_from_the_list(system: System, clock: Clock) -> None:
+    for name in ("b", "a"):
+        beat(system, name, lease_ms=SOON_MS)
+    clock.now_ms += 5
+    beat(system, "b", lease_ms=LATE_MS)
+
+    with system.database.read() as connection:
+        both = workers.seen(connection)
+    with system.database.write() as tx:
+        workers.leave(tx, "a")
+    with system.database.read() as connection:
+        left = workers.seen(connection)
+
+    start_ms = clock.now_ms - 5
+    b = workers.WorkerSeen("b", {"email": 1}, start_ms, clock.now_ms, LATE_MS)
+    assert both == [workers.WorkerSeen("a", {"email": 1}, start_ms, start_ms, SOON_MS), b]
+    assert left == [b]
 
 
 # --- one at a time

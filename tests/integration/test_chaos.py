@@ -1,0 +1,314 @@
+"""Kill workers again and again while they work: no job is lost, and none is done twice at once.
+
+Handlers write down when they begin and end an attempt, in a file to which all
+processes append.  Afterwards the file and the ledger must tell the same story.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from ledger.commands import Create
+from ledger.composition import System
+from ledger.events import Backoff
+from tests.builders import rows, verified
+from tests.integration.servers import is_running, kill_group, surroundings, wait_until
+from tests.integration.test_crashes import chance
+
+PROCESSES: Final = 2
+JOBS: Final = 2_000
+MOST_ATTEMPTS: Final = 5
+LONGEST_MS: Final = 80
+KILL_EVERY_S: Final = 1.0
+LEASE_MS: Final = 2_000
+PATIENCE_S: Final = 120.0
+
+# The application, and a nursery: a process that has all imported and forks a worker for
+# each line it reads, as starting anew takes longer than a worker lives here.  A line of
+# the journal is one write, so that those of several processes never mix.
+NURSERY: Final = """
+import os
+import signal
+import sys
+import time
+from random import Random
+
+import ledger
+import ledger.composition
+from ledger.sweeper import Sweeper
+from ledger.worker import Worker
+
+journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note(job, what):
+    words = job.id, job.attempt, what, os.getpid(), time.monotonic_ns()
+    os.write(journal, (" ".join(map(str, words)) + "\\n").encode())
+
+
+def handle(job):
+    note(job, "begin")
+    try:
+        job.log("attempt %d begins", job.attempt)
+        time.sleep(job.data["ms"] / 1000)
+        job.progress(1, 2, {"attempt": job.attempt})
+        job.log("attempt %d ends", job.attempt)
+        if Random(f"{job.id} {job.attempt}").random() < 0.2:
+            raise ValueError("by chance")
+        return job.attempt
+    finally:
+        note(job, "end")
+
+
+def work():
+    queue = ledger.connect()
+    queue.process("chaos", concurrency=8)(handle)
+    Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms).start()
+    Worker(queue).run()
+
+
+# Nobody else buries them.
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in sys.stdin:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    else:
+        work()
+        os._exit(1)
+"""
+
+# A job's id and the number of an attempt.
+Key = tuple[int, int]
+
+
+class Stretch(NamedTuple):
+    """Be what the journal has of an attempt; ``end_ns`` is None if its process died in it."""
+
+    pid: int
+    begin_ns: int
+    end_ns: int | None
+
+
+class Attempt(NamedTuple):
+    """Be what the ledger has of an attempt: who made it, and how it ended."""
+
+    pid: int
+    end: str
+    lines: int
+
+
+class Crew:
+    """Be some processes that work, of which one after the other is killed and replaced."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.kills = 0
+        self._folder = folder
+        self._workers: deque[int] = deque()
+        with (folder / "output").open("ab") as output:
+            self._nursery = subprocess.Popen(
+                [sys.executable, "-c", NURSERY],
+                cwd=folder,
+                env=surroundings(folder, LEDGER_DATABASE_URL=url, LEDGER_LEASE_MS=str(LEASE_MS)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return (self._folder / "output").read_text()
+
+    def start(self) -> None:
+        assert self._nursery.stdin is not None
+        assert self._nursery.stdout is not None
+        self._nursery.stdin.write("\n")
+        self._nursery.stdin.flush()
+        self._workers.append(int(self._nursery.stdout.readline()))
+
+    def is_ripe(self) -> bool:
+        """Tell whether the oldest process is in the middle of its work."""
+        oldest = self._workers[0]
+        if not is_running(oldest):
+            raise ChildProcessError(f"worker {oldest} has ended")
+        journal = self._folder / "journal"
+        return journal.exists() and f" begin {oldest} " in journal.read_text()
+
+    def kill_oldest(self) -> None:
+        pid = self._workers.popleft()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(pid), "the worker is dead")
+        self.kills += 1
+
+    def end(self) -> None:
+        kill_group(self._nursery)
+        for pipe in (self._nursery.stdin, self._nursery.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextmanager
+def working(url: str, folder: Path) -> Iterator[Crew]:
+    """Give the crew at work; at the end all of it is killed."""
+    crew = Crew(url, folder)
+    try:
+        for _ in range(PROCESSES):
+            crew.start()
+        yield crew
+    except BaseException as error:
+        error.add_note(f"the workers said:\n{crew.output}")
+        raise
+    finally:
+        crew.end()
+
+
+def create(system: System, random: Random) -> None:
+    backoffs = (None, None, Backoff(type="fixed", delay_ms=50))
+    commands = [
+        Create(
+            type="chaos",
+            data=json.dumps({"ms": random.randrange(LONGEST_MS)}),
+            priority=random.choice((-10, 0, 0, 10)),
+            attempts=random.randint(1, MOST_ATTEMPTS),
+            backoff=random.choice(backoffs),
+        )
+        for _ in range(JOBS)
+    ]
+    system.ledger.submit(commands, actor="test")
+
+
+def all_ended(system: System) -> bool:
+    with system.database.read() as connection:
+        counts = system.state_counts.stats(connection).counts
+    return sum(counts[state] for state in counts if state in {"complete", "failed"}) == JOBS
+
+
+def kill_until_all_ended(system: System, crew: Crew) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not all_ended(system):
+        assert time.monotonic() < deadline_s
+        next_s = time.monotonic() + KILL_EVERY_S
+
+        def is_time(next_s: float = next_s) -> bool:
+            return all_ended(system) or (time.monotonic() > next_s and crew.is_ripe())
+
+        wait_until(is_time, "all jobs have ended, or it is time to kill")
+        if not all_ended(system):
+            crew.kill_oldest()
+            crew.start()
+
+
+def stretches(folder: Path) -> dict[Key, Stretch]:
+    """Return what the handlers wrote down; an attempt that begins twice is an error."""
+    found: dict[Key, Stretch] = {}
+    journal = folder / "journal"
+    for line in journal.read_text().splitlines() if journal.exists() else ():
+        job_id, attempt, what, pid, at_ns = line.split()
+        key = int(job_id), int(attempt)
+        if what == "begin":
+            assert key not in found, f"begun twice: {line}, before {found[key]}"
+            found[key] = Stretch(int(pid), int(at_ns), None)
+        else:
+            assert found[key].pid == int(pid)
+            found[key] = found[key]._replace(end_ns=int(at_ns))
+    return found
+
+
+def recorded(system: System) -> dict[Key, Attempt]:
+    """Return the attempts as the ledger has them."""
+    found: dict[Key, Attempt] = {}
+    events = rows(system, "SELECT job_id, kind, body FROM events ORDER BY position")
+    for row in events:
+        body = json.loads(row["body"])
+        if "attempt" not in body:
+            continue
+        key = row["job_id"], body["attempt"]
+        match row["kind"]:
+            case "started":
+                found[key] = Attempt(_pid(body["worker"]), "", 0)
+            case "logged":
+                found[key] = found[key]._replace(lines=found[key].lines + 1)
+            case "failed":
+                found[key] = found[key]._replace(end=body.get("reason", "error"))
+            case "completed" | "returned":
+                found[key] = found[key]._replace(end=row["kind"])
+    return found
+
+
+def _pid(worker: str) -> int:
+    return int(worker.split(":")[-2])
+
+
+def overlaps(
+    made: Mapping[Key, Stretch], known: Mapping[Key, Attempt]
+) -> list[tuple[Key, Stretch, Stretch]]:
+    """Return the attempts that began before the one before was over, in truth or by ruling.
+
+    A worker that was silent for the lease has lost its jobs, even if it lives.
+    """
+    by_job: defaultdict[int, list[int]] = defaultdict(list)
+    for job_id, attempt in sorted(made):
+        by_job[job_id].append(attempt)
+    found = []
+    for job_id, attempts in by_job.items():
+        for before, after in pairwise(attempts):
+            first, second = made[job_id, before], made[job_id, after]
+            over = first.end_ns is not None and first.end_ns < second.begin_ns
+            if not over and known[job_id, before].end != "lost":
+                found.append(((job_id, after), first, second))
+    return found
+
+
+def test_no_job_is_lost_or_done_twice_at_once_however_many_workers_are_killed(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    with chance() as random:
+        create(system, random)
+        with working(database_url, tmp_path) as crew:
+            kill_until_all_ended(system, crew)
+        made, known = stretches(tmp_path), recorded(system)
+        unknown = {key for key in made if key not in known or made[key].pid != known[key].pid}
+        never_called = {key for key in known if key not in made}
+        broken_off = {key for key in made if made[key].end_ns is None}
+        heard = {key for key, one in known.items() if one.end in {"completed", "error"}}
+        lost = {key for key, one in known.items() if one.end == "lost"}
+
+        assert unfinished(system, known) == []
+        assert overlaps(made, known) == []
+        assert (unknown, never_called - lost, broken_off - lost) == (set(), set(), set())
+        # Who lived to say how it ended has said all before it.
+        assert {key for key in heard if known[key].lines != 2} == set()
+        assert all_ended(system)
+        assert verified(system).differences == []
+        # The kills came in the middle of the work.
+        assert crew.kills > 2
+        assert broken_off
+
+
+def unfinished(system: System, known: Mapping[Key, Attempt]) -> list[dict[str, Any]]:
+    """Return the jobs that neither succeeded nor failed in each of their attempts."""
+    ends: defaultdict[int, list[str]] = defaultdict(list)
+    for (job_id, _), attempt in sorted(known.items()):
+        ends[job_id].append(attempt.end)
+    jobs = rows(system, "SELECT id, state, made, max_attempts FROM jobs ORDER BY id")
+    return [job for job in jobs if not is_finished(job, ends[job["id"]])]
+
+
+def is_finished(job: Mapping[str, Any], ends: Sequence[str]) -> bool:
+    failures = [end for end in ends if end in {"error", "lost"}]
+    if job["state"] == "complete":
+        return ends[-1] == "completed" and job["made"] == len(failures) + 1
+    full = job["made"] == job["max_attempts"] == len(failures)
+    return job["state"] == "failed" and full and "completed" not in ends
