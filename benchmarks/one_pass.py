@@ -78,7 +78,7 @@ def main(url: str, name: str) -> None:
     start, start_cpu = time.perf_counter(), time.process_time()
     events = PASSES[name](system)
     seconds, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
-    system.database.close()
+    system.close()
     found = {"events": events, "seconds": seconds, "cpu_s": cpu_s, "peak_mb": _peak_mb()}
     print(json.dumps(found))
 

@@ -110,7 +110,7 @@ class Ours(Server):
         system = compose(Settings(database_url=f"sqlite:///{self.directory / 'store.db'}"))
         migrate(system.database)
         history.write(system.ledger, history.half_complete(jobs))
-        system.database.close()
+        system.close()
 
     @contextmanager
     def serve(self) -> Iterator[None]:

@@ -308,7 +308,7 @@ class _Bench:
         for done in range(0, self._scale.history, HISTORY_STEP):
             self._tell(f"finishing {self._scale.history:,} jobs: {done:,}")
             history.write(system.ledger, asked, HISTORY_STEP * history.EVENTS_A_COMPLETE_JOB)
-        system.database.close()
+        system.close()
 
 
 _WAYS: Final = {
@@ -328,7 +328,7 @@ PARTS: Final[dict[str, Callable[[_Bench], Iterator[Figure]]]] = {
 def _migrate(store: str) -> None:
     system = compose(Settings(database_url=store))
     migrate(system.database)
-    system.database.close()
+    system.close()
 
 
 def _output(module: str, *words: str) -> str:

@@ -78,7 +78,7 @@ def _measure_engine(
     with system.database.read() as connection:
         jobs = system.state_counts.stats(connection).counts
     report.facts.append(f"{engine}: {events:,} events of {sum(jobs.values()):,} jobs")
-    system.database.close()
+    system.close()
     for name in PASSES:
         runs = [_pass(url, name, engine, tell) for _ in range(rounds)]
         report.figures += _figures(engine, name, short[name], runs)

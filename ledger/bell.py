@@ -8,17 +8,19 @@ the look rings.
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ledger import store
-from ledger.database import Database
+from ledger.database import Database, Watch
 from ledger.errors import LedgerError
 
 # How often the watching thread looks whether anyone still waits.
 _PATIENCE_S: Final = 2.0
 # While the database is away.
 _RETRY_S: Final = 0.5
+# It may be connecting to a server that does not answer.
+_LONGEST_END_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -40,14 +42,20 @@ class Bell:
         """Start anew in a forked child, which has none of its parent's threads."""
         self._mutex = threading.Lock()
         self._rings: list[Ring] = []
-        self._watching = False
-        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._watch: Watch | None = None
+        self._closed = threading.Event()
 
     def close(self) -> None:
-        """Ring no more; the watching thread ends soon, and leaves no connection behind."""
+        """Ring no more; when this returns, nothing uses the database."""
         with self._mutex:
+            self._closed.set()
             self._rings.clear()
-            self._closed = True
+            if self._watch is not None:
+                self._watch.wake()
+            thread = self._thread
+        if thread is not None:
+            thread.join(_LONGEST_END_S)
 
     @contextmanager
     def subscribed(self, ring: Ring) -> Iterator[None]:
@@ -55,60 +63,81 @@ class Bell:
 
         At the beginning it may ring for what was committed just before.
         """
+        ready = threading.Event()
         with self._mutex:
             self._rings.append(ring)
-            starts, self._watching = not self._watching, True
+            starts = self._thread is None and not self._closed.is_set()
+            if starts:
+                self._thread = threading.Thread(
+                    target=self._run, args=(ready,), name="ledger-bell", daemon=True
+                )
+                self._thread.start()
         if starts:
-            ready = threading.Event()
-            threading.Thread(
-                target=self._watch, args=(ready,), name="ledger-bell", daemon=True
-            ).start()
             ready.wait(_PATIENCE_S)
         try:
             yield
         finally:
-            with self._mutex:
-                if not self._closed:
-                    self._rings.remove(ring)
+            with self._mutex, suppress(ValueError):
+                # Closed meanwhile, it is no longer there.
+                self._rings.remove(ring)
 
-    def _watch(self, ready: threading.Event) -> None:
+    # --- the thread
+
+    def _run(self, ready: threading.Event) -> None:
         """Ring as long as there is someone to ring for."""
-        pause = threading.Event()
-        while self._needed():
+        while not self._over():
             try:
-                watch = self._database.watch()
+                with self._watching() as watch:
+                    ready.set()
+                    self._ring_for(watch)
             except LedgerError as error:
                 _log.warning("nobody can be woken: %s", error)
-                pause.wait(_RETRY_S)
+            except Exception:  # noqa: BLE001 - the edge of its thread
+                # If it ended here, nobody would be woken again.
+                _log.exception("the bell failed; it goes on")
+            else:
                 continue
-            ready.set()
-            try:
-                position = self._position()
-                # Whatever was committed while there was no watch.
+            self._closed.wait(_RETRY_S)
+
+    @contextmanager
+    def _watching(self) -> Iterator[Watch]:
+        watch = self._database.watch()
+        try:
+            with self._mutex:
+                self._watch = watch
+                if self._closed.is_set():
+                    watch.wake()
+            yield watch
+        finally:
+            with self._mutex:
+                self._watch = None
+            watch.close()
+            self._database.release()
+
+    def _ring_for(self, watch: Watch) -> None:
+        position = self._position()
+        # Whatever was committed while there was no watch.
+        self._ring()
+        while self._needed():
+            # A heartbeat is a commit too, and no news.
+            if watch.wait(_PATIENCE_S) and (now := self._position()) != position:
+                position = now
                 self._ring()
-                while self._needed():
-                    # A heartbeat is a commit too, and no news.
-                    if watch.wait(_PATIENCE_S) and (now := self._position()) != position:
-                        position = now
-                        self._ring()
-            except LedgerError as error:
-                _log.warning("nobody can be woken: %s", error)
-                pause.wait(_RETRY_S)
-            finally:
-                watch.close()
-                self._database.release()
-                if self._closed:
-                    # What this thread opened after the others' connections were closed.
-                    self._database.close()
 
     def _position(self) -> int:
         with self._database.read() as connection:
             return store.read_position(connection)
 
     def _needed(self) -> bool:
+        return bool(self._rings) and not self._closed.is_set()
+
+    def _over(self) -> bool:
+        """Return whether the thread has to end, as nobody waits; the next who does starts one."""
         with self._mutex:
-            self._watching = bool(self._rings)
-            return self._watching
+            if self._needed():
+                return False
+            self._thread = None
+            return True
 
     def _ring(self) -> None:
         with self._mutex:

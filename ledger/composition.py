@@ -43,6 +43,11 @@ class System:
         """Return the projections, in the order in which they are applied."""
         return (self.jobs, self.state_counts, self.unique_keys, self.pauses)
 
+    def close(self) -> None:
+        """Close all connections; no thread but the bell's may be using one."""
+        self.bell.close()
+        self.database.close()
+
 
 class _QueueViews(Views):
     """Answer a queue's questions from the projections."""
@@ -110,7 +115,7 @@ def open_queue(settings: Settings, *, actor: str) -> Queue:
     try:
         prepare(system.database)
     except BaseException:
-        system.database.close()
+        system.close()
         raise
     queue = queue_of(system, actor=actor, lease_ms=settings.lease_ms)
     forget = WeakMethod(queue.forget)

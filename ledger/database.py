@@ -179,8 +179,12 @@ class Watch(ABC):
         """
 
     @abstractmethod
+    def wake(self) -> None:
+        """Make ``wait`` return at once, now and from now on; for any thread."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back; nobody may call ``wake`` from now on."""
 
 
 class Leadership(ABC):

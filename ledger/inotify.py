@@ -1,11 +1,11 @@
-"""Sleep until a file is written to, on Linux; elsewhere say that it cannot be done.
+"""Tell when a file is written to, on Linux; elsewhere say that it cannot be done.
 
 Source: inotify(7).  Python has no module for it, and three calls need no dependency.
 """
 
 import ctypes
 import os
-import select
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,16 +34,16 @@ class WrittenFile:
             error = OSError(ctypes.get_errno(), "inotify_add_watch", str(path))
             self.close()
             raise error
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLIN)
 
-    def wait(self, timeout_s: float) -> bool:
-        """Return whether it was written to since the last call, as soon as it is."""
-        if not self._poll.poll(timeout_s * 1000):
-            return False
-        # How often and where is of no interest.
-        os.read(self._fd, _EVENTS_BYTES)
-        return True
+    def fileno(self) -> int:
+        """Return what can be read as soon as the file has been written to."""
+        return self._fd
+
+    def heed(self) -> None:
+        """Take note of what was written so far: only what comes later is news."""
+        with suppress(BlockingIOError):
+            # How often and where is of no interest.
+            os.read(self._fd, _EVENTS_BYTES)
 
     def close(self) -> None:
         """Stop watching."""

@@ -23,6 +23,7 @@ from ledger.database import (
 )
 from ledger.errors import InvalidInput, Unavailable
 from ledger.rows import driver_of
+from ledger.wakeable import WakeableSleep
 
 # Who waits for news listens here; one word a batch.
 CHANNEL: Final = "ledger"
@@ -108,24 +109,31 @@ class _Listener(Watch):
         self._database = database
         self._connection = database.engine.connect()
         self._connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        self._sleep = WakeableSleep(driver_of(self._connection))
 
     def wait(self, timeout_s: float) -> bool:
-        driver = driver_of(self._connection)
         try:
-            heard = any(True for _ in driver.notifies(timeout=timeout_s, stop_after=1))
-            # What else has come meanwhile is the same news.
-            for _ in driver.notifies(timeout=0):
-                pass
+            # What came with the answer to an earlier statement is in no socket any more.
+            if self._heard():
+                return True
+            return self._sleep.sleep(timeout_s) and self._heard()
         except driver_errors() as error:
             self._connection.invalidate()
             raise Unavailable(f"the database does not answer: {error}") from error
-        return heard
+
+    def wake(self) -> None:
+        self._sleep.wake()
 
     def close(self) -> None:
+        self._sleep.close()
         with suppress(exc.SQLAlchemyError):
             # It must not go back to the pool listening.
             self._connection.invalidate()
             self._connection.close()
+
+    def _heard(self) -> bool:
+        """Return whether anything has been announced; several are the same news."""
+        return len(list(driver_of(self._connection).notifies(timeout=0))) > 0
 
 
 def driver_errors() -> type[Exception]:

@@ -29,6 +29,7 @@ from ledger.database import LOCK_TIMEOUT_MS, POOL_OVERFLOW, POOL_SIZE, Database,
 from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
 from ledger.rows import driver_of
+from ledger.wakeable import WakeableSleep
 
 # OFF is for tests: a power cut damages the file.
 SqliteSynchronous = Literal["FULL", "NORMAL", "OFF"]
@@ -168,6 +169,7 @@ class _CommitCounter(Watch):
             self._written: WrittenFile | None = WrittenFile(Path(f"{database.path}-wal"))
         except OSError:
             self._written = None
+        self._sleep = WakeableSleep(self._written)
 
     def wait(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
@@ -179,22 +181,28 @@ class _CommitCounter(Watch):
                     self._pause_s = SHORTEST_LOOK_S
                     return True
                 left_s = deadline - time.monotonic()
-                if left_s <= 0:
+                if left_s <= 0 or self._sleep.is_over:
                     return False
-                self._sleep(left_s)
+                self._pause(left_s)
+
+    def wake(self) -> None:
+        self._sleep.wake()
 
     def close(self) -> None:
+        self._sleep.close()
         if self._written is not None:
             self._written.close()
+        # Not back to the pool, which may have been disposed of meanwhile.
+        self._connection.invalidate()
         self._connection.close()
 
-    def _sleep(self, most_s: float) -> None:
-        if self._pause_s >= LONGEST_LOOK_S and self._written is not None:
-            if self._written.wait(most_s):
-                self._pause_s = SHORTEST_LOOK_S
-            return
-        time.sleep(min(self._pause_s, most_s))
-        self._pause_s = min(self._pause_s * LOOK_GROWTH, LONGEST_LOOK_S)
+    def _pause(self, most_s: float) -> None:
+        if self._pause_s < LONGEST_LOOK_S or self._written is None:
+            time.sleep(min(self._pause_s, most_s))
+            self._pause_s = min(self._pause_s * LOOK_GROWTH, LONGEST_LOOK_S)
+        elif self._sleep.sleep(most_s):
+            self._written.heed()
+            self._pause_s = SHORTEST_LOOK_S
 
     def _count(self) -> int:
         row = driver_of(self._connection).execute("PRAGMA data_version").fetchone()

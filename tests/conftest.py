@@ -222,4 +222,4 @@ def system(database_url: str) -> Iterator[System]:
     """Give a migrated, empty ledger, on each engine in turn."""
     composed = compose(Settings(database_url=database_url))
     yield composed
-    composed.database.close()
+    composed.close()

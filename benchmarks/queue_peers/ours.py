@@ -13,7 +13,7 @@ class Ours(Contestant):
     def __init__(self, store: str) -> None:
         system = compose(Settings(database_url=store))
         migrate(system.database)
-        system.database.close()
+        system.close()
         self._queue = ledger.connect(store)
 
     def enqueue(self) -> None:

@@ -59,7 +59,7 @@ class Context:
             require_current(database)
             yield system
         finally:
-            database.close()
+            system.close()
 
     @contextmanager
     def reading(self) -> Iterator[tuple[System, Connection]]:

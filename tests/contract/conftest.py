@@ -25,7 +25,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "ledger.db"
     system = open_system(f"sqlite:///{path}")
     migrate(system.database)
-    system.database.close()
+    system.close()
     return path
 
 
@@ -39,7 +39,7 @@ def postgres_ledger(postgres_server: URL) -> Iterator[str]:
     url = postgres_server.set(database=name).render_as_string(hide_password=False)
     system = open_system(url)
     migrate(system.database)
-    system.database.close()
+    system.close()
     yield url
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
@@ -57,7 +57,7 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
         system = open_system(request.getfixturevalue("postgres_ledger"))
         make_empty(system)
     yield system
-    system.database.close()
+    system.close()
 
 
 @pytest.fixture
@@ -85,4 +85,4 @@ def _with_one_job_in_each_state(tmp_path_factory: pytest.TempPathFactory) -> Ite
         job_in(system, state)
     # Whoever asks at random to wait need not.
     yield Client(system, most_waiting=0)
-    system.database.close()
+    system.close()

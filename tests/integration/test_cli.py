@@ -80,7 +80,7 @@ def quick(tmp_path: Path) -> Shell:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     system = open_system(url)
     migrate(system.database)
-    system.database.close()
+    system.close()
     return Shell(url)
 
 
@@ -199,7 +199,7 @@ def test_jobs_are_printed_as_a_table(quick: Shell) -> None:
 def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
     job_in(system, "failed", data='{"a": 1}')
-    system.database.close()
+    system.close()
 
     said = quick.says("show", "1")
     fields = dict(table(said)[1:])
@@ -237,7 +237,7 @@ def test_stats_count_by_type_and_state(shell: Shell, system: System) -> None:
 def test_events_are_printed_a_line_each(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
     job_in(system, "failed", data='{"to":\n"x"}')
-    system.database.close()
+    system.close()
 
     said = quick.says("events").replace("2023-11-14 22:13:20.000Z", "TIME")
 
@@ -353,7 +353,7 @@ def test_erased_content_is_gone_and_the_ledger_still_verifies(shell: Shell) -> N
 def test_erasing_one_event_leaves_the_others(quick: Shell) -> None:
     system = open_system(quick.url)
     job_in(system, "failed", data='{"name": "Ann"}')
-    system.database.close()
+    system.close()
 
     quick.says("erase", "1", "--yes", "--version", "3")
 
@@ -431,7 +431,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
     system = open_system(quick.url)
     job_in(system, "removed")
     tamper(system, "UPDATE events SET actor = 'nobody' WHERE position = 2")
-    system.database.close()
+    system.close()
 
     result = quick("verify")
 
@@ -518,7 +518,7 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
 def test_a_time_is_read_in_its_zone(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
     job_in(system, "inactive")
-    system.database.close()
+    system.close()
 
     def position_at(at: str) -> int:
         return int(quick.json("replay", "--at", at)["position"])
@@ -621,7 +621,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         wait_until(lambda: quick.json("show", str(job_id))["state"] == "inactive", "it sweeps")
         process.send_signal(signal.SIGINT)
         said, complaint = process.communicate(timeout=DEADLINE_S)
-    system.database.close()
+    system.close()
 
     assert (process.returncode, said, complaint) == (0, "", "stopped\n")
 

@@ -165,7 +165,7 @@ def report_of(url: str) -> Report:
     try:
         return verified(system)
     finally:
-        system.database.close()
+        system.close()
 
 
 def state_of(port: int, job_id: int) -> str:
@@ -224,7 +224,7 @@ def killable() -> Iterator[Postgres]:
     with postgres() as server:
         system = compose(Settings(database_url=server.url))
         migrate(system.database)
-        system.database.close()
+        system.close()
         yield server
 
 

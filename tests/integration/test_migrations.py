@@ -23,7 +23,7 @@ def bare(database_url: str) -> Iterator[System]:
     """Give a system on an empty database."""
     system = open_system(database_url)
     yield system
-    system.database.close()
+    system.close()
 
 
 def tables(system: System) -> set[str]:

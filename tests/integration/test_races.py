@@ -66,7 +66,7 @@ def another(url: str) -> Iterator[System]:
     try:
         yield system
     finally:
-        system.database.close()
+        system.close()
 
 
 # --- the hammer
@@ -135,7 +135,7 @@ def hammer(url: str, number: int, start: Barrier, told: Any) -> None:
         seeds = range(number * THREADS, (number + 1) * THREADS)
         for said in pool.map(lambda seed: call_often(system, seed), seeds):
             told.put(said)
-    system.database.close()
+    system.close()
 
 
 def hammered(url: str) -> list[Said]:
@@ -529,7 +529,7 @@ def migrate_at_once(url: str, start: Barrier, told: Any) -> None:
         told.put(migrate(system.database)[1])
     except Exception as error:  # noqa: BLE001 - whatever it is, the test must see it
         told.put(repr(error))
-    system.database.close()
+    system.close()
 
 
 def test_a_migration_by_two_processes_at_once_is_done_once(database_url: str) -> None:

@@ -264,7 +264,7 @@ def test_readers_see_the_old_rows_until_the_rebuild_is_done(
 
     tamper(filled, "UPDATE jobs SET priority = priority")
     rebuild(filled.database, filled.projections, look)
-    reader.database.close()
+    reader.close()
 
     assert seen == [before] * len(seen)
     assert seen
@@ -288,7 +288,7 @@ def test_a_writer_waits_for_the_rebuild_and_then_goes_on(filled: System, databas
 
         done = rebuild(filled.database, filled.projections, let_one_come)
         position = futures[0].result(30)
-    writer.database.close()
+    writer.close()
 
     assert position == done + 1
     assert verified(filled).differences == []

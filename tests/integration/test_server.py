@@ -128,7 +128,7 @@ def test_a_database_of_an_older_revision_is_served_after_ledger_migrate(
     url = f"sqlite:///{tmp_path / 'older.db'}"
     system = open_system(url)
     before, current = migrate(system.database)
-    system.database.close()
+    system.close()
     a_version_later(tmp_path, str(current), monkeypatch)
 
     refused = CliRunner().invoke(main, ["--database", url, "serve"])
@@ -268,7 +268,7 @@ def test_a_stopped_server_answers_what_it_has_begun_and_ends_well(tmp_path: Path
     system = open_system(url)
     kept = job_ids(system)
     report = verified(system)
-    system.database.close()
+    system.close()
 
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert answer.endswith(b'{"message":"job 1 created","id":1}')
@@ -430,7 +430,7 @@ def test_two_servers_on_one_file_leave_no_gap_and_answer_no_error(tmp_path: Path
     system = open_system(url)
     positions = [row["position"] for row in rows(system, "SELECT position FROM events")]
     report = verified(system)
-    system.database.close()
+    system.close()
 
     assert sorted(answers) == [(200, job_id) for job_id in range(1, total + 1)]
     assert seen == [total, total]
@@ -466,7 +466,7 @@ def test_the_wal_stays_bounded_though_readers_come_and_go(
         seen = reader.execute(text("SELECT count(*) FROM jobs")).scalar_one()
     afterwards = write(80)
     report = verified(system)
-    system.database.close()
+    system.close()
 
     assert max(alone) <= limit
     assert max(while_read) > limit

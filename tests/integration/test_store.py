@@ -266,11 +266,11 @@ def test_a_read_shows_what_was_acknowledged(filled: System) -> None:
 
 def test_everything_survives_closing_and_opening(filled: System, database_url: str) -> None:
     before = rows(filled, "SELECT * FROM events ORDER BY position")
-    filled.database.close()
+    filled.close()
 
     again = open_system(database_url)
     after = rows(again, "SELECT * FROM events ORDER BY position")
-    again.database.close()
+    again.close()
 
     assert after == before
 
@@ -334,7 +334,7 @@ def test_a_database_that_is_away_is_unavailable(url: str) -> None:
 
     assert str(away.value)
     assert away.value.retry_after_s == 1
-    system.database.close()
+    system.close()
 
 
 @pytest.mark.parametrize(

@@ -426,8 +426,8 @@ def test_one_sweeper_at_a_time_works_and_another_takes_over(database_url: str) -
         leads, leader = (0, first) if watched[0].looks else (1, second)
         leader.stop()
         wait_until(lambda: watched[1 - leads].looks > 0, "the other has taken over")
-    one.database.close()
-    other.database.close()
+    one.close()
+    other.close()
 
     assert looks[0] == 0
 
@@ -444,8 +444,8 @@ def test_leadership_is_held_released_and_taken_over(database_url: str) -> None:
         leadership.release()
     again = mine.held()
     mine.release()
-    one.database.close()
-    other.database.close()
+    one.close()
+    other.close()
 
     assert held == [True, True, False, True]
     assert after_release == [True, False]
@@ -499,7 +499,7 @@ def test_a_sweeper_waits_for_tables_that_are_not_there_yet(
 
     with caplog.at_level(logging.WARNING), sweeping(empty.ledger, empty.jobs):
         wait_until(lambda: len(caplog.records) >= 2, "it has said so twice")
-    empty.database.close()
+    empty.close()
 
     assert "run `ledger migrate`" in caplog.text
 

@@ -204,7 +204,7 @@ def quick(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
     composed = compose(Settings(database_url=url))
     migrate(composed.database)
     yield Work(composed, url, tmp_path)
-    composed.database.close()
+    composed.close()
 
 
 # --- working

@@ -1033,7 +1033,7 @@ def test_a_worker_works_on_when_postgresql_comes_back() -> None:
         url = server.url
         bare = open_system(url)
         ledger.migration.migrate(bare.database)
-        bare.database.close()
+        bare.close()
         gate = Gate()
         with another(url) as queue:
 

@@ -25,7 +25,7 @@ class SqliteArena:
         self._template = folder / "template.db"
         system = open_system(f"sqlite:///{self._template}")
         migrate(system.database)
-        system.database.close()
+        system.close()
 
     def fresh(self) -> str:
         path = self._folder / f"example-{next(self._numbers)}.db"
@@ -46,4 +46,4 @@ class PostgresArena:
         return self._url
 
     def close(self) -> None:
-        self._system.database.close()
+        self._system.close()

@@ -559,7 +559,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Do what must change nothing that anyone sees but erased content."""
         match how:
             case "restart":
-                self.system.database.close()
+                self.system.close()
                 self.system = open_system(self.url, self.clock)
             case "rebuild":
                 done = rebuild(self.system.database, self.system.projections, silently)
@@ -725,7 +725,7 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             assert self._read_models() == before
         finally:
-            self.system.database.close()
+            self.system.close()
 
     def _read_models(self) -> list[list[Row]]:
         return [

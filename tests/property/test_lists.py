@@ -60,7 +60,7 @@ def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System
     try:
         yield system
     finally:
-        system.database.close()
+        system.close()
 
 
 @pytest.fixture

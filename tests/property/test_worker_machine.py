@@ -517,7 +517,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def _disturb(self, data: st.DataObject) -> None:
         """Do what must change nothing."""
         if data.draw(st.booleans(), label="restart"):
-            self.system.database.close()
+            self.system.close()
             self._open()
             # The new sweeper misses nobody yet.
             self.model.missed.clear()
@@ -691,7 +691,7 @@ class WorkerMachine(RuleBasedStateMachine):
             )
             self._audit()
         finally:
-            self.system.database.close()
+            self.system.close()
 
     def _run_to_the_end(self) -> None:
         for type_ in TYPES:

@@ -1,0 +1,137 @@
+"""The bell: who waits is woken by any commit, and nothing of it outlives its database."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ledger.commands import Create
+from ledger.composition import System, compose
+from ledger.database import Watch
+from ledger.settings import Settings
+from tests.builders import carry_out
+from tests.integration.servers import DEADLINE_S, wait_until
+
+# A bell that nobody has to wait for closes in a fraction of its patience.
+SOON_S = 1.0
+
+
+def bells() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ledger-bell"]
+
+
+@contextmanager
+def rung(system: System) -> Iterator[threading.Event]:
+    """Give what is set by each commit from now on."""
+    event = threading.Event()
+    begins = not bells()
+    with system.bell.subscribed(event.set):
+        if begins:
+            # For what was committed before there was a watch.
+            wait_until(event.is_set, "the watch is there")
+            event.clear()
+        yield event
+
+
+@pytest.fixture
+def other(system: System, database_url: str) -> Iterator[System]:
+    """Give the same ledger, as another process has it."""
+    other = compose(Settings(database_url=database_url))
+    yield other
+    other.close()
+
+
+def test_another_process_commit_rings(system: System, other: System) -> None:
+    with rung(system) as event:
+        carry_out(other, Create(type="email"))
+
+        assert event.wait(DEADLINE_S)
+
+
+def test_one_thread_rings_for_all_who_wait_and_ends_when_nobody_does(
+    system: System, other: System
+) -> None:
+    with rung(system) as one, rung(system) as another:
+        one.clear()
+        carry_out(other, Create(type="email"))
+
+        assert one.wait(DEADLINE_S)
+        assert another.wait(DEADLINE_S)
+        assert len(bells()) == 1
+
+    wait_until(lambda: not bells(), "the bell's thread ends")
+
+
+def test_who_comes_while_the_thread_ends_is_woken_all_the_same(
+    system: System, other: System
+) -> None:
+    with rung(system):
+        pass
+    # It finds out when a commit wakes it, as now.
+    for _ in range(50):
+        carry_out(other, Create(type="email"))
+        with system.bell.subscribed(lambda: None):
+            pass
+    event = threading.Event()
+    with system.bell.subscribed(event.set):
+        event.clear()
+        carry_out(other, Create(type="email"))
+
+        assert event.wait(DEADLINE_S)
+
+
+def test_closing_does_not_wait_for_the_bells_patience(system: System) -> None:
+    with rung(system):
+        # Past its quick looks: it sleeps until something is written.
+        time.sleep(0.3)
+        begun_s = time.monotonic()
+        system.close()
+
+        assert time.monotonic() - begun_s < SOON_S
+        assert not bells()
+
+
+def test_closing_while_it_looks_breaks_nothing(
+    system: System, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Threads' unhandled errors fail the test too; without the join, every run had some.
+    for _ in range(20):
+        watched = compose(Settings(database_url=database_url))
+        with rung(watched):
+            writer = threading.Thread(target=carry_out, args=(system, Create(type="email")))
+            writer.start()
+            watched.close()
+            writer.join()
+
+    assert not bells()
+    assert not caplog.records
+
+
+def test_a_failure_that_nobody_foresaw_does_not_end_it(
+    system: System,
+    other: System,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch, failures = system.database.watch, iter([ZeroDivisionError("unforeseen")])
+
+    def fails_once() -> Watch:
+        for failure in failures:
+            raise failure
+        return watch()
+
+    monkeypatch.setattr(system.database, "watch", fails_once)
+    with caplog.at_level(logging.ERROR), rung(system) as event:
+        carry_out(other, Create(type="email"))
+
+        assert event.wait(DEADLINE_S)
+        assert "unforeseen" in caplog.text
+
+
+def test_who_subscribes_after_the_end_starts_nothing(system: System) -> None:
+    system.close()
+    with system.bell.subscribed(lambda: None):
+        assert not bells()
