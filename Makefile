@@ -13,10 +13,7 @@ run: $(VENV)/.run
 
 # Everything that must hold: lint, types, import rules, tests on both databases.
 test: check
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
