@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from benchmarks.processes import running
 
-# More than the 100 that it allows as installed: 50 workers keep three each.
+# More than the 100 that it allows as installed: 50 workers keep two each.
 CONNECTIONS = 200
 
 # What the figures depend on: how much of a commit survives a crash, and who may connect.

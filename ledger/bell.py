@@ -112,21 +112,20 @@ class Bell:
             with self._mutex:
                 self._watch = None
             watch.close()
-            self._database.release()
 
     def _ring_for(self, watch: Watch) -> None:
-        position = self._position()
+        position = self._position(watch)
         # Whatever was committed while there was no watch.
         self._ring()
         while self._needed():
             # A heartbeat is a commit too, and no news.
-            if watch.wait(_PATIENCE_S) and (now := self._position()) != position:
+            if watch.wait(_PATIENCE_S) and (now := self._position(watch)) != position:
                 position = now
                 self._ring()
 
-    def _position(self) -> int:
-        with self._database.read() as connection:
-            return store.read_position(connection)
+    def _position(self, watch: Watch) -> int:
+        with self._database.translated():
+            return store.read_position(watch.connection)
 
     def _needed(self) -> bool:
         return bool(self._rings) and not self._closed.is_set()

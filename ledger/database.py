@@ -168,7 +168,13 @@ class Database(ABC):
 
 
 class Watch(ABC):
-    """Tell when something was committed, by whichever process; for one thread."""
+    """Tell when something was committed, by whichever process; for one thread.
+
+    Attributes:
+        connection: What it listens on; between two waits, that thread may read on it.
+    """
+
+    connection: Connection
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
@@ -190,7 +196,8 @@ class Watch(ABC):
 class Leadership(ABC):
     """Be a claim to a role that one process of all holds at a time.
 
-    The role falls free when its holder dies, however it dies.
+    The role falls free when its holder dies, however it dies.  One thread asks, and the
+    same one gives it back.
     """
 
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, create_engine, event, exc, text
 from sqlalchemy.engine import URL
 
 from ledger.database import (
@@ -87,18 +87,22 @@ class PostgresDatabase(Database):
             return _Listener(self)
 
     def leadership(self, role: str) -> Leadership:
-        return _AdvisoryLeadership(self.engine, role)
+        return _AdvisoryLeadership(self, role)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.translated(), self.engine.connect() as connection:
+        # On the thread's own connection: another one would be as many again, and a
+        # server allows a hundred as installed.
+        with self.read() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                with suppress(exc.SQLAlchemyError):
+                try:
                     connection.exec_driver_sql("ROLLBACK")
+                except exc.SQLAlchemyError:
+                    self.release()
                 raise
 
 
@@ -106,10 +110,9 @@ class _Listener(Watch):
     """Listen to what ``announce`` tells."""
 
     def __init__(self, database: "PostgresDatabase") -> None:
-        self._database = database
-        self._connection = database.engine.connect()
-        self._connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-        self._sleep = WakeableSleep(driver_of(self._connection))
+        self.connection = database.engine.connect()
+        self.connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        self._sleep = WakeableSleep(driver_of(self.connection))
 
     def wait(self, timeout_s: float) -> bool:
         try:
@@ -118,7 +121,7 @@ class _Listener(Watch):
                 return True
             return self._sleep.sleep(timeout_s) and self._heard()
         except driver_errors() as error:
-            self._connection.invalidate()
+            self.connection.invalidate()
             raise Unavailable(f"the database does not answer: {error}") from error
 
     def wake(self) -> None:
@@ -128,12 +131,12 @@ class _Listener(Watch):
         self._sleep.close()
         with suppress(exc.SQLAlchemyError):
             # It must not go back to the pool listening.
-            self._connection.invalidate()
-            self._connection.close()
+            self.connection.invalidate()
+            self.connection.close()
 
     def _heard(self) -> bool:
         """Return whether anything has been announced; several are the same news."""
-        return len(list(driver_of(self._connection).notifies(timeout=0))) > 0
+        return len(list(driver_of(self.connection).notifies(timeout=0))) > 0
 
 
 def driver_errors() -> type[Exception]:
@@ -149,35 +152,30 @@ def _lock_key(name: str) -> int:
 
 
 class _AdvisoryLeadership(Leadership):
-    """Hold a session's advisory lock: it ends with the session."""
+    """Hold a session's advisory lock, on the connection of the thread that asks.
 
-    def __init__(self, engine: Engine, role: str) -> None:
-        self._engine = engine
-        self._key = _lock_key(role)
+    The lock ends with the session, so it is held as long as that connection is the same.
+    """
+
+    def __init__(self, database: PostgresDatabase, role: str) -> None:
+        self._database = database
+        self._key = {"key": _lock_key(role)}
         self._connection: Connection | None = None
 
     def held(self) -> bool:
-        try:
-            if self._connection is not None:
+        with self._database.read() as connection:
+            if connection is self._connection:
                 # Ours as long as the session lives; this fails if it does not.
-                self._connection.execute(text("SELECT 1"))
+                connection.execute(text("SELECT 1"))
                 return True
-            connection = self._engine.connect()
-            taken = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key})
-        except exc.DBAPIError as error:
-            self.release()
-            raise translation(error, error.orig) from error
-        if taken:
-            self._connection = connection
-        else:
-            connection.close()
-        return bool(taken)
+            self._connection = None
+            if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), self._key):
+                self._connection = connection
+        return self._connection is not None
 
     def release(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            # The session's end would free it too, but a moment after we have gone on.
             with suppress(exc.SQLAlchemyError):
-                # The session's end frees it too, but a moment after we have gone on.
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
-            connection.invalidate()
-            connection.close()
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), self._key)

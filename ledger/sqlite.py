@@ -162,7 +162,7 @@ class _CommitCounter(Watch):
 
     def __init__(self, database: "SqliteDatabase") -> None:
         self._database = database
-        self._connection = database.engine.connect()
+        self.connection = database.engine.connect()
         self._seen = self._count()
         self._pause_s = SHORTEST_LOOK_S
         try:
@@ -193,8 +193,8 @@ class _CommitCounter(Watch):
         if self._written is not None:
             self._written.close()
         # Not back to the pool, which may have been disposed of meanwhile.
-        self._connection.invalidate()
-        self._connection.close()
+        self.connection.invalidate()
+        self.connection.close()
 
     def _pause(self, most_s: float) -> None:
         if self._pause_s < LONGEST_LOOK_S or self._written is None:
@@ -205,7 +205,7 @@ class _CommitCounter(Watch):
             self._pause_s = SHORTEST_LOOK_S
 
     def _count(self) -> int:
-        row = driver_of(self._connection).execute("PRAGMA data_version").fetchone()
+        row = driver_of(self.connection).execute("PRAGMA data_version").fetchone()
         count: int = row[0]
         return count
 

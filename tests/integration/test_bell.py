@@ -4,14 +4,16 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from ledger.commands import Create
-from ledger.composition import System, compose
+from ledger.composition import System, compose, open_queue
 from ledger.database import Watch
+from ledger.migration import migrate
 from ledger.settings import Settings
+from ledger.worker import Worker
 from tests.builders import carry_out
 from tests.integration.servers import DEADLINE_S, wait_until
 
@@ -135,3 +137,27 @@ def test_who_subscribes_after_the_end_starts_nothing(system: System) -> None:
     system.close()
     with system.bell.subscribed(lambda: None):
         assert not bells()
+
+
+def test_each_thread_that_uses_a_server_keeps_one_connection_to_it_and_the_bell_one(
+    postgres_url: str,
+) -> None:
+    with closing(compose(Settings(database_url=postgres_url))) as empty:
+        migrate(empty.database)
+    queue = open_queue(Settings(database_url=postgres_url), actor="test")
+    queue.process("email")(lambda job: job.data)
+    worker = Worker(queue, sweep=True)
+    thread = worker.start()
+    try:
+        job = queue.create("email")
+        job.wait(DEADLINE_S)
+        mine = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        with queue.database.read() as connection:
+            kept = connection.exec_driver_sql(mine).scalar_one()
+    finally:
+        worker.stop()
+        thread.join()
+        queue.close()
+
+    # The bell's, the worker's, the sweeper's, and this thread's.
+    assert kept == 4

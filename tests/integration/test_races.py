@@ -218,7 +218,14 @@ def waits_for_the_lock(
     database = other.database
     if not isinstance(database, SqliteDatabase):
         waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        return lambda: bool(rows(system, waiting))
+
+        def waits() -> bool:
+            # Not on the thread's own connection: within a transaction PostgreSQL looks
+            # at its statistics once.
+            with system.database.engine.connect() as connection:
+                return bool(connection.exec_driver_sql(waiting).all())
+
+        return waits
     queued = threading.Event()
     take_turn, try_turn = database._queue.acquire, database._queue.try_acquire
 
