@@ -10,6 +10,16 @@ posted 2,050 jobs a second with a 99th percentile of 460 ms.  So all processes
 queue for an ``flock`` on a file beside the database first, where the kernel wakes
 the next in line: 2,860 a second and 18 ms.  An ``flock`` belongs to an open file,
 not to a thread, hence the ``threading.Lock`` around it.
+
+How who waits is woken
+----------------------
+SQLite tells nobody of a commit.  To look for one (``PRAGMA data_version``) every 40 ms
+costs fifty idle workers an eighth of a core.  To sleep until the WAL is written to and
+look then costs less, but the writing comes before the commit: several looks for each,
+and for each sign of life as well, were four per cent.  So whoever has committed news
+writes a byte to the file on which writers queue, before the next one may begin, and
+who waits sleeps on that.  A process killed between its commit and that byte wakes
+nobody: who waits looks by itself every other second.
 """
 
 import fcntl
@@ -42,11 +52,8 @@ CHECKPOINT_PAGES: Final = 8_000
 # Read through the system's page cache, which all processes share, without a call and a
 # copy a page.
 MAPPED_BYTES: Final = 1024 * 1024 * 1024
-# Between two looks for news; where there is no inotify, a job waits for an idle worker
-# half the longest.
-SHORTEST_LOOK_S: Final = 0.002
-LONGEST_LOOK_S: Final = 0.04
-LOOK_GROWTH: Final = 1.5
+# Between two looks for news where there is no inotify.
+LOOK_S: Final = 0.04
 # A batch has up to ROWS_A_STATEMENT forms of each of its inserts.
 PREPARED_STATEMENTS: Final = 512
 
@@ -85,6 +92,8 @@ class SqliteDatabase(Database):
 
     def _fresh_locks(self) -> None:
         self._turn = threading.Lock()
+        # Whether the transaction that has the turn is news to anyone.
+        self._has_news = False
         self._queue = _LockFile(self.path.with_name(self.path.name + "-writer"))
         self._writer: Connection | None = None
 
@@ -104,11 +113,14 @@ class SqliteDatabase(Database):
         """Do nothing: a transaction is alone from its start."""
 
     def announce(self, tx: Connection) -> None:
-        """Do nothing: SQLite counts its commits."""
+        self._has_news = True
 
     def watch(self) -> Watch:
         with self.translated():
-            return _CommitCounter(self)
+            try:
+                return _Listener(self.engine.connect(), self._queue.path)
+            except OSError:
+                return _CommitCounter(self)
 
     def leadership(self, role: str) -> Leadership:
         return _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
@@ -116,11 +128,14 @@ class SqliteDatabase(Database):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with self.translated(), self._turn, self._queued():
+            self._has_news = False
             try:
                 if self._writer is None:
                     self._writer = self.engine.connect()
                 with _immediately(driver_of(self._writer)):
                     yield self._writer
+                if self._has_news:
+                    self._queue.touch()
                 self._bound_wal(self._writer)
             except (exc.DBAPIError, sqlite3.Error):
                 # Whatever is wrong with it, the next write gets a new one.
@@ -151,63 +166,70 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
 
 
-class _CommitCounter(Watch):
-    """Look at SQLite's count of commits, often at first, then when there is a reason.
+class _Listener(Watch):
+    """Sleep until a writer touches the file on which it has queued."""
 
-    A look costs some hundred microseconds with all that wakes up for it: fifty idle
-    workers that looked every 40 ms took an eighth of a core.  So who has seen nothing
-    for a while sleeps until the WAL is written to.  That is a little before the commit
-    counts, hence the looks after it.
-    """
-
-    def __init__(self, database: "SqliteDatabase") -> None:
-        self._database = database
-        self.connection = database.engine.connect()
-        self._seen = self._count()
-        self._pause_s = SHORTEST_LOOK_S
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self.connection = connection
         try:
-            self._written: WrittenFile | None = WrittenFile(Path(f"{database.path}-wal"))
+            self._touched = WrittenFile(path)
         except OSError:
-            self._written = None
-        self._sleep = WakeableSleep(self._written)
+            connection.close()
+            raise
+        self._sleep = WakeableSleep(self._touched)
 
     def wait(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        with self._database.translated():
-            while True:
-                count = self._count()
-                if count != self._seen:
-                    self._seen = count
-                    self._pause_s = SHORTEST_LOOK_S
-                    return True
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or self._sleep.is_over:
-                    return False
-                self._pause(left_s)
+        if not self._sleep.sleep(timeout_s):
+            return False
+        self._touched.heed()
+        return True
 
     def wake(self) -> None:
         self._sleep.wake()
 
     def close(self) -> None:
         self._sleep.close()
-        if self._written is not None:
-            self._written.close()
-        # Not back to the pool, which may have been disposed of meanwhile.
-        self.connection.invalidate()
-        self.connection.close()
+        self._touched.close()
+        _close_for_good(self.connection)
 
-    def _pause(self, most_s: float) -> None:
-        if self._pause_s < LONGEST_LOOK_S or self._written is None:
-            time.sleep(min(self._pause_s, most_s))
-            self._pause_s = min(self._pause_s * LOOK_GROWTH, LONGEST_LOOK_S)
-        elif self._sleep.sleep(most_s):
-            self._written.heed()
-            self._pause_s = SHORTEST_LOOK_S
+
+class _CommitCounter(Watch):
+    """Look at SQLite's count of commits, where the system does not tell of writes."""
+
+    def __init__(self, database: "SqliteDatabase") -> None:
+        self._database = database
+        self.connection = database.engine.connect()
+        self._seen = self._count()
+        self._sleep = WakeableSleep()
+
+    def wait(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        with self._database.translated():
+            while (count := self._count()) == self._seen:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or self._sleep.is_over:
+                    return False
+                self._sleep.sleep(min(left_s, LOOK_S))
+        self._seen = count
+        return True
+
+    def wake(self) -> None:
+        self._sleep.wake()
+
+    def close(self) -> None:
+        self._sleep.close()
+        _close_for_good(self.connection)
 
     def _count(self) -> int:
         row = driver_of(self.connection).execute("PRAGMA data_version").fetchone()
         count: int = row[0]
         return count
+
+
+def _close_for_good(connection: Connection) -> None:
+    """Close a connection, and not back to the pool, which may be disposed of already."""
+    connection.invalidate()
+    connection.close()
 
 
 @contextmanager
@@ -228,6 +250,17 @@ class _LockFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the file, which is there from now on."""
+        self._open()
+        return self._path
+
+    def touch(self) -> None:
+        """Write to the file, always the same byte, if there is room on the disk for it."""
+        with suppress(OSError):
+            os.pwrite(self._open(), b"\n", 0)
 
     def acquire(self) -> None:
         fcntl.flock(self._open(), fcntl.LOCK_EX)

@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
+from ledger import sqlite, workers
 from ledger.commands import Create
 from ledger.composition import System, compose, open_queue
 from ledger.database import Watch
@@ -161,3 +163,35 @@ def test_each_thread_that_uses_a_server_keeps_one_connection_to_it_and_the_bell_
 
     # The bell's, the worker's, the sweeper's, and this thread's.
     assert kept == 4
+
+
+def test_signs_of_life_wake_nobody(system: System, other: System) -> None:
+    with closing(system.database.watch()) as watch:
+        with other.database.write() as tx:
+            workers.beat(tx, "w1", {"email": 1}, now_ms=1, lease_ms=1)
+
+        assert not watch.wait(0.1)
+
+
+def test_where_the_system_tells_of_no_writes_commits_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: object) -> int:
+        raise OSError("no inotify here")
+
+    monkeypatch.setattr(sqlite, "WrittenFile", none)
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with (
+        closing(compose(Settings(database_url=url))) as system,
+        closing(compose(Settings(database_url=url))) as other,
+    ):
+        migrate(system.database)
+        with rung(system) as event:
+            carry_out(other, Create(type="email"))
+
+            assert event.wait(DEADLINE_S)
+        with rung(system):
+            begun_s = time.monotonic()
+            system.close()
+
+            assert time.monotonic() - begun_s < SOON_S

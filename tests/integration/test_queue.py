@@ -738,11 +738,10 @@ def test_a_queue_is_shared_by_many_threads(queue: Queue, system: System) -> None
 
 FORKING: Final = """
 import os, sys, threading
-import ledger, ledger.sqlite
+import ledger
 
 # SQLite's own locks are not made for a fork while another thread is inside it: here the
 # watching thread is there, but asleep.
-ledger.sqlite.SHORTEST_LOOK_S = ledger.sqlite.LONGEST_LOOK_S = 60
 queue = ledger.connect(sys.argv[1])
 watched = threading.Event()
 with queue.bell.subscribed(watched.set):
