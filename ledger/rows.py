@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     BindParameter,
     ColumnElement,
     Connection,
@@ -27,6 +29,7 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Update,
+    any_,
     bindparam,
     func,
     literal_column,
@@ -176,13 +179,14 @@ class Listed:
         listed: BindParameter[str] = bindparam("listed")
         each: Select[Any] = select(literal_column("value")).select_from(func.json_each(listed))
         self._sqlite = Query(statement.where(column.in_(each)))
-        self._postgresql = statement.where(column.in_(bindparam("listed", expanding=True)))
+        array: BindParameter[Any] = bindparam("listed", type_=ARRAY(BigInteger))
+        self._postgresql = Query(statement.where(column == any_(array)))
 
     def all(self, connection: Connection, listed: Sequence[int]) -> Sequence[Any]:
         """Return the rows, as tuples."""
         if connection.dialect.positional:
             return self._sqlite.all(connection, listed=json.dumps(listed))
-        return connection.execute(self._postgresql, {"listed": listed}).all()
+        return self._postgresql.all(connection, listed=list(listed))
 
 
 def driver_of(connection: Connection) -> Any:  # noqa: ANN401 - either driver's
