@@ -24,9 +24,12 @@ from ledger.errors import SchemaMismatch, Unavailable
 
 # How long a statement waits for a lock before its caller is told to come back.
 LOCK_TIMEOUT_MS: Final = 10_000
-# Connections that a process keeps, beside one a thread, and how many more it may open.
+# Connections that a process keeps, beside those of threads, and how many more it may open.
 POOL_SIZE: Final = 16
 POOL_OVERFLOW: Final = 64
+# So many threads keep one to read on.  Were it all of them, they would use up the pool, and
+# a worker with as many handlers could neither beat nor say that its jobs are done.
+MOST_KEPT: Final = 32
 
 
 class Database(ABC):
@@ -44,11 +47,13 @@ class Database(ABC):
         # Raised when a connection fails: all threads then open new ones.
         self._generation = 0
 
-    def _of_thread(self) -> Connection:
-        """Return the connection that this thread reads on."""
+    def _of_thread(self) -> Connection | None:
+        """Return the connection that this thread reads on, None if too many have theirs."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is None or self._threads.generation != self._generation:
             self.release()
+            if len(self._connections) >= MOST_KEPT:
+                return None
             self._threads.generation = self._generation
             connection = self._threads.connection = self.engine.connect()
             self._connections.add(connection)
@@ -59,6 +64,7 @@ class Database(ABC):
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             self._threads.connection = None
+            self._connections.discard(connection)
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
                 # Not back to the pool: it may have failed, or the database been closed,
                 # whose pool would leave it open.
@@ -90,14 +96,19 @@ class Database(ABC):
     def read(self) -> Iterator[Connection]:
         """Give a connection on which each statement sees what is committed.
 
-        It is the thread's own, and kept: taking one from a pool and giving it back
-        costs as much as a read.
+        It is the thread's own, and kept, as long as few threads have theirs: taking one
+        from a pool and giving it back costs as much as a read.
 
         Raises:
             Unavailable: The database is away.
         """
         with self.translated():
-            yield self._of_thread()
+            kept = self._of_thread()
+            if kept is not None:
+                yield kept
+                return
+            with self.engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

@@ -16,6 +16,7 @@ import ledger
 from ledger import Job, Queue, commands
 from ledger.commands import Claim, Complete, Create, Fail, Pause, Start
 from ledger.composition import System
+from ledger.database import POOL_OVERFLOW, POOL_SIZE
 from ledger.errors import InvalidInput, JobFailed, JobNotFound, SchemaMismatch
 from ledger.service import Claimed, Outcome, _Submission
 from projections.rebuild import rebuild
@@ -799,3 +800,27 @@ def test_a_creation_can_be_executed_as_a_command(queue: Queue) -> None:
     outcome = queue.execute(Create(type="email", data='{"n": 1.50}'))
 
     assert (outcome.job_id, queue.get(1).data) == (1, {"n": 1.5})
+
+
+def test_more_threads_than_connections_may_read_and_live_on(queue: Queue) -> None:
+    job = queue.create("email")
+    read, all_have = threading.Semaphore(0), threading.Event()
+    number = POOL_SIZE + POOL_OVERFLOW + 10
+
+    def look_and_stay() -> None:
+        assert job.state == "inactive"
+        read.release()
+        all_have.wait(DEADLINE_S)
+
+    threads = [threading.Thread(target=look_and_stay) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            assert read.acquire(timeout=DEADLINE_S)
+
+        assert queue.create("email").state == "inactive"
+    finally:
+        all_have.set()
+        for thread in threads:
+            thread.join()
