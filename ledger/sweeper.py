@@ -7,6 +7,7 @@ one on its own.
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -22,6 +23,8 @@ INTERVAL_S: Final = 0.25
 # How often those who stand by, and those whose database is away, try again.
 STANDBY_S: Final = 0.5
 LARGEST_SWEEP: Final = 1_000
+# Two clocks that disagree by more have been set, or the machine has slept.
+_JUMP_MS: Final = 1_000
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +64,13 @@ class Sweeper:
         self._ledger = ledger
         self._jobs = jobs
         self._lease_ms = lease_ms
-        # Holders without a row of their own, and when they were first missed.
-        self._missed: dict[str, int] = {}
+        # Holders whose last sign of life tells nothing: none, or one from the future, before
+        # the clock was set back.  And when that was first noticed.
+        self._missed: dict[tuple[str, int | None], int] = {}
+        # Silence before this was ours: the database was away, or the clock jumped, for those
+        # who live as for those who are lost.
+        self._silent_since_ms = 0
+        self._looked = time.monotonic(), ledger.now_ms()
         self._leadership = ledger.database.leadership("sweeper")
         self._stopped = threading.Event()
 
@@ -94,12 +102,13 @@ class Sweeper:
         missed = {}
         for attempt in held:
             worker = seen.get(attempt.worker)
-            if worker is None:
-                since_ms = self._missed.get(attempt.worker, now_ms)
-                missed[attempt.worker] = since_ms
-                lease_ms = self._lease_ms
+            seen_at_ms = None if worker is None else worker.seen_at_ms
+            lease_ms = self._lease_ms if worker is None else worker.lease_ms
+            if seen_at_ms is None or seen_at_ms > now_ms:
+                key = (attempt.worker, seen_at_ms)
+                since_ms = missed[key] = self._missed.get(key, now_ms)
             else:
-                since_ms, lease_ms = worker.seen_at_ms, worker.lease_ms
+                since_ms = max(seen_at_ms, self._silent_since_ms)
             if now_ms - since_ms > lease_ms:
                 commands.append(
                     Lose(
@@ -131,15 +140,32 @@ class Sweeper:
 
     def _step(self) -> float:
         """Sweep once if it is ours to do; return the seconds to wait."""
+        self._heed_jumps()
         try:
             if not self._leadership.held():
                 return STANDBY_S
             self.sweep()
         except LedgerError as error:
             _log.warning("the sweeper cannot work: %s", error)
+            # Nor could any worker say that it lives.
+            self._forgive()
             return STANDBY_S
         except Exception:  # noqa: BLE001 - the edge of its thread
             # If it ended here, no job would be promoted again.
             _log.exception("the sweeper failed; it goes on")
             return STANDBY_S
         return INTERVAL_S
+
+    def _heed_jumps(self) -> None:
+        """Forgive silence if the clock was set, or the machine has slept."""
+        (before_s, before_ms), self._looked = (
+            self._looked,
+            (time.monotonic(), self._ledger.now_ms()),
+        )
+        now_s, now_ms = self._looked
+        if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > _JUMP_MS:
+            self._forgive()
+
+    def _forgive(self) -> None:
+        self._silent_since_ms = self._ledger.now_ms()
+        self._missed.clear()

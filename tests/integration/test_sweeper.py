@@ -588,3 +588,43 @@ def test_a_server_told_not_to_sweep_leaves_it_to_the_command(
     assert (free, before) == (True, "delayed")
     assert swept.stdout == "1 jobs changed\n"
     assert state_of(system, job_id) == "inactive"
+
+
+@pytest.mark.parametrize("by_ms", [LATE_MS, -LATE_MS])
+def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by_ms: int) -> None:
+    sweeper = Sweeper(system.ledger, system.jobs)
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+
+    clock.now_ms += by_ms
+    sweeper._step()
+    jumped = state_of(system, job_id)
+    clock.now_ms += SOON_MS
+    sweeper.sweep()
+    silent = state_of(system, job_id)
+    clock.now_ms += 1
+    sweeper.sweep()
+    sweeper._leadership.release()
+
+    assert (jumped, silent, state_of(system, job_id)) == ("active", "active", "failed")
+
+
+def test_silence_while_the_database_was_away_is_nobodys(
+    system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeper = Sweeper(system.ledger, system.jobs)
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+    monkeypatch.setattr("ledger.sweeper._JUMP_MS", 10 * LATE_MS)
+
+    def unavailable() -> bool:
+        raise Unavailable("the database is away")
+
+    clock.now_ms += LATE_MS
+    with monkeypatch.context() as away:
+        away.setattr(sweeper._leadership, "held", unavailable)
+        sweeper._step()
+    sweeper._step()
+    sweeper._leadership.release()
+
+    assert state_of(system, job_id) == "active"
