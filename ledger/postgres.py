@@ -5,9 +5,11 @@ PostgreSQL queues by itself: the first statement of an append locks the one row 
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 from sqlalchemy import Connection, create_engine, event, exc, text
 from sqlalchemy.engine import URL
@@ -51,12 +53,26 @@ class PostgresDatabase(Database):
                 "PostgreSQL needs the extra: pip install 'ledger-queue[postgres]'",
             ) from error
 
+        self._opened: WeakSet[Any] = WeakSet()
+
         @event.listens_for(engine, "connect")
         def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
+            self._opened.add(connection)
             connection.autocommit = True
             connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
 
         super().__init__(engine)
+
+    def forget(self) -> None:
+        # The server would take the parent for alive, with all its locks, as long as a child
+        # has its sockets.  Their numbers stay taken: the driver's objects are still about.
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for connection in self._opened:
+            with suppress(driver_errors()):
+                os.dup2(nowhere, connection.fileno(), inheritable=False)
+        os.close(nowhere)
+        self._opened.clear()
+        super().forget()
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
+from weakref import WeakSet
 
 from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
@@ -94,11 +95,16 @@ class SqliteDatabase(Database):
         self._turn = threading.Lock()
         # Whether the transaction that has the turn is news to anyone.
         self._has_news = False
+        self._roles: WeakSet[_FileLeadership] = WeakSet()
         self._queue = _LockFile(self.path.with_name(self.path.name + "-writer"))
         self._writer: Connection | None = None
 
     def forget(self) -> None:
         super().forget()
+        # The parent's locks would stay taken after its death, as long as the child lives.
+        self._queue.close()
+        for role in self._roles:
+            role.forget()
         self._fresh_locks()
 
     def close(self) -> None:
@@ -123,7 +129,9 @@ class SqliteDatabase(Database):
                 return _CommitCounter(self)
 
     def leadership(self, role: str) -> Leadership:
-        return _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        leadership = _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        self._roles.add(leadership)
+        return leadership
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -306,3 +314,8 @@ class _FileLeadership(Leadership):
     def release(self) -> None:
         self._held = False
         self._file.close()
+
+    def forget(self) -> None:
+        """Leave the role to the parent that forked us."""
+        # Closing a copy of the file's number gives up no lock.
+        self.release()

@@ -1,6 +1,8 @@
 """A queue as applications use it: create, look, wait, hold; on each engine in turn."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -824,3 +826,32 @@ def test_more_threads_than_connections_may_read_and_live_on(queue: Queue) -> Non
         all_have.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_forked_child_that_outlives_its_parent_keeps_no_lock(
+    queue: Queue, database_url: str
+) -> None:
+    """The parent is killed while it writes, by which it holds the ledger's one lock."""
+    program = """
+import os, sys, time, ledger, ledger.store
+queue = ledger.connect(sys.argv[1])
+queue.create("email")
+with queue.database.write() as tx:
+    ledger.store.lock_head(tx)
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(os.getpid(), 9)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program, database_url], start_new_session=True)
+    parent.wait(DEADLINE_S)
+    created: list[Job] = []
+    writer = threading.Thread(target=lambda: created.append(queue.create("email")))
+    writer.start()
+    writer.join(5)
+    locked = writer.is_alive()
+    os.killpg(parent.pid, signal.SIGKILL)
+    writer.join()
+
+    assert not locked
+    assert created[0].state == "inactive"
