@@ -294,9 +294,14 @@ def percent(done: float, total: float) -> int:
     Raises:
         InvalidInput: *total* is not greater than 0, or one of them is no number.
     """
-    if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
-        raise InvalidInput.expected("progress", "done of a total greater than 0", (done, total))
-    return min(max(int(done * COMPLETE_PERCENT / total), 0), COMPLETE_PERCENT)
+    expected = "done of a total greater than 0"
+    try:
+        if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
+            raise InvalidInput.expected("progress", expected, (done, total))
+        # Within bounds first: a tiny total makes it infinite.
+        return int(min(max(done * COMPLETE_PERCENT / total, 0), COMPLETE_PERCENT))
+    except OverflowError as error:
+        raise InvalidInput("progress", f"progress: expected {expected}, got larger ones") from error
 
 
 def _check_backoff(backoff: Backoff) -> None:

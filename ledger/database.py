@@ -22,6 +22,8 @@ from sqlalchemy import Connection, Engine, exc
 
 from ledger.errors import SchemaMismatch, Unavailable
 
+# PostgreSQL's code for a statement that a standby cannot carry out.
+_READ_ONLY: Final = "25006"
 # How long a statement waits for a lock before its caller is told to come back.
 LOCK_TIMEOUT_MS: Final = 10_000
 # Connections that a process keeps, beside those of threads, and how many more it may open.
@@ -232,6 +234,9 @@ def translation(error: Exception, orig: BaseException | None) -> Exception:
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
         # Not from the server: psycopg does not understand the URL.
         return Unavailable(f"cannot connect: {text}")
+    if getattr(orig, "sqlstate", None) == _READ_ONLY:
+        # A standby, until it or we find the server that may write.
+        return Unavailable(f"the database does not write: {text}")
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):

@@ -110,12 +110,19 @@ class RunningJob(Job):
         self.expired = False
         self.ended = False
         self.expires_at_ms = job.due_at_ms
-        self._data: Json = {} if data is None else msgspec.json.decode(data)
+        self._text = data
+        self._data: Json = None
         self._tell = tell
         self._outbox = _Outbox(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
 
     @property
     def data(self) -> Json:
+        # In the handler's thread: what cannot be read, as it is nested too deeply, must fail
+        # its own attempt and not the worker.
+        if self._text is not None:
+            self._data, self._text = msgspec.json.decode(self._text), None
+        elif self._data is None:
+            self._data = {}
         return self._data
 
     @overload
@@ -342,7 +349,12 @@ def _failure(
 
 def described(error: BaseException) -> str:
     """Return an error as the ledger keeps it: its message first, then the traceback."""
-    first = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    if isinstance(error, SyntaxError):
+        # Python shows where it is before it says what it is.
+        shown = f"{type(error).__name__}: {error.msg}"
+    else:
+        shown = "".join(traceback.format_exception_only(error)).strip()
+    first = next(iter(shown.splitlines()), "an error without a name")
     return content.string(f"{first}\n{''.join(traceback.format_exception(error))}")
 
 
@@ -360,7 +372,8 @@ class Worker:
             where neither a server nor ``ledger work`` does.
 
     Raises:
-        InvalidInput: A type has no handler, or there is none at all.
+        InvalidInput: A type has no handler, or there is none at all; or *name* or
+            *grace_s* is not what it must be.
     """
 
     def __init__(
@@ -373,7 +386,9 @@ class Worker:
         told: Callable[[Told], None] | None = None,
         sweep: bool = False,
     ) -> None:
-        self.name = name or f"{own_name()}:{next(_numbers)}"
+        self.name = commands.worker_name(name or f"{own_name()}:{next(_numbers)}")
+        if not grace_s >= 0:
+            raise InvalidInput.expected("grace_s", "seconds, 0 or more", grace_s)
         self._queue = queue
         self._handlers = _chosen(queue, types)
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
@@ -392,6 +407,10 @@ class Worker:
         self._hungry = True
         # Whether we may hold jobs without knowing it.
         self._unsure = False
+        # Whether one of our name may have died with jobs: a container has its name again.
+        self._succeeds = True
+        # Whether to look if all that we run is still ours.
+        self._doubts = False
         self._next_beat_s = 0.0
         self._stop_by_s = math.inf
         self._stopped_at_s = math.inf
@@ -469,14 +488,24 @@ class Worker:
                 # Nor a commit that would ring: its slot is free all the same.
                 self._hungry = True
         try:
+            self._succeed()
             self._beat()
             self._expire()
             self._reconcile()
             self._exchange()
         except Unavailable as error:
             _log.warning("worker %s goes on when it can: %s", self.name, error)
-            self._hungry = True
-            time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
+            self._pause()
+        except Exception:  # noqa: BLE001 - the edge of its thread
+            # If it ended here, nobody would do the jobs any more, and who would notice?
+            _log.exception("worker %s failed; it goes on", self.name)
+            # It may have claimed jobs and not begun them.
+            self._unsure = True
+            self._pause()
+
+    def _pause(self) -> None:
+        self._hungry = True
+        time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
 
     def _news(self) -> list[RunningJob]:
         """Wait until jobs have news, or it is time for something else."""
@@ -548,8 +577,8 @@ class Worker:
         for one in claimed.jobs:
             job = RunningJob(self._queue, one, self._inbox.put)
             self._running[job.id, job.attempt] = job
-            self._tell("started", job)
             self._work.put(job)
+            self._tell("started", job)
         if claimed.jobs:
             counts = Counter(one.job.type for one in claimed.jobs)
             if any(counts[type_] == most for type_, most in slots.items()):
@@ -604,6 +633,22 @@ class Worker:
             # It lives on; the ledger knows until when, we ask again in a moment.
             job.expires_at_ms = self._queue.ledger.now_ms() + int(_LONGEST_PAUSE_S * 1000)
 
+    def _succeed(self) -> None:
+        """Fail what a worker of our name held that is no more; our beats would keep it."""
+        if not self._succeeds:
+            return
+        queue = self._queue
+        with queue.database.read() as connection:
+            held = queue.views.held_by(connection, self.name)
+            seen = workers.find(connection, self.name) if held else None
+        silent_ms = 0 if seen is None else max(0, queue.ledger.now_ms() - seen.seen_at_ms)
+        lost = [
+            commands.Lose(job_id=id_, attempt=attempt, worker=self.name, silent_ms=silent_ms)
+            for id_, attempt in held
+        ]
+        queue.ledger.submit(lost, actor=self._actor, cause="begun anew")
+        self._succeeds = False
+
     def _beat(self) -> None:
         """Give a sign of life, if it is time."""
         now_s = time.monotonic()
@@ -619,16 +664,26 @@ class Worker:
                 lease_ms=queue.lease_ms,
             )
         self._next_beat_s = now_s + queue.lease_ms / 1000 / _BEATS_A_LEASE
+        self._doubts = bool(self._running)
 
     def _reconcile(self) -> None:
-        """Give back jobs that the ledger says are ours and that we know nothing of."""
-        if not self._unsure:
+        """Compare what the ledger says is ours with what we run.
+
+        What we know nothing of is given back; handlers of what was taken from us are told,
+        although they may never say a word.
+        """
+        if not (self._unsure or self._doubts):
             return
         with self._queue.database.read() as connection:
             held = self._queue.views.held_by(connection, self.name)
-        unknown = [key for key in held if key not in self._running]
-        self._give_back(unknown, "the answer to the claim was lost", cause="claim")
-        self._unsure = False
+        if self._unsure:
+            unknown = [key for key in held if key not in self._running]
+            self._give_back(unknown, "the answer to the claim was lost", cause="claim")
+            self._unsure = False
+        for key, job in self._running.items():
+            if key not in held and not job.ended and not job.expired:
+                self._release(job)
+        self._doubts = False
 
     def _give_back(
         self, held: Sequence[tuple[int, int]], reason: str, *, cause: str

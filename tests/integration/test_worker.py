@@ -1129,3 +1129,93 @@ def test_the_word_for_an_attempt_that_is_over_is_refused_at_the_ledger_too(queue
 
     with pytest.raises(AttemptOver, match="attempt 1 is over; the job is complete"):
         queue.execute(ledger.commands.Complete(job_id=job.id, attempt=1))
+
+
+# --- what must not end a worker, nor keep a job
+
+
+def test_what_a_dead_worker_of_the_same_name_held_is_failed(queue: Queue, system: System) -> None:
+    """A container that starts again has its host's name and process number again."""
+    queue.process("email")(lambda job: job.attempt)
+    job = queue.create("email", attempts=2)
+    system.ledger.claim(Claim(worker="pod:1:1", slots={"email": 1}), actor="worker:pod:1:1")
+
+    with working(queue, name="pod:1:1"):
+        result = job.wait(DEADLINE_S)
+
+    assert (result, job.attempts["made"]) == (2, 2)
+    assert job.log() == ["worker pod:1:1 was lost: silent for 0 ms"]
+
+
+def test_a_handler_that_says_nothing_is_told_that_its_job_was_taken(queue: Queue) -> None:
+    queue.lease_ms = 300
+    entered, told = threading.Event(), threading.Event()
+
+    @queue.process("email")
+    def send(job: RunningJob) -> None:
+        entered.set()
+        wait_until(lambda: job.expired, "the handler is told")
+        told.set()
+
+    job = queue.create("email")
+    with working(queue):
+        assert entered.wait(DEADLINE_S)
+        job.remove()
+
+        assert told.wait(DEADLINE_S)
+
+
+def test_data_nested_as_deeply_as_can_be_does_not_end_the_worker(queue: Queue) -> None:
+    queue.process("email")(lambda _: None)
+    deep: list[Any] = []
+    for _ in range(1_000):
+        try:
+            queue.create("email", deep)
+        except InvalidInput:
+            break
+        deep = [deep]
+
+    with working(queue):
+        assert queue.create("email", {}).wait(DEADLINE_S) is None
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_worker(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue.process("email")(lambda job: job.attempt)
+    failures = [ValueError("not foreseen")]
+
+    def told(_: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    job = queue.create("email")
+    with working(queue, told=told):
+        result = job.wait(DEADLINE_S)
+
+    assert result == 1
+    assert "it goes on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options", [{"name": "x" * 241}, {"name": "\0"}, {"grace_s": float("nan")}]
+)
+def test_a_worker_that_could_not_work_is_refused(queue: Queue, options: Any) -> None:
+    queue.process("email")(lambda _: None)
+
+    with pytest.raises(InvalidInput):
+        Worker(queue, **options)
+
+
+def test_a_failure_is_described_by_what_it_is(queue: Queue) -> None:
+    @queue.process("email")
+    def send(job: RunningJob) -> None:
+        if job.attempt == 1:
+            compile("1 +", "rules", "eval")
+        raise type("", (Exception,), {"__module__": "builtins"})
+
+    job = queue.create("email", attempts=2)
+    with working(queue), pytest.raises(JobFailed):
+        job.wait(DEADLINE_S)
+
+    assert job.log() == ["SyntaxError: invalid syntax", "an error without a name"]
