@@ -34,6 +34,10 @@ POOL_OVERFLOW: Final = 64
 MOST_KEPT: Final = 32
 
 
+class _Seat:
+    """Be a thread's right to keep a connection."""
+
+
 class Database(ABC):
     """Be one database, whichever engine it is."""
 
@@ -44,29 +48,48 @@ class Database(ABC):
     def __init__(self, engine: Engine) -> None:
         # In autocommit: a read is one statement, and a transaction is begun in words.
         self.engine = engine
-        self._threads = threading.local()
-        self._connections: WeakSet[Connection] = WeakSet()
+        self._fresh_threads()
         # Raised when a connection fails: all threads then open new ones.
         self._generation = 0
 
-    def _of_thread(self) -> Connection | None:
-        """Return the connection that this thread reads on, None if too many have theirs."""
-        connection: Connection | None = getattr(self._threads, "connection", None)
-        if connection is None or self._threads.generation != self._generation:
-            self.release()
-            if len(self._connections) >= MOST_KEPT:
-                return None
+    def _fresh_threads(self) -> None:
+        self._threads = threading.local()
+        self._connections: WeakSet[Connection] = WeakSet()
+        # Who may keep one of its own; a thread that ends leaves its seat.
+        self._mutex = threading.Lock()
+        self._seats: WeakSet[_Seat] = WeakSet()
+
+    def kept(self) -> Connection:
+        """Return the connection that this thread keeps, from now on if it had none."""
+        connection = self._kept()
+        if connection is None:
             self._threads.generation = self._generation
             connection = self._threads.connection = self.engine.connect()
             self._connections.add(connection)
         return connection
+
+    def _kept(self) -> Connection | None:
+        connection: Connection | None = getattr(self._threads, "connection", None)
+        if connection is not None and self._threads.generation != self._generation:
+            self.release()
+            return None
+        return connection
+
+    def _has_seat(self) -> bool:
+        """Return whether this thread may keep a connection, which it then always may."""
+        if getattr(self._threads, "seat", None) is None:
+            with self._mutex:
+                if len(self._seats) >= MOST_KEPT:
+                    return False
+                self._threads.seat = seat = _Seat()
+                self._seats.add(seat)
+        return True
 
     def release(self) -> None:
         """End this thread's connection."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             self._threads.connection = None
-            self._connections.discard(connection)
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
                 # Not back to the pool: it may have failed, or the database been closed,
                 # whose pool would leave it open.
@@ -105,9 +128,8 @@ class Database(ABC):
             Unavailable: The database is away.
         """
         with self.translated():
-            kept = self._of_thread()
-            if kept is not None:
-                yield kept
+            if self._has_seat():
+                yield self.kept()
                 return
             with self.engine.connect() as connection:
                 yield connection
@@ -169,8 +191,7 @@ class Database(ABC):
     def forget(self) -> None:
         """Drop what a forked child must not share with its parent."""
         self.engine.dispose(close=False)
-        self._threads = threading.local()
-        self._connections = WeakSet()
+        self._fresh_threads()
 
     def close(self) -> None:
         """Close all connections; no thread may be using one."""

@@ -107,8 +107,8 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        # On the thread's own connection: another one would be as many again, and a
-        # server allows a hundred as installed.
+        # On the connection that the thread keeps: another one would be as many again, and
+        # a server allows a hundred as installed.
         with self.read() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
@@ -179,7 +179,8 @@ class _AdvisoryLeadership(Leadership):
         self._connection: Connection | None = None
 
     def held(self) -> bool:
-        with self._database.read() as connection:
+        with self._database.translated():
+            connection = self._database.kept()
             if connection is self._connection:
                 # Ours as long as the session lives; this fails if it does not.
                 connection.execute(text("SELECT 1"))

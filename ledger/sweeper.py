@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from ledger import workers
 from ledger.commands import Elapse, Lose
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, Unavailable
 from ledger.service import Ledger, Outcome
 
 # A job is promoted within a second of being due: four looks leave room for the work.
@@ -147,8 +147,9 @@ class Sweeper:
             self.sweep()
         except LedgerError as error:
             _log.warning("the sweeper cannot work: %s", error)
-            # Nor could any worker say that it lives.
-            self._forgive()
+            if isinstance(error, Unavailable):
+                # Nor could any worker say that it lives.
+                self._forgive()
             return STANDBY_S
         except Exception:  # noqa: BLE001 - the edge of its thread
             # If it ended here, no job would be promoted again.
