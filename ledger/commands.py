@@ -21,6 +21,8 @@ LONGEST_KEY = 255
 # "worker:" and it are an actor, which has 255.
 LONGEST_WORKER = 240
 COMPLETE_PERCENT = 100
+# In characters: all of a batch goes to PostgreSQL as one text, of at most a gigabyte.
+LARGEST_CONTENT = 64 * 1024 * 1024
 
 
 class Create(Struct, frozen=True, kw_only=True):
@@ -295,6 +297,9 @@ def percent(done: float, total: float) -> int:
         InvalidInput: *total* is not greater than 0, or one of them is no number.
     """
     expected = "done of a total greater than 0"
+    if done == total == 0:
+        # A loop over nothing; Kue says 0 too.
+        return 0
     try:
         if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
             raise InvalidInput.expected("progress", expected, (done, total))
@@ -314,14 +319,17 @@ def _check_backoff(backoff: Backoff) -> None:
 
 
 def storable(field: str, text: str) -> None:
-    """Refuse text that no database holds exactly: NUL and lone surrogates.
+    """Refuse text that no database holds exactly: NUL, lone surrogates, and far too much.
 
     Raises:
-        InvalidInput: *text* holds one, or is no text.
+        InvalidInput: *text* holds one, or is no text, or has over 64 Mi characters.
     """
     try:
         if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):
-            return
+            if len(text) <= LARGEST_CONTENT:
+                return
+            expected = f"at most {LARGEST_CONTENT} characters, got {len(text)}"
+            raise InvalidInput(field, f"{field}: expected {expected}")
     except UnicodeEncodeError:
         pass
     raise InvalidInput.expected(field, "text without NUL and lone surrogates", text)

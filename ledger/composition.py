@@ -72,8 +72,8 @@ class _QueueViews(Views):
         jobs = JobList(state, type_)
         return self._system.jobs.page(connection, jobs, first, last, descending=descending).json
 
-    def stats(self, connection: Connection) -> dict[str, int]:
-        stats = self._system.state_counts.stats(connection)
+    def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
+        stats = self._system.state_counts.stats(connection, type_)
         return {str(state): jobs for state, jobs in stats.counts.items()} | {
             "work_ms": stats.work_ms
         }

@@ -9,6 +9,7 @@ A ``Queue`` may be shared by all threads of a process.  Nothing in it knows how 
 are shown or counted: ``Views`` is what it needs of the read models.
 """
 
+import inspect
 import os
 import socket
 import threading
@@ -65,8 +66,8 @@ class Views(DueJobs, Protocol):
     ) -> str:
         """Return a page of a list of jobs, a JSON array."""
 
-    def stats(self, connection: Connection) -> Mapping[str, int]:
-        """Return the number of jobs in each state, and their ``work_ms``."""
+    def stats(self, connection: Connection, type_: str | None) -> Mapping[str, int]:
+        """Return the number of jobs in each state, of all types or one, and ``work_ms``."""
 
     def types(self, connection: Connection) -> Sequence[str]:
         """Return the types that have jobs."""
@@ -280,10 +281,14 @@ class Queue:
             )
         return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
 
-    def stats(self) -> dict[str, int]:
-        """Return the number of jobs in each state, and the time worked: ``work_ms``."""
+    def stats(self, type: str | None = None) -> dict[str, int]:  # noqa: A002 - Kue's word
+        """Return the number of jobs in each state, and the time worked: ``work_ms``.
+
+        Args:
+            type: Count only jobs of that type.
+        """
         with self.database.read() as connection:
-            return dict(self.views.stats(connection))
+            return dict(self.views.stats(connection, type))
 
     def types(self) -> list[str]:
         """Return the types that have jobs, sorted."""
@@ -314,8 +319,8 @@ class Queue:
             concurrency: How many of them at once, in one process.
 
         Raises:
-            InvalidInput: The type has a function already, or *concurrency* is less
-                than 1.
+            InvalidInput: The type has a function already, *concurrency* is less than 1,
+                or the function is a coroutine function.
         """
         if type in self.handlers:
             function = self.handlers[type].function
@@ -324,6 +329,12 @@ class Queue:
             raise InvalidInput.expected("concurrency", "a positive integer", concurrency)
 
         def register(function: HandlerFunction) -> HandlerFunction:
+            if inspect.iscoroutinefunction(function):
+                raise InvalidInput(
+                    "handler",
+                    f"{function!r} is a coroutine function, and handlers are called in threads; "
+                    "call asyncio.run in a plain one",
+                )
             self.handlers[type] = Handler(function, concurrency)
             return function
 

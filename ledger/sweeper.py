@@ -23,6 +23,8 @@ INTERVAL_S: Final = 0.25
 # How often those who stand by, and those whose database is away, try again.
 STANDBY_S: Final = 0.5
 LARGEST_SWEEP: Final = 1_000
+# How often workers that died long ago are struck from the list.
+FORGET_EVERY_S: Final = 600.0
 # Two clocks that disagree by more have been set, or the machine has slept.
 _JUMP_MS: Final = 1_000
 
@@ -71,12 +73,14 @@ class Sweeper:
         # who live as for those who are lost.
         self._silent_since_ms = 0
         self._looked = time.monotonic(), ledger.now_ms()
+        self._forget_at_s = 0.0
         self._leadership = ledger.database.leadership("sweeper")
         self._stopped = threading.Event()
 
     def sweep(self) -> int:
         """Let everything that is due happen; return how many jobs it changed."""
         changed = self._fail_lost()
+        self._forget_dead()
         while True:
             now_ms = self._ledger.now_ms()
             with self._ledger.database.read() as connection:
@@ -121,6 +125,17 @@ class Sweeper:
         self._missed = missed
         answers = self._ledger.submit(commands, actor="sweeper", cause="lease")
         return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
+
+    def _forget_dead(self) -> None:
+        """Keep the list of workers short, whatever dies."""
+        now_s = time.monotonic()
+        if now_s < self._forget_at_s:
+            return
+        self._forget_at_s = now_s + FORGET_EVERY_S
+        database = self._ledger.database
+        with database.read() as connection:
+            holders = {attempt.worker for attempt in self._jobs.held(connection)}
+        workers.forget(database, holders, now_ms=self._ledger.now_ms())
 
     def run(self) -> None:
         """Sweep until ``stop`` is called, through every absence of the database."""

@@ -46,8 +46,9 @@ _LONGEST_PAUSE_S: Final = 2.0
 _GATHER_S: Final = 0.001
 # A handler that logs faster than the database takes it waits here.
 _MOST_LINES_HELD: Final = 1_000
-# Bounds how long a commit holds the lock.
+# Bound how long a commit holds the lock, and what it keeps in memory.
 _MOST_WORDS: Final = 1_000
+_MOST_CHARACTERS: Final = 16 * 1024 * 1024
 # While the database is away.
 _RETRY_S: Final = 0.5
 # Signs of life in the time that a worker may be silent.
@@ -56,6 +57,13 @@ _BEATS_A_LEASE: Final = 3
 _RENEWALS_A_TTL: Final = 3
 
 _LAST_WORDS: Final = (commands.Complete, commands.Fail)
+# Where a word keeps what the handler said.
+_CONTENT: Final[dict[type[commands.OnAttempt], str]] = {
+    commands.Log: "line",
+    commands.Progress: "data",
+    commands.Complete: "result",
+    commands.Fail: "error",
+}
 
 _log = logging.getLogger(__name__)
 _numbers = count(1)
@@ -195,6 +203,10 @@ class Told(NamedTuple):
     next: str = ""
 
 
+def _size(word: commands.OnAttempt) -> int:
+    return len(getattr(word, _CONTENT[type(word)]) or "")
+
+
 class _Outbox:
     """Keep a job's words until the loop takes them; of progress only the newest.
 
@@ -208,6 +220,7 @@ class _Outbox:
         self._renew_at_s = 0.0
         self._room = threading.Condition()
         self._words: list[commands.OnAttempt] = []
+        self._characters = 0
         self._progress: commands.Progress | None = None
         self._told: int | None = None
         self._closed = False
@@ -221,17 +234,21 @@ class _Outbox:
                 first = not self._words and self._progress is None
                 self._progress = word
                 return first
-            while len(self._words) >= _MOST_LINES_HELD and not self._closed:
+            while self._is_full() and not self._closed:
                 self._room.wait()
             if self._closed:
                 return False
             first = not self._words and self._progress is None
             self._words.append(word)
+            self._characters += _size(word)
             return first
+
+    def _is_full(self) -> bool:
+        return len(self._words) >= _MOST_LINES_HELD or self._characters >= _MOST_CHARACTERS
 
     def take(self) -> list[commands.OnAttempt]:
         with self._room:
-            words, self._words = self._words, []
+            words, self._words, self._characters = self._words, [], 0
             if self._progress is not None:
                 # Before the last word: after it, it would be too late.
                 words.insert(0, self._progress)
@@ -528,7 +545,7 @@ class Worker:
 
     def _exchange(self) -> None:
         """Tell what there is to tell and claim what there is to claim, in one commit."""
-        told = list(islice(self._unsent, _MOST_WORDS))
+        told = self._next_words()
         said: list[commands.Command] = [word for _, word in told]
         ending = {(word.job_id, word.attempt) for _, word in told if isinstance(word, _LAST_WORDS)}
         slots = self._free(ending) if self._hungry and not self._stopping else {}
@@ -553,6 +570,17 @@ class Worker:
             self._heard(job, word, answer)
         if slots and isinstance(claimed := answers[-1], Claimed):
             self._begin(claimed, slots)
+
+    def _next_words(self) -> list[tuple[RunningJob, commands.OnAttempt]]:
+        """Return what to tell in the next commit: not too many words, nor too long ones."""
+        words: list[tuple[RunningJob, commands.OnAttempt]] = []
+        characters = 0
+        for job, word in islice(self._unsent, _MOST_WORDS):
+            characters += _size(word)
+            if words and characters > _MOST_CHARACTERS:
+                break
+            words.append((job, word))
+        return words
 
     def _heard(self, job: RunningJob, word: commands.OnAttempt, answer: Answer) -> None:
         """Learn what the ledger said to a job's word."""

@@ -5,18 +5,21 @@ are overwritten.  What follows from a heartbeat that stays away, a failed attemp
 event like any other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger.database import Database
 from ledger.rows import Query, Rows
 from ledger.schema import workers
 
 # How long a worker may be silent before its jobs are failed.
 LEASE_MS: Final = 30_000
+# After how long a worker that was lost, and holds nothing, is struck from the list.
+FORGOTTEN_MS: Final = 24 * 60 * 60 * 1000
 
 
 class WorkerSeen(NamedTuple):
@@ -52,6 +55,12 @@ _UPSERT: Final = {
 _SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(workers.c.name)
 _FIND: Final = Query(_SELECT.where(workers.c.name == bindparam("name_")))
 _DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
+_FORGET: Final = Rows(
+    delete(workers).where(
+        workers.c.name == bindparam("name_"), workers.c.seen_at_ms < bindparam("seen_at_ms_")
+    ),
+    ("name_", "seen_at_ms_"),
+)
 
 
 def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease_ms: int) -> None:
@@ -63,6 +72,25 @@ def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease
 def leave(tx: Connection, name: str) -> None:
     """Strike a worker that has ended."""
     _DELETE.execute(tx, [(name,)])
+
+
+def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
+    """Strike workers that are silent for a day; return how many.
+
+    They died: those that end say so.  Should one come back, it is on the list again.
+
+    Args:
+        database: Where to look, and to write if there are some.
+        holders: Whom to keep, as they hold jobs.
+        now_ms: The time, UTC milliseconds.
+    """
+    with database.read() as connection:
+        silent = [w.name for w in seen(connection) if now_ms - w.seen_at_ms > FORGOTTEN_MS]
+    gone = [(name, now_ms - FORGOTTEN_MS) for name in silent if name not in holders]
+    if gone:
+        with database.write() as tx:
+            _FORGET.execute(tx, gone)
+    return len(gone)
 
 
 def find(connection: Connection, name: str) -> WorkerSeen | None:

@@ -109,9 +109,10 @@ class StateCounts(Projection):
         rows = select(table).where(or_(table.c.jobs != 0, table.c.work_ms != 0))
         return {"state_counts": rows}
 
-    def stats(self, connection: Connection) -> Stats:
-        """Return the counts over all types, in one statement."""
-        position, work_ms, *counts = self._stats.first(connection)
+    def stats(self, connection: Connection, type_: str | None = None) -> Stats:
+        """Return the counts over all types, or of one, in one statement."""
+        counted = EVERY_TYPE if type_ is None else type_
+        position, work_ms, *counts = self._stats.first(connection, type=counted)
         return Stats(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
 
     def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
@@ -139,4 +140,4 @@ def _stats_statement(table: Table) -> Select[Any]:
 
     moment = select(schema.head.c.position).scalar_subquery()
     work_ms = func.coalesce(func.sum(table.c.work_ms), 0)
-    return select(moment, work_ms, *map(of, LIVE_STATES)).where(table.c.type == EVERY_TYPE)
+    return select(moment, work_ms, *map(of, LIVE_STATES)).where(table.c.type == bindparam("type"))

@@ -74,7 +74,7 @@ def slots(queue: Queue) -> Mapping[str, int]:
 
 def _found(name: str) -> Queue:
     module_name, colon, attribute = name.partition(":")
-    if not (colon and module_name and attribute):
+    if not (colon and module_name and attribute) or module_name.startswith("."):
         raise TargetError(f"{_EXPECTED}; got {name!r}")
     try:
         module = importlib.import_module(module_name)
@@ -94,6 +94,7 @@ def _found(name: str) -> Queue:
         raise TargetError(f"module {module_name} has no {attribute!r}{known}") from error
     if not isinstance(found, Queue):
         raise TargetError(
-            f"{name} is a {type(found).__name__}; expected a Queue, as ledger.connect() returns"
+            f"{name} is of type {type(found).__name__}; expected a Queue, as ledger.connect() "
+            "returns"
         )
     return found

@@ -357,6 +357,8 @@ def test_an_error_and_a_line_are_kept_byte_for_byte(client: Client, text: str) -
         ({"done": 1, "total": 3}, "33"),
         ({"done": 0, "total": 0.5}, "0"),
         ({"done": 7, "total": 2}, "100"),
+        ({"done": 0, "total": 0}, "0"),
+        ({"done": 1, "total": 5e-324}, "100"),
         ({"done": LARGEST_INTEGER, "total": LARGEST_INTEGER}, "100"),
     ],
 )

@@ -855,3 +855,29 @@ with queue.database.write() as tx:
 
     assert not locked
     assert created[0].state == "inactive"
+
+
+def test_jobs_of_one_type_are_counted_too(queue: Queue) -> None:
+    queue.create_many([{"type": "email"}] * 2 + [{"type": "video"}])
+
+    assert queue.stats("email")["inactive"] == 2
+    assert queue.stats("none") == dict.fromkeys(queue.stats(), 0)
+
+
+def test_a_coroutine_function_does_no_jobs(queue: Queue) -> None:
+    async def send(job: object) -> None: ...
+
+    with pytest.raises(InvalidInput, match=r"call asyncio\.run in a plain one"):
+        queue.process("email")(send)
+
+    assert queue.handlers == {}
+
+
+def test_more_than_can_be_kept_is_refused(
+    queue: Queue, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "LARGEST_CONTENT", 100)
+    with pytest.raises(InvalidInput, match="data: expected at most 100 characters, got 102"):
+        queue.create("email", "x" * 100)
+
+    assert rows(system, "SELECT count(*) AS number FROM events") == [{"number": 0}]

@@ -409,6 +409,25 @@ def test_a_worker_that_left_is_struck_from_the_list(system: System, clock: Clock
     assert left == [b]
 
 
+def test_a_worker_that_died_is_struck_from_the_list_after_a_day(
+    system: System, clock: Clock
+) -> None:
+    for name in ("dead", "alive", "holder"):
+        beat(system, name, lease_ms=SOON_MS)
+    clock.now_ms += workers.FORGOTTEN_MS
+    beat(system, "alive", lease_ms=SOON_MS)
+    clock.now_ms += 1
+    job_id = held_by(system, "holder")
+    kept = workers.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
+    # What it holds is failed first.
+    Sweeper(system.ledger, system.jobs).sweep()
+    with system.database.read() as connection:
+        left = [worker.name for worker in workers.seen(connection)]
+
+    assert (kept, left) == (0, ["alive"])
+    assert state_of(system, job_id) == "failed"
+
+
 # --- one at a time
 
 
