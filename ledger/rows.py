@@ -178,11 +178,16 @@ class Listed:
         self._sqlite = Query(statement.where(column.in_(each)))
         self._postgresql = statement.where(column.in_(bindparam("listed", expanding=True)))
 
-    def all(self, connection: Connection, listed: Sequence[int]) -> Sequence[Any]:
+    def all(
+        self,
+        connection: Connection,
+        listed: Sequence[int],
+        **values: Any,  # noqa: ANN401 - SQL's
+    ) -> Sequence[Any]:
         """Return the rows, as tuples."""
         if connection.dialect.positional:
-            return self._sqlite.all(connection, listed=json.dumps(listed))
-        return connection.execute(self._postgresql, {"listed": listed}).all()
+            return self._sqlite.all(connection, listed=json.dumps(listed), **values)
+        return connection.execute(self._postgresql, {"listed": listed} | values).all()
 
 
 def driver_of(connection: Connection) -> Any:  # noqa: ANN401 - either driver's

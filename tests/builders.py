@@ -154,7 +154,10 @@ def shown_ids(page: Shown) -> list[int]:
 
 def make_empty(system: System) -> None:
     """Take a ledger back to its first day, guarded as before; quicker than a new database."""
-    tables = ("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers")
+    tables = (
+        *("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers"),
+        *("checkpoints", "rebuilds", "failures"),
+    )
     with system.database.write() as tx:
         tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
         for table in tables:

@@ -308,7 +308,7 @@ def test_memory_is_bounded_by_what_may_be_remembered(filled: System) -> None:
         history = store.replay(connection, through=through, batch=10)
         replay_ = Replay(connection, history, remembered=5)
         # A batch names no more jobs than it has events.
-        most = max(len(replay_._jobs) for _ in replay_)
+        most = max(len(replay_._memory._jobs) for _ in replay_)
 
     assert most <= 5 + 10
 
