@@ -132,8 +132,7 @@ class Stuck(LedgerError):  # noqa: N818
 
     def __init__(self, follower: str, position: int, reason: str) -> None:
         super().__init__(
-            f"{follower} stops before event {position}: {reason}; mend it, "
-            f"or `ledger rebuild {follower}`"
+            f"{follower} stops before event {position}: {reason}; it goes on once that is mended"
         )
         self.follower = follower
         self.position = position

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -115,20 +115,40 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.translated(), self._turn, self._queued():
+        with self.translated(), self._turn, self._queued(), self._transaction() as tx:
+            yield tx
+
+    @contextmanager
+    def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
+        with self.translated(), self.engine.connect() as connection:
+            with self._turn, self._queued():
+                with self._transaction() as tx:
+                    write(tx)
+                # Begun before anyone else can write; the first read is what pins it.
+                driver = driver_of(connection)
+                driver.execute("BEGIN")
+                driver.execute("SELECT count(*) FROM sqlite_master").fetchone()
             try:
-                if self._writer is None:
-                    self._writer = self.engine.connect()
-                with _immediately(driver_of(self._writer)):
-                    yield self._writer
-                self._bound_wal(self._writer)
-            except (exc.DBAPIError, sqlite3.Error):
-                # Whatever is wrong with it, the next write gets a new one.
-                if self._writer is not None:
-                    self._writer.invalidate()
-                    self._writer.close()
-                    self._writer = None
-                raise
+                yield connection
+            finally:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            if self._writer is None:
+                self._writer = self.engine.connect()
+            with _immediately(driver_of(self._writer)):
+                yield self._writer
+            self._bound_wal(self._writer)
+        except (exc.DBAPIError, sqlite3.Error):
+            # Whatever is wrong with it, the next write gets a new one.
+            if self._writer is not None:
+                self._writer.invalidate()
+                self._writer.close()
+                self._writer = None
+            raise
 
     @contextmanager
     def _queued(self) -> Iterator[None]:

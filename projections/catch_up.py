@@ -40,20 +40,21 @@ _LONGEST_END_S: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Follower(ABC):
-    """Be a read model that follows the ledger by position, a little behind it.
+class Told(ABC):
+    """Be what is told the changes in order, and keeps how far it was.
 
     Attributes:
-        name: Its name, in tables, on the command line and in messages.
         wants_content: Whether it is told ``recorded.event.content``.
         batch: How many events it is told at once, at most.
-        pause_s: How long to gather events after some came, before it is told them.
     """
 
-    name: ClassVar[str]
-    wants_content: ClassVar[bool] = False
-    batch: ClassVar[int] = 2_000
-    pause_s: ClassVar[float] = 0.02
+    wants_content: bool = False
+    batch: int = 2_000
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Return what it is called in messages."""
 
     @abstractmethod
     def checkpoint(self) -> int:
@@ -77,6 +78,22 @@ class Follower(ABC):
             Unavailable: It is away; nothing was changed.
         """
 
+
+class Follower(Told):
+    """Be a read model that follows the ledger by position, a little behind it.
+
+    Attributes:
+        name: Its name, in tables, on the command line and in messages.
+        pause_s: How long to gather events after some came, before it is told them.
+    """
+
+    name: ClassVar[str]
+    pause_s: float = 0.02
+
+    @property
+    def title(self) -> str:
+        return self.name
+
     @abstractmethod
     def leadership(self) -> Leadership:
         """Return the claim to be the one who calls ``follow``."""
@@ -84,7 +101,7 @@ class Follower(ABC):
     # --- the twin that a rebuild builds beside the live one
 
     @abstractmethod
-    def green(self) -> "Follower":
+    def green(self) -> Told:
         """Return the twin that is built beside the live one; begun, or continued."""
 
     @abstractmethod
@@ -108,7 +125,7 @@ class Catching:
         follower: Whom.
     """
 
-    def __init__(self, database: Database, follower: Follower) -> None:
+    def __init__(self, database: Database, follower: Told) -> None:
         self._database = database
         self._follower = follower
         self._memory = Memory()
@@ -168,7 +185,7 @@ class Catching:
                 ):
                     changes += self._memory.fold(connection, recorded)
             except Corrupt as error:
-                raise Stuck(follower.name, error.position or after + 1, str(error)) from error
+                raise Stuck(follower.title, error.position or after + 1, str(error)) from error
         return changes
 
     def _tell(self, changes: Sequence[Change]) -> None:
@@ -181,7 +198,7 @@ class Catching:
         except Exception as error:
             if len(changes) == 1:
                 reason = f"{type(error).__name__}: {error}"
-                raise Stuck(self._follower.name, position, reason) from error
+                raise Stuck(self._follower.title, position, reason) from error
             half = len(changes) // 2
             self._tell(changes[:half])
             self._tell(changes[half:])
@@ -189,7 +206,7 @@ class Catching:
 
 def catch_up(
     database: Database,
-    follower: Follower,
+    follower: Told,
     *,
     batch: int | None = None,
     through: int | None = None,

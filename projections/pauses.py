@@ -1,9 +1,8 @@
 """Answer which types of jobs are paused, and since when."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import Column, Connection, Select, Text, bindparam, delete, insert, select
+from sqlalchemy import Column, Connection, Text, bindparam, delete, insert, select
 
 from ledger.events import Paused, Resumed
 from ledger.record import Change
@@ -17,8 +16,8 @@ class Pauses(Projection):
 
     name = "pauses"
 
-    def __init__(self, *, shadow: bool = False) -> None:
-        super().__init__(shadow=shadow)
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
             "pauses",
             Column("type", Text, primary_key=True),
@@ -35,9 +34,6 @@ class Pauses(Projection):
                 self._insert.execute(tx, [(event.type, recorded.at_ms)])
             elif isinstance(event, Resumed):
                 self._delete.execute(tx, [(event.type,)])
-
-    def contents(self) -> Mapping[str, Select[Any]]:
-        return {"pauses": select(self._table)}
 
     def paused(self, connection: Connection) -> dict[str, int]:
         """Return the paused types, and since when: UTC milliseconds."""

@@ -7,17 +7,17 @@ from ledger.composition import System
 from ledger.database import Leadership
 from ledger.errors import Overtaken
 from ledger.record import Change
-from projections.catch_up import Follower
+from projections.catch_up import Follower, Told
 
 
 class Remembering(Follower):
     """Remember what it was told; in memory, as if each ``follow`` were a commit."""
 
     name: ClassVar[str] = "remembering"
-    pause_s: ClassVar[float] = 0.0
+    pause_s = 0.0
 
     def __init__(self, system: System, *, content: bool = False) -> None:
-        self.wants_content = content  # type: ignore[misc]  # of the class, for all but tests
+        self.wants_content = content
         self.position = 0
         self.told: list[Change] = []
         self.calls: list[tuple[int, int]] = []
@@ -40,7 +40,7 @@ class Remembering(Follower):
     def leadership(self) -> Leadership:
         return self._database.leadership(self.name)
 
-    def green(self) -> Follower:
+    def green(self) -> Told:
         raise NotImplementedError
 
     def swap(self) -> None:

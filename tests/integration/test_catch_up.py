@@ -218,7 +218,7 @@ def test_an_event_that_cannot_be_told_is_named_and_nothing_is_skipped(
     assert (stop.value.position, stopped_at) == (position, position - 1)
     assert str(stop.value) == (
         f"remembering stops before event {position}: ZeroDivisionError: it cannot be divided; "
-        "mend it, or `ledger rebuild remembering`"
+        "it goes on once that is mended"
     )
     assert follower.told == replayed(filled)
 
