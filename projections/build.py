@@ -208,13 +208,23 @@ def read_checkpoint(connection: Connection, name: str) -> tuple[int, str | None]
     return None if row is None else (row.position, row.fingerprint)
 
 
+def begin_checkpoint(tx: Connection, projection: Projection) -> None:
+    """Say that *projection* has come to position 0, unless it has come further."""
+    statement = _insert_checkpoint(tx, projection, 0)
+    tx.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
+
+
 def set_checkpoint(tx: Connection, projection: Projection, position: int) -> None:
     """Say that *projection* has come to *position*."""
-    row = {
-        "name": projection.name,
-        "position": position,
-        "fingerprint": projection.fingerprint,
-    }
-    dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(checkpoints).values(row)
-    tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=row))
+    statement = _insert_checkpoint(tx, projection, position)
+    moved = {"position": position, "fingerprint": projection.fingerprint}
+    tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=moved))
+
+
+def _insert_checkpoint(
+    tx: Connection, projection: Projection, position: int
+) -> sqlite.Insert | postgresql.Insert:
+    row = {"name": projection.name, "position": position, "fingerprint": projection.fingerprint}
+    if tx.dialect.name == "sqlite":
+        return sqlite.insert(checkpoints).values(row)
+    return postgresql.insert(checkpoints).values(row)

@@ -7,14 +7,14 @@ together: nothing is applied twice, and nothing is skipped.
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from ledger.database import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.record import Change
 from ledger.schema import checkpoints
 from projections import green
-from projections.build import Build, read_checkpoint, set_checkpoint
+from projections.build import Build, begin_checkpoint, read_checkpoint, set_checkpoint
 from projections.catch_up import Follower, Told
 from projections.projection import Projection
 from projections.rebuild import complete
@@ -67,12 +67,20 @@ class TableFollower(Projection, Follower):
 
     def follow(self, changes: Sequence[Change], *, through: int) -> None:
         with self.database.write() as tx:
-            row = tx.execute(_LOCK, {"name": self.name}).first()
-            position = self._checked(None if row is None else (row.position, row.fingerprint))
+            position = self._locked(tx)
             if position != changes[0].recorded.position - 1:
                 raise Overtaken(self.name, position)
             self.apply(tx, changes)
             set_checkpoint(tx, self, through)
+
+    def _locked(self, tx: Connection) -> int:
+        """Return the checkpoint, which nobody else moves until *tx* ends."""
+        row = tx.execute(_LOCK, {"name": self.name}).first()
+        if row is None:
+            # What is not there cannot be locked: two could both be the first.
+            begin_checkpoint(tx, self)
+            row = tx.execute(_LOCK, {"name": self.name}).one()
+        return self._checked((row.position, row.fingerprint))
 
     def leadership(self) -> Leadership:
         return self.database.leadership(f"follower-{self.name}")

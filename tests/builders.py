@@ -80,8 +80,7 @@ def open_system(url: str, clock: Clock | None = None) -> System:
 
 def verified(system: System) -> Report:
     """Return the report of a full verification."""
-    shadows = [(live, type(live)(shadow=True)) for live in system.projections]
-    return verify(system.database, shadows, silently)
+    return verify(system.database, system.compared, silently)
 
 
 def silently(done: int, total: int) -> None:
@@ -156,7 +155,7 @@ def make_empty(system: System) -> None:
     """Take a ledger back to its first day, guarded as before; quicker than a new database."""
     tables = (
         *("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers"),
-        *("checkpoints", "rebuilds", "failures"),
+        *("activity", "checkpoints", "rebuilds", "failures"),
     )
     with system.database.write() as tx:
         tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))

@@ -32,8 +32,18 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("at_ms", BIGINT, nullable=False),
     )
+    op.create_table(
+        "activity",
+        sa.Column("minute_ms", BIGINT, primary_key=True, autoincrement=False),
+        sa.Column("type", sa.Text, primary_key=True),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("started", sa.BigInteger, nullable=False),
+        sa.Column("completed", sa.BigInteger, nullable=False),
+        sa.Column("failed", sa.BigInteger, nullable=False),
+        sa.Column("work_ms", sa.BigInteger, nullable=False),
+    )
 
 
 def downgrade() -> None:
-    for table in ("failures", "rebuilds", "checkpoints"):
+    for table in ("activity", "failures", "rebuilds", "checkpoints"):
         op.drop_table(table)
