@@ -115,6 +115,11 @@ class Database(ABC):
                 with suppress(exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
 
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        """Keep what the block reads out of this process's memory: it reads all, and once."""
+        yield
+
     @abstractmethod
     def write(self) -> AbstractContextManager[Connection]:
         """Give a transaction; it commits at the end of the block, or not at all.

@@ -59,6 +59,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
         self.path = Path(url.database or "").absolute()
+        self._mapped_bytes = MAPPED_BYTES
         engine = create_engine(
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
@@ -76,7 +77,7 @@ class SqliteDatabase(Database):
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
                 f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-                f"mmap_size={MAPPED_BYTES}",
+                f"mmap_size={self._mapped_bytes}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
 
@@ -99,6 +100,25 @@ class SqliteDatabase(Database):
                 self._writer = None
             self._queue.close()
         super().close()
+
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        # Of a file that is read from end to end, every page would stay mapped.
+        self._map(0)
+        try:
+            yield
+        finally:
+            self._map(MAPPED_BYTES)
+
+    def _map(self, bytes_: int) -> None:
+        """Let new connections map so much of the file, and have no older ones."""
+        self._mapped_bytes = bytes_
+        self._generation += 1
+        with self._turn:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+        self.engine.dispose()
 
     def lock_schema(self, tx: Connection) -> None:
         """Do nothing: a transaction is alone from its start."""

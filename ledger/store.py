@@ -330,7 +330,7 @@ def replay(
         if not rows:
             raise Corrupt(f"event {after + 1} is missing", position=after + 1)
         after += len(rows)
-        yield [_recorded(row) for row in rows]
+        yield _all_recorded(rows)
 
 
 def read_histories(
@@ -359,6 +359,21 @@ def read_histories(
                 break
             _, job_id, version, *_ = rows[-1]
             some = [each for each in some if each >= job_id]
+
+
+def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
+    """Return ``_recorded`` of each row; without content, in half the time."""
+    if len(rows[0]) > len(_REPLAYED):
+        return [_recorded(row) for row in rows]
+    decode = codec.decode
+    try:
+        return [
+            Recorded(position, job_id, version, at_ms, actor, cause, decode(kind, schema, body))
+            for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows
+        ]
+    except Corrupt:
+        # One by one, it is named.
+        return [_recorded(row) for row in rows]
 
 
 def _recorded(row: Sequence[Any]) -> Recorded:

@@ -93,14 +93,19 @@ class Activity(TableFollower):
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
         counts: Counter[tuple[int, str, str]] = Counter()
+        minute_ms, end_ms = 0, 0
         for recorded, _, after in changes:
             event = recorded.event
             name = _COUNTED.get(type(event))
-            if name is not None:
+            if name is None:
+                continue
+            # Time never runs backwards: a batch is mostly of one minute.
+            if recorded.at_ms >= end_ms:
                 minute_ms = recorded.at_ms - recorded.at_ms % MINUTE_MS
-                counts[minute_ms, after.type, name] += 1
-                if isinstance(event, Completed) and event.duration_ms:
-                    counts[minute_ms, after.type, "work_ms"] += event.duration_ms
+                end_ms = minute_ms + MINUTE_MS
+            counts[minute_ms, after.type, name] += 1
+            if isinstance(event, Completed) and event.duration_ms:
+                counts[minute_ms, after.type, "work_ms"] += event.duration_ms
         keys = sorted({(minute_ms, type_) for minute_ms, type_, _ in counts})
         self._add.execute(
             tx, [(*key, *(counts[*key, name] for name in Minute._fields[1:])) for key in keys]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Column, Connection, Text, bindparam, delete, insert, select
 
 from ledger.events import Paused, Resumed
-from ledger.record import Change
+from ledger.record import LEDGER_STREAM, Change
 from ledger.rows import Query, Rows
 from ledger.schema import BIGINT
 from projections.projection import Projection
@@ -28,7 +28,10 @@ class Pauses(Projection):
         self._select = Query(select(table.c.type, table.c.since_ms).order_by(table.c.type))
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        for recorded, _, _ in changes:
+        for recorded, before, _ in changes:
+            # Of all other events, most by far, no more is asked than this.
+            if before.id != LEDGER_STREAM:
+                continue
             event = recorded.event
             if isinstance(event, Paused):
                 self._insert.execute(tx, [(event.type, recorded.at_ms)])

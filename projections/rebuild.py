@@ -75,7 +75,8 @@ def rebuild(
         if tables:
             build = Build(database, tables)
             build.begin()
-            done = complete(database, build, advance, differs=differs)
+            with database.read_once():
+                done = complete(database, build, advance, differs=differs)
         for model in models:
             if not isinstance(model, Projection):
                 done = catch_up(database, model.green(), advance=advance)

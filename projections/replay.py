@@ -50,19 +50,24 @@ class Memory:
         Raises:
             Corrupt: History contradicts itself.
         """
-        self._recall(connection, recorded)
-        changes = []
+        changes: list[Change] = []
+        new = tuple.__new__
         jobs = self._jobs
         for event in recorded:
             position, job_id, version, at_ms, _, _, body = event
-            before = jobs.get(job_id) or Job(job_id)
+            before = jobs.get(job_id)
+            if before is None:
+                if version > 1:
+                    self._recall(connection, recorded[len(changes) :], behind=recorded[0].position)
+                before = jobs.get(job_id) or Job(job_id)
             if version != before.version + 1:
                 raise Corrupt(
                     f"event {position}: job {job_id} has version {version} after {before.version}",
                     position=position,
                 )
             after = jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
-            changes.append(Change(event, before, after))
+            # As calling it, without its check of the arguments.
+            changes.append(new(Change, (event, before, after)))
         return changes
 
     def forget(self) -> None:
@@ -71,18 +76,17 @@ class Memory:
         for job_id in list(islice(self._jobs, max(0, surplus))):
             del self._jobs[job_id]
 
-    def _recall(self, connection: Connection, recorded: Sequence[Recorded]) -> None:
-        """Fold the past of the jobs that are not at hand, all of them together."""
+    def _recall(self, connection: Connection, recorded: Sequence[Recorded], *, behind: int) -> None:
+        """Fold the past of all jobs of *recorded* that are not at hand, together."""
         jobs = self._jobs
-        # Newly created ones have none, and they are most of what is not at hand.
         unknown = {
             event.job_id for event in recorded if event.version > 1 and event.job_id not in jobs
         }
+        # What is created in this batch has no past.
         unknown -= {event.job_id for event in recorded if event.version == 1}
-        if not unknown:
-            return
-        past = store.read_histories(connection, unknown, through=recorded[0].position - 1)
-        for position, job_id, _, at_ms, _, _, body in past:
+        for position, job_id, _, at_ms, _, _, body in store.read_histories(
+            connection, unknown, through=behind - 1
+        ):
             before = jobs.get(job_id) or Job(job_id)
             jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
 

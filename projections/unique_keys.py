@@ -34,8 +34,10 @@ class UniqueKeys(Projection):
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
         rows = [
             {"key": event.unique, "job_id": recorded.job_id}
-            for recorded, _, _ in changes
-            if isinstance(event := recorded.event, Created) and event.unique is not None
+            for recorded, before, _ in changes
+            if before.version == 0
+            and isinstance(event := recorded.event, Created)
+            and event.unique is not None
         ]
         if rows:
             tx.execute(self._insert, rows)

@@ -90,7 +90,7 @@ def verify(
         Unavailable: The database is away.
     """
     report = Report()
-    with database.snapshot() as connection:
+    with database.read_once(), database.snapshot() as connection:
         # Temporary tables, gone with the snapshot's rollback.
         for _, shadow in shadows:
             shadow.metadata.create_all(connection, checkfirst=False)
