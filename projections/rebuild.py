@@ -142,7 +142,8 @@ class _Completion:
 
     def _apply_rest(self, tx: Connection, head: int) -> None:
         after = min(self._build.positions(tx))
-        for changes in replay(tx, after=after, through=head):
+        content = self._build.wants_content
+        for changes in replay(tx, after=after, through=head, content=content):
             self._build.tell(tx, changes)
 
     # --- comparing

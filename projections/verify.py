@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Select, and_, except_, func, select
 
 from ledger import chain, codec, store
@@ -96,7 +97,8 @@ def verify(
             shadow.metadata.create_all(connection, checkfirst=False)
         head = store.read_head(connection)
         through = {live.name: _end(connection, live) for live, _ in shadows}
-        history = _Checked(connection, head, report)
+        content = any(live.wants_content for live, _ in shadows)
+        history = _Checked(connection, head, report, content=content)
         try:
             for changes in Replay(connection, history):
                 last = changes[-1].recorded.position
@@ -130,10 +132,13 @@ def _until(changes: list[Change], position: int | None) -> list[Change]:
 class _Checked:
     """Be the stored history, checked column by column as it is read."""
 
-    def __init__(self, connection: Connection, head: Head, report: Report) -> None:
+    def __init__(
+        self, connection: Connection, head: Head, report: Report, *, content: bool
+    ) -> None:
         self._connection = connection
         self._head = head
         self._report = report
+        self._content = content
         self._at_ms = 0
         self._last_job_id = 0
         self._link = chain.GENESIS
@@ -171,6 +176,8 @@ class _Checked:
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:
                 report.differ(where, f"the creation of job {self._last_job_id}", envelope.job_id)
+        if self._content and envelope.content is not None:
+            event = replace(event, content=envelope.content)
         return Recorded(
             position,
             envelope.job_id,
