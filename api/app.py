@@ -2,11 +2,13 @@
 
 import falcon
 
+from api import activity as by_minute
 from api import attempts, errors, health, jobs, lists, openapi, stats, workers
 from api.paths import Paths
 from api.requests import Negotiation
 from api.waiting import LongPolls
 from ledger.service import Ledger
+from projections.activity import Activity
 from projections.jobs import Jobs
 from projections.pauses import Pauses
 from projections.state_counts import StateCounts
@@ -19,6 +21,7 @@ def create_app(
     jobs_view: Jobs,
     state_counts: StateCounts,
     pauses: Pauses,
+    activity: Activity,
     polls: LongPolls,
     *,
     lease_ms: int,
@@ -33,6 +36,7 @@ def create_app(
         jobs_view: Answers for jobs and lists.
         state_counts: Answers for counts and types.
         pauses: Knows of which types no job may begin.
+        activity: Answers for what happened by minute.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
@@ -68,6 +72,10 @@ def create_app(
         ("/job/types", stats.Types(database, state_counts)),
         ("/job/search", stats.Search(database)),
         ("/stats", stats.Stats(database, state_counts)),
+        (
+            "/activity",
+            by_minute.ActivityByMinute(ledger, activity, largest_page=largest_page),
+        ),
         ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
         (
             "/jobs/claim",

@@ -7,6 +7,7 @@ from api.reading import answer
 from ledger import store
 from ledger.database import Database
 from ledger.migration import require_current
+from projections.catch_up import read_failures
 
 
 class Live:
@@ -19,7 +20,10 @@ class Live:
 
 
 class Ready:
-    """Answer ``GET /health/ready``: the database answers and has our tables."""
+    """Answer ``GET /health/ready``: the database answers and has our tables.
+
+    A read model that cannot go on is told of, in ``stopped``; all else can be served.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -28,6 +32,13 @@ class Ready:
         require_current(self._database)
         with self._database.read() as connection:
             position = store.read_position(connection)
-        answer(resp, wire.encode({"status": "ready", "position": position}))
+        ready: dict[str, object] = {"status": "ready", "position": position}
+        failures = read_failures(self._database)
+        if failures:
+            ready["stopped"] = {
+                failure.name: f"event {failure.position} cannot be applied: {failure.reason}"
+                for failure in failures
+            }
+        answer(resp, wire.encode(ready))
 
     on_head = on_get

@@ -73,6 +73,33 @@ _LIMIT: Final = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
     "description": "At most so many; never more than the server's largest page.",
 }
+_MOMENT: Final[Schema] = {
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    ]
+}
+_ACTIVITY: Final = (
+    {
+        "name": "from",
+        "in": "query",
+        "schema": _MOMENT,
+        "description": "Beginning, RFC 3339 or UTC milliseconds; an hour before `to` if not given.",
+    },
+    {
+        "name": "to",
+        "in": "query",
+        "schema": _MOMENT,
+        "description": "End, which is not in it; now if not given. At most as many minutes "
+        "behind `from` as the server's largest page.",
+    },
+    {
+        "name": "type",
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[^\\u0000]*$"},
+        "description": "Of jobs of this type; of all together if not given.",
+    },
+)
 
 
 # What an operation with a body refuses for it.
@@ -107,6 +134,13 @@ OPERATIONS: Final = (
         path="/stats",
         summary="Count the jobs by state, and add up the time workers worked",
         answers="Stats",
+    ),
+    Operation(
+        method="GET",
+        path="/activity",
+        summary="Count what was created, started, completed, failed, by minute; a second behind",
+        answers="Minutes",
+        query=_ACTIVITY,
     ),
     Operation(
         method="GET",

@@ -12,16 +12,28 @@ from api.errors import JSON_TYPE
 from ledger import store
 
 
-def is_current(req: falcon.Request, resp: falcon.Response, connection: Connection) -> bool:
-    """Answer 304 if the client has the newest; tell whether that was all."""
+def is_current(
+    req: falcon.Request,
+    resp: falcon.Response,
+    connection: Connection,
+    position: int | None = None,
+) -> bool:
+    """Answer 304 if the client has the newest; tell whether that was all.
+
+    Args:
+        req: Which may say what the client has.
+        resp: What is answered.
+        connection: Where to read.
+        position: The version of what is read; None is that of the ledger.
+    """
     if "HTTP_IF_NONE_MATCH" not in req.env:
         return False
     tags = req.if_none_match or []
-    position = str(store.read_position(connection))
-    if not any(tag == "*" or str(tag) == position for tag in tags):
+    newest = str(store.read_position(connection) if position is None else position)
+    if not any(tag == "*" or str(tag) == newest for tag in tags):
         return False
     resp.status = falcon.HTTP_304
-    resp.set_header("ETag", f'W/"{position}"')
+    resp.set_header("ETag", f'W/"{newest}"')
     return True
 
 

@@ -351,6 +351,21 @@ STATS: Final = _object(
     additionalProperties=False,
 )
 
+_COUNTED: Final = {"type": "integer", "minimum": 0}
+MINUTE: Final = _object(
+    ["at", "at_ms", "created", "started", "completed", "failed", "work_ms"],
+    {
+        "at": {"type": "string", "format": "date-time", "description": "Its beginning."},
+        "at_ms": _COUNTED,
+        "created": _COUNTED | {"description": "Jobs that were created."},
+        "started": _COUNTED | {"description": "Attempts that workers began."},
+        "completed": _COUNTED | {"description": "Attempts that succeeded."},
+        "failed": _COUNTED | {"description": "Attempts that failed, the last of a job or not."},
+        "work_ms": _COUNTED | {"description": "How long those took that succeeded."},
+    },
+    additionalProperties=False,
+)
+
 COMPONENTS: Final[Schema] = {
     "Options": OPTIONS,
     "PostedJob": POSTED_JOB,
@@ -367,9 +382,21 @@ COMPONENTS: Final[Schema] = {
     "Message": MESSAGE,
     "Error": ERROR,
     "Stats": STATS,
+    "Minutes": {"type": "array", "items": MINUTE},
     "Count": _object(["count"], {"count": {"type": "integer", "minimum": 0}}),
     "Texts": {"type": "array", "items": {"type": "string"}},
-    "Status": _object(["status"], {"status": {"type": "string"}}),
+    "Status": _object(
+        ["status"],
+        {
+            "status": {"type": "string"},
+            "position": {"type": "integer", "minimum": 0},
+            "stopped": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Read models that cannot be told an event, and why.",
+            },
+        },
+    ),
     "CreatedMany": {
         "type": "array",
         "items": {

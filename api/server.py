@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> App:
-    """Return the app of *settings*, with a sweeper in the background.
+    """Return the app of *settings*, with a sweeper and what follows the ledger beside it.
 
     Raises:
         SchemaMismatch: The database's tables are not those of this version.
@@ -35,14 +35,14 @@ def build(settings: Settings) -> App:
     except Unavailable as error:
         # The server starts all the same, answers 503, and recovers by itself.
         _log.warning("%s", error)
-    if settings.sweep:
-        Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
+    _start_background(system, settings)
     _survive_forks(system, settings)
     return create_app(
         system.ledger,
         system.jobs,
         system.state_counts,
         system.pauses,
+        system.activity,
         # The other half goes on answering while these wait.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
@@ -52,8 +52,16 @@ def build(settings: Settings) -> App:
     )
 
 
+def _start_background(system: System, settings: Settings) -> None:
+    """Start what works beside the requests, in threads that end with the process."""
+    if settings.sweep:
+        Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
+        for following in system.followings():
+            following.start()
+
+
 def _survive_forks(system: System, settings: Settings) -> None:
-    """Give a forked child connections, locks and a sweeper of its own.
+    """Give a forked child connections, locks and background threads of its own.
 
     gunicorn's --preload builds the app before it forks.
     """
@@ -61,8 +69,7 @@ def _survive_forks(system: System, settings: Settings) -> None:
     def start_anew() -> None:
         system.ledger.forget()
         system.bell.forget()
-        if settings.sweep:
-            Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
+        _start_background(system, settings)
 
     os.register_at_fork(after_in_child=start_anew)
 

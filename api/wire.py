@@ -12,6 +12,7 @@ from ledger.content import log_line
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
 from ledger.workers import WorkerSeen
+from projections.activity import Minute
 from projections.state_counts import Stats
 
 _encode = msgspec.json.encode
@@ -46,6 +47,17 @@ def _event(envelope: Envelope) -> str:
     # Body and content are JSON already, and go out as they are stored.
     content = "null" if envelope.content is None else envelope.content
     return f'{head[:-1]},"body":{envelope.body},"content":{content},{tail[1:]}'
+
+
+def activity(minutes: Iterable[Minute]) -> bytes:
+    """Return the JSON array of minutes."""
+    return _encode(
+        [
+            {"at": rfc3339(minute.minute_ms), "at_ms": minute.minute_ms}
+            | dict(zip(Minute._fields[1:], minute[1:], strict=True))
+            for minute in minutes
+        ]
+    )
 
 
 def _hex(value: bytes | None) -> str | None:

@@ -45,7 +45,7 @@ def _replay(system: System) -> int:
 
 
 def _verify(system: System) -> int:
-    shadows = [(live, type(live)(shadow=True)) for live in system.projections]
+    shadows = system.compared
     report = verify(system.database, shadows, _ignore)
     if not report.clean:
         raise RuntimeError(f"the ledger is not as it must be: {report.differences}")

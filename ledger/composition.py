@@ -11,6 +11,7 @@ from weakref import WeakMethod
 
 from sqlalchemy import Connection
 
+from ledger import schema
 from ledger.bell import Bell
 from ledger.database import Database
 from ledger.engines import open_database
@@ -19,10 +20,14 @@ from ledger.migration import is_empty, migrate, require_current
 from ledger.queue import Queue, Views
 from ledger.service import Ledger
 from ledger.settings import Settings
+from projections.activity import Activity
+from projections.catch_up import Follower, Following
 from projections.jobs import Held, JobList, Jobs
 from projections.pauses import Pauses
 from projections.projection import Projection
+from projections.registered import Registered
 from projections.state_counts import StateCounts
+from projections.table_follower import TableFollower
 from projections.unique_keys import UniqueKeys
 
 
@@ -36,12 +41,38 @@ class System:
     state_counts: StateCounts
     unique_keys: UniqueKeys
     pauses: Pauses
+    activity: Activity
+    registered: Registered
     bell: Bell
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """Return the projections, in the order in which they are applied."""
+        """Return those that commit with the events, in the order in which they are applied."""
         return (self.jobs, self.state_counts, self.unique_keys, self.pauses)
+
+    @property
+    def followers(self) -> tuple[Follower, ...]:
+        """Return the read models that catch up: ours, then those of applications."""
+        return (self.activity, *self.registered.followers)
+
+    @property
+    def models(self) -> dict[str, Projection | Follower]:
+        """Return all read models by name."""
+        models: list[Projection | Follower] = [*self.projections, *self.followers]
+        return {model.name: model for model in models}
+
+    @property
+    def compared(self) -> list[tuple[Projection, Projection]]:
+        """Return what ``ledger verify`` compares: projections in tables, and their shadows."""
+        return [
+            (model, model.twin(shadow=True))
+            for model in self.models.values()
+            if isinstance(model, Projection)
+        ]
+
+    def followings(self) -> list[Following]:
+        """Return what keeps each of the followers near the head, once started."""
+        return [Following(self.database, follower, self.bell) for follower in self.followers]
 
     def close(self) -> None:
         """Close all connections; no thread but the bell's may be using one."""
@@ -142,6 +173,7 @@ def compose(settings: Settings) -> System:
     """
     database = open_database(settings.database_url, synchronous=settings.sqlite_synchronous)
     jobs, state_counts, unique_keys, pauses = Jobs(), StateCounts(), UniqueKeys(), Pauses()
+    activity, registered = _followers(database)
     ledger = Ledger(
         database,
         jobs=jobs,
@@ -156,8 +188,35 @@ def compose(settings: Settings) -> System:
         state_counts=state_counts,
         unique_keys=unique_keys,
         pauses=pauses,
+        activity=activity,
+        registered=registered,
         bell=Bell(database),
     )
+
+
+def _followers(database: Database) -> tuple[Activity, Registered]:
+    """Return our read models that catch up, and those of applications."""
+    activity = Activity(database)
+    inline = (Jobs(), StateCounts(), UniqueKeys(), Pauses())
+    taken = {table.name for each in (*inline, activity) for table in each.tables}
+    taken.update(each.name for each in (*inline, activity))
+    return activity, Registered(database, taken=taken | set(schema.metadata.tables))
+
+
+def followings_of(queue: Queue) -> list[Following]:
+    """Return what keeps the read models of a queue's ledger near the head, once started."""
+    activity, registered = _followers(queue.database)
+    followers = (activity, *registered.followers)
+    return [Following(queue.database, follower, queue.bell) for follower in followers]
+
+
+def create_registered(system: System) -> list[str]:
+    """Create the tables of applications' read models; return the names of those."""
+    return [
+        follower.name
+        for follower in system.registered.followers
+        if isinstance(follower, TableFollower) and follower.create()
+    ]
 
 
 def prepare(database: Database) -> None:

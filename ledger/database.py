@@ -13,7 +13,7 @@ names.
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import ClassVar, Final
 from weakref import WeakSet
@@ -150,12 +150,30 @@ class Database(ABC):
                 with suppress(exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
 
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        """Keep what the block reads out of this process's memory: it reads all, and once."""
+        yield
+
     @abstractmethod
     def write(self) -> AbstractContextManager[Connection]:
         """Give a transaction; it commits at the end of the block, or not at all.
 
         On SQLite it is alone from its start; on PostgreSQL from the moment it
         locks the row of ``ledger_head``, which must be its first statement.
+
+        Raises:
+            Unavailable: The database is away, or others hold it too long.
+        """
+
+    @abstractmethod
+    def settled(self, write: Callable[[Connection], None]) -> AbstractContextManager[Connection]:
+        """Give a snapshot of what *write* leaves, on a connection that only reads.
+
+        Whatever others commit meanwhile is not in it, and they need not wait for its end.
+
+        Args:
+            write: Called once with a transaction, which must not lock the head.
 
         Raises:
             Unavailable: The database is away, or others hold it too long.

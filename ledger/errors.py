@@ -11,6 +11,8 @@ The tree::
     ├── Unavailable         the database is away or overloaded; try again
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
+    ├── Stuck               a read model cannot be told an event
+    ├── Overtaken           somebody else brought the read model further meanwhile
     └── SettingsError       bad settings, all of them together
 
 An error carries its facts as fields; its text says what was expected, what was
@@ -116,6 +118,36 @@ class Corrupt(LedgerError):  # noqa: N818
 
     def __init__(self, message: str, *, position: int | None = None) -> None:
         super().__init__(message)
+        self.position = position
+
+
+class Stuck(LedgerError):  # noqa: N818
+    """Tell that a read model cannot go on: it never skips an event.
+
+    Attributes:
+        follower: The read model's name.
+        position: The event that it cannot be told.
+        reason: Why.
+    """
+
+    def __init__(self, follower: str, position: int, reason: str) -> None:
+        super().__init__(
+            f"{follower} stops before event {position}: {reason}; it goes on once that is mended"
+        )
+        self.follower = follower
+        self.position = position
+        self.reason = reason
+
+
+class Overtaken(LedgerError):  # noqa: N818
+    """Tell that somebody else brought the read model further meanwhile.
+
+    Attributes:
+        position: How far it has come.
+    """
+
+    def __init__(self, follower: str, position: int) -> None:
+        super().__init__(f"{follower} was brought to position {position} by another process")
         self.position = position
 
 

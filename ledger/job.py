@@ -188,7 +188,8 @@ def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
     values[_UPDATED] = at_ms
     for name, value in changes.items():
         values[_PLACE[name]] = value
-    return Job._make(values)
+    # As ``_make``, which counts them first.
+    return tuple.__new__(Job, values)
 
 
 def decide(command: commands.Command, job: Job, *, at_ms: int) -> tuple[Event, ...]:

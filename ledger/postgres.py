@@ -6,7 +6,7 @@ PostgreSQL queues by itself: the first statement of an append locks the one row 
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 from weakref import WeakSet
@@ -35,7 +35,13 @@ class PostgresDatabase(Database):
     """Be a ledger on a PostgreSQL server, for any number of machines."""
 
     is_embedded = False
-    _begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+    # The tables of a read model are swapped by whoever locks `checkpoints` alone.  A name
+    # leads to the new table at once, the rows in it are seen as of the snapshot: one that
+    # is older than they are would see half of them.  So it is held off while a snapshot
+    # is there; the lock is taken before the snapshot is, which the first SELECT does.
+    _begin_snapshot = (
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE checkpoints IN ACCESS SHARE MODE"
+    )
 
     def __init__(self, url: URL) -> None:
         try:
@@ -119,6 +125,19 @@ class PostgresDatabase(Database):
                     connection.exec_driver_sql("ROLLBACK")
                 except exc.SQLAlchemyError:
                     self.release()
+                raise
+
+    @contextmanager
+    def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
+        with self.translated(), self.engine.connect() as connection:
+            try:
+                connection.exec_driver_sql(self._begin_snapshot)
+                write(connection)
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
                 raise
 
 

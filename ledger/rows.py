@@ -182,11 +182,16 @@ class Listed:
         array: BindParameter[Any] = bindparam("listed", type_=ARRAY(BigInteger))
         self._postgresql = Query(statement.where(column == any_(array)))
 
-    def all(self, connection: Connection, listed: Sequence[int]) -> Sequence[Any]:
+    def all(
+        self,
+        connection: Connection,
+        listed: Sequence[int],
+        **values: Any,  # noqa: ANN401 - SQL's
+    ) -> Sequence[Any]:
         """Return the rows, as tuples."""
         if connection.dialect.positional:
-            return self._sqlite.all(connection, listed=json.dumps(listed))
-        return self._postgresql.all(connection, listed=list(listed))
+            return self._sqlite.all(connection, listed=json.dumps(listed), **values)
+        return self._postgresql.all(connection, listed=list(listed), **values)
 
 
 def driver_of(connection: Connection) -> Any:  # noqa: ANN401 - either driver's

@@ -1,9 +1,10 @@
-"""Describe the two tables of the ledger itself, and the one that is not history.
+"""Describe the two tables of the ledger itself, and those that are not history.
 
 ``events`` is append-only, by triggers that ``migrations/`` creates; the one
 change they let through is *erasure*: content and salt become null, nothing else.
 ``ledger_head`` has one row: the lock, and the end of the chain.  ``workers`` holds
-signs of life, which are overwritten.
+signs of life, which are overwritten.  ``checkpoints``, ``rebuilds`` and ``failures``
+tell how far the read models have come.
 """
 
 from sqlalchemy import (
@@ -81,4 +82,34 @@ workers = Table(
     Column("started_at_ms", BIGINT, nullable=False),
     Column("seen_at_ms", BIGINT, nullable=False),
     Column("lease_ms", BIGINT, nullable=False),
+)
+
+# How far the read models that catch up have come.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BIGINT, nullable=False),
+    # Of the tables' definition; null where there are no tables.
+    Column("fingerprint", Text),
+)
+
+# How far those have come that are built anew, beside the live ones.
+rebuilds = Table(
+    "rebuilds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BIGINT, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("begun_at_ms", BIGINT, nullable=False),
+)
+
+# The event that a read model cannot be told, as long as it cannot.
+failures = Table(
+    "failures",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", BIGINT, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_ms", BIGINT, nullable=False),
 )

@@ -149,7 +149,8 @@ SETTINGS: Final = (
     Setting(
         field="sweep",
         expected="on or off",
-        meaning="Whether the server promotes delayed jobs and expires late ones.",
+        meaning="Whether the server promotes delayed jobs, expires late ones, and brings forward "
+        "the read models that catch up.",
         parse=_switch,
     ),
     Setting(

@@ -27,7 +27,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -67,6 +67,7 @@ class SqliteDatabase(Database):
 
     def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
         self.path = Path(url.database or "").absolute()
+        self._mapped_bytes = MAPPED_BYTES
         engine = create_engine(
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
@@ -84,7 +85,7 @@ class SqliteDatabase(Database):
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
                 f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-                f"mmap_size={MAPPED_BYTES}",
+                f"mmap_size={self._mapped_bytes}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
 
@@ -115,6 +116,25 @@ class SqliteDatabase(Database):
             self._queue.close()
         super().close()
 
+    @contextmanager
+    def read_once(self) -> Iterator[None]:
+        # Of a file that is read from end to end, every page would stay mapped.
+        self._map(0)
+        try:
+            yield
+        finally:
+            self._map(MAPPED_BYTES)
+
+    def _map(self, bytes_: int) -> None:
+        """Let new connections map so much of the file, and have no older ones."""
+        self._mapped_bytes = bytes_
+        self._generation += 1
+        with self._turn:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+        self.engine.dispose()
+
     def lock_schema(self, tx: Connection) -> None:
         """Do nothing: a transaction is alone from its start."""
 
@@ -135,23 +155,43 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.translated(), self._turn, self._queued():
-            self._has_news = False
+        with self.translated(), self._turn, self._queued(), self._transaction() as tx:
+            yield tx
+
+    @contextmanager
+    def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
+        with self.translated(), self.engine.connect() as connection:
+            with self._turn, self._queued():
+                with self._transaction() as tx:
+                    write(tx)
+                # Begun before anyone else can write; the first read is what pins it.
+                driver = driver_of(connection)
+                driver.execute("BEGIN")
+                driver.execute("SELECT count(*) FROM sqlite_master").fetchone()
             try:
-                if self._writer is None:
-                    self._writer = self.engine.connect()
-                with _immediately(driver_of(self._writer)):
-                    yield self._writer
-                if self._has_news:
-                    self._queue.touch()
-                self._bound_wal(self._writer)
-            except (exc.DBAPIError, sqlite3.Error):
-                # Whatever is wrong with it, the next write gets a new one.
-                if self._writer is not None:
-                    self._writer.invalidate()
-                    self._writer.close()
-                    self._writer = None
-                raise
+                yield connection
+            finally:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        self._has_news = False
+        try:
+            if self._writer is None:
+                self._writer = self.engine.connect()
+            with _immediately(driver_of(self._writer)):
+                yield self._writer
+            if self._has_news:
+                self._queue.touch()
+            self._bound_wal(self._writer)
+        except (exc.DBAPIError, sqlite3.Error):
+            # Whatever is wrong with it, the next write gets a new one.
+            if self._writer is not None:
+                self._writer.invalidate()
+                self._writer.close()
+                self._writer = None
+            raise
 
     @contextmanager
     def _queued(self) -> Iterator[None]:

@@ -1,9 +1,11 @@
 """Read and append events; read and move the head."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     and_,
     bindparam,
@@ -11,6 +13,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     null,
+    or_,
     select,
     update,
 )
@@ -18,7 +21,7 @@ from sqlalchemy import (
 from ledger import chain, codec
 from ledger.errors import Corrupt, SchemaMismatch
 from ledger.record import Recorded
-from ledger.rows import Query, Rows
+from ledger.rows import Listed, Query, Rows
 from ledger.schema import events, head
 
 
@@ -96,22 +99,43 @@ _SELECT_LOG = (
 )
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
 _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
-_SELECT_REPLAY = (
-    select(
-        events.c.position,
-        events.c.job_id,
-        events.c.version,
-        events.c.kind,
-        events.c.schema,
-        events.c.at_ms,
-        events.c.body,
-        events.c.actor,
-        events.c.cause,
-    )
-    .where(events.c.position > bindparam("after"), events.c.position <= bindparam("through"))
-    .order_by(events.c.position)
-    .limit(bindparam("limit"))
+_REPLAYED = (
+    events.c.position,
+    events.c.job_id,
+    events.c.version,
+    events.c.kind,
+    events.c.schema,
+    events.c.at_ms,
+    events.c.body,
+    events.c.actor,
+    events.c.cause,
 )
+
+
+def _replay_of(*columns: ColumnElement[Any]) -> Query:
+    return Query(
+        select(*columns)
+        .where(events.c.position > bindparam("after"), events.c.position <= bindparam("through"))
+        .order_by(events.c.position)
+        .limit(bindparam("limit"))
+    )
+
+
+_SELECT_REPLAY = _replay_of(*_REPLAYED)
+_SELECT_REPLAY_WITH_CONTENT = _replay_of(*_REPLAYED, events.c.content)
+_SELECT_HISTORIES = Listed(
+    select(*_REPLAYED)
+    .where(
+        events.c.position <= bindparam("through"),
+        or_(events.c.job_id > bindparam("job_id"), events.c.version > bindparam("version")),
+    )
+    .order_by(events.c.job_id, events.c.version)
+    .limit(bindparam("limit")),
+    events.c.job_id,
+)
+# Of the jobs whose past is asked for at once, and of the events read at once.
+_HISTORIES_AT_ONCE = 500
+_PAGE = 10_000
 _ERASE_ALL = (
     update(events)
     .where(and_(events.c.job_id == bindparam("job_id_"), events.c.version < bindparam("before_")))
@@ -275,36 +299,90 @@ def read_log(
 
 
 def replay(
-    connection: Connection, *, after: int = 0, through: int, batch: int = 10_000
+    connection: Connection,
+    *,
+    after: int = 0,
+    through: int,
+    batch: int = 10_000,
+    content: bool = False,
 ) -> Iterator[list[Recorded]]:
-    """Read history in order, decoded but without content, in lists of *batch*.
+    """Read history in order, decoded, in lists of *batch*.
 
     Memory is bounded by *batch*, whatever the length of history.
 
     Args:
-        connection: On a snapshot, or with the head locked.
+        connection: On a snapshot, or with *through* at most at the head: what has
+            happened stays as it is.
         after: Position behind which to begin.
         through: Position at which to end.
         batch: How many events to read at once.
+        content: Whether to fill ``event.content``, which few need.
 
     Raises:
         Corrupt: A body cannot be read, or a position is missing.
     """
-    decode = codec.decode
+    select_ = _SELECT_REPLAY_WITH_CONTENT if content else _SELECT_REPLAY
     while after < through:
-        rows = connection.execute(
-            _SELECT_REPLAY, {"after": after, "through": through, "limit": batch}
-        ).all()
-        recorded = []
-        for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows:
-            after += 1
-            if position != after:
-                raise Corrupt(f"event {after} is missing", position=after)
-            try:
-                event = decode(kind, schema, body)
-            except Corrupt as error:
-                raise Corrupt(f"event {position}: {error}", position=position) from error
-            recorded.append(Recorded(position, job_id, version, at_ms, actor, cause, event))
-        if not recorded:
+        rows = select_.all(connection, after=after, through=through, limit=batch)
+        for missing, row in enumerate(rows, start=after + 1):
+            if row[0] != missing:
+                raise Corrupt(f"event {missing} is missing", position=missing)
+        if not rows:
             raise Corrupt(f"event {after + 1} is missing", position=after + 1)
-        yield recorded
+        after += len(rows)
+        yield _all_recorded(rows)
+
+
+def read_histories(
+    connection: Connection, job_ids: Collection[int], *, through: int
+) -> Iterator[Recorded]:
+    """Read the past of some jobs, decoded but without content, a job after the other.
+
+    Args:
+        connection: Where to read.
+        job_ids: Whose past.
+        through: Position of the last event to read.
+
+    Raises:
+        Corrupt: A body cannot be read.
+    """
+    ordered = sorted(job_ids)
+    for start in range(0, len(ordered), _HISTORIES_AT_ONCE):
+        some = ordered[start : start + _HISTORIES_AT_ONCE]
+        job_id = version = 0
+        while some:
+            rows = _SELECT_HISTORIES.all(
+                connection, some, through=through, job_id=job_id, version=version, limit=_PAGE
+            )
+            yield from map(_recorded, rows)
+            if len(rows) < _PAGE:
+                break
+            _, job_id, version, *_ = rows[-1]
+            some = [each for each in some if each >= job_id]
+
+
+def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
+    """Return ``_recorded`` of each row; without content, in half the time."""
+    if len(rows[0]) > len(_REPLAYED):
+        return [_recorded(row) for row in rows]
+    decode = codec.decode
+    try:
+        return [
+            Recorded(position, job_id, version, at_ms, actor, cause, decode(kind, schema, body))
+            for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows
+        ]
+    except Corrupt:
+        # One by one, it is named.
+        return [_recorded(row) for row in rows]
+
+
+def _recorded(row: Sequence[Any]) -> Recorded:
+    position, job_id, version, kind, schema, at_ms, body, actor, cause, *content = row
+    try:
+        event = codec.decode(kind, schema, body)
+    except Corrupt as error:
+        raise Corrupt(f"event {position}: {error}", position=position) from error
+    if content and content[0] is not None:
+        # Another one: what `decode` returns is shared by all events with that body.
+        event = replace(event, content=content[0])
+    return Recorded(position, job_id, version, at_ms, actor, cause, event)

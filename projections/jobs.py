@@ -102,8 +102,8 @@ class Jobs(Projection):
 
     name = "jobs"
 
-    def __init__(self, *, shadow: bool = False) -> None:
-        super().__init__(shadow=shadow)
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
         self._jobs = jobs = self._define("jobs", *_job_columns(), *_job_indexes())
         self._ranks = ranks = self._define(
             "job_ranks",

@@ -1,12 +1,11 @@
 """Answer which types of jobs are paused, and since when."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sqlalchemy import Column, Connection, Select, Text, bindparam, delete, insert, select
+from sqlalchemy import Column, Connection, Text, bindparam, delete, insert, select
 
 from ledger.events import Paused, Resumed
-from ledger.record import Change
+from ledger.record import LEDGER_STREAM, Change
 from ledger.rows import Query, Rows
 from ledger.schema import BIGINT
 from projections.projection import Projection
@@ -17,8 +16,8 @@ class Pauses(Projection):
 
     name = "pauses"
 
-    def __init__(self, *, shadow: bool = False) -> None:
-        super().__init__(shadow=shadow)
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
             "pauses",
             Column("type", Text, primary_key=True),
@@ -29,15 +28,15 @@ class Pauses(Projection):
         self._select = Query(select(table.c.type, table.c.since_ms).order_by(table.c.type))
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        for recorded, _, _ in changes:
+        for recorded, before, _ in changes:
+            # Of all other events, most by far, no more is asked than this.
+            if before.id != LEDGER_STREAM:
+                continue
             event = recorded.event
             if isinstance(event, Paused):
                 self._insert.execute(tx, [(event.type, recorded.at_ms)])
             elif isinstance(event, Resumed):
                 self._delete.execute(tx, [(event.type,)])
-
-    def contents(self) -> Mapping[str, Select[Any]]:
-        return {"pauses": select(self._table)}
 
     def paused(self, connection: Connection) -> dict[str, int]:
         """Return the paused types, and since when: UTC milliseconds."""

@@ -3,13 +3,15 @@
 Whoever needs to know what each event changed asks a ``Replay``: the rebuild of a
 projection, ``ledger verify``, the state of everything at a past moment.
 
-It keeps the jobs that it met last.  A job that was dropped and comes up again is
-folded anew from its own stream, which is right however rarely it happens, so
-memory does not grow with the ledger.
+It keeps the jobs that it met last.  A job that was dropped, or that it never met as it
+began in the middle, is folded anew from its own stream when it comes up, together with
+all others of the batch; so memory does not grow with the ledger.
 """
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from sqlalchemy import Connection
@@ -27,12 +29,74 @@ REMEMBERED: Final = 50_000
 BATCH: Final = 40_000
 
 
+class Memory:
+    """Fold events into changes, and keep the jobs that it met last.
+
+    Args:
+        remembered: How many jobs to keep at hand.
+    """
+
+    def __init__(self, *, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self._jobs: dict[int, Job] = {}
+
+    def fold(self, connection: Connection, recorded: Sequence[Recorded]) -> list[Change]:
+        """Return what each event changed.
+
+        Args:
+            connection: Where to read the past of jobs that are not at hand.
+            recorded: Events in order, those right behind the last ones that were folded.
+
+        Raises:
+            Corrupt: History contradicts itself.
+        """
+        changes: list[Change] = []
+        new = tuple.__new__
+        jobs = self._jobs
+        for event in recorded:
+            position, job_id, version, at_ms, _, _, body = event
+            before = jobs.get(job_id)
+            if before is None:
+                if version > 1:
+                    self._recall(connection, recorded[len(changes) :], behind=recorded[0].position)
+                before = jobs.get(job_id) or Job(job_id)
+            if version != before.version + 1:
+                raise Corrupt(
+                    f"event {position}: job {job_id} has version {version} after {before.version}",
+                    position=position,
+                )
+            after = jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
+            # As calling it, without its check of the arguments.
+            changes.append(new(Change, (event, before, after)))
+        return changes
+
+    def forget(self) -> None:
+        """Drop the jobs that were met first, down to what may be remembered."""
+        surplus = len(self._jobs) - self._remembered
+        for job_id in list(islice(self._jobs, max(0, surplus))):
+            del self._jobs[job_id]
+
+    def _recall(self, connection: Connection, recorded: Sequence[Recorded], *, behind: int) -> None:
+        """Fold the past of all jobs of *recorded* that are not at hand, together."""
+        jobs = self._jobs
+        unknown = {
+            event.job_id for event in recorded if event.version > 1 and event.job_id not in jobs
+        }
+        # What is created in this batch has no past.
+        unknown -= {event.job_id for event in recorded if event.version == 1}
+        for position, job_id, _, at_ms, _, _, body in store.read_histories(
+            connection, unknown, through=behind - 1
+        ):
+            before = jobs.get(job_id) or Job(job_id)
+            jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
+
+
 class Replay:
     """Fold history in order.
 
     Args:
         connection: On a snapshot, or with the head locked.
-        history: All events from the first on, in order, in lists.
+        history: Events in order, in lists; the first need not be the ledger's first.
         remembered: How many jobs to keep at hand.
     """
 
@@ -45,8 +109,7 @@ class Replay:
     ) -> None:
         self._connection = connection
         self._history = history
-        self._remembered = remembered
-        self._jobs: dict[int, Job] = {}
+        self._memory = Memory(remembered=remembered)
 
     def __iter__(self) -> Iterator[list[Change]]:
         """Yield the changes in order, in lists.
@@ -54,52 +117,41 @@ class Replay:
         Raises:
             Corrupt: History contradicts itself.
         """
-        # Every pass of the cyclic collector walks all remembered jobs and finds
-        # nothing: they hold no cycles.  It is half the time of a replay.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            yield from self._changes()
-        finally:
-            if collecting:
-                gc.enable()
-
-    def _changes(self) -> Iterator[list[Change]]:
-        for recorded in self._history:
-            changes = []
-            jobs = self._jobs
-            for event in recorded:
-                position, job_id, version, at_ms, _, _, body = event
-                before = jobs.get(job_id)
-                if before is None:
-                    before = self._recall(job_id, version)
-                if version != before.version + 1:
-                    raise Corrupt(
-                        f"event {position}: job {job_id} has version {version} after "
-                        f"{before.version}",
-                        position=position,
-                    )
-                after = jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
-                changes.append(Change(event, before, after))
-            yield changes
-            self._forget()
-
-    def _recall(self, job_id: int, version: int) -> Job:
-        """Return the job as it was before *version*."""
-        if version == 1:
-            return Job(job_id)
-        return fold(self._connection, job_id, until_version=version - 1)
-
-    def _forget(self) -> None:
-        """Drop the jobs that were met first, down to what may be remembered."""
-        surplus = len(self._jobs) - self._remembered
-        for job_id in list(self._jobs)[: max(0, surplus)]:
-            del self._jobs[job_id]
+        with uncollected():
+            for recorded in self._history:
+                yield self._memory.fold(self._connection, recorded)
+                self._memory.forget()
 
 
-def replay(connection: Connection, *, through: int) -> Replay:
-    """Return the replay of the stored history up to position *through*."""
-    return Replay(connection, store.replay(connection, through=through, batch=BATCH))
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the cyclic collector from running.
+
+    Every pass of it walks all remembered jobs and finds nothing: they hold no cycles.
+    It is half the time of a replay.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def replay(
+    connection: Connection, *, after: int = 0, through: int, content: bool = False
+) -> Replay:
+    """Return the replay of the stored history behind *after*, up to *through*.
+
+    Args:
+        connection: On a snapshot, or with the head locked.
+        after: Position behind which to begin.
+        through: Position at which to end.
+        content: Whether to fill ``event.content``.
+    """
+    history = store.replay(connection, after=after, through=through, batch=BATCH, content=content)
+    return Replay(connection, history)
 
 
 def fold(

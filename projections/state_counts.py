@@ -49,8 +49,8 @@ class StateCounts(Projection):
 
     name = "state_counts"
 
-    def __init__(self, *, shadow: bool = False) -> None:
-        super().__init__(shadow=shadow)
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
             "state_counts",
             Column("type", Text, primary_key=True),

@@ -5,9 +5,8 @@ not run it again.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from sqlalchemy import Column, Connection, Select, Text, bindparam, insert, select
+from sqlalchemy import Column, Connection, Text, bindparam, insert, select
 
 from ledger.events import Created
 from ledger.record import Change
@@ -20,8 +19,8 @@ class UniqueKeys(Projection):
 
     name = "unique_keys"
 
-    def __init__(self, *, shadow: bool = False) -> None:
-        super().__init__(shadow=shadow)
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
             "unique_keys",
             Column("key", Text, primary_key=True),
@@ -35,14 +34,13 @@ class UniqueKeys(Projection):
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
         rows = [
             {"key": event.unique, "job_id": recorded.job_id}
-            for recorded, _, _ in changes
-            if isinstance(event := recorded.event, Created) and event.unique is not None
+            for recorded, before, _ in changes
+            if before.version == 0
+            and isinstance(event := recorded.event, Created)
+            and event.unique is not None
         ]
         if rows:
             tx.execute(self._insert, rows)
-
-    def contents(self) -> Mapping[str, Select[Any]]:
-        return {"unique_keys": select(self._table)}
 
     def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
         """Return the jobs that were created with *keys*, removed ones too."""

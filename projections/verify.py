@@ -10,15 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, except_, func, select
+from msgspec.structs import replace
+from sqlalchemy import Connection, Select, and_, except_, func, select
 
 from ledger import chain, codec, store
 from ledger.database import Database
 from ledger.errors import Corrupt
 from ledger.events import Created
-from ledger.record import Recorded
+from ledger.record import Change, Recorded
 from ledger.schema import events
 from ledger.store import Envelope, Head
+from projections.build import read_checkpoint
 from projections.projection import Projection
 from projections.replay import Advance, Replay
 
@@ -78,6 +80,8 @@ def verify(
 ) -> Report:
     """Replay all of history and compare it with everything that is stored.
 
+    A projection that catches up is compared as of where it has come.
+
     Args:
         database: The ledger's.
         shadows: Each projection, and a shadow of it to build for comparison.
@@ -87,35 +91,54 @@ def verify(
         Unavailable: The database is away.
     """
     report = Report()
-    with database.snapshot() as connection:
+    with database.read_once(), database.snapshot() as connection:
         # Temporary tables, gone with the snapshot's rollback.
         for _, shadow in shadows:
             shadow.metadata.create_all(connection, checkfirst=False)
         head = store.read_head(connection)
-        history = _Checked(connection, head, report)
+        through = {live.name: _end(connection, live) for live, _ in shadows}
+        content = any(live.wants_content for live, _ in shadows)
+        history = _Checked(connection, head, report, content=content)
         try:
             for changes in Replay(connection, history):
-                for _, shadow in shadows:
-                    shadow.apply(connection, changes)
-                advance(changes[-1].recorded.position, head.position)
+                last = changes[-1].recorded.position
+                for live, shadow in shadows:
+                    shadow.apply(connection, _until(changes, through[live.name]))
+                advance(last, head.position)
         except Corrupt as error:
             report.differ(f"event {error.position}", "what the rules allow", error)
             return report
         history.compare_head()
         for live, shadow in shadows:
             report.projections.append(live.name)
-            for table in live.contents():
-                _compare(connection, live, shadow, table, report)
+            compare(connection, live, shadow, report)
     return report
+
+
+def _end(connection: Connection, live: Projection) -> int | None:
+    """Return how far a projection has come, None if it is where the ledger is."""
+    if live.is_inline:
+        return None
+    found = read_checkpoint(connection, live.name)
+    return found[0] if found else 0
+
+
+def _until(changes: list[Change], position: int | None) -> list[Change]:
+    if position is None:
+        return changes
+    return changes[: max(0, position + 1 - changes[0].recorded.position)]
 
 
 class _Checked:
     """Be the stored history, checked column by column as it is read."""
 
-    def __init__(self, connection: Connection, head: Head, report: Report) -> None:
+    def __init__(
+        self, connection: Connection, head: Head, report: Report, *, content: bool
+    ) -> None:
         self._connection = connection
         self._head = head
         self._report = report
+        self._content = content
         self._at_ms = 0
         self._last_job_id = 0
         self._link = chain.GENESIS
@@ -153,6 +176,8 @@ class _Checked:
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:
                 report.differ(where, f"the creation of job {self._last_job_id}", envelope.job_id)
+        if self._content and envelope.content is not None:
+            event = replace(event, content=envelope.content)
         return Recorded(
             position,
             envelope.job_id,
@@ -203,11 +228,37 @@ class _Checked:
                 self._report.differ(f"head {name}", _shown(expected), _shown(found))
 
 
-def _compare(
-    connection: Connection, live: Projection, shadow: Projection, table: str, report: Report
+def compare(connection: Connection, live: Projection, rebuilt: Projection, report: Report) -> None:
+    """Compare a projection with what it should be, both ways, row by row."""
+    ours, theirs = live.contents(), rebuilt.contents()
+    for table in ours:
+        if not _are_equal(connection, ours[table], theirs[table]):
+            _tell_differences(connection, table, ours[table], theirs[table], report)
+
+
+def _are_equal(connection: Connection, one: Select[Any], other: Select[Any]) -> bool:
+    """Return whether two selects have the same rows; a tenth of the time of a set's work."""
+    left, right = one.subquery("one"), other.subquery("other")
+    key = [column.name for column in one.selected_columns if column.primary_key]
+    same_key = and_(*(left.c[name] == right.c[name] for name in key))
+    same = and_(
+        *(
+            left.c[name].is_not_distinct_from(right.c[name])
+            for name in left.c.keys()  # noqa: SIM118 - no mapping
+            if name not in key
+        )
+    )
+    counts = [
+        select(func.count()).select_from(rows).scalar_subquery()
+        for rows in (left.join(right, same_key & same), one.subquery(), other.subquery())
+    ]
+    both, ours, theirs = connection.execute(select(*counts)).one()
+    return bool(both == ours == theirs)
+
+
+def _tell_differences(
+    connection: Connection, table: str, stored: Select[Any], rebuilt: Select[Any], report: Report
 ) -> None:
-    """Compare a table with its shadow, both ways, row by row."""
-    stored, rebuilt = live.contents()[table], shadow.contents()[table]
     key = [column.name for column in stored.selected_columns if column.primary_key]
     differing = {
         tuple(getattr(row, name) for name in key)

@@ -80,8 +80,7 @@ def open_system(url: str, clock: Clock | None = None) -> System:
 
 def verified(system: System) -> Report:
     """Return the report of a full verification."""
-    shadows = [(live, type(live)(shadow=True)) for live in system.projections]
-    return verify(system.database, shadows, silently)
+    return verify(system.database, system.compared, silently)
 
 
 def silently(done: int, total: int) -> None:
@@ -154,7 +153,10 @@ def shown_ids(page: Shown) -> list[int]:
 
 def make_empty(system: System) -> None:
     """Take a ledger back to its first day, guarded as before; quicker than a new database."""
-    tables = ("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers")
+    tables = (
+        *("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers"),
+        *("activity", "checkpoints", "rebuilds", "failures"),
+    )
     with system.database.write() as tx:
         tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
         for table in tables:

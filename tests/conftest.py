@@ -132,7 +132,7 @@ _END_OTHERS = text(
 )
 PROJECTED = tuple(
     table
-    for projection in compose(Settings(database_url="sqlite:///unused")).projections
+    for projection, _ in compose(Settings(database_url="sqlite:///unused")).compared
     for table in projection.tables
 )
 _TABLES = tuple(table.name for table in (*schema.metadata.sorted_tables, *PROJECTED))

@@ -1,12 +1,14 @@
 """Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
 
 A module a question: ``jobs`` asks and changes jobs, ``work`` does them, ``workers``
-tells who does, ``audit`` asks history, ``server`` runs what keeps running.
+tells who does, ``audit`` asks history, ``rebuilding`` builds read models anew, ``activity``
+shows what happened of late, ``server`` runs what keeps running.
 """
 
 import click
 
-from ledger.cli import audit, jobs, server, workers
+from ledger.cli import audit, jobs, rebuilding, server, workers
+from ledger.cli.activity import activity
 from ledger.cli.context import Context
 from ledger.cli.work import work
 
@@ -18,6 +20,7 @@ COMMANDS = (
     jobs.show,
     jobs.jobs,
     jobs.stats,
+    activity,
     jobs.restart,
     jobs.remove,
     jobs.erase,
@@ -27,7 +30,7 @@ COMMANDS = (
     audit.events,
     audit.replay,
     audit.verify,
-    audit.rebuild,
+    rebuilding.rebuild,
     audit.status,
     server.sweep,
 )

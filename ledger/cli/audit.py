@@ -16,9 +16,9 @@ from ledger.cli.jobs import print_job
 from ledger.errors import InvalidInput, JobNotFound
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
-from projections import rebuild as rebuilding
 from projections import verify as verifying
 from projections.past import PastCounts, counts_at, job_at
+from projections.standing import standings
 
 PAGE: Final = 1_000
 _POSITION: Final = re.compile("[0-9]{1,16}", re.ASCII)
@@ -150,10 +150,8 @@ def verify(context: Context, *, as_json: bool) -> None:
     Exits with 1 if anything differs. Keep the chain value it prints somewhere else:
     the same history has the same one, so whoever has it sees a rewrite.
     """
-    with context.system() as system:
-        shadows = [(projection, type(projection)(shadow=True)) for projection in system.projections]
-        with output.progress("Verifying") as advance:
-            report = verifying.verify(system.database, shadows, advance)
+    with context.system() as system, output.progress("Verifying") as advance:
+        report = verifying.verify(system.database, system.compared, advance)
     if as_json:
         output.json_line(wire.encode(report))
     elif report.clean:
@@ -172,29 +170,6 @@ def verify(context: Context, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Rebuild all projections.")
-@command
-def rebuild(context: Context, names: tuple[str, ...], *, every: bool) -> None:
-    """Build projections anew from history: jobs, state_counts, unique_keys, pauses.
-
-    Readers go on seeing the old rows until it is done, writers wait. A rebuild that
-    fails or is interrupted changes nothing.
-    """
-    with context.system() as system:
-        known = {projection.name: projection for projection in system.projections}
-        unknown = [name for name in names if name not in known]
-        if unknown or bool(names) == every:
-            expected = f"NAMES among {', '.join(known)}, or --all"
-            raise click.UsageError(f"expected {expected}, got {' '.join(names) or 'neither'}")
-        chosen = [known[name] for name in known if every or name in names]
-        with output.progress("Rebuilding") as advance:
-            number = rebuilding.rebuild(system.database, chosen, advance)
-    rebuilt = ", ".join(projection.name for projection in chosen)
-    click.echo(f"{rebuilt} rebuilt from {number} events")
-
-
-@click.command()
 @as_json
 @command
 def status(context: Context, *, as_json: bool) -> None:
@@ -203,6 +178,7 @@ def status(context: Context, *, as_json: bool) -> None:
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
         paused = system.pauses.paused(connection)
+        standing = standings(system.database, system.followers, system.registered.broken)
     shown = {
         "database": system.database.shown_url,
         "position": head.position,
@@ -213,7 +189,7 @@ def status(context: Context, *, as_json: bool) -> None:
     }
     projections = {
         projection.name: "up to date, in the same transaction" for projection in system.projections
-    }
+    } | {each.name: str(each) for each in standing}
     since = {type_: output.moment(since_ms) for type_, since_ms in paused.items()}
     if as_json:
         output.json_line(wire.encode(shown | {"paused": since, "projections": projections}))

@@ -7,7 +7,7 @@ import click
 from api.server import run
 from ledger import migration
 from ledger.cli.context import Context, command
-from ledger.composition import compose, prepare
+from ledger.composition import compose, create_registered, prepare
 from ledger.errors import Unavailable
 from ledger.sweeper import Sweeper
 
@@ -39,11 +39,15 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
 @command
 def migrate(context: Context) -> None:
     """Bring the database's tables to this version; creates them if there are none."""
-    database = compose(context.settings()).database
+    system = compose(context.settings())
+    database = system.database
     try:
         before, after = migration.migrate(database)
+        created = create_registered(system)
     finally:
         database.close()
+    for name in created:
+        click.echo(f"tables of {name} created")
     if before == after:
         click.echo(f"{database.shown_url} is at revision {after} already")
     else:
@@ -56,8 +60,9 @@ def migrate(context: Context) -> None:
 def sweep(context: Context, *, once: bool) -> None:
     """Promote delayed jobs that are due and fail those past their ttl, until Ctrl-C.
 
-    The server does this by itself; this is for ledgers without one. One sweeper a
-    database works at a time, the others stand by.
+    The server does this by itself; this is for ledgers without one. It also brings
+    the read models forward that catch up, such as activity. One sweeper a database
+    works at a time, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
@@ -65,7 +70,13 @@ def sweep(context: Context, *, once: bool) -> None:
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
             return
+        followings = system.followings()
+        for following in followings:
+            following.start()
         try:
             sweeper.run()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
+        finally:
+            for following in followings:
+                following.stop()

@@ -12,6 +12,7 @@ from ledger.cli.lines import say, send_lines
 from ledger.cli.summary import Summary, is_watched
 from ledger.cli.tally import Count, Tally
 from ledger.cli.target import Target, TargetError, load, slots
+from ledger.composition import followings_of
 from ledger.queue import Queue
 from ledger.sweeper import Sweeper
 from ledger.worker import GRACE_S, Worker
@@ -63,8 +64,8 @@ def work(
 
     The module is imported with the working directory on the path. Where it calls
     ledger.connect() without a URL, --database counts. A process that dies is
-    replaced. One worker of the ledger also promotes delayed jobs and fails those
-    whose worker is lost, so no server need run.
+    replaced. One worker of the ledger also promotes delayed jobs, fails those whose
+    worker is lost, and keeps the read models that catch up, so no server need run.
 
     Ctrl-C or SIGTERM: no job is begun, those that run have --grace seconds to end,
     the others are given back and cost them no attempt. A second one gives them back
@@ -91,6 +92,9 @@ def work(
         else:
             send_lines(as_json=as_json)
         stack.callback(_sweeping(queue).stop)
+        for following in followings_of(queue):
+            following.start()
+            stack.callback(following.stop)
         say(
             "work begins",
             target=name,

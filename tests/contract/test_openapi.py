@@ -140,7 +140,9 @@ def test_schemathesis_finds_no_difference_between_app_and_description(rabble: Cl
                 request = event.recorder.cases[case_id].value.as_curl_command()
                 for check in checks:
                     checked[check.name] = checked.get(check.name, 0) + 1
-                    if check.failure_info is not None:
+                    # As above: a range of time may end before it begins, or be too wide.
+                    is_range = check.name == "positive_data_acceptance" and "/activity?" in request
+                    if check.failure_info is not None and not is_range:
                         failure = check.failure_info.failure
                         failures.add(f"{check.name}: {failure.message}\n{request}")
 

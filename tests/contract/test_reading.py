@@ -23,13 +23,17 @@ READS = (
     "/jobs/email/failed/stats",
     "/jobs/nothing/failed/0..3",
     "/jobs/claim/failed/0..3",
+    "/activity",
+    "/activity?from=0&to=600000000&type=email",
     "/workers",
     "/health/live",
     "/health/ready",
     "/openapi.json",
 )
 # Reads of what the ledger changes.
-TAGGED = tuple(read for read in READS if not read.startswith(("/health", "/openapi", "/workers")))
+TAGGED = tuple(
+    read for read in READS if not read.startswith(("/activity", "/health", "/openapi", "/workers"))
+)
 
 
 @pytest.mark.parametrize("target", READS)

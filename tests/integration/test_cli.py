@@ -388,10 +388,11 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "chain": chain,
         "erased": 0,
         "differences": [],
-        "projections": ["jobs", "state_counts", "unique_keys", "pauses"],
+        "projections": ["jobs", "state_counts", "unique_keys", "pauses", "activity"],
     }
     assert shell.says("verify") == (
-        "10 events verified; jobs, state_counts, unique_keys, pauses equal a replay from nothing\n"
+        "10 events verified; jobs, state_counts, unique_keys, pauses, activity equal a replay "
+        "from nothing\n"
         f"content erased from 0 events\nchain {chain}\n"
     )
 
@@ -423,7 +424,10 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
             "found": "jobs=5",
         }
     ]
-    assert rebuilt == "state_counts rebuilt from 1 events\n"
+    assert rebuilt == (
+        "state_counts type=email state=inactive: was jobs=5; is jobs=1\n"
+        "state_counts rebuilt from 1 events\n"
+    )
     assert shell("verify").exit_code == 0
 
 
@@ -445,7 +449,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "rebuilt"),
     [
-        (("--all",), "jobs, state_counts, unique_keys, pauses"),
+        (("--all",), "jobs, state_counts, unique_keys, pauses, activity"),
         (("jobs",), "jobs"),
         (("unique_keys", "jobs"), "jobs, unique_keys"),
     ],
@@ -460,7 +464,9 @@ def test_projections_are_rebuilt_by_name_or_all(
 
     said = shell.says("rebuild", *arguments)
 
-    assert said == f"{rebuilt} rebuilt from 10 events\n"
+    *mended, last = said.splitlines()
+    assert last == f"{rebuilt} rebuilt from 10 events"
+    assert {line.split()[0] for line in mended} <= {"jobs", "unique_keys"}
     assert shell.json("jobs") == before
 
 
@@ -569,7 +575,8 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
         "paused": {},
         "projections": dict.fromkeys(
             ("jobs", "state_counts", "unique_keys", "pauses"), "up to date, in the same transaction"
-        ),
+        )
+        | {"activity": "at position 0, 3 events behind"},
     }
     assert ["position", "3"] in table(shell.says("status"))
 
@@ -583,8 +590,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0002\n")
-    assert again.endswith(" is at revision 0002 already\n")
+    assert first.endswith(" brought from nothing to revision 0004\n")
+    assert again.endswith(" is at revision 0004 already\n")
     assert shell.json("status")["position"] == 0
 
 
@@ -664,7 +671,11 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("replay", "--at", "9" * 5_000), REFUSED, "--at: expected a position"),
         (("replay", "--at", "yesterday"), REFUSED, "a time with its zone"),
         (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with its zone"),
-        (("rebuild",), USAGE, "NAMES among jobs, state_counts, unique_keys, pauses, or --all"),
+        (
+            ("rebuild",),
+            USAGE,
+            "NAMES among jobs, state_counts, unique_keys, pauses, activity, or --all",
+        ),
         (("rebuild", "search"), USAGE, "got search"),
         (("rebuild", "jobs", "--all"), USAGE, "or --all"),
         (("remove",), USAGE, "Missing argument 'ID...'"),

@@ -291,7 +291,7 @@ def test_a_server_that_is_started_before_postgresql_serves_once_it_is_there(
 REBUILD: Final = """
 import signal, sys
 from contextlib import contextmanager, suppress
-import projections.replay
+import projections.build
 from ledger.cli import main, output
 
 @contextmanager
@@ -302,7 +302,8 @@ def standing_still(what):
             signal.pause()
     yield advance
 
-projections.replay.BATCH = 10
+for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
+    setattr(projections.build, name, 10)
 output.progress = standing_still
 main(["--database", sys.argv[1], "rebuild", "--all"])
 """

@@ -49,13 +49,13 @@ def places(system: System) -> list[str]:
 
 def test_an_untouched_ledger_is_clean(kept: System) -> None:
     told: list[tuple[int, int]] = []
-    shadows = [(live, type(live)(shadow=True)) for live in kept.projections]
+    shadows = kept.compared
 
     report = verify(kept.database, shadows, lambda done, total: told.append((done, total)))
 
     assert report.clean
     assert (report.position, report.erased, report.differences) == (12, 0, [])
-    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses"]
+    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
     assert report.chain == rows(kept, "SELECT chain FROM ledger_head")[0]["chain"].hex()
     assert told[-1] == (12, 12)
 
@@ -341,5 +341,5 @@ def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
 
     assert clean.differences == []
     assert places(system) == ["event 8", "event 43"]
-    shadows = [(live, type(live)(shadow=True)) for live in system.projections]
+    shadows = system.compared
     assert verify(system.database, shadows, silently).position == 50

@@ -49,9 +49,12 @@ from ledger.composition import System
 from ledger.errors import AttemptOver, InvalidInput, JobNotFound, LedgerError, Refused
 from ledger.job import LIVE_STATES, State
 from ledger.service import Answer, Outcome, _Submission
+from projections.build import Build
+from projections.catch_up import catch_up
 from projections.jobs import JobList
 from projections.rebuild import rebuild
 from projections.shown import Frame
+from projections.verify import Difference
 from tests import strategies
 from tests.builders import (
     PERMITTED,
@@ -501,7 +504,9 @@ def chain_of(stored: Sequence[Row]) -> list[bytes]:
 # --- the machine -----------------------------------------------------------------
 
 
-disturbances = st.sampled_from(("nothing", "nothing", "nothing", "restart", "rebuild", "wipe"))
+disturbances = st.sampled_from(
+    (*("nothing",) * 4, "restart", "rebuild", "begin a rebuild", "catch up", "wipe")
+)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -562,8 +567,17 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.system.close()
                 self.system = open_system(self.url, self.clock)
             case "rebuild":
-                done = rebuild(self.system.database, self.system.projections, silently)
+                done = rebuild(self.system.database, list(self.system.models.values()), silently)
                 assert done == len(self.model.rows)
+                assert self.system.activity.checkpoint() == done
+            case "catch up":
+                catch_up(self.system.database, self.system.activity, batch=3)
+            case "begin a rebuild":
+                # And leave it, for a later one to go on with.
+                build = Build(self.system.database, self.system.projections)
+                build.begin()
+                half = (build.checkpoint() + len(self.model.rows)) // 2
+                catch_up(self.system.database, build, batch=2, through=half)
             case "wipe" if self.model.rows:
                 positions = st.sets(st.integers(1, len(self.model.rows)), min_size=1, max_size=5)
                 self._wipe(data.draw(positions, label="wiped"))
@@ -715,7 +729,9 @@ class LedgerMachine(RuleBasedStateMachine):
             before = self._read_models()
             self._wipe(range(1, len(self.model.rows) + 1))
             report = verified(self.system)
-            rebuild(self.system.database, self.system.projections, silently)
+            told: list[Difference] = []
+            models = list(self.system.models.values())
+            rebuild(self.system.database, models, silently, differs=told.append)
 
             committed = [row for row in self.model.rows if row["digest"] is not None]
             assert (report.differences, report.position, report.erased) == (
@@ -723,7 +739,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 len(self.model.rows),
                 len(committed),
             )
+            assert told == []
             assert self._read_models() == before
+            assert verified(self.system).differences == []
         finally:
             self.system.close()
 

@@ -1,0 +1,107 @@
+"""Show what happened of late, as lines that go up and down."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import click
+
+from api import wire
+from ledger.cli import output
+from ledger.cli.context import Context, as_json, command
+from ledger.composition import System
+from ledger.errors import InvalidInput, Stuck
+from projections.activity import MINUTE_MS, Minute
+from projections.catch_up import catch_up
+
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+# As many as a terminal is sure to have room for.
+_WIDTH: Final = 60
+_MOST_MINUTES: Final = 366 * 24 * 60
+
+
+@click.command()
+@click.option("--type", "type_", metavar="TYPE", help="Of jobs of this type alone.")
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, _MOST_MINUTES),
+    default=60,
+    show_default=True,
+    help="How many minutes.",
+)
+@click.option("--to", metavar="WHEN", help="Their end, an RFC 3339 time.  [default: now]")
+@as_json
+@command
+def activity(
+    context: Context, *, type_: str | None, minutes: int, to: str | None, as_json: bool
+) -> None:
+    r"""Show what was created, started, completed and failed, minute by minute.
+
+    \b
+    ledger activity
+    ledger activity --type email --minutes 1440
+    ledger activity --to 2026-11-22T14:00:00Z --json
+    """
+    with context.system() as system:
+        _bring_up(system)
+        end_ms = system.ledger.now_ms() if to is None else _moment(to)
+        last_ms = end_ms - end_ms % MINUTE_MS
+        from_ms = last_ms - (minutes - 1) * MINUTE_MS
+        with system.database.read() as connection:
+            busy = system.activity.minutes(
+                connection, from_ms=from_ms, to_ms=last_ms + MINUTE_MS, type_=type_
+            )
+    if as_json:
+        output.json_line(wire.activity(busy.minutes))
+    else:
+        _print(busy.minutes, from_ms=from_ms, minutes_in_all=minutes)
+
+
+def _bring_up(system: System) -> None:
+    """Let it catch up, unless another process does so anyway."""
+    leadership = system.activity.leadership()
+    if not leadership.held():
+        return
+    try:
+        catch_up(system.database, system.activity)
+    except Stuck as error:
+        click.echo(f"Warning: {error}", err=True)
+    finally:
+        leadership.release()
+
+
+def _moment(text: str) -> int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        expected = "a time with its zone such as 2026-11-22T14:00:00Z"
+        raise InvalidInput.expected("--to", expected, text)
+    return int(at.timestamp() * 1000)
+
+
+def _print(minutes: Sequence[Minute], *, from_ms: int, minutes_in_all: int) -> None:
+    span = -(-minutes_in_all // _WIDTH)
+    columns = -(-minutes_in_all // span)
+    rows: list[tuple[object, ...]] = []
+    for place, name in enumerate(Minute._fields[1:-1], start=1):
+        heights = [0] * columns
+        for minute in minutes:
+            heights[(minute.minute_ms - from_ms) // (span * MINUTE_MS)] += minute[place]
+        rows.append((name, sparkline(heights), sum(heights), max(heights)))
+    each = "minute" if span == 1 else f"{span} minutes"
+    output.table(
+        ("", f"each {each}", "in all", "most"),
+        rows,
+        title=f"{minutes_in_all} minutes from {output.moment(from_ms)}",
+    )
+    work_ms = sum(minute.work_ms for minute in minutes)
+    click.echo(f"workers worked {work_ms / 1000:,.1f} s")
+
+
+def sparkline(heights: Sequence[int]) -> str:
+    """Return a line of bars; what is not nothing can be seen."""
+    most = max(heights, default=0)
+    steps = len(_BARS) - 1
+    return "".join(_BARS[-(-height * steps // most) if height else 0] for height in heights)

@@ -1,0 +1,57 @@
+"""Followers for tests: one that only remembers what it was told."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from ledger.composition import System
+from ledger.database import Leadership
+from ledger.errors import Overtaken
+from ledger.record import Change
+from projections.catch_up import Follower, Told
+
+
+class Remembering(Follower):
+    """Remember what it was told; in memory, as if each ``follow`` were a commit."""
+
+    name: ClassVar[str] = "remembering"
+    pause_s = 0.0
+
+    def __init__(self, system: System, *, content: bool = False) -> None:
+        self.wants_content = content
+        self.position = 0
+        self.told: list[Change] = []
+        self.calls: list[tuple[int, int]] = []
+        # Called with the changes before they are kept; what it raises keeps them out.
+        self.refuse: Callable[[Sequence[Change]], None] = _nothing
+        self._database = system.database
+
+    def checkpoint(self) -> int:
+        return self.position
+
+    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+        first = changes[0].recorded.position
+        if first != self.position + 1:
+            raise Overtaken(self.name, self.position)
+        self.refuse(changes)
+        self.calls.append((first, through))
+        self.told += changes
+        self.position = through
+
+    def leadership(self) -> Leadership:
+        return self._database.leadership(self.name)
+
+    def green(self) -> Told:
+        raise NotImplementedError
+
+    def swap(self) -> None:
+        raise NotImplementedError
+
+    def drop_green(self) -> None:
+        raise NotImplementedError
+
+    def green_checkpoint(self) -> int | None:
+        return None
+
+
+def _nothing(changes: Sequence[Change]) -> None:
+    pass

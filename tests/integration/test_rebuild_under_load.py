@@ -1,0 +1,412 @@
+"""While a rebuild runs, writers go on, and no reader sees a half-built view.
+
+Smaller than ``benchmarks/rebuild.py``, which measures how long a writer waits with
+200,000 jobs; here it is what must hold at any size.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from sqlalchemy import text
+
+from ledger import store
+from ledger.commands import Complete, Create, Remove, Start
+from ledger.composition import System
+from ledger.errors import Unavailable
+from projections.build import Build
+from projections.catch_up import catch_up
+from projections.jobs import JobList
+from projections.projection import Projection
+from projections.rebuild import rebuild
+from projections.state_counts import StateCounts
+from tests.builders import carry_out, open_system, rows, silently, tamper, verified
+from tests.integration.servers import surroundings
+from tests.integration.test_catch_up import eventually, lives
+
+JOBS: Final = 2_000
+
+
+@pytest.fixture
+def filled(system: System) -> System:
+    """Give a ledger of some thousand events."""
+    system.ledger.submit(lives(JOBS), actor="test")
+    return system
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a rebuild take many steps."""
+    for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
+        monkeypatch.setattr(f"projections.build.{name}", 200)
+
+
+@contextmanager
+def beside(*works: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Do each of *works* in a thread of its own, until they are told to end."""
+    over = threading.Event()
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[threading.Event], None]) -> None:
+        try:
+            work(over)
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+    if errors:
+        raise errors[0]
+
+
+def test_writers_go_on_and_readers_see_whole_views(
+    filled: System, database_url: str, small: None
+) -> None:
+    waits_s: list[float] = []
+    seen: list[int] = []
+
+    def write(over: threading.Event) -> None:
+        with closing(open_system(database_url)) as own:
+            while not over.is_set():
+                began_s = time.monotonic()
+                (created,) = carry_out(own, Create(type="email"))
+                waits_s.append(time.monotonic() - began_s)
+                job_id = created.job_id
+                carry_out(own, Start(job_id=job_id), Complete(job_id=job_id, attempt=1))
+                carry_out(own, Remove(job_id=job_id - JOBS))
+
+    def read(over: threading.Event) -> None:
+        with closing(open_system(database_url)) as own:
+            while not over.is_set():
+                with own.database.snapshot() as connection:
+                    # First the moment, then what it must show: all of it is of that moment.
+                    head = store.read_head(connection)
+                    length = own.jobs.length(connection, JobList())
+                    counts = own.state_counts.stats(connection).counts
+                    number = connection.scalar(text("SELECT count(*) FROM jobs"))
+                    removed = connection.scalar(
+                        text("SELECT count(*) FROM events WHERE kind = 'removed'")
+                    )
+                    expected = head.last_job_id - (removed or 0)
+                    assert (length, sum(counts.values()), number) == (expected,) * 3
+                with own.database.read() as connection:
+                    seen.append(len(own.jobs.page(connection, JobList(), 0, 9).json))
+                assert seen[-1] > 1_000
+
+    with beside(write, read, read):
+        eventually(lambda: len(waits_s) > 3 and len(seen) > 3)
+        for _ in range(3):
+            rebuild(filled.database, list(filled.models.values()), silently)
+
+    assert max(waits_s) < 5  # of a machine that has much else to do; measured: 0.1
+    assert verified(filled).differences == []
+    assert filled.activity.checkpoint() > 0
+
+
+def test_a_snapshot_holds_off_the_swap_and_nobody_else(filled: System, database_url: str) -> None:
+    with closing(open_system(database_url)) as reader:
+        with reader.database.snapshot() as connection:
+            before = store.read_position(connection)
+            done: list[int] = []
+            rebuilding = threading.Thread(
+                target=lambda: done.append(rebuild(filled.database, filled.projections, silently))
+            )
+            rebuilding.start()
+            # The snapshot sees what it saw, whether the swap has been (SQLite) or waits.
+            for _ in range(20):
+                carry_out(filled, Create(type="late"))
+                assert reader.jobs.length(connection, JobList()) == JOBS
+                number = connection.scalar(text("SELECT count(*) FROM jobs"))
+                assert (number, store.read_position(connection)) == (JOBS, before)
+            if not filled.database.is_embedded:
+                assert done == []
+        rebuilding.join(60)
+
+    assert done != []
+    assert verified(filled).differences == []
+
+
+def test_a_reader_without_end_is_told_of(
+    filled: System, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if filled.database.is_embedded:
+        monkeypatch.setattr("projections.green.locked_for_swap", in_use)
+    monkeypatch.setattr("projections.rebuild.PATIENCE_S", 0.2)
+    with closing(open_system(database_url)) as reader:
+        with reader.database.snapshot():
+            with pytest.raises(Unavailable, match="what was built is kept, so try again"):
+                rebuild(filled.database, filled.projections, silently)
+            carry_out(filled, Create(type="late"))
+        kept = Build(filled.database, filled.projections).begun()
+        monkeypatch.undo()
+        rebuild(filled.database, filled.projections, silently)
+
+    assert kept == JOBS * 5
+    assert verified(filled).differences == []
+
+
+@contextmanager
+def in_use(*_: object) -> Iterator[None]:
+    from projections.green import InUse  # noqa: PLC0415 - as the one place that raises it
+
+    raise InUse("somebody reads the tables that are to be swapped")
+    yield
+
+
+def test_two_rebuilds_do_not_meet(filled: System, database_url: str) -> None:
+    with closing(open_system(database_url)) as other:
+        leadership = other.database.leadership("rebuild")
+        assert leadership.held()
+        with pytest.raises(Unavailable, match="another process is rebuilding"):
+            rebuild(filled.database, filled.projections, silently)
+        leadership.release()
+
+
+# --- interrupted
+
+
+def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None) -> None:
+    told: list[int] = []
+
+    def interrupt(done: int, _total: int) -> None:
+        if done >= 1_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(filled.database, filled.projections, interrupt)
+    kept = [Build(filled.database, [each]).begun() for each in filled.projections]
+    rebuild(filled.database, filled.projections, lambda done, _: told.append(done))
+
+    assert kept == [1_000] * 4
+    assert told[:2] == [1_000, 1_200]
+    assert Build(filled.database, filled.projections).begun() is None
+    assert verified(filled).differences == []
+
+
+def test_twins_that_were_begun_apart_are_finished_together(filled: System, small: None) -> None:
+    for projection, stop in ((filled.jobs, 400), (filled.state_counts, 800)):
+        build = Build(filled.database, [projection])
+        build.begin()
+        catch_up(filled.database, build, through=stop)
+
+    rebuild(filled.database, filled.projections, silently)
+
+    assert verified(filled).differences == []
+
+
+def test_what_was_begun_by_another_version_is_begun_anew(filled: System, small: None) -> None:
+    class Newer(StateCounts):
+        version = 2
+
+    build = Build(filled.database, [filled.state_counts])
+    build.begin()
+    catch_up(filled.database, build, through=400)
+
+    newer = Build(filled.database, [Newer()])
+    newer.begin()
+
+    assert newer.begun() == 0
+    assert rows(filled, "SELECT * FROM state_counts_green") == []
+
+
+def test_what_was_begun_can_be_thrown_away(filled: System, small: None) -> None:
+    names = {
+        True: "SELECT name FROM sqlite_master ORDER BY 1",
+        False: "SELECT relname AS name FROM pg_class WHERE relnamespace = "
+        "'public'::regnamespace ORDER BY 1",
+    }[filled.database.is_embedded]
+    before = rows(filled, names)
+    build = Build(filled.database, filled.projections)
+    build.begin()
+    catch_up(filled.database, build, through=400)
+    build.finish()
+    between = rows(filled, names)
+
+    build.drop()
+
+    assert len(between) > len(before)
+    assert rows(filled, names) == before
+    assert build.begun() is None
+
+
+# Rebuilds everything, a few events at a time, and again.
+REBUILD: Final = """
+import sys
+import projections.build
+from ledger.composition import compose
+from ledger.settings import Settings
+from projections.rebuild import rebuild
+
+for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
+    setattr(projections.build, name, 500)
+system = compose(Settings(database_url=sys.argv[1]))
+while True:
+    rebuild(system.database, list(system.models.values()), lambda *_: print(".", flush=True))
+"""
+
+
+def test_a_rebuild_that_is_killed_at_any_moment_leaves_everything_whole(
+    filled: System, database_url: str, tmp_path: Path
+) -> None:
+    jobs = JOBS
+    for steps in (1, 7, 15, 20, 21, 22, 23, 24, 25, 30):
+        process = subprocess.Popen(
+            [sys.executable, "-c", REBUILD, database_url],
+            env=surroundings(tmp_path),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        with process:
+            assert process.stdout is not None
+            for _ in range(steps):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        carry_out(filled, Create(type="late"))
+        jobs += 1
+        with filled.database.read() as connection:
+            assert filled.jobs.length(connection, JobList()) == jobs
+        assert verified(filled).differences == []
+
+    # Their lock died with them, and whatever they had left is cleared away.
+    eventually(lambda: is_free(filled))
+    rebuild(filled.database, list(filled.models.values()), silently)
+    assert verified(filled).differences == []
+    assert leftovers(filled) == []
+
+
+def is_free(system: System) -> bool:
+    leadership = system.database.leadership("rebuild")
+    held = leadership.held()
+    leadership.release()
+    return held
+
+
+def leftovers(system: System) -> list[Any]:
+    names = (
+        "SELECT name FROM sqlite_master"
+        if system.database.is_embedded
+        else ("SELECT relname AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+    )
+    return [
+        *(row["name"] for row in rows(system, names) if "_green" in row["name"]),
+        *(row["name"] for row in rows(system, names) if "_old" in row["name"]),
+        *rows(system, "SELECT * FROM rebuilds"),
+    ]
+
+
+def test_a_large_old_table_is_emptied_little_by_little(
+    filled: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.green.ROWS_AT_ONCE", 300)
+
+    rebuild(filled.database, filled.projections, silently)
+
+    assert leftovers(filled) == []
+    assert verified(filled).differences == []
+
+
+def test_where_names_of_indexes_cannot_be_changed_they_are_built_anew(
+    filled: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not filled.database.is_embedded:
+        monkeypatch.setattr("projections.green._grants", lambda *_: ())
+    indexes = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'index' ORDER BY 1"
+    before = rows(filled, indexes) if filled.database.is_embedded else []
+
+    def forbidden(*_: object) -> None:
+        from sqlalchemy import exc  # noqa: PLC0415 - only here
+
+        raise exc.OperationalError("", None, Exception("table may not be modified"))
+
+    monkeypatch.setattr("projections.green._rename_indexes", forbidden)
+    rebuild(filled.database, filled.projections, silently)
+
+    if filled.database.is_embedded:
+        assert rows(filled, indexes) == before
+    assert verified(filled).differences == []
+
+
+def test_what_others_may_read_they_may_read_after_a_swap(filled: System) -> None:
+    if filled.database.is_embedded:
+        return
+    role = "ledger_reader"
+    with filled.database.write() as tx:
+        tx.execute(text(f"DROP ROLE IF EXISTS {role}"))
+        tx.execute(text(f"CREATE ROLE {role}"))
+        tx.execute(text(f"GRANT SELECT ON jobs TO {role} WITH GRANT OPTION"))
+        tx.execute(text("GRANT SELECT, UPDATE ON state_counts TO PUBLIC"))
+    grants = """
+        SELECT table_name, grantee, privilege_type, is_grantable
+        FROM information_schema.role_table_grants
+        WHERE table_schema = 'public' AND grantee <> grantor
+        ORDER BY 1, 2, 3
+    """
+    before = rows(filled, grants)
+
+    rebuild(filled.database, filled.projections, silently)
+    after = rows(filled, grants)
+    with filled.database.write() as tx:
+        tx.execute(text(f"DROP OWNED BY {role}"))
+        tx.execute(text(f"DROP ROLE {role}"))
+        tx.execute(text("REVOKE ALL ON state_counts FROM PUBLIC"))
+
+    assert len(before) == 3
+    assert after == before
+
+
+def test_differences_are_told_and_history_wins(filled: System) -> None:
+    tamper(
+        filled,
+        "UPDATE jobs SET priority = 7 WHERE id = 3",
+        "DELETE FROM state_counts WHERE type = 'email'",
+    )
+    told: list[str] = []
+
+    rebuild(
+        filled.database,
+        filled.projections,
+        silently,
+        differs=lambda each: told.append(f"{each.where}: {each.found} -> {each.expected}"),
+    )
+
+    assert told[0] == "jobs id=3: priority=7 -> priority=0"
+    assert [line.partition(":")[0] for line in told[1:]] == [
+        "state_counts type=email state=complete"
+    ]
+    assert verified(filled).differences == []
+
+
+def test_a_view_whose_table_is_gone_is_rebuilt(filled: System) -> None:
+    tamper(filled, "DROP TABLE state_counts")
+
+    rebuild(filled.database, [filled.state_counts], silently)
+
+    assert verified(filled).differences == []
+    assert json.loads(json.dumps(rows(filled, "SELECT count(*) AS n FROM rebuilds"))) == [{"n": 0}]
+
+
+def test_names_that_a_twin_would_need_too_are_refused() -> None:
+    from sqlalchemy import Column, Text, UniqueConstraint  # noqa: PLC0415 - only here
+
+    class Named(StateCounts):
+        def __init__(self) -> None:
+            Projection.__init__(self)
+            self._define("named", Column("a", Text), UniqueConstraint("a", name="only_one"))
+
+    with pytest.raises(TypeError, match="use Index"):
+        Named()
