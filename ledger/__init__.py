@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ledger.attempt import Fail, Retry, RunningJob
     from ledger.errors import (
         AttemptOver,
         InvalidInput,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from ledger.queue import Job, Queue
-    from ledger.worker import Fail, Retry, RunningJob, Worker
+    from ledger.worker import Worker
 
 __all__: Final = [
     "AttemptOver",
@@ -64,7 +65,8 @@ _HOMES: Final = {
         "Unavailable",
     ),
     "ledger.queue": ("Job", "Queue"),
-    "ledger.worker": ("Fail", "Retry", "RunningJob", "Worker"),
+    "ledger.attempt": ("Fail", "Retry", "RunningJob"),
+    "ledger.worker": ("Worker",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

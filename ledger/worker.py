@@ -22,169 +22,36 @@ import logging
 import math
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import count, islice
 from queue import SimpleQueue
-from typing import Final, Literal, NamedTuple, overload
-
-import msgspec
+from typing import Final, Literal, NamedTuple
 
 from ledger import commands, content, workers
+from ledger.attempt import MOST_CHARACTERS, RunningJob, perform, size
 from ledger.errors import InvalidInput, LedgerError, Unavailable
 from ledger.events import Completed, Failed, Progressed
-from ledger.queue import Handler, Job, Json, Milliseconds, Queue, milliseconds, own_name
-from ledger.service import Answer, Claimable, Claimed, Outcome
+from ledger.inbox import Inbox
+from ledger.queue import Handler, Queue, own_name
+from ledger.service import Answer, Claimed, Outcome
 from ledger.sweeper import Sweeper
 
 # How long what runs may take to end once the worker is told to stop.
 GRACE_S: Final = 10.0
 # The loop looks by itself this often, should nobody wake it.
 _LONGEST_PAUSE_S: Final = 2.0
-# After the first news, how long to wait for that of other jobs: a commit costs more.
-_GATHER_S: Final = 0.001
-# A handler that logs faster than the database takes it waits here.
-_MOST_LINES_HELD: Final = 1_000
-# Bound how long a commit holds the lock, and what it keeps in memory.
+# Bounds how long a commit holds the lock; so do MOST_CHARACTERS.
 _MOST_WORDS: Final = 1_000
-_MOST_CHARACTERS: Final = 16 * 1024 * 1024
 # While the database is away.
 _RETRY_S: Final = 0.5
 # Signs of life in the time that a worker may be silent.
 _BEATS_A_LEASE: Final = 3
-# As many in a ttl, of a handler whose percentage stays the same.
-_RENEWALS_A_TTL: Final = 3
 
 _LAST_WORDS: Final = (commands.Complete, commands.Fail)
-# Where a word keeps what the handler said.
-_CONTENT: Final[dict[type[commands.OnAttempt], str]] = {
-    commands.Log: "line",
-    commands.Progress: "data",
-    commands.Complete: "result",
-    commands.Fail: "error",
-}
 
 _log = logging.getLogger(__name__)
 _numbers = count(1)
-
-
-class Retry(Exception):  # noqa: N818 - it is no error but what to do
-    """Raise in a handler to fail the attempt and say when to try again.
-
-    It uses up an attempt, as every failure; without any left the job has failed.
-
-    Args:
-        message: Why, for the job's log.
-        after: Milliseconds or a timedelta; None as the job's backoff says.
-    """
-
-    def __init__(self, message: str = "", *, after: Milliseconds | None = None) -> None:
-        super().__init__(message or "the handler asked to try again")
-        self.after_ms = milliseconds("after", after)
-        if self.after_ms is not None:
-            commands.integer("after", self.after_ms, least=0)
-
-
-class Fail(Exception):  # noqa: N818 - as Retry
-    """Raise in a handler when there is no use in trying again.
-
-    Args:
-        message: Why, for the job's log.
-    """
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or "the handler asked not to try again")
-
-
-class RunningJob(Job):
-    """Be the job that a handler is called with.
-
-    Attributes:
-        attempt: The number of this attempt, from 1.
-        expired: Whether the attempt is over, by its ttl or because this worker was
-            taken for lost: what the handler says no longer counts, so it had better
-            end.
-        ended: Whether the handler has.
-        expires_at_ms: When the attempt expires without a sign of life.
-    """
-
-    def __init__(
-        self, queue: Queue, claimed: Claimable, tell: Callable[["RunningJob"], None]
-    ) -> None:
-        job, data = claimed
-        super().__init__(queue, job.id, type_=job.type)
-        self.attempt = job.attempt
-        self.expired = False
-        self.ended = False
-        self.expires_at_ms = job.due_at_ms
-        self._text = data
-        self._data: Json = None
-        self._tell = tell
-        self._outbox = _Outbox(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
-
-    @property
-    def data(self) -> Json:
-        # In the handler's thread: what cannot be read, as it is nested too deeply, must fail
-        # its own attempt and not the worker.
-        if self._text is not None:
-            self._data, self._text = msgspec.json.decode(self._text), None
-        elif self._data is None:
-            self._data = {}
-        return self._data
-
-    @overload
-    def log(self) -> list[str]: ...
-    @overload
-    def log(self, format: str, *args: object) -> None: ...
-    def log(self, format: str | None = None, *args: object) -> list[str] | None:  # noqa: A002
-        """Write a line of the job's log: *format* % *args*; without any, return the log.
-
-        The line is in the ledger soon, at the latest with the attempt's end.
-        """
-        if format is None:
-            return super().log()
-        line = str(format) % args if args else str(format)
-        self._say(commands.Log(job_id=self.id, attempt=self.attempt, line=content.string(line)))
-        return None
-
-    def progress(self, done: float, total: float, data: Json = None) -> None:
-        """Report that *done* of *total* is done; cheap enough for every round of a loop.
-
-        It is a sign of life: the job's ttl begins anew.
-
-        Args:
-            done: How much is done.
-            total: How much there is to do, more than 0.
-            data: Anything to show with it that JSON can say.
-
-        Raises:
-            InvalidInput: *total* is not greater than 0, or *data* is not JSON.
-        """
-        percent = commands.percent(done, total)
-        text = None if data is None else content.of("progress data", data)
-        self._say(
-            commands.Progress(job_id=self.id, attempt=self.attempt, progress=percent, data=text)
-        )
-
-    def finish(self, word: commands.OnAttempt) -> None:
-        """Say the attempt's last word; whether it counts or not, the handler has ended."""
-        self._outbox.put(word)
-        self.ended = True
-        self._tell(self)
-
-    def take(self) -> list[commands.OnAttempt]:
-        """Return what has been said since the last call."""
-        return self._outbox.take()
-
-    def end(self) -> None:
-        """Drop what was said and not taken: the attempt is over."""
-        self.expired = True
-        self._outbox.close()
-
-    def _say(self, word: commands.OnAttempt) -> None:
-        if self._outbox.put(word):
-            self._tell(self)
 
 
 class Told(NamedTuple):
@@ -201,178 +68,6 @@ class Told(NamedTuple):
     job: RunningJob
     error: str = ""
     next: str = ""
-
-
-def _size(word: commands.OnAttempt) -> int:
-    return len(getattr(word, _CONTENT[type(word)]) or "")
-
-
-class _Outbox:
-    """Keep a job's words until the loop takes them; of progress only the newest.
-
-    Args:
-        renewal_s: After how long the same percentage is news again: the ttl begins
-            anew; None if there is none.
-    """
-
-    def __init__(self, renewal_s: float | None) -> None:
-        self._renewal_s = math.inf if renewal_s is None else renewal_s
-        self._renew_at_s = 0.0
-        self._room = threading.Condition()
-        self._words: list[commands.OnAttempt] = []
-        self._characters = 0
-        self._progress: commands.Progress | None = None
-        self._told: int | None = None
-        self._closed = False
-
-    def put(self, word: commands.OnAttempt) -> bool:
-        """Keep *word*; return whether the loop must be told that there is something."""
-        with self._room:
-            if isinstance(word, commands.Progress):
-                if self._closed or not self._is_news(word):
-                    return False
-                first = not self._words and self._progress is None
-                self._progress = word
-                return first
-            while self._is_full() and not self._closed:
-                self._room.wait()
-            if self._closed:
-                return False
-            first = not self._words and self._progress is None
-            self._words.append(word)
-            self._characters += _size(word)
-            return first
-
-    def _is_full(self) -> bool:
-        return len(self._words) >= _MOST_LINES_HELD or self._characters >= _MOST_CHARACTERS
-
-    def take(self) -> list[commands.OnAttempt]:
-        with self._room:
-            words, self._words, self._characters = self._words, [], 0
-            if self._progress is not None:
-                # Before the last word: after it, it would be too late.
-                words.insert(0, self._progress)
-                self._told, self._progress = self._progress.progress, None
-                self._renew_at_s = time.monotonic() + self._renewal_s
-            self._room.notify_all()
-            return words
-
-    def _is_news(self, word: commands.Progress) -> bool:
-        return (
-            word.progress != self._told
-            or word.data is not None
-            or time.monotonic() >= self._renew_at_s
-        )
-
-    def close(self) -> None:
-        with self._room:
-            self._closed = True
-            self._words, self._progress = [], None
-            self._room.notify_all()
-
-
-class _Inbox:
-    """Collect the jobs that have news.
-
-    The loop is woken by the first, waits a moment for the others, and is woken again
-    only when all have come or the moment is over: being woken for each would cost
-    more than the jobs.
-    """
-
-    def __init__(self) -> None:
-        # Reentrant: a signal handler may stop the worker while its thread holds it.
-        self._mutex = threading.RLock()
-        self._news: list[RunningJob] = []
-        self._nudged = False
-        self._enough = 1
-        self._waits = False
-        # A lock that is taken is the cheapest thing to wait on.
-        self._woken = threading.Lock()
-        self._woken.acquire()
-
-    def put(self, job: RunningJob) -> None:
-        with self._mutex:
-            self._news.append(job)
-            self._wake(len(self._news) >= self._enough)
-
-    def nudge(self) -> None:
-        """Make the loop look around, now or when it would next wait."""
-        with self._mutex:
-            self._nudged = True
-            self._wake(True)  # noqa: FBT003
-
-    def take(self, *, timeout_s: float, enough: int) -> list[RunningJob]:
-        """Return the jobs that have news, after *timeout_s* none.
-
-        Args:
-            timeout_s: How long to wait for the first.
-            enough: How many there can be: with so many there is nothing to wait for.
-        """
-        self._wait(timeout_s, 1)
-        if self._news:
-            self._wait(_GATHER_S, enough)
-        with self._mutex:
-            news, self._news = self._news, []
-            self._nudged = False
-        return news
-
-    def _wait(self, timeout_s: float, enough: int) -> None:
-        with self._mutex:
-            if self._nudged or len(self._news) >= enough or timeout_s <= 0:
-                return
-            self._enough, self._waits = enough, True
-        if not self._woken.acquire(timeout=timeout_s):
-            with self._mutex:
-                if not self._waits:
-                    # Woken between the timeout and here.
-                    self._woken.acquire()
-                self._waits = False
-
-    def _wake(self, when: bool) -> None:  # noqa: FBT001 - what it says
-        if when and self._waits:
-            self._waits = False
-            self._woken.release()
-
-
-def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
-    """Call the handler, and return the attempt's last word."""
-    try:
-        result = handler.function(job)
-        text = None if result is None else content.of("result", result)
-    except Retry as error:
-        return _failure(job, error, retry_after_ms=error.after_ms)
-    except Fail as error:
-        return _failure(job, error, final=True)
-    except BaseException as error:  # noqa: BLE001 - the edge of the user's code
-        return _failure(job, error)
-    return commands.Complete(job_id=job.id, attempt=job.attempt, result=text)
-
-
-def _failure(
-    job: RunningJob,
-    error: BaseException,
-    *,
-    retry_after_ms: int | None = None,
-    final: bool = False,
-) -> commands.Fail:
-    return commands.Fail(
-        job_id=job.id,
-        attempt=job.attempt,
-        error=described(error),
-        retry_after_ms=retry_after_ms,
-        final=final,
-    )
-
-
-def described(error: BaseException) -> str:
-    """Return an error as the ledger keeps it: its message first, then the traceback."""
-    if isinstance(error, SyntaxError):
-        # Python shows where it is before it says what it is.
-        shown = f"{type(error).__name__}: {error.msg}"
-    else:
-        shown = "".join(traceback.format_exception_only(error)).strip()
-    first = next(iter(shown.splitlines()), "an error without a name")
-    return content.string(f"{first}\n{''.join(traceback.format_exception(error))}")
 
 
 class Worker:
@@ -415,7 +110,7 @@ class Worker:
             Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms) if sweep else None
         )
         self._actor = f"worker:{self.name}"
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._work: SimpleQueue[RunningJob | None] = SimpleQueue()
         self._running: dict[tuple[int, int], RunningJob] = {}
         # Words that the database has not taken yet.
@@ -576,8 +271,8 @@ class Worker:
         words: list[tuple[RunningJob, commands.OnAttempt]] = []
         characters = 0
         for job, word in islice(self._unsent, _MOST_WORDS):
-            characters += _size(word)
-            if words and characters > _MOST_CHARACTERS:
+            characters += size(word)
+            if words and characters > MOST_CHARACTERS:
                 break
             words.append((job, word))
         return words

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ledger.worker import RunningJob, Told
+from ledger.attempt import RunningJob
+from ledger.worker import Told
 
 # As many running jobs as a screen has room for.
 LARGEST_SHOWN: Final = 10

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from ledger.attempt import Fail as GiveUp
+from ledger.attempt import Retry, RunningJob, perform
 from ledger.commands import Claim, Command, Elapse
 from ledger.errors import InvalidInput, LedgerError
 from ledger.events import Completed, Failed, Progressed
@@ -10,8 +12,6 @@ from ledger.job import State
 from ledger.queue import Handler, Job, Json, Queue
 from ledger.service import Answer, Claimable, Outcome
 from ledger.sweeper import Sweeper
-from ledger.worker import Fail as GiveUp
-from ledger.worker import Retry, RunningJob, perform
 
 # More attempts than any test means to run: a job creates itself again without end.
 MOST_ATTEMPTS: Final = 10_000

@@ -295,7 +295,7 @@ def test_a_handler_says_when_to_try_again(queue: Queue, clock: Clock, after: Any
 
     assert (shown["delay"], int(shown["promote_at"])) == ("250", START_MS + 250)
     assert shown["attempts"] == {"made": 1, "remaining": 1, "max": 2}
-    assert job.log() == ["ledger.worker.Retry: the server is full"]
+    assert job.log() == ["ledger.Retry: the server is full"]
 
 
 def test_a_handler_that_asks_for_another_try_waits_as_its_backoff_says(
