@@ -116,6 +116,7 @@ class Build(Told):
         with self._database.write() as tx:
             began_s = time.monotonic()
             self.tell(tx, changes)
+        # With the commit, which at times writes more than the batch: the log of SQLite.
         self._pace(time.monotonic() - began_s, len(changes))
 
     def tell(self, tx: Connection, changes: Sequence[Change]) -> None:

@@ -1,0 +1,156 @@
+"""`ledger activity`, and the flags of `ledger rebuild`."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from ledger.cli.activity import sparkline
+from ledger.commands import Complete, Create, Fail, Start
+from ledger.composition import System
+from projections.build import Build
+from projections.catch_up import catch_up
+from tests.builders import START_MS, Clock, carry_out, tamper
+from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell
+
+MINUTE_MS: Final = 60_000
+TO: Final = "2023-11-14T22:16:00Z"
+
+
+@pytest.fixture
+def shell(system: System, database_url: str) -> Shell:
+    """Give the command line on a ledger in which something happened in two minutes."""
+    clock = Clock()
+    system.ledger.now_ms = clock
+    carry_out(system, Create(type="email"), Create(type="video", attempts=2))
+    clock.now_ms = START_MS + 2 * MINUTE_MS
+    carry_out(
+        system,
+        Start(job_id=1),
+        Complete(job_id=1, attempt=1),
+        Start(job_id=2),
+        Fail(job_id=2, attempt=1, error='"x"'),
+    )
+    return Shell(database_url)
+
+
+# --- activity
+
+
+def test_activity_is_drawn_up_to_the_head(shell: Shell, system: System) -> None:
+    said = shell.says("activity", "--minutes", "5", "--to", TO)
+
+    lines = [[cell.strip() for cell in line.split("│")] for line in said.splitlines()]
+    drawn = {line[1]: line[2:5] for line in lines if len(line) > 4}
+    assert drawn == {
+        "created": ["█", "2", "2"],
+        "started": ["█", "2", "2"],
+        "completed": ["█", "1", "1"],
+        "failed": ["█", "1", "1"],
+    }
+    assert said.startswith("5 minutes from 2023-11-14 22:12:00.000Z")
+    assert said.endswith("workers worked 0.0 s\n")
+    assert system.activity.checkpoint() == 6
+
+
+def test_activity_of_a_type_as_json(shell: Shell) -> None:
+    minutes = json.loads(shell.says("activity", "--type", "video", "--to", TO, "--json"))
+
+    assert [(each["at"], each["created"], each["failed"]) for each in minutes] == [
+        ("2023-11-14T22:13:00.000Z", 1, 0),
+        ("2023-11-14T22:15:00.000Z", 0, 1),
+    ]
+
+
+def test_many_minutes_share_a_bar(shell: Shell) -> None:
+    said = shell.says("activity", "--minutes", "1440", "--to", TO)
+
+    assert "each 24 minutes" in said
+
+
+def test_activity_is_shown_where_another_process_keeps_it(shell: Shell, system: System) -> None:
+    leadership = system.activity.leadership()
+    assert leadership.held()
+
+    minutes = json.loads(shell.says("activity", "--to", TO, "--json"))
+
+    leadership.release()
+    assert minutes == []
+    assert system.activity.checkpoint() == 0
+
+
+def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: System) -> None:
+    catch_up(system.database, system.activity, through=2)
+    tamper(system, "UPDATE events SET kind = 'teleported' WHERE position = 4")
+
+    result = shell("activity", "--to", TO, "--json")
+
+    assert result.exit_code == 0
+    assert "Warning: activity stops before event 4: " in result.stderr
+    assert len(json.loads(result.stdout)) == 1
+
+
+@pytest.mark.parametrize("when", ["yesterday", "2026-11-22T14:00:00"])
+def test_a_time_without_a_zone_is_refused(shell: Shell, when: str) -> None:
+    code, complaint = shell.refusal("activity", "--to", when)
+
+    assert (code, "--to: expected a time with its zone" in complaint) == (REFUSED, True)
+
+
+@pytest.mark.parametrize(
+    ("heights", "line"),
+    [
+        ([], ""),
+        ([0, 0], "  "),
+        ([1], "█"),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8], " ▁▂▃▄▅▆▇█"),
+        ([1, 1_000], "▁█"),
+    ],
+)
+def test_what_is_not_nothing_can_be_seen(heights: Sequence[int], line: str) -> None:
+    assert sparkline(heights) == line
+
+
+# --- rebuild
+
+
+def test_a_begun_rebuild_is_told_of_and_thrown_away(shell: Shell, system: System) -> None:
+    before = shell.says("rebuild", "--status")
+    build = Build(system.database, [system.jobs, system.activity])
+    build.begin()
+    catch_up(system.database, build, through=3)
+
+    status = shell.json("rebuild", "--status")
+    shown = shell.says("rebuild", "--status")
+    dropped = shell.says("rebuild", "--drop", "jobs")
+
+    assert before == "no rebuild was begun\n"
+    assert status == {"position": 6, "rebuilds": {"jobs": 3, "activity": 3}}
+    assert "50%" in shown
+    assert dropped == "nothing is kept of rebuilds of jobs\n"
+    assert shell.json("rebuild", "--status")["rebuilds"] == {"activity": 3}
+
+
+def test_a_rebuild_tells_what_it_did_as_json(shell: Shell, system: System) -> None:
+    tamper(system, "UPDATE jobs SET priority = 9 WHERE id = 1")
+
+    assert shell.json("rebuild", "jobs") == {
+        "rebuilt": ["jobs"],
+        "position": 6,
+        "differences": [{"where": "jobs id=1", "expected": "priority=0", "found": "priority=9"}],
+    }
+
+
+def test_a_second_rebuild_is_refused(shell: Shell, system: System) -> None:
+    leadership = system.database.leadership("rebuild")
+    assert leadership.held()
+
+    code, complaint = shell.refusal("rebuild", "--all")
+
+    leadership.release()
+    assert (code, "another process is rebuilding" in complaint) == (NO_DATABASE, True)
+
+
+def test_dropping_needs_names(shell: Shell) -> None:
+    assert shell.refusal("rebuild", "--drop")[0] == USAGE
