@@ -12,7 +12,6 @@ the next in line: 2,860 a second and 18 ms.  An ``flock`` belongs to an open fil
 not to a thread, hence the ``threading.Lock`` around it.
 """
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -26,8 +25,8 @@ from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
 
 from ledger.database import LOCK_TIMEOUT_MS, POOL_OVERFLOW, POOL_SIZE, Database, Leadership, Watch
-from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
+from ledger.locks import FileLeadership, LockFile
 from ledger.rows import driver_of
 from ledger.wakeable import WakeableSleep
 
@@ -85,7 +84,7 @@ class SqliteDatabase(Database):
 
     def _fresh_locks(self) -> None:
         self._turn = threading.Lock()
-        self._queue = _LockFile(self.path.with_name(self.path.name + "-writer"))
+        self._queue = LockFile(self.path.with_name(self.path.name + "-writer"))
         self._writer: Connection | None = None
 
     def forget(self) -> None:
@@ -111,7 +110,7 @@ class SqliteDatabase(Database):
             return _CommitCounter(self)
 
     def leadership(self, role: str) -> Leadership:
-        return _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        return FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -220,56 +219,3 @@ def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             driver.execute("ROLLBACK")
         raise
-
-
-class _LockFile:
-    """Be an ``flock`` on a file that stays: removing it would let two in."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd: int | None = None
-
-    def acquire(self) -> None:
-        fcntl.flock(self._open(), fcntl.LOCK_EX)
-
-    def try_acquire(self) -> bool:
-        try:
-            fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def _open(self) -> int:
-        if self._fd is None:
-            try:
-                self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise Unavailable(
-                    f"cannot open {self._path}: {error.strerror}; the directory of the "
-                    "database must exist and be writable"
-                ) from error
-        return self._fd
-
-
-class _FileLeadership(Leadership):
-    def __init__(self, path: Path) -> None:
-        self._file = _LockFile(path)
-        self._held = False
-
-    def held(self) -> bool:
-        if not self._held:
-            self._held = self._file.try_acquire()
-        return self._held
-
-    def release(self) -> None:
-        self._held = False
-        self._file.close()
