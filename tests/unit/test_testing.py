@@ -492,3 +492,10 @@ def test_histories_get_old() -> None:
     look()
 
     assert seen == {kind for exits in PERMITTED.values() for kind in exits}
+
+
+def test_a_test_s_queue_finds_its_jobs(ledger_queue: Queue) -> None:
+    job = ledger_queue.create("email", {"to": "tj@learnboost.com"})
+    ledger_queue.create("email", {"to": "someone"})
+
+    assert ledger_queue.search("learnboost") == [job]
