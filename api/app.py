@@ -2,13 +2,14 @@
 
 import falcon
 
-from api import attempts, errors, health, jobs, lists, openapi, stats, workers
+from api import attempts, errors, health, jobs, lists, openapi, search, stats, workers
 from api.paths import Paths
 from api.requests import Negotiation
 from api.waiting import LongPolls
 from ledger.service import Ledger
 from projections.jobs import Jobs
 from projections.pauses import Pauses
+from projections.search.search import Search
 from projections.state_counts import StateCounts
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -19,6 +20,7 @@ def create_app(
     jobs_view: Jobs,
     state_counts: StateCounts,
     pauses: Pauses,
+    searching: Search,
     polls: LongPolls,
     *,
     lease_ms: int,
@@ -33,6 +35,7 @@ def create_app(
         jobs_view: Answers for jobs and lists.
         state_counts: Answers for counts and types.
         pauses: Knows of which types no job may begin.
+        searching: Finds jobs by the words of their data.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
@@ -66,7 +69,7 @@ def create_app(
         ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
         ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
         ("/job/types", stats.Types(database, state_counts)),
-        ("/job/search", stats.Search(database)),
+        ("/job/search", search.Searches(database, searching, largest_page=largest_page)),
         ("/stats", stats.Stats(database, state_counts)),
         ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
         (

@@ -17,6 +17,7 @@ COMMANDS = (
     jobs.create,
     jobs.show,
     jobs.jobs,
+    jobs.search,
     jobs.stats,
     jobs.restart,
     jobs.remove,
@@ -30,6 +31,7 @@ COMMANDS = (
     audit.rebuild,
     audit.status,
     server.sweep,
+    server.index,
 )
 
 

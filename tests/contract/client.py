@@ -56,6 +56,7 @@ class Client:
             system.jobs,
             system.state_counts,
             system.pauses,
+            system.search,
             LongPolls(system.bell, most=most_waiting),
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ledger.cli import COMMANDS, main
 from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Reprioritize, Start
 from ledger.composition import System
+from ledger.locks import FileLeadership
 from ledger.migration import migrate
 from tests.builders import (
     START_MS,
@@ -548,6 +549,46 @@ def test_a_replay_is_printed_as_a_table(quick: Shell) -> None:
     assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000")
 
 
+# --- searching
+
+
+def test_search_prints_the_jobs_that_have_all_the_words(quick: Shell) -> None:
+    for title in ("avi video", "video", "The AVI videos"):
+        quick.says("create", "film", json.dumps({"title": title}))
+    found = quick.says("search", "avi", "video")
+
+    assert [line.split()[1] for line in found.splitlines() if "film" in line] == ["3", "1"]
+    assert quick.json("search", "video") == ["3", "2", "1"]
+    assert quick.json("search", "video", "--limit", "1", "--skip", "1") == ["2"]
+    assert quick.json("search", "nothing of that") == []
+
+
+def test_index_once_says_how_far_it_has_come(quick: Shell) -> None:
+    quick.says("create", "film", '"avi"')
+    said = quick.says("index", "--once")
+
+    assert said.endswith("indexed up to event 1\n")
+
+
+def test_index_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) -> None:
+    (tmp_path / "ledger.db-search").mkdir()
+    other = FileLeadership(tmp_path / "ledger.db-search" / "indexer.lock")
+    assert other.held()
+
+    assert quick.says("index", "--once") == "another process indexes\n"
+    other.release()
+
+
+def test_there_is_nothing_to_index_with_search_off(
+    quick: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEDGER_SEARCH", "off")
+
+    code, complaint = quick.refusal("index")
+
+    assert (code, "LEDGER_SEARCH is off" in complaint) == (USAGE, True)
+
+
 # --- status, migrate, sweep
 
 
@@ -583,8 +624,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0002\n")
-    assert again.endswith(" is at revision 0002 already\n")
+    assert first.endswith(" brought from nothing to revision 0004\n")
+    assert again.endswith(" is at revision 0004 already\n")
     assert shell.json("status")["position"] == 0
 
 
