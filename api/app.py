@@ -3,7 +3,7 @@
 import falcon
 
 from api import activity as by_minute
-from api import attempts, errors, health, jobs, lists, openapi, stats, workers
+from api import attempts, errors, health, jobs, lists, openapi, search, stats, workers
 from api.paths import Paths
 from api.requests import Negotiation
 from api.waiting import LongPolls
@@ -11,6 +11,7 @@ from ledger.service import Ledger
 from projections.activity import Activity
 from projections.jobs import Jobs
 from projections.pauses import Pauses
+from projections.search.search import Search
 from projections.state_counts import StateCounts
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -22,6 +23,7 @@ def create_app(
     state_counts: StateCounts,
     pauses: Pauses,
     activity: Activity,
+    searching: Search,
     polls: LongPolls,
     *,
     lease_ms: int,
@@ -37,6 +39,7 @@ def create_app(
         state_counts: Answers for counts and types.
         pauses: Knows of which types no job may begin.
         activity: Answers for what happened by minute.
+        searching: Finds jobs by the words of their data.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
@@ -70,7 +73,7 @@ def create_app(
         ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
         ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
         ("/job/types", stats.Types(database, state_counts)),
-        ("/job/search", stats.Search(database)),
+        ("/job/search", search.Searches(database, searching, largest_page=largest_page)),
         ("/stats", stats.Stats(database, state_counts)),
         (
             "/activity",

@@ -16,6 +16,7 @@ from api.reading import answer
 from api.schemas import COMPONENTS, NAME, Schema
 from ledger.job import LIVE_STATES
 from ledger.options import PRIORITIES
+from projections.search.search import LONGEST_QUERY
 
 RANGE: Final[Schema] = {
     "type": "string",
@@ -54,6 +55,18 @@ _ATOMIC: Final = {
     "in": "query",
     "schema": {"enum": ["true", "false"]},
     "description": "Of an array: all jobs or none.",
+}
+_QUERY: Final = {
+    "name": "q",
+    "in": "query",
+    "schema": {"type": "string", "maxLength": LONGEST_QUERY},
+    "description": "Plain words; no character is an operator.",
+}
+_OFFSET: Final = {
+    "name": "offset",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    "description": "How many of the newest to skip.",
 }
 _IDEMPOTENCY_KEY: Final = {
     "name": "Idempotency-Key",
@@ -151,9 +164,9 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/search",
-        summary="Find jobs by the words of their data (search is off: finds none)",
+        summary="Find jobs that have all the words of q in their data, the newest first",
         answers="Texts",
-        query=({"name": "q", "in": "query", "schema": {"type": "string"}},),
+        query=(_QUERY, _LIMIT, _OFFSET),
     ),
     Operation(
         method="POST",

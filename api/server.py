@@ -10,6 +10,7 @@ from gunicorn.app.base import BaseApplication
 
 from api.app import App, create_app
 from api.gunicorn_worker import LingeringWorker
+from api.indexer import Indexer
 from api.waiting import LongPolls
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
@@ -23,26 +24,26 @@ _log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> App:
-    """Return the app of *settings*, with a sweeper and what follows the ledger beside it.
+    """Return the app of *settings*, and start what works beside it: see ``_Background``.
 
     Raises:
         SchemaMismatch: The database's tables are not those of this version.
         InvalidInput: The database's URL is none.
     """
-    system = compose(settings)
+    system = compose(settings, indexes=False)
     try:
         prepare(system.database)
     except Unavailable as error:
         # The server starts all the same, answers 503, and recovers by itself.
         _log.warning("%s", error)
-    _start_background(system, settings)
-    _survive_forks(system, settings)
+    _Background(system, settings).start()
     return create_app(
         system.ledger,
         system.jobs,
         system.state_counts,
         system.pauses,
         system.activity,
+        system.search,
         # The other half goes on answering while these wait.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
@@ -52,26 +53,43 @@ def build(settings: Settings) -> App:
     )
 
 
-def _start_background(system: System, settings: Settings) -> None:
-    """Start what works beside the requests, in threads that end with the process."""
-    if settings.sweep:
-        Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
-        for following in system.followings():
-            following.start()
+class _Background:
+    """Be the threads of a server process: sweeper, indexer, and what follows the ledger.
 
-
-def _survive_forks(system: System, settings: Settings) -> None:
-    """Give a forked child connections, locks and background threads of its own.
-
-    gunicorn's --preload builds the app before it forks.
+    A forked child gets connections, locks and threads of its own: gunicorn's --preload
+    builds the app before it forks.  It takes every child that ends for a worker, so the
+    process that forks must have no other.
     """
 
-    def start_anew() -> None:
-        system.ledger.forget()
-        system.bell.forget()
-        _start_background(system, settings)
+    def __init__(self, system: System, settings: Settings) -> None:
+        self._system = system
+        self._settings = settings
+        self._indexer: Indexer | None = None
 
-    os.register_at_fork(after_in_child=start_anew)
+    def start(self) -> None:
+        """Start all, here and in each forked child."""
+        self._start()
+        os.register_at_fork(after_in_parent=self._stop_indexing, after_in_child=self._start_anew)
+
+    def _start(self) -> None:
+        system, settings = self._system, self._settings
+        if settings.sweep:
+            Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
+            for following in system.followings():
+                following.start()
+        if system.search.engine is not None:
+            self._indexer = Indexer(system.search.engine, settings)
+            self._indexer.start()
+
+    def _stop_indexing(self) -> None:
+        if self._indexer is not None:
+            self._indexer.stop()
+
+    def _start_anew(self) -> None:
+        self._system.ledger.forget()
+        self._system.bell.forget()
+        self._system.search.forget()
+        self._start()
 
 
 def _settle() -> None:

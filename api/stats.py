@@ -42,19 +42,3 @@ class Types:
         answer(resp, wire.encode(types), position)
 
     on_head = on_get
-
-
-class Search:
-    """Answer ``GET /job/search`` as Kue does with search off: nothing is found."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        with self._database.read() as connection:
-            if is_current(req, resp, connection):
-                return
-            position = store.read_position(connection)
-        answer(resp, b"[]", position)
-
-    on_head = on_get

@@ -107,6 +107,11 @@ def stats(stats: Stats) -> bytes:
     return _encode(counts | {"workTime": stats.work_ms})
 
 
+def ids(job_ids: Iterable[int]) -> bytes:
+    """Return the JSON array of ids, which are strings wherever they are read."""
+    return _encode(list(map(str, job_ids)))
+
+
 def encode(value: object) -> bytes:
     """Return *value* as JSON."""
     return _encode(value)

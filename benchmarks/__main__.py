@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [http|queue|replay] [--quick]``."""
+"""Run the benchmarks: ``python -m benchmarks [http|queue|replay|search] [--quick]``."""
 
 import signal
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import http, queue, replay
+from benchmarks import http, queue, replay, search
 from benchmarks.processes import MissingProgramError
 from benchmarks.report import Report, write_markdown
 
-TOPICS = ("http", "queue", "replay")
+TOPICS = ("http", "queue", "replay", "search")
 WIDTH = 150
 
 
@@ -80,6 +80,14 @@ def _measure(
                     folder,
                     queue.QUICK if quick else queue.FULL,
                     parts=parts or tuple(queue.PARTS),
+                    tell=tell,
+                )
+            if topic == "search":
+                return search.measure(
+                    folder,
+                    rounds=1 if quick else 5,
+                    seconds=2 if quick else 3,
+                    documents=20_000 if quick else search.DOCUMENTS,
                     tell=tell,
                 )
             return replay.measure(

@@ -71,6 +71,15 @@ def half_complete(jobs: int) -> Iterator[Command]:
             yield commands.Move(job_id=number, to="complete")
 
 
+def searched(jobs: int) -> Iterator[Command]:
+    """Yield what leaves *jobs* jobs in an empty ledger, the one in the middle a rare one."""
+    for number in range(1, jobs + 1):
+        data = job_data(number)
+        if number == jobs // 2:
+            data = data.replace("for user", "for visible pelican")
+        yield commands.Create(type="email", data=data)
+
+
 def all_complete(jobs: int) -> Iterator[Command]:
     """Yield what leaves *jobs* jobs in an empty ledger that workers have done."""
     for number in range(1, jobs + 1):

@@ -82,6 +82,7 @@ def measure(directory: Path, *, rounds: int, seconds: int, tell: Tell) -> Report
     )
     report.facts += [*machine.facts(directory), *versions]
     report.facts.append("ours: `ledger serve` with its defaults, SQLite, synchronous=FULL")
+    report.facts.append("search is off on both, as is Kue's default")
     for jobs in SIZES:
         bench = _Bench(directory / str(jobs), jobs, rounds, seconds, tell)
         bench.fill()

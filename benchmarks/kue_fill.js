@@ -1,15 +1,17 @@
-// Store jobs, every second one complete: node kue_fill.js REDIS_PORT NUMBER
+// Store jobs, every second one complete: node kue_fill.js REDIS_PORT NUMBER [search]
+// To be searched, the one in the middle has words that no other has.
 const kue = require('kue');
 
 const NUMBER = +process.argv[3];
 const queue = kue.createQueue({
   redis: { port: +process.argv[2], host: '127.0.0.1' },
-  disableSearch: true,
+  disableSearch: process.argv[4] !== 'search',
 });
+const RARE = process.argv[4] === 'search' ? Math.floor(NUMBER / 2) : 0;
 
 function create(n) {
   const data = {
-    title: `welcome email for user ${n}`,
+    title: n === RARE ? `welcome email for visible pelican ${n}` : `welcome email for user ${n}`,
     to: `user${n}@example.com`,
     template: 'welcome',
   };
@@ -30,7 +32,8 @@ async function main() {
     const jobs = await Promise.all(numbers.map(create));
     await Promise.all(jobs.filter((job) => job.id % 2).map(complete));
   }
-  process.exit(0);
+  // What indexes answers to nobody.
+  setTimeout(() => process.exit(0), RARE ? 3000 : 0);
 }
 
 main().catch((error) => {

@@ -20,7 +20,7 @@ from benchmarks import history, servers
 from benchmarks.processes import free_port, require, running
 from ledger.composition import compose
 from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.settings import SearchOn, Settings
 
 HERE = Path(__file__).parent
 INSTALLED = HERE / ".peers"
@@ -54,7 +54,7 @@ def install_kue() -> list[str]:
     node = subprocess.run(
         ["node", "--version"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    return [f"kue {KUE}, node {node}, redis {redis} (no persistence), search off"]
+    return [f"kue {KUE}, node {node}, redis {redis} (no persistence)"]
 
 
 class Server(ABC):
@@ -102,14 +102,29 @@ class Server(ABC):
 
 
 class Ours(Server):
-    """Be ``ledger serve`` with its defaults: SQLite, every commit durable."""
+    """Be ``ledger serve`` with its defaults, but for search: SQLite, every commit durable.
+
+    Args:
+        directory: Where the store lies; empty.
+        search: What finds jobs; off is Kue's default.
+    """
 
     name = "ledger"
 
+    def __init__(self, directory: Path, search: SearchOn = "off") -> None:
+        super().__init__(directory)
+        self._search = search
+
     def fill(self, jobs: int) -> None:
-        system = compose(Settings(database_url=f"sqlite:///{self.directory / 'store.db'}"))
+        store = self.directory / "store.db"
+        system = compose(Settings(database_url=f"sqlite:///{store}", search=self._search))
         migrate(system.database)
-        history.write(system.ledger, history.half_complete(jobs))
+        if self._search == "off":
+            history.write(system.ledger, history.half_complete(jobs))
+        else:
+            history.write(system.ledger, history.searched(jobs))
+            # Whoever searches first brings the index up to date.
+            system.search.find("pelican")
         system.close()
 
     @contextmanager
@@ -118,6 +133,9 @@ class Ours(Server):
         shutil.rmtree(served, ignore_errors=True)
         served.mkdir()
         shutil.copyfile(self.directory / "store.db", served / "ledger.db")
+        index = self.directory / "store.db-search"
+        if index.is_dir():
+            shutil.copytree(index, served / "ledger.db-search", symlinks=True)
         command = [str(Path(sys.executable).with_name("ledger")), "serve"]
         with running(
             [*command, "--bind", f"127.0.0.1:{self.port}"],
@@ -127,23 +145,30 @@ class Ours(Server):
             environment={
                 "LEDGER_DATABASE_URL": f"sqlite:///{served / 'ledger.db'}",
                 "LEDGER_SQLITE_SYNCHRONOUS": "FULL",
+                "LEDGER_SEARCH": self._search,
             },
         ):
             yield
 
 
 class Kue(Server):
-    """Be Kue as its manual starts it, search off, on a Redis that saves nothing."""
+    """Be Kue as its manual starts it, on a Redis that saves nothing.
+
+    Args:
+        directory: Where the store lies; empty.
+        search: Whether jobs are indexed, which is not Kue's default.
+    """
 
     name = "kue"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, search: bool = False) -> None:
         super().__init__(directory)
         self.redis_port = free_port()
+        self._options = ["search"] if search else []
 
     def fill(self, jobs: int) -> None:
         with servers.redis(self.directory, self.redis_port):
-            self._node("kue_fill.js", str(self.redis_port), str(jobs))
+            self._node("kue_fill.js", str(self.redis_port), str(jobs), *self._options)
             servers.redis_cli(self.redis_port, "save")
 
     @contextmanager
@@ -151,7 +176,13 @@ class Kue(Server):
         with (
             servers.redis(self.directory, self.redis_port),
             running(
-                ["node", str(HERE / "kue.js"), str(self.redis_port), str(self.port)],
+                [
+                    "node",
+                    str(HERE / "kue.js"),
+                    str(self.redis_port),
+                    str(self.port),
+                    *self._options,
+                ],
                 log=self.directory / "kue.log",
                 ready=self.answers,
                 environment=NODE,

@@ -107,4 +107,5 @@ def drive(server: Server, script: str, *, seconds: int) -> Run:
 
 
 def _command(script: Path, seconds: int, url: str) -> list[str]:
-    return ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), url]
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s"]
+    return ["wrk", *options, "-s", str(script), url]

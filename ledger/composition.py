@@ -5,8 +5,9 @@ collaborators handed in.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakMethod
 
 from sqlalchemy import Connection
@@ -20,12 +21,15 @@ from ledger.migration import is_empty, migrate, require_current
 from ledger.queue import Queue, Views
 from ledger.service import Ledger
 from ledger.settings import Settings
+from ledger.sqlite import SqliteDatabase
 from projections.activity import Activity
 from projections.catch_up import Follower, Following
 from projections.jobs import Held, JobList, Jobs
 from projections.pauses import Pauses
 from projections.projection import Projection
 from projections.registered import Registered
+from projections.search.contract import SearchEngine
+from projections.search.search import Search
 from projections.state_counts import StateCounts
 from projections.table_follower import TableFollower
 from projections.unique_keys import UniqueKeys
@@ -44,6 +48,7 @@ class System:
     activity: Activity
     registered: Registered
     bell: Bell
+    search: Search
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -52,13 +57,22 @@ class System:
 
     @property
     def followers(self) -> tuple[Follower, ...]:
-        """Return the read models that catch up: ours, then those of applications."""
+        """Return the read models that a thread of each process may keep near the head.
+
+        The search index is none of them: it takes a process of its own.
+        """
         return (self.activity, *self.registered.followers)
+
+    @property
+    def behind(self) -> tuple[Follower, ...]:
+        """Return all read models that catch up: ours, then those of applications."""
+        search = () if self.search.engine is None else (self.search.engine,)
+        return (*search, *self.followers)
 
     @property
     def models(self) -> dict[str, Projection | Follower]:
         """Return all read models by name."""
-        models: list[Projection | Follower] = [*self.projections, *self.followers]
+        models: list[Projection | Follower] = [*self.projections, *self.behind]
         return {model.name: model for model in models}
 
     @property
@@ -77,6 +91,7 @@ class System:
     def close(self) -> None:
         """Close all connections; no thread but the bell's may be using one."""
         self.bell.close()
+        self.search.close()
         self.database.close()
 
 
@@ -111,6 +126,15 @@ class _QueueViews(Views):
 
     def types(self, connection: Connection) -> list[str]:
         return self._system.state_counts.types(connection)
+
+    def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
+        return self._system.search.find(query, limit=limit, offset=offset).job_ids
+
+    def forget(self) -> None:
+        self._system.search.forget()
+
+    def close(self) -> None:
+        self._system.search.close()
 
     def paused(self, connection: Connection) -> dict[str, int]:
         return self._system.pauses.paused(connection)
@@ -165,8 +189,12 @@ def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:
     return Queue(system.ledger, _QueueViews(system), system.bell, actor=actor, lease_ms=lease_ms)
 
 
-def compose(settings: Settings) -> System:
+def compose(settings: Settings, *, indexes: bool = True) -> System:
     """Return the system on the database of *settings*; nothing is connected yet.
+
+    Args:
+        settings: Where the ledger is, and what finds its jobs.
+        indexes: Whether a search indexes what no other process does.
 
     Raises:
         InvalidInput: The database's URL is none.
@@ -191,6 +219,12 @@ def compose(settings: Settings) -> System:
         activity=activity,
         registered=registered,
         bell=Bell(database),
+        search=Search(
+            database,
+            _search_engine(settings, database),
+            wait_ms=settings.search_wait_ms,
+            indexes=indexes,
+        ),
     )
 
 
@@ -217,6 +251,27 @@ def create_registered(system: System) -> list[str]:
         for follower in system.registered.followers
         if isinstance(follower, TableFollower) and follower.create()
     ]
+
+
+def _search_engine(settings: Settings, database: Database) -> SearchEngine | None:
+    # Imported where they are used: most commands search for nothing.
+    if settings.search == "off":
+        return None
+    if settings.search == "sql":
+        from projections.search.sql_engine import SqlEngine  # noqa: PLC0415
+
+        return SqlEngine(database)
+    from projections.search.whoosh_engine import WhooshEngine  # noqa: PLC0415
+
+    return WhooshEngine(database, _search_directory(settings, database))
+
+
+def _search_directory(settings: Settings, database: Database) -> Path:
+    if settings.search_directory:
+        return Path(settings.search_directory).absolute()
+    if isinstance(database, SqliteDatabase):
+        return database.path.with_name(f"{database.path.name}-search")
+    return Path(f"{database.engine.url.database or 'ledger'}-search").absolute()
 
 
 def prepare(database: Database) -> None:

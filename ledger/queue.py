@@ -75,6 +75,15 @@ class Views(DueJobs, Protocol):
     def paused(self, connection: Connection) -> Mapping[str, int]:
         """Return the paused types, and since when: UTC milliseconds."""
 
+    def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
+        """Return the jobs whose data have all the words of *query*, the newest first."""
+
+    def forget(self) -> None:
+        """Start anew in a forked child."""
+
+    def close(self) -> None:
+        """Let go of what is open, but for the database."""
+
     def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
         """Return whether a job of one of the types waits for a worker."""
 
@@ -137,10 +146,12 @@ class Queue:
         """Start anew in a forked child, which must not share its parent's connections."""
         self.ledger.forget()
         self.bell.forget()
+        self.views.forget()
 
     def close(self) -> None:
         """Close all connections; the queue is of no use afterwards."""
         self.bell.close()
+        self.views.close()
         self.database.close()
 
     # --- creating
@@ -266,10 +277,7 @@ class Queue:
         """
         if state is not None and state not in LIVE_STATES:
             raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", state)
-        if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
-            raise InvalidInput.expected("limit", f"1 to {_LARGEST_PAGE}", limit)
-        if not isinstance(offset, int) or not 0 <= offset <= LARGEST_INTEGER:
-            raise InvalidInput.expected("offset", "a whole number from 0 on", offset)
+        _check_page(limit, offset)
         with self.database.snapshot() as connection:
             page = self.views.jobs(
                 connection,
@@ -280,6 +288,27 @@ class Queue:
                 descending=newest_first,
             )
         return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
+
+    def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list["Job"]:
+        """Return the jobs whose data have all the words of *query*, the newest first.
+
+        A job is found by the first search after its creation, and no more after its
+        removal.  If no process indexes, this one does it before it answers.
+
+        Args:
+            query: Plain words; case, accents and English endings do not matter, and no
+                character is an operator.
+            limit: How many at most, 1 to 10,000.
+            offset: How many of the newest to skip.
+
+        Raises:
+            InvalidInput: *query* is too long, or *limit* or *offset* out of range.
+            Unavailable: The index has not come as far as the ledger in time.
+        """
+        _check_page(limit, offset)
+        return [
+            Job(self, job_id) for job_id in self.views.search(query, limit=limit, offset=offset)
+        ]
 
     def stats(self, type: str | None = None) -> dict[str, int]:  # noqa: A002 - Kue's word
         """Return the number of jobs in each state, and the time worked: ``work_ms``.
@@ -361,6 +390,13 @@ class Queue:
 
 # A longer page is better asked for in parts.
 _LARGEST_PAGE: Final = 10_000
+
+
+def _check_page(limit: int, offset: int) -> None:
+    if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
+        raise InvalidInput.expected("limit", f"1 to {_LARGEST_PAGE}", limit)
+    if not isinstance(offset, int) or not 0 <= offset <= LARGEST_INTEGER:
+        raise InvalidInput.expected("offset", "a whole number from 0 on", offset)
 
 
 class Job:

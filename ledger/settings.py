@@ -9,12 +9,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from ledger.engines import hide_password, parse_url
 from ledger.errors import InvalidInput, SettingsError
 from ledger.sqlite import SqliteSynchronous
 from ledger.workers import LEASE_MS
+
+# What finds jobs by the words of their data.
+SearchOn = Literal["whoosh", "sql", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,9 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     sweep: bool = True
     lease_ms: int = LEASE_MS
+    search: SearchOn = "whoosh"
+    search_directory: str = ""
+    search_wait_ms: int = 5_000
 
 
 def _database_url(text: str) -> str:
@@ -68,6 +74,19 @@ def _synchronous(text: str) -> str:
     if text.upper() not in {"FULL", "NORMAL"}:
         raise ValueError
     return text.upper()
+
+
+def _search(text: str) -> str:
+    if text.lower() not in get_args(SearchOn):
+        raise ValueError
+    return text.lower()
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 def _switch(text: str) -> bool:
@@ -158,6 +177,25 @@ SETTINGS: Final = (
         expected="a positive integer",
         meaning="How long a worker may be silent before its jobs are failed, in milliseconds.",
         parse=_positive,
+    ),
+    Setting(
+        field="search",
+        expected="whoosh, sql or off",
+        meaning="What finds jobs by their words: an index of this machine's own, or the database.",
+        parse=_search,
+    ),
+    Setting(
+        field="search_directory",
+        expected="a path",
+        meaning="Where Whoosh's index lies; by default beside the SQLite file, or in the working "
+        "directory, with the name of the database.",
+        parse=str,
+    ),
+    Setting(
+        field="search_wait_ms",
+        expected="a whole number",
+        meaning="How long a search waits for what was written just before, in milliseconds.",
+        parse=_natural,
     ),
 )
 

@@ -22,7 +22,6 @@ who waits sleeps on that.  A process killed between its commit and that byte wak
 nobody: who waits looks by itself every other second.
 """
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -37,8 +36,8 @@ from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
 
 from ledger.database import LOCK_TIMEOUT_MS, POOL_OVERFLOW, POOL_SIZE, Database, Leadership, Watch
-from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
+from ledger.locks import FileLeadership, LockFile
 from ledger.rows import driver_of
 from ledger.wakeable import WakeableSleep
 
@@ -96,8 +95,8 @@ class SqliteDatabase(Database):
         self._turn = threading.Lock()
         # Whether the transaction that has the turn is news to anyone.
         self._has_news = False
-        self._roles: WeakSet[_FileLeadership] = WeakSet()
-        self._queue = _LockFile(self.path.with_name(self.path.name + "-writer"))
+        self._roles: WeakSet[FileLeadership] = WeakSet()
+        self._queue = LockFile(self.path.with_name(self.path.name + "-writer"))
         self._writer: Connection | None = None
 
     def forget(self) -> None:
@@ -149,7 +148,7 @@ class SqliteDatabase(Database):
                 return _CommitCounter(self)
 
     def leadership(self, role: str) -> Leadership:
-        leadership = _FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        leadership = FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
         self._roles.add(leadership)
         return leadership
 
@@ -290,72 +289,3 @@ def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
         with suppress(sqlite3.Error):
             driver.execute("ROLLBACK")
         raise
-
-
-class _LockFile:
-    """Be an ``flock`` on a file that stays: removing it would let two in."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd: int | None = None
-
-    @property
-    def path(self) -> Path:
-        """Return the file, which is there from now on."""
-        self._open()
-        return self._path
-
-    def touch(self) -> None:
-        """Write to the file, always the same byte, if there is room on the disk for it."""
-        with suppress(OSError):
-            os.pwrite(self._open(), b"\n", 0)
-
-    def acquire(self) -> None:
-        fcntl.flock(self._open(), fcntl.LOCK_EX)
-
-    def try_acquire(self) -> bool:
-        try:
-            fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def release(self) -> None:
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def _open(self) -> int:
-        if self._fd is None:
-            try:
-                self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise Unavailable(
-                    f"cannot open {self._path}: {error.strerror}; the directory of the "
-                    "database must exist and be writable"
-                ) from error
-        return self._fd
-
-
-class _FileLeadership(Leadership):
-    def __init__(self, path: Path) -> None:
-        self._file = _LockFile(path)
-        self._held = False
-
-    def held(self) -> bool:
-        if not self._held:
-            self._held = self._file.try_acquire()
-        return self._held
-
-    def release(self) -> None:
-        self._held = False
-        self._file.close()
-
-    def forget(self) -> None:
-        """Leave the role to the parent that forked us."""
-        # Closing a copy of the file's number gives up no lock.
-        self.release()

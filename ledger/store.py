@@ -98,6 +98,7 @@ _SELECT_LOG = (
     .limit(bindparam("newest"))
 )
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
+_SELECT_CHAIN = Query(select(events.c.chain).where(events.c.position == bindparam("position")))
 _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
 _REPLAYED = (
     events.c.position,
@@ -263,6 +264,12 @@ def read_content(connection: Connection, position: int) -> str | None:
     """Return the content of one event, None if it has none or it was erased."""
     content: str | None = connection.scalar(_SELECT_CONTENT, {"position": position})
     return content
+
+
+def read_chain(connection: Connection, position: int) -> bytes | None:
+    """Return the chain value of one event, None if there is no such event."""
+    row = _SELECT_CHAIN.first(connection, position=position)
+    return None if row is None else bytes(row[0])
 
 
 def position_at(connection: Connection, at_ms: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
@@ -70,9 +71,13 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 
 
-def open_system(url: str, clock: Clock | None = None) -> System:
+def open_system(
+    url: str, clock: Clock | None = None, *, search_directory: Path | str = ""
+) -> System:
     """Return a system on *url*; on SQLite without any fsync, which no power cut here needs."""
-    system = compose(Settings(database_url=url, sqlite_synchronous="OFF"))
+    system = compose(
+        Settings(database_url=url, sqlite_synchronous="OFF", search_directory=str(search_directory))
+    )
     if clock is not None:
         system.ledger.now_ms = clock
     return system
@@ -156,6 +161,7 @@ def make_empty(system: System) -> None:
     tables = (
         *("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers"),
         *("activity", "checkpoints", "rebuilds", "failures"),
+        *("search_checkpoints", "search_words"),
     )
     with system.database.write() as tx:
         tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))

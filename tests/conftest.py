@@ -135,7 +135,8 @@ PROJECTED = tuple(
     for projection, _ in compose(Settings(database_url="sqlite:///unused")).compared
     for table in projection.tables
 )
-_TABLES = tuple(table.name for table in (*schema.metadata.sorted_tables, *PROJECTED))
+_SEARCHED = ("search_checkpoints", "search_words")
+_TABLES = (*(table.name for table in (*schema.metadata.sorted_tables, *PROJECTED)), *_SEARCHED)
 _EMPTY = (
     "ALTER TABLE events DISABLE TRIGGER USER",
     f"TRUNCATE {', '.join(_TABLES)}",
@@ -218,8 +219,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def system(database_url: str) -> Iterator[System]:
+def system(database_url: str, tmp_path: Path) -> Iterator[System]:
     """Give a migrated, empty ledger, on each engine in turn."""
-    composed = compose(Settings(database_url=database_url))
+    search = str(tmp_path / "search")
+    composed = compose(Settings(database_url=database_url, search_directory=search))
     yield composed
     composed.close()

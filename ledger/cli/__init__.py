@@ -19,6 +19,7 @@ COMMANDS = (
     jobs.create,
     jobs.show,
     jobs.jobs,
+    jobs.search,
     jobs.stats,
     activity,
     jobs.restart,
@@ -33,6 +34,7 @@ COMMANDS = (
     rebuilding.rebuild,
     audit.status,
     server.sweep,
+    server.index,
 )
 
 

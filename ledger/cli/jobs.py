@@ -158,6 +158,38 @@ def jobs(
     if as_json:
         output.json_line(page.json)
         return
+    _print_list(page.json)
+
+
+@click.command()
+@click.argument("words", metavar="WORD...", nargs=-1, required=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
+@click.option("--skip", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@as_json
+@command
+def search(
+    context: Context, words: tuple[str, ...], *, limit: int, skip: int, as_json: bool
+) -> None:
+    r"""Find jobs that have all WORDs in their data, the newest first.
+
+    \b
+    ledger search welcome tj@learnboost.com
+    ledger search invoice 4711 --json | jq -r '.[]' | xargs ledger restart
+
+    Case, accents and English endings do not matter; addresses are found whole and by
+    their parts. If no process keeps the index up to date, this does it first.
+    """
+    with context.system() as system:
+        found = system.search.find(" ".join(words), limit=limit, offset=skip)
+        if as_json:
+            output.json_line(wire.ids(found.job_ids))
+            return
+        with system.database.read() as connection:
+            shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
+    _print_list(f"[{','.join(job.json for job in shown if job is not None)}]")
+
+
+def _print_list(json: str) -> None:
     output.table(
         ("id", "type", "state", "priority", "progress", "attempts", "created", "data"),
         [
@@ -171,7 +203,7 @@ def jobs(
                 output.moment(int(job.created_at)),
                 _short(bytes(job.data).decode()),
             )
-            for job in msgspec.json.decode(page.json, type=list[_Listed])
+            for job in msgspec.json.decode(json, type=list[_Listed])
         ],
     )
 

@@ -1,15 +1,23 @@
 """Run what keeps running, and prepare the database for it."""
 
 import logging
+import os
+import sys
+import threading
+from typing import Final
 
 import click
 
 from api.server import run
 from ledger import migration
+from ledger.cli import output
 from ledger.cli.context import Context, command
 from ledger.composition import compose, create_registered, prepare
+from ledger.database import Database
 from ledger.errors import Unavailable
 from ledger.sweeper import Sweeper
+from projections.catch_up import Following, catch_up
+from projections.search.contract import SearchEngine
 
 
 @click.command()
@@ -80,3 +88,56 @@ def sweep(context: Context, *, once: bool) -> None:
         finally:
             for following in followings:
                 following.stop()
+
+
+# Below what answers requests: an index that is late keeps only searches waiting.
+NICENESS: Final = 5
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Index what there is now, and end.")
+@click.option("--with-parent", is_flag=True, hidden=True)
+@command
+def index(context: Context, *, once: bool, with_parent: bool) -> None:
+    """Keep the search index up to date, until Ctrl-C.
+
+    The server does this by itself, and so does a search where nobody else does; this
+    is for ledgers without a server that are searched often. One process of a machine
+    indexes at a time, the others stand by.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    with context.system() as system:
+        engine = system.search.engine
+        if engine is None:
+            raise click.UsageError("LEDGER_SEARCH is off: there is nothing to index")
+        if once:
+            _index_once(system.database, engine)
+            return
+        following = Following(system.database, engine, system.bell)
+        if with_parent:
+            os.nice(NICENESS)
+            threading.Thread(target=_end_with_parent, args=(following,), daemon=True).start()
+        try:
+            following.run()
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+
+
+def _index_once(database: Database, engine: SearchEngine) -> None:
+    leadership = engine.leadership()
+    try:
+        if not leadership.held():
+            click.echo("another process indexes")
+            return
+        with output.progress("Indexing") as advance:
+            position = catch_up(database, engine, advance=advance)
+        click.echo(f"indexed up to event {position}")
+    finally:
+        leadership.release()
+
+
+def _end_with_parent(following: Following) -> None:
+    """Stop once the parent has ended, which closes the pipe that we read from."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    following.stop()

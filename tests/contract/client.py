@@ -57,6 +57,7 @@ class Client:
             system.state_counts,
             system.pauses,
             system.activity,
+            system.search,
             LongPolls(system.bell, most=most_waiting),
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,

@@ -54,7 +54,8 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
         shutil.copy(template, tmp_path / "ledger.db")
         system = open_system(f"sqlite:///{tmp_path / 'ledger.db'}")
     else:
-        system = open_system(request.getfixturevalue("postgres_ledger"))
+        url: str = request.getfixturevalue("postgres_ledger")
+        system = open_system(url, search_directory=tmp_path / "search")
         make_empty(system)
     yield system
     system.close()

@@ -513,12 +513,39 @@ MENDED: Final = (
     ),
     # --- search
     Mend(
-        "349 588-589 594 599 602 614-615 622 625 630 632 634 638-639 641 643-645 649 665 682-683 "
-        "685 689",
-        "ids of jobs",
-        "[], as Kue answers with search off",
-        "Search off: `[]`; the search route comes later. The jobs searched were made up.",
+        "349",
+        "a job that was removed when it was complete",
+        "no longer",
+        "Search: gone after its removal.",
         body([]),
+    ),
+    Mend(
+        "638-639",
+        "what sounds alike: night for nite and nyt",
+        "only the word itself",
+        "Search: no sound-alikes.",
+        lambda said, record: said._replace(body=["9"] if "nite" in record.target else []),
+    ),
+    Mend(
+        "682",
+        "all ids",
+        "as many as asked for",
+        "Search: `limit`, `offset`.",
+        body(["11"]),
+    ),
+    Mend(
+        "689",
+        "a word of data outside the search keys, once the job was touched",
+        "not found",
+        "`searchKeys`: a job is indexed by these paths only.",
+        body([]),
+    ),
+    Mend(
+        "691",
+        "nothing, once the job was touched by another process",
+        "the job",
+        "Search: a job is found until its removal.",
+        body(["14"]),
     ),
     # --- PUT state and priority
     Mend(

@@ -132,7 +132,7 @@ def _jobs_to_search(stage: Stage) -> None:
     """Create the twelve jobs whose creation was not recorded, by what searches found in them."""
     for title in (
         "welcome email for tj@learnboost.com",
-        "video conversion",
+        "video converting",
         "running shoes",
         "night train",
         "naïve café",

@@ -36,11 +36,12 @@ def client(system: System, clock: Clock) -> Client:
     return Client(system)
 
 
-def test_get_job_search_answers_an_array(client: Client) -> None:
-    client.post({"type": "video", "data": {"title": "avi video"}})
+def test_get_job_search_answers_the_ids_of_jobs_that_have_the_words(client: Client) -> None:
+    for title in ("avi video", "video", "The AVI videos", "avi"):
+        client.post({"type": "video", "data": {"title": title}})
     answer = client.get("/job/search?q=avi%20video")
 
-    assert (answer.status, answer.media_type, answer.json) == (200, JSON_TYPE, [])
+    assert (answer.status, answer.media_type, answer.json) == (200, JSON_TYPE, ["3", "1"])
 
 
 def test_get_stats_counts_and_adds_up_the_work(client: Client, clock: Clock) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ledger.cli import COMMANDS, main
 from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Reprioritize, Start
 from ledger.composition import System
+from ledger.locks import FileLeadership
 from ledger.migration import migrate
 from tests.builders import (
     START_MS,
@@ -449,7 +450,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "rebuilt"),
     [
-        (("--all",), "jobs, state_counts, unique_keys, pauses, activity"),
+        (("--all",), "jobs, state_counts, unique_keys, pauses, search, activity"),
         (("jobs",), "jobs"),
         (("unique_keys", "jobs"), "jobs, unique_keys"),
     ],
@@ -554,6 +555,46 @@ def test_a_replay_is_printed_as_a_table(quick: Shell) -> None:
     assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000")
 
 
+# --- searching
+
+
+def test_search_prints_the_jobs_that_have_all_the_words(quick: Shell) -> None:
+    for title in ("avi video", "video", "The AVI videos"):
+        quick.says("create", "film", json.dumps({"title": title}))
+    found = quick.says("search", "avi", "video")
+
+    assert [line.split()[1] for line in found.splitlines() if "film" in line] == ["3", "1"]
+    assert quick.json("search", "video") == ["3", "2", "1"]
+    assert quick.json("search", "video", "--limit", "1", "--skip", "1") == ["2"]
+    assert quick.json("search", "nothing of that") == []
+
+
+def test_index_once_says_how_far_it_has_come(quick: Shell) -> None:
+    quick.says("create", "film", '"avi"')
+    said = quick.says("index", "--once")
+
+    assert said.endswith("indexed up to event 1\n")
+
+
+def test_index_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) -> None:
+    (tmp_path / "ledger.db-search").mkdir()
+    other = FileLeadership(tmp_path / "ledger.db-search" / "indexer.lock")
+    assert other.held()
+
+    assert quick.says("index", "--once") == "another process indexes\n"
+    other.release()
+
+
+def test_there_is_nothing_to_index_with_search_off(
+    quick: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEDGER_SEARCH", "off")
+
+    code, complaint = quick.refusal("index")
+
+    assert (code, "LEDGER_SEARCH is off" in complaint) == (USAGE, True)
+
+
 # --- status, migrate, sweep
 
 
@@ -576,7 +617,7 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
         "projections": dict.fromkeys(
             ("jobs", "state_counts", "unique_keys", "pauses"), "up to date, in the same transaction"
         )
-        | {"activity": "at position 0, 3 events behind"},
+        | dict.fromkeys(("search", "activity"), "at position 0, 3 events behind"),
     }
     assert ["position", "3"] in table(shell.says("status"))
 
@@ -674,9 +715,9 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (
             ("rebuild",),
             USAGE,
-            "NAMES among jobs, state_counts, unique_keys, pauses, activity, or --all",
+            "NAMES among jobs, state_counts, unique_keys, pauses, search, activity, or --all",
         ),
-        (("rebuild", "search"), USAGE, "got search"),
+        (("rebuild", "nothing"), USAGE, "got nothing"),
         (("rebuild", "jobs", "--all"), USAGE, "or --all"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),

@@ -1,0 +1,87 @@
+"""Keep a process that indexes, as long as a server runs.
+
+A commit of the index is some milliseconds of Python, for which the threads of a web
+server would stand still.  So a server process does not index: one of them all starts a
+child that does, at a lower priority, and starts another when that dies.  The others
+stand by to take over when the process itself dies.
+
+The child ends with its parent, however that ends: it reads from a pipe whose other end
+is the parent's, and the kernel closes it.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from typing import Final
+
+from ledger.errors import LedgerError
+from ledger.settings import SETTINGS, Settings
+from projections.search.contract import SearchEngine
+
+_LOOK_S: Final = 1.0
+# By then a process that builds the app in order to fork has forked.
+_SETTLED_S: Final = 0.2
+# What the child must see as this process does, whatever it was told on the command line.
+_PASSED_ON: Final = ("database_url", "sqlite_synchronous", "search", "search_directory")
+
+_log = logging.getLogger(__name__)
+
+
+class Indexer:
+    """Start a process that indexes whenever there is none, if it is ours to do.
+
+    Args:
+        engine: What it keeps up to date.
+        settings: Those of the server.
+    """
+
+    def __init__(self, engine: SearchEngine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Look after it in a thread that ends with the process."""
+        threading.Thread(target=self.run, name="ledger-indexer", daemon=True).start()
+
+    def stop(self) -> None:
+        """Make ``run`` return soon, and end the process that it started."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Look after it until ``stop`` is called."""
+        if self._stopped.wait(_SETTLED_S):
+            return
+        starter = self._engine.starter()
+        child: subprocess.Popen[bytes] | None = None
+        while not self._stopped.is_set():
+            try:
+                if starter.held() and (child is None or child.poll() is not None):
+                    child = self._start()
+            except LedgerError as error:
+                _log.warning("nobody indexes: %s", error)
+            except Exception:  # noqa: BLE001 - the edge of its thread
+                # If it ended here, searches would find nothing new any more.
+                _log.exception("nobody indexes; trying again")
+            self._stopped.wait(_LOOK_S)
+        if child is not None:
+            child.communicate()
+        starter.release()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        variables = {
+            setting.variable: str(getattr(self._settings, setting.field))
+            for setting in SETTINGS
+            if setting.field in _PASSED_ON and getattr(self._settings, setting.field)
+        }
+        return subprocess.Popen(
+            # Not what is called ledger in the working directory.
+            [sys.executable, "-P", "-m", "ledger.cli", "index", "--with-parent"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | variables,
+            # Ctrl-C is for the server, with which it ends.
+            process_group=0,
+        )

@@ -1,0 +1,241 @@
+"""Measure searches beside Kue's, what search costs who creates jobs, and indexing itself.
+
+As in ``http.py``, servers run in turns.  Every server has jobs whose data all have the
+words "welcome email", and one in the middle that is found by "visible pelican".  Kue
+answers with all ids; ours with the newest 1,000, which is what its API promises.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, Final
+
+from benchmarks import history, machine, wrk
+from benchmarks.peers import PROGRAMS, Kue, Ours, Server, install_kue
+from benchmarks.processes import require
+from benchmarks.report import Figure, Report
+from ledger.composition import System, compose
+from ledger.migration import migrate
+from ledger.settings import SearchOn, Settings
+from projections.catch_up import catch_up
+
+SIZES: Final = (1_000, 100_000)
+DOCUMENTS: Final = 200_000
+WARM_S: Final = 2
+PAGE: Final = 1_000
+# How much slower creating may be for being indexed.
+SLOWDOWN: Final = 0.85
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Be a search to measure.
+
+    Attributes:
+        name: For the report.
+        q: As in the URL.
+        right: Tells whether an answer has what it must, given how many jobs there are.
+        targets: The least ratios to Kue, of Whoosh and of the database's own engine.
+        least_s: How long a run must be for sixteen answers of Kue's to come at all.
+    """
+
+    name: str
+    q: str
+    right: Callable[[list[Any], int], bool]
+    targets: tuple[float, float]
+    least_s: int = WARM_S
+
+
+QUERIES: Final = (
+    Query(
+        name="one hit",
+        q="pelican",
+        right=lambda ids, jobs: list(map(str, ids)) == [str(jobs // 2)],
+        targets=(0.25, 0.6),
+    ),
+    Query(
+        name="two words, one hit",
+        q="visible%20pelican",
+        right=lambda ids, jobs: list(map(str, ids)) == [str(jobs // 2)],
+        targets=(0.25, 0.6),
+    ),
+    Query(
+        name="a word in every job",
+        q="welcome",
+        right=lambda ids, jobs: len(ids) in {jobs, min(jobs, PAGE)},
+        targets=(20.0, 50.0),
+        least_s=6,
+    ),
+)
+
+
+def measure(directory: Path, *, rounds: int, seconds: int, documents: int, tell: Tell) -> Report:
+    """Return the figures.
+
+    Args:
+        directory: An empty one, on the disk to be measured.
+        rounds: How many runs of each; the median counts.
+        seconds: How long each lasts.
+        documents: How many to index.
+        tell: Told what is going on.
+    """
+    require(PROGRAMS | wrk.PROGRAMS)
+    tell("installing Kue")
+    versions = install_kue()
+    report = Report(
+        title=f"Search: wrk, {wrk.CONNECTIONS} connections, {rounds} x {seconds} s, in turns",
+        peer=Kue.name,
+    )
+    report.facts += [*machine.facts(directory), *versions]
+    report.facts.append("ours: `ledger serve` with its defaults, SQLite, synchronous=FULL")
+    for jobs in SIZES:
+        report.figures += _searches(directory / str(jobs), jobs, rounds, seconds, tell)
+    report.figures += _creating(directory / "creating", rounds, seconds, tell)
+    report.figures += _indexing(directory / "indexing", documents, rounds, tell)
+    return report
+
+
+# --- searching
+
+
+def _searches(directory: Path, jobs: int, rounds: int, seconds: int, tell: Tell) -> list[Figure]:
+    ours: dict[str, Server] = {
+        "whoosh": Ours(directory / "whoosh", "whoosh"),
+        "sql": Ours(directory / "sql", "sql"),
+    }
+    kue = Kue(directory / "kue", search=True)
+    figures = []
+    with ExitStack() as running:
+        for server in (*ours.values(), kue):
+            tell(f"storing {jobs:,} jobs: {server.name}")
+            server.fill(jobs)
+            running.enter_context(server.serve())
+        for query in QUERIES:
+            runs = _runs(query, jobs, {**ours, "kue": kue}, rounds, seconds, tell)
+            latencies = ", ".join(
+                f"{name} {median(run.p99_ms for run in some):.1f} ms" for name, some in runs.items()
+            )
+            figures += [
+                Figure(
+                    name=f"search, {query.name}: {name} ({jobs:,} stored)",
+                    unit="/s",
+                    ours=[run.per_second for run in runs[name]],
+                    peer=[run.per_second for run in runs["kue"]],
+                    # Of a thousand, Kue's answer is as long as ours.
+                    target=target if jobs > PAGE or target < 1 else None,
+                    note=f"p99 {latencies}",
+                )
+                for name, target in zip(ours, query.targets, strict=True)
+            ]
+    return figures
+
+
+def _runs(
+    query: Query, jobs: int, servers: dict[str, Server], rounds: int, seconds: int, tell: Tell
+) -> dict[str, list[wrk.Run]]:
+    path = f"/job/search?q={query.q}"
+    runs: dict[str, list[wrk.Run]] = {name: [] for name in servers}
+    for server in servers.values():
+        wrk.drive(server, wrk.get(path), seconds=query.least_s)
+    for _ in range(rounds):
+        for name, server in servers.items():
+            answer = server.get(path)
+            if not query.right(answer, jobs):
+                raise RuntimeError(f"{name}: GET {path} is wrong: {str(answer)[:200]}")
+            tell(f"{jobs:,} jobs: {query.name}: {name}")
+            seconds = max(seconds, query.least_s)
+            runs[name].append(wrk.drive(server, wrk.get(path), seconds=seconds))
+    return runs
+
+
+# --- creating
+
+
+def _creating(directory: Path, rounds: int, seconds: int, tell: Tell) -> list[Figure]:
+    kinds: Sequence[SearchOn] = ("off", "whoosh", "sql")
+    servers: dict[str, Server] = {kind: Ours(directory / kind, kind) for kind in kinds}
+    servers["kue, off"] = Kue(directory / "kue-off")
+    servers["kue, on"] = Kue(directory / "kue-on", search=True)
+    for server in servers.values():
+        server.fill(SIZES[0])
+    runs: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, server in servers.items():
+            tell(f"POST /job: search {name}")
+            with server.serve():
+                wrk.drive(server, wrk.POST_ONE, seconds=WARM_S)
+                runs[name].append(wrk.drive(server, wrk.POST_ONE, seconds=seconds).per_second)
+    kues = median(runs["kue, on"]) / median(runs["kue, off"])
+    return [
+        Figure(
+            name=f"POST /job with search ({name}), times the rate without",
+            unit="x",
+            ours=[one / other for one, other in zip(runs[name], runs["off"], strict=True)],
+            target=SLOWDOWN,
+            note=f"{median(runs[name]):,.0f}/s, off {median(runs['off']):,.0f}/s; kue {kues:.2f} x",
+        )
+        for name in ("whoosh", "sql")
+    ]
+
+
+# --- indexing
+
+
+def _indexing(directory: Path, documents: int, rounds: int, tell: Tell) -> list[Figure]:
+    directory.mkdir()
+    store = directory / "store.db"
+    tell(f"storing {documents:,} jobs")
+    system = compose(Settings(database_url=f"sqlite:///{store}"))
+    migrate(system.database)
+    history.write(system.ledger, history.searched(documents))
+    system.close()
+    rates: dict[str, list[float]] = {"whoosh": [], "sql": []}
+    sizes: dict[str, float] = {}
+    for number in range(rounds):
+        for kind in ("whoosh", "sql"):
+            tell(f"indexing {documents:,} jobs: {kind}")
+            folder = directory / f"{kind}-{number}"
+            folder.mkdir()
+            copy = folder / "ledger.db"
+            shutil.copyfile(store, copy)
+            system = compose(Settings(database_url=f"sqlite:///{copy}", search=kind))
+            seconds = _index(system)
+            system.close()
+            rates[kind].append(documents / seconds)
+            used = _size(folder) - store.stat().st_size
+            sizes[kind] = used / documents
+            shutil.rmtree(folder)
+    return [
+        Figure(
+            name=f"indexing {documents:,} jobs: {kind}",
+            unit="jobs/s",
+            ours=rates[kind],
+            note=f"{sizes[kind]:.0f} bytes a job"
+            + ("" if kind == "whoosh" else f"; FTS5: {rate:.2f} x Whoosh's rate"),
+        )
+        for kind, rate in (
+            ("whoosh", 1.0),
+            ("sql", median(rates["sql"]) / median(rates["whoosh"])),
+        )
+    ]
+
+
+def _size(folder: Path) -> int:
+    """Return how many bytes lie in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _index(system: System) -> float:
+    engine = system.search.engine
+    if engine is None:
+        raise AssertionError
+    start = perf_counter()
+    catch_up(system.database, engine.green(), batch=10_000)
+    engine.swap()
+    return perf_counter() - start

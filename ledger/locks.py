@@ -1,0 +1,92 @@
+"""Lock files among the processes of one machine; the kernel frees them when one dies.
+
+An ``flock`` belongs to an open file, not to a thread: threads of one process that share
+a ``LockFile`` must take turns.  The file stays when it is free: removing it would let
+two in.
+"""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ledger.database import Leadership
+from ledger.errors import Unavailable
+
+
+class LockFile:
+    """Be an ``flock`` on a file, which is created when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the file, which is there from now on."""
+        self._open()
+        return self._path
+
+    def touch(self) -> None:
+        """Write to the file, always the same byte, if there is room on the disk for it."""
+        with suppress(OSError):
+            os.pwrite(self._open(), b"\n", 0)
+
+    def acquire(self) -> None:
+        """Wait for the lock; the kernel wakes those who wait in turn."""
+        fcntl.flock(self._open(), fcntl.LOCK_EX)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; tell whether it is ours now."""
+        try:
+            fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Free the lock."""
+        if self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Free the lock and close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _open(self) -> int:
+        if self._fd is None:
+            try:
+                self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise Unavailable(
+                    f"cannot open {self._path}: {error.strerror}; its directory "
+                    "must exist and be writable"
+                ) from error
+        return self._fd
+
+
+class FileLeadership(Leadership):
+    """Be the claim to a role among the processes of one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = LockFile(path)
+        self._held = False
+
+    def held(self) -> bool:
+        if not self._held:
+            self._held = self._file.try_acquire()
+        return self._held
+
+    def release(self) -> None:
+        self._held = False
+        # A forked child has the file open too, which would keep it locked.
+        self._file.release()
+        self._file.close()
+
+    def forget(self) -> None:
+        """Leave the role to the parent that forked us."""
+        # Closing a copy of the file's number gives up no lock; to unlock it would.
+        self._held = False
+        self._file.close()

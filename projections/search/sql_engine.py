@@ -1,0 +1,175 @@
+"""Search with the database's own engine: SQLite's FTS5, or PostgreSQL's tsvector.
+
+For ledgers that outgrow Whoosh, and for API servers on several machines, which then need
+no index of their own.
+
+The checkpoint is a row that is committed with the documents.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from ledger.database import Database, Leadership
+from ledger.errors import Overtaken, SchemaMismatch
+from ledger.record import Change
+from ledger.rows import Query
+from ledger.schema import BIGINT
+from projections.search.contract import Behind, SearchEngine, update_of
+from projections.search.sql_words import Fts5, Tsvector, Words
+from projections.search.words import VERSION
+
+LIVE: Final = ""
+GREEN: Final = "_green"
+
+checkpoints: Final = Table(
+    "search_checkpoints",
+    MetaData(),
+    Column("name", Text, primary_key=True),
+    Column("position", BIGINT, nullable=False),
+    # By which rules texts were cut into words.
+    Column("words_version", Integer, nullable=False),
+)
+_CHECKPOINT: Final = select(checkpoints.c.position, checkpoints.c.words_version).where(
+    checkpoints.c.name == bindparam("name")
+)
+_READ_CHECKPOINT: Final = Query(_CHECKPOINT)
+
+
+class SqlEngine(SearchEngine):
+    """Be the index in the ledger's own database.
+
+    Args:
+        database: The ledger's.
+        suffix: ``GREEN`` for the one that a rebuild makes beside the live one.
+    """
+
+    def __init__(self, database: Database, suffix: str = LIVE) -> None:
+        self._database = database
+        self._suffix = suffix
+        kind = Fts5 if database.is_embedded else Tsvector
+        self._words: Words = kind(database, suffix)
+
+    @property
+    def tables(self) -> Sequence[Table]:
+        """Return the tables, as far as a database describes them."""
+        return (checkpoints, *self._words.tables)
+
+    # --- following
+
+    def checkpoint(self) -> int:
+        with self._database.read() as connection:
+            return self._position(_READ_CHECKPOINT.first(connection, name=self._name))
+
+    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+        # All that takes time comes before the transaction, for which writers wait.
+        updated = update_of(changes)
+        with self._database.write() as tx:
+            done = self._locked(tx)
+            if changes[0].recorded.position != done + 1:
+                raise Overtaken(self.name, done)
+            self._words.apply(tx, updated)
+            tx.execute(
+                update(checkpoints)
+                .where(checkpoints.c.name == bindparam("of"))
+                .values(position=bindparam("to")),
+                {"of": self._name, "to": through},
+            )
+
+    def leadership(self) -> Leadership:
+        return self._database.leadership("search-indexer")
+
+    def starter(self) -> Leadership:
+        return self._database.leadership("search-starter")
+
+    @property
+    def _name(self) -> str:
+        return f"search{self._suffix}"
+
+    def _locked(self, tx: Connection) -> int:
+        """Return the checkpoint, and keep others from moving it until *tx* ends."""
+        row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
+        if row is None:
+            self._begin(tx)
+        return self._position(row)
+
+    def _begin(self, tx: Connection) -> None:
+        """Note that nothing has been followed yet."""
+        tx.execute(
+            insert(checkpoints), {"name": self._name, "position": 0, "words_version": VERSION}
+        )
+
+    def _position(self, row: Sequence[int] | None) -> int:
+        if row is None:
+            return 0
+        position, version = row
+        if version != VERSION:
+            raise SchemaMismatch(
+                "the search index was made by another version of Ledger, which cut words "
+                "otherwise; run `ledger rebuild search`"
+            )
+        return position
+
+    # --- building another beside it
+
+    def green(self) -> "SqlEngine":
+        green = SqlEngine(self._database, GREEN)
+        with self._database.write() as tx:
+            row = tx.execute(_CHECKPOINT, {"name": green._name}).first()
+            if row is not None and row.words_version != VERSION:
+                green._forget(tx)
+            if row is None or row.words_version != VERSION:
+                green._words.create(tx)
+                green._begin(tx)
+        return green
+
+    def _forget(self, tx: Connection) -> None:
+        """Drop all of it."""
+        self._words.drop(tx)
+        tx.execute(delete(checkpoints).where(checkpoints.c.name == self._name))
+
+    def swap(self) -> None:
+        with self._database.write() as tx:
+            green = SqlEngine(self._database, GREEN)
+            green._locked(tx)
+            # Whoever indexes holds it until its commit.
+            tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name})
+            self._forget(tx)
+            green._words.rename(tx)
+            tx.execute(
+                update(checkpoints).where(checkpoints.c.name == green._name).values(name=self._name)
+            )
+
+    def drop_green(self) -> None:
+        green = SqlEngine(self._database, GREEN)
+        with self._database.write() as tx:
+            if tx.scalar(_CHECKPOINT, {"name": green._name}) is not None:
+                green._forget(tx)
+
+    def green_checkpoint(self) -> int | None:
+        with self._database.read() as connection:
+            row = _READ_CHECKPOINT.first(connection, name=f"search{GREEN}")
+        return None if row is None else int(row[0])
+
+    # --- searching
+
+    def search(
+        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+    ) -> Sequence[int]:
+        position = self.checkpoint()
+        if position < at_least:
+            raise Behind(position)
+        return self._words.find(asked, {"limit": limit, "offset": offset})

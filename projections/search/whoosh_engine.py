@@ -1,0 +1,204 @@
+"""Search with Whoosh: an index in a directory of this machine.
+
+One process of the machine indexes, all of them read.  A commit is seen by whoever opens
+the index after it; what is open stays as it was and never changes, so all threads of a
+process share it, and open it again only when it is not new enough for them.
+
+An index says with which event of which ledger it stopped.  One that cannot be read, or
+that followed another ledger (the database was replaced, or restored from a backup), is
+not repaired: an empty one takes its place and follows the ledger from its beginning.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ledger import store
+from ledger.database import Database, Leadership
+from ledger.errors import Overtaken, Unavailable
+from ledger.locks import FileLeadership
+from ledger.record import Change
+from projections.search.contract import Behind, Damaged, SearchEngine, update_of
+from projections.search.newest import newest
+from projections.search.whoosh_home import CURRENT, GREEN, Home
+from projections.search.whoosh_index import Contents, Index
+from projections.search.whoosh_writer import START, Checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+class WhooshEngine(SearchEngine):
+    """Be the index in a directory.
+
+    Args:
+        database: The ledger that it follows.
+        path: The directory, which is created when there is something to index.
+    """
+
+    def __init__(self, database: Database, path: Path, *, link: str = CURRENT) -> None:
+        self._database = database
+        self._home = Home(path)
+        self._link = link
+        self._index: Index | None = None
+        self._reader = _Reader(database, self._home)
+
+    # --- following
+
+    def checkpoint(self) -> int:
+        """Return how far the index is; one that is of no use is begun anew."""
+        return self._readable().checkpoint.position
+
+    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+        done = self._readable().checkpoint.position
+        if changes[0].recorded.position != done + 1:
+            raise Overtaken(self.name, done)
+        update = update_of(changes)
+        try:
+            self._opened().commit(update.added.items(), update.removed, self._at(through))
+        except OSError as error:
+            # Such as a full disk; or a rebuild has removed this index.
+            raise Unavailable(f"the search index cannot be written: {error}") from error
+
+    def leadership(self) -> Leadership:
+        return FileLeadership(self._home.lock("indexer"))
+
+    def starter(self) -> Leadership:
+        return FileLeadership(self._home.lock("starter"))
+
+    def _readable(self) -> Contents:
+        """Return the index's contents, those of an empty one if it is of no use."""
+        try:
+            if self._link == CURRENT and self._home.is_damaged():
+                self._index = None
+            contents = self._opened().contents()
+            if not is_of(self._database, contents.checkpoint):
+                raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
+        except Damaged as error:
+            _log.warning("the search index is built anew from the ledger: %s", error)
+            self._index = Index(self._home.begin(self._link))
+            contents = self._index.contents()
+        if self._link == CURRENT:
+            self._home.forget_damage()
+        return contents
+
+    def _opened(self) -> Index:
+        """Return the index that is there now: a rebuild may have put another in its place."""
+        folder = self._home.find(self._link)
+        if folder is None:
+            _log.info("a search index is begun in %s", self._home.path)
+            folder = self._home.begin(self._link)
+        if self._index is None or self._index.folder != folder:
+            self._index = Index(folder)
+            self._index.clean()
+        return self._index
+
+    def _at(self, position: int) -> Checkpoint:
+        with self._database.read() as connection:
+            chain = store.read_chain(connection, position)
+        return Checkpoint(position, chain or b"")
+
+    # --- building another beside it
+
+    def green(self) -> "WhooshEngine":
+        return WhooshEngine(self._database, self._home.path, link=GREEN)
+
+    def swap(self) -> None:
+        self._home.swap()
+        self._index = None
+
+    def drop_green(self) -> None:
+        self._home.drop_green()
+
+    def green_checkpoint(self) -> int | None:
+        folder = self._home.find(GREEN)
+        if folder is None:
+            return None
+        try:
+            return Index(folder).contents().checkpoint.position
+        except Damaged:
+            return 0
+
+    # --- searching
+
+    def search(
+        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+    ) -> Sequence[int]:
+        return newest(self._reader.contents(at_least), asked, limit=limit, offset=offset)
+
+    def forget(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._index = None
+        self._reader = _Reader(self._database, self._home)
+
+
+def is_of(database: Database, checkpoint: Checkpoint) -> bool:
+    """Tell whether an index followed this ledger, and no further than it goes."""
+    if checkpoint == START:
+        return True
+    with database.read() as connection:
+        return store.read_chain(connection, checkpoint.position) == checkpoint.chain
+
+
+class _Reader:
+    """Hold the index open for all threads of a process."""
+
+    def __init__(self, database: Database, home: Home) -> None:
+        self._database = database
+        self._home = home
+        self._opening = threading.Lock()
+        self._index: Index | None = None
+        self._contents: Contents | None = None
+
+    def contents(self, at_least: int) -> Contents:
+        """Return the index as of some position or later."""
+        contents = self._contents
+        if contents is not None and self._serves(contents, at_least):
+            return contents
+        with self._opening:
+            # Another thread may have done it meanwhile.
+            contents = self._contents
+            if contents is None or not self._serves(contents, at_least):
+                contents = self._contents = self._newest()
+        if contents.checkpoint.position < at_least:
+            raise Behind(contents.checkpoint.position)
+        return contents
+
+    def _serves(self, contents: Contents, at_least: int) -> bool:
+        """Tell whether contents are new enough, and not from a ledger that is gone."""
+        position = contents.checkpoint.position
+        if position <= at_least:
+            return position == at_least
+        return is_of(self._database, contents.checkpoint)
+
+    def _newest(self) -> Contents:
+        folder = self._home.find(CURRENT)
+        if folder is None:
+            raise Behind(0)
+        if self._index is None or self._index.folder != folder:
+            self._index, self._contents = Index(folder), None
+        contents = self._contents
+        if (
+            contents is not None
+            and contents.generation == self._index.generation()
+            and is_of(self._database, contents.checkpoint)
+        ):
+            return contents
+        try:
+            contents = self._index.contents()
+        except Damaged as error:
+            self._index = self._contents = None
+            if self._home.find(CURRENT) == folder:
+                _log.warning("the search index cannot be read: %s", error)
+                self._home.tell_damage()
+            raise Unavailable(
+                "the search index is damaged and is being built anew from the ledger",
+                retry_after_s=2,
+            ) from error
+        if not is_of(self._database, contents.checkpoint):
+            # Whoever indexes will see it too.
+            self._contents = None
+            raise Behind(0)
+        return contents

@@ -1,0 +1,37 @@
+"""Index in a child for each line of input, to be killed: ``python killed_indexer.py URL FOLDER``.
+
+Says the child's number.  The modules are loaded once, so a child is at work at once.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from ledger.engines import open_database
+from projections.catch_up import catch_up
+from projections.search.whoosh_engine import WhooshEngine
+
+
+def index(url: str, folder: str) -> None:
+    database = open_database(url, synchronous="OFF")
+    engine = WhooshEngine(database, Path(folder))
+    while not engine.leadership().held():
+        pass
+    while True:
+        catch_up(database, engine, batch=int(sys.argv[3]))
+        time.sleep(0.001)
+
+
+def main(url: str, folder: str) -> None:
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            index(url, folder)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

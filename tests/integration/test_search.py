@@ -1,0 +1,510 @@
+"""The search index loses nothing and doubles nothing, whatever is killed, damaged or replaced."""
+
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ledger import store
+from ledger.commands import Command, Create, Erase, Remove
+from ledger.composition import System, compose, queue_of
+from ledger.errors import InvalidInput, Unavailable
+from ledger.migration import migrate
+from ledger.settings import Settings
+from projections.catch_up import catch_up
+from projections.search import sql_words
+from projections.search.contract import Behind
+from projections.search.search import LONGEST_QUERY, Search
+from projections.search.sql_engine import SqlEngine
+from projections.search.whoosh_engine import WhooshEngine
+from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
+from projections.search.whoosh_writer import Segment
+from tests.builders import carry_out, open_system
+from tests.integration.servers import wait_until
+
+KILLS: Final = 50
+
+
+def create(system: System, *texts: str) -> list[int]:
+    created = carry_out(system, *(Create(type="t", data=f'"{text}"') for text in texts))
+    return [outcome.job_id for outcome in created]
+
+
+def found(system: System, query: str) -> list[int]:
+    return list(system.search.find(query).job_ids)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return where the system's index lies."""
+    return tmp_path / "search"
+
+
+@pytest.fixture
+def engine(system: System, folder: Path) -> WhooshEngine:
+    """Give a second engine on the system's index, as another process has."""
+    return WhooshEngine(system.database, folder)
+
+
+# --- exactly once
+
+
+class Load:
+    """Write to a ledger, and know which jobs must be found at each position."""
+
+    def __init__(self, system: System, random_: random.Random) -> None:
+        self._system = system
+        self._random = random_
+        self._live: set[int] = set()
+        # What changes at a position: a job is to be found from now on, or no more.
+        self._changes: list[tuple[int, int, bool]] = []
+        # Their data is gone at once, also for who comes by their creation later.
+        self.erased: set[int] = set()
+
+    def write(self) -> None:
+        """Write a batch."""
+        commands: list[Command] = [
+            Create(type="t", data=f'"w{self._random.randrange(50)} all"')
+            for _ in range(self._random.randrange(1, 40))
+        ]
+        gone = self._random.sample(sorted(self._live), min(len(self._live), 8))
+        commands += [
+            Erase(job_id=job_id) if self._random.random() < 0.3 else Remove(job_id=job_id)
+            for job_id in gone
+        ]
+        head = self._position()
+        self._system.ledger.submit(commands, actor="load")
+        with self._system.database.read() as connection:
+            for event in store.read_after(connection, after=head, limit=1000):
+                created = event.kind == "created"
+                if event.kind == "erased":
+                    self.erased.add(event.job_id)
+                self._changes.append((event.position, event.job_id, created))
+                (self._live.add if created else self._live.discard)(event.job_id)
+
+    def expected(self, position: int) -> set[int]:
+        """Return the jobs that an index at *position* must have."""
+        jobs: set[int] = set()
+        for at, job_id, created in self._changes:
+            if at <= position:
+                (jobs.add if created else jobs.discard)(job_id)
+        return jobs
+
+    def _position(self) -> int:
+        with self._system.database.read() as connection:
+            return store.read_position(connection)
+
+
+def indexed(folder: Path) -> tuple[int, Counter[int]]:
+    """Return an index's position, and how often it has each job."""
+    contents = Index((folder / "current").resolve()).contents()
+    jobs: Counter[int] = Counter()
+    for segment, file in zip(contents.segments, contents.files, strict=True):
+        jobs.update(
+            job_id for number, job_id in enumerate(file.job_ids) if not segment.is_deleted(number)
+        )
+    return contents.checkpoint.position, jobs
+
+
+@pytest.mark.parametrize("batch", [7, 2_000])
+def test_a_killed_indexer_has_indexed_each_event_once(tmp_path: Path, batch: int) -> None:
+    system = open_system(f"sqlite:///{tmp_path / 'ledger.db'}")
+    migrate(system.database)
+    random_ = random.Random(batch)
+    load = Load(system, random_)
+    folder = tmp_path / "ledger.db-search"
+    script = Path(__file__).with_name("killed_indexer.py")
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    last = 0
+    with subprocess.Popen(
+        [sys.executable, str(script), url, str(folder), str(batch)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for _ in range(KILLS // 2):
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            child = int(parent.stdout.readline())
+            end_s = time.monotonic() + random_.uniform(0.02, 0.15)
+            while time.monotonic() < end_s:
+                load.write()
+            os.kill(child, signal.SIGKILL)
+            wait_until(lambda: not _exists(child), "the killed one is gone")  # noqa: B023 - at once
+            if (folder / "current").exists():
+                position, jobs = indexed(folder)
+                expected = load.expected(position)
+                assert expected - load.erased <= set(jobs) <= expected
+                assert max(jobs.values(), default=1) == 1
+                assert position >= last
+                last = position
+        parent.stdin.close()
+    leadership = WhooshEngine(system.database, folder).leadership()
+
+    assert last > 0
+    assert leadership.held()
+    leadership.release()
+    head = system.search.find("all", limit=1_000_000).job_ids
+    position, jobs = indexed(folder)
+    assert set(head) == load.expected(position) == set(jobs)
+    assert max(jobs.values()) == 1
+    _assert_no_orphans(folder)
+    system.close()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _assert_no_orphans(folder: Path) -> None:
+    index = (folder / "current").resolve()
+    segments = {segment.file_name for segment in Index(index).contents().segments}
+    names = {path.name for path in index.iterdir()}
+    assert {name for name in names if name.endswith(".seg")} == segments
+    assert len([name for name in names if ".toc" in name]) == 1
+    assert names - segments - {"MAIN_WRITELOCK"} == {
+        name for name in names if name.endswith(".toc")
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        *("current", "indexer.lock", "links.lock"),
+        index.name,
+    }
+
+
+# --- what befalls the directory
+
+
+def _truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _zero, _empty, Path.unlink, _flip])
+@pytest.mark.parametrize("pattern", ["*.seg", "*.toc"])
+def test_a_damaged_index_is_built_anew_and_says_so(
+    system: System,
+    folder: Path,
+    engine: WhooshEngine,
+    damage: Callable[[Path], None],
+    pattern: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if damage is _flip and pattern == "*.toc":
+        pattern = "*.seg"  # the end of a pickle is a full stop: nothing but a cut shows
+    jobs = create(system, "avi video", "video")
+    catch_up(system.database, engine)
+    (path,) = (folder / "current").resolve().glob(pattern)
+    damage(path)
+    reader = Search(
+        system.database, WhooshEngine(system.database, folder), wait_ms=0, indexes=False
+    )
+
+    with pytest.raises(Unavailable):
+        reader.find("video")
+    with caplog.at_level(logging.WARNING):
+        catch_up(system.database, WhooshEngine(system.database, folder))
+
+    assert "built anew from the ledger" in caplog.text
+    assert list(reader.find("video").job_ids) == jobs[::-1]
+    assert not (folder / "damaged").exists()
+
+
+def test_who_indexes_hears_of_damage_from_a_reader(
+    system: System, folder: Path, engine: WhooshEngine
+) -> None:
+    jobs = create(system, "avi video", "video")
+    catch_up(system.database, engine)
+    next((folder / "current").resolve().glob("*.seg")).unlink()
+
+    # Who indexes has the file open, and would not notice.
+    assert found(system, "video") == jobs[::-1]
+    catch_up(system.database, engine)
+    assert found(system, "video") == jobs[::-1]
+
+
+@pytest.mark.parametrize("what", ["all", "index", "link"])
+def test_a_missing_index_is_built_anew(
+    system: System, folder: Path, engine: WhooshEngine, what: str
+) -> None:
+    jobs = create(system, "avi video", "video")
+    catch_up(system.database, engine)
+    if what == "all":
+        shutil.rmtree(folder)
+    elif what == "index":
+        shutil.rmtree((folder / "current").resolve())
+    else:
+        (folder / "current").unlink()
+
+    assert found(system, "video") == jobs[::-1]
+
+
+def test_the_index_of_another_ledger_is_not_read(tmp_path: Path) -> None:
+    systems = []
+    for name, texts in (("one", ("avi", "avi", "avi")), ("two", ("video", "film"))):
+        url = f"sqlite:///{tmp_path / name}.db"
+        system = open_system(url, search_directory=tmp_path / "search")
+        migrate(system.database)
+        create(system, *texts)
+        systems.append(system)
+    one, two = systems
+
+    assert found(one, "avi") == [3, 2, 1]
+    assert found(two, "avi") == []
+    assert found(two, "video") == [1]
+    # As long, but not the same.
+    create(two, "more")
+    assert found(one, "avi") == [3, 2, 1]
+    assert found(one, "more") == []
+    for system in systems:
+        system.close()
+
+
+def test_an_open_index_is_not_read_for_a_ledger_that_was_restored_from_a_backup(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+    backup = tmp_path / "backup.db"
+    system = open_system(f"sqlite:///{path}")
+    migrate(system.database)
+    create(system, "avi")
+    system.database.close()
+    shutil.copy(path, backup)
+    create(system, "avi", "avi")
+    assert found(system, "avi") == [3, 2, 1]
+    system.database.close()
+    shutil.copy(backup, path)
+
+    assert found(system, "avi") == [1]
+    create(system, "film")
+    assert (found(system, "avi"), found(system, "film")) == ([1], [2])
+    system.close()
+
+
+def test_nobody_else_may_enter_the_directory(system: System, folder: Path) -> None:
+    create(system, "avi")
+    found(system, "avi")
+
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "current").resolve().stat().st_mode & 0o777 == 0o700
+
+
+def test_a_rebuild_beside_the_index_takes_its_place_in_one_step(
+    system: System, folder: Path, engine: WhooshEngine
+) -> None:
+    first, _ = create(system, "avi video", "video")
+    catch_up(system.database, engine)
+    carry_out(system, Remove(job_id=first))
+    green = engine.green()
+    assert engine.green_checkpoint() is None
+    catch_up(system.database, green, through=1)
+    assert engine.green_checkpoint() == 1
+    assert found(system, "video") == [2]
+    catch_up(system.database, engine.green())
+    engine.swap()
+
+    assert found(system, "video") == [2]
+    assert engine.green_checkpoint() is None
+    _assert_no_orphans(folder)
+
+
+# --- waiting
+
+
+def test_a_search_waits_no_longer_than_it_may_and_says_how_far_the_index_is(
+    system: System, folder: Path, engine: WhooshEngine
+) -> None:
+    create(system, "avi")
+    catch_up(system.database, engine)
+    create(system, "avi")
+    reader = Search(system.database, engine, wait_ms=30, indexes=False)
+    start_s = time.monotonic()
+
+    with pytest.raises(Unavailable, match="has come to event 1 of 2"):
+        reader.find("avi")
+    assert 0.03 <= time.monotonic() - start_s < 5
+
+
+def test_an_index_that_cannot_be_read_is_not_indexed_without_end(
+    system: System, engine: WhooshEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> list[int]:
+        raise Unavailable("no")
+
+    monkeypatch.setattr(engine, "search", fail)
+    create(system, "avi")
+
+    with pytest.raises(Unavailable, match="no"):
+        Search(system.database, engine, wait_ms=20).find("avi")
+
+
+def test_nobody_indexes_what_another_process_does(
+    system: System, folder: Path, engine: WhooshEngine
+) -> None:
+    create(system, "avi")
+    leadership = engine.leadership()
+    assert leadership.held()
+    busy = Search(system.database, engine, wait_ms=0)
+    with pytest.raises(Unavailable):
+        busy.find("avi")
+    leadership.release()
+
+    assert list(busy.find("avi").job_ids) == [1]
+
+
+def test_an_engine_refuses_to_answer_for_what_it_has_not_seen(
+    system: System, engine: WhooshEngine
+) -> None:
+    create(system, "avi")
+    for each in (engine, SqlEngine(system.database)):
+        with pytest.raises(Behind):
+            each.search(["avi"], at_least=1, limit=1, offset=0)
+
+
+@pytest.mark.parametrize("query", ["x" * (LONGEST_QUERY + 1)])
+def test_a_query_that_is_too_long_is_refused(system: System, query: str) -> None:
+    with pytest.raises(InvalidInput):
+        system.search.find(query)
+
+
+def test_postgresql_collects_all_matches_where_the_newest_are_not_soon_found(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_words, "_QUICK_MS", 1)
+    system = compose(Settings(database_url=postgres_url, search="sql"))
+    migrate(system.database)
+    system.ledger.submit(
+        [Create(type="t", data=f'"w{n % 2} v{(n + 1) % 2} all"') for n in range(4_000)],
+        actor="test",
+    )
+    found(system, "all")
+    engine = system.search.engine
+    assert isinstance(engine, SqlEngine)
+    words = engine._words
+    assert isinstance(words, sql_words.Tsvector)
+    with system.database.write() as tx:
+        sure = tx.scalars(words._sure, {"asked": "'all'", "limit": 2, "offset": 1}).all()
+
+    assert sure == [3999, 3998]
+    assert found(system, "w0 w1") == []
+    assert found(system, "w0 all")[:2] == [3999, 3997]
+    system.close()
+
+
+# --- the queue, and off
+
+
+def test_a_queue_finds_its_jobs(system: System) -> None:
+    queue = queue_of(system, actor="test", lease_ms=1)
+    first, second = (queue.create("t", {"to": f"{n}@example.org"}) for n in (1, 2))
+    assert queue.search("example.org") == [second, first]
+    assert queue.search("example.org", limit=1, offset=1) == [first]
+    assert queue.search("2@example.org") == [second]
+    second.remove()
+
+    assert queue.search("example") == [first]
+    for bad in ({"limit": 0}, {"limit": 10_001}, {"offset": -1}):
+        with pytest.raises(InvalidInput):
+            queue.search("x", **bad)
+
+
+def test_with_search_off_nothing_is_found_and_nothing_written(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    off = compose(
+        Settings(database_url=database_url, search="off", search_directory=str(tmp_path / "off"))
+    )
+    create(off, "avi")
+
+    assert found(off, "avi") == []
+    assert not (tmp_path / "off").exists()
+    off.close()
+
+
+# --- which segments are joined
+
+
+def segments(*sizes: int) -> list[Segment]:
+    made = []
+    for size in sizes:
+        segment = Segment()
+        segment.set_doc_count(size)
+        made.append(segment)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("sizes", "joined"),
+    [
+        ((), None),
+        ((1,) * 7, None),
+        ((1,) * 8, slice(0, 8)),
+        ((8,) + (1,) * 7, None),
+        ((8,) + (1,) * 8, slice(1, 9)),
+        ((8,) * 8, slice(0, 8)),
+        ((64, 8, 8, 8) + (1,) * 3, None),
+        ((LARGEST_JOINED,) + (1,) * 7, None),
+        ((30_000,) * 4, slice(1, 4)),
+        ((90_000, 90_000), None),
+        ((60_000,) * 3, None),
+    ],
+)
+def test_neighbours_of_one_size_are_joined(sizes: tuple[int, ...], joined: slice | None) -> None:
+    assert to_join(segments(*sizes)) == joined
+
+
+def test_a_segment_of_which_much_is_deleted_is_written_again() -> None:
+    some = segments(100, 100)
+    some[0].delete(range(25))
+    assert to_join(some) is None
+    some[0].delete(range(26))
+
+    assert to_join(some) == slice(0, 1)
+
+
+def test_segments_stay_few_however_many_commits() -> None:
+    sizes: list[int] = []
+    random_ = random.Random(1)
+    for _ in range(3_000):
+        sizes.append(random_.choice((1, 1, 3, 40, 300, 2_000)))
+        while (run := to_join(segments(*sizes))) is not None:
+            sizes[run] = [sum(sizes[run])]
+
+    assert len(sizes) < 60
+
+
+@pytest.fixture(autouse=True)
+def _left_alone(tmp_path: Path) -> Iterator[None]:
+    """Require that nothing is written to the working directory."""
+    before = set(Path.cwd().iterdir())
+    yield
+    assert {path for path in set(Path.cwd().iterdir()) - before if "search" in path.name} == set()

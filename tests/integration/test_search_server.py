@@ -1,0 +1,184 @@
+"""Servers answer searches as of now: while jobs come and go, and indexers die."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
+import pytest
+
+from ledger.composition import System, compose
+from ledger.settings import SearchOn, Settings
+from tests.contract.client import Client
+from tests.integration.servers import Asker, Server, children, is_running, wait_until
+
+SOAK_S: Final = float(os.environ.get("LEDGER_TEST_SOAK_S", "8"))
+PROCESSES: Final = 4
+
+
+def indexers(server: Server) -> list[int]:
+    """Return the processes below a server that index."""
+    return [
+        child
+        for worker in children(server.pid)
+        for child in children(worker)
+        if "index" in psutil.Process(child).cmdline()
+    ]
+
+
+@pytest.fixture(params=["whoosh", "sql"])
+def kind(request: pytest.FixtureRequest) -> SearchOn:
+    search: SearchOn = request.param
+    return search
+
+
+@pytest.fixture
+def server(system: System, database_url: str, tmp_path: Path, kind: SearchOn) -> Iterator[Server]:
+    """Give a server of four processes on each kind of engine, on each database."""
+    variables = {
+        "LEDGER_SEARCH": kind,
+        "LEDGER_SEARCH_DIRECTORY": str(tmp_path / "index"),
+        "LEDGER_WORKERS": str(PROCESSES),
+        "LEDGER_SEARCH_WAIT_MS": "20000",
+    }
+    with Server(database_url, tmp_path, variables=variables) as server:
+        yield server
+
+
+def test_a_server_finds_what_it_has_just_created_also_when_the_indexer_was_killed(
+    server: Server,
+) -> None:
+    first = server.ask("POST", "/job", {"type": "t", "data": "avi video"}).json["id"]
+    assert server.ask("GET", "/job/search?q=video").json == [str(first)]
+    wait_until(lambda: len(indexers(server)) == 1, "one process indexes")
+    (indexer,) = indexers(server)
+    os.kill(indexer, signal.SIGKILL)
+    second = server.ask("POST", "/job", {"type": "t", "data": "video"}).json["id"]
+
+    assert server.ask("GET", "/job/search?q=video").json == [str(second), str(first)]
+    server.ask("DELETE", f"/job/{first}")
+    assert server.ask("GET", "/job/search?q=video").json == [str(second)]
+
+
+def test_the_indexer_ends_with_the_server_however_that_ends(server: Server) -> None:
+    wait_until(lambda: len(indexers(server)) == 1, "one process indexes")
+    (indexer,) = indexers(server)
+    server.kill()
+
+    wait_until(lambda: not is_running(indexer), "the indexer is gone")
+
+
+class Clients:
+    """Create, remove and search from many threads, and note what was not as it must be."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self.wrong: list[Any] = []
+        self.searches = 0
+
+    def run(self, seconds: float, meanwhile: Callable[[], None]) -> None:
+        threads = [threading.Thread(target=self._one, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            meanwhile()
+            self._stop.wait(0.25)
+        self._stop.set()
+        for thread in threads:
+            thread.join()
+
+    def _one(self, number: int) -> None:
+        random_ = random.Random(number)
+        mine: list[str] = []
+        word = f"client{number}"
+        try:
+            with Asker(self._server.port) as asker:
+                while not self._stop.is_set():
+                    if not mine or random_.random() < 0.6:
+                        body = {"type": "t", "data": {"of": word, "all": "common"}}
+                        mine.append(str(asker.ask("POST", "/job", body).json["id"]))
+                    else:
+                        asker.ask("DELETE", f"/job/{mine.pop(random_.randrange(len(mine)))}")
+                    answer = asker.ask("GET", f"/job/search?q={word}%20common&limit=10000")
+                    self.searches += 1
+                    if (answer.status, answer.json) != (200, mine[::-1]):
+                        self.wrong.append((number, answer.status, answer.json, mine[::-1]))
+        except (OSError, HTTPException) as error:
+            self.wrong.append((number, error))
+
+
+def test_four_processes_answer_as_of_now_and_stay_as_they_are(server: Server) -> None:
+    clients = Clients(server)
+    files: list[int] = []
+    memory: list[int] = []
+
+    def look() -> None:
+        workers = [psutil.Process(pid) for pid in children(server.pid)]
+        files.append(max(worker.num_fds() for worker in workers))
+        memory.append(sum(worker.memory_info().rss for worker in workers))
+
+    clients.run(SOAK_S, look)
+
+    assert clients.wrong == []
+    assert clients.searches > 0
+    # From when all threads have their connections on.
+    settled = len(files) // 2
+    assert max(files[settled:]) <= max(files[:settled]) + 16
+    assert memory[-1] < 1.3 * memory[settled]
+
+
+# --- the wire, where nobody indexes
+
+
+def test_a_search_that_cannot_be_as_of_now_is_503_with_when_to_try_again(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    alone = compose(
+        Settings(
+            database_url=database_url,
+            search_directory=str(tmp_path / "search"),
+            search_wait_ms=1,
+        ),
+        indexes=False,
+    )
+    client = Client(alone)
+    client.post({"type": "t", "data": "avi"})
+    answer = client.get("/job/search?q=avi")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "the search index has come to event 0 of 1" in answer.json["error"]
+    # Whoever indexes brings it there.
+    assert system.search.find("avi").job_ids == [1]
+
+    assert client.get("/job/search?q=avi").json == ["1"]
+    alone.close()
+
+
+def test_the_parameters_of_a_search(system: System) -> None:
+    client = Client(system, largest_page=4)
+    for number in range(6):
+        client.post({"type": "t", "data": f"avi {number}"})
+
+    def ids(query: str) -> Any:
+        answer = client.get(f"/job/search{query}")
+        return answer.json if answer.status == 200 else answer.status
+
+    assert ids("?q=avi") == ["6", "5", "4", "3"]
+    assert ids("?q=avi&limit=2&offset=3") == ["3", "2"]
+    assert ids("?q=avi&limit=1000&offset=4") == ["2", "1"]
+    assert ids("?q=avi&limit=0") == ids("?q=avi&offset=999999999999999") == []
+    assert ids("") == ids("?") == ids("?q=") == ids("?q=%20*") == ids("?q=%00") == []
+    assert ids("?q=avi+5") == ids("?q=AVI%2F5") == ["6"]
+    assert ids("?q=%ff%fe") == []
+    for bad in ("?q=a&q=b", "?q=a&limit=x", "?q=a&offset=-1", "?q=a&limit=1&limit=2"):
+        assert ids(bad) == 400
+    tag = client.get("/job/search?q=avi").headers["etag"]
+    assert tag == 'W/"6"'
+    assert client.get("/job/search?q=avi", If_None_Match=tag).status == 304
