@@ -25,7 +25,7 @@ def _ignore(done: int, total: int) -> None:
 
 
 def _rebuild_all(system: System) -> int:
-    return rebuild(system.database, system.projections, _ignore)
+    return rebuild(system.database, list(system.models.values()), _ignore)
 
 
 def _rebuild_jobs(system: System) -> int:

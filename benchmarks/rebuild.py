@@ -60,7 +60,8 @@ def _beside(url: str, work: str) -> None:
     system.close()
 
 
-def _measure(url: str, jobs: int) -> None:
+def _measure(url: str, jobs: int) -> bool:
+    """Return whether the target was met."""
     system = compose(Settings(database_url=url))
     migrate(system.database)
     _write_jobs(system, jobs)
@@ -85,8 +86,7 @@ def _measure(url: str, jobs: int) -> None:
             f"longest {each['longest_s'] * 1000:.0f} ms"
         )
     print(f"  verified: {'clean' if report.clean else report.differences}")
-    if not report.clean or max(each["longest_s"] for each in found) > TARGET_S:
-        sys.exit(f"the target is {TARGET_S} s, and a clean ledger")
+    return report.clean and max(each["longest_s"] for each in found) <= TARGET_S
 
 
 def _ignore(done: int, total: int) -> None:
@@ -97,9 +97,11 @@ def main(jobs: int) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         directory = Path(folder)
         directory.chmod(0o755)
-        _measure(f"sqlite:///{directory / 'ledger.db'}", jobs)
+        met = [_measure(f"sqlite:///{directory / 'ledger.db'}", jobs)]
         with servers.postgres(directory) as server, server.database() as database:
-            _measure(database.render_as_string(hide_password=False), jobs)
+            met.append(_measure(database.render_as_string(hide_password=False), jobs))
+    if not all(met):
+        sys.exit(f"the target is {TARGET_S} s, and a clean ledger")
 
 
 if __name__ == "__main__":
