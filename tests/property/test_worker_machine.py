@@ -53,6 +53,8 @@ from tests.property.arenas import Arena
 
 TYPES: Final = ("email", "sms")
 WORKERS: Final = ("ann", "bob", "eve")
+# After so much silence, who holds nothing is forgotten.
+A_DAY_MS: Final = 24 * 60 * 60 * 1000
 LEASE_MS: Final = 5_000
 # Nothing waits for longer than this: neither a delay, a backoff, a ttl nor the lease.
 LONGEST_WAIT_MS: Final = 20_000
@@ -127,13 +129,13 @@ class Model:
     """Be the naive queue.
 
     ``beats`` has when a worker was last seen, ``missed`` since when the sweeper misses
-    one that never was.
+    one that never was, or was seen at a time that is yet to come.
     """
 
     jobs: dict[int, Job] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     beats: dict[str, int] = field(default_factory=dict)
-    missed: dict[str, int] = field(default_factory=dict)
+    missed: dict[tuple[str, int | None], int] = field(default_factory=dict)
 
     def in_state(self, *states: str) -> list[Job]:
         return [job for job in self.jobs.values() if job.state in states]
@@ -203,18 +205,36 @@ class Model:
 
     def silent_ms(self, worker: str, now_ms: int) -> int:
         """Return for how long a worker has been silent, as the sweeper sees it."""
-        return now_ms - self.beats.get(worker, self.missed.get(worker, now_ms))
+        return now_ms - self.heard_ms(worker, now_ms)
+
+    def heard_ms(self, worker: str, now_ms: int) -> int:
+        """Return since when a worker has been silent, as the sweeper sees it."""
+        beat_ms = self.beats.get(worker)
+        if beat_ms is None or beat_ms > now_ms:
+            return self.missed.get((worker, beat_ms), now_ms)
+        return beat_ms
+
+    def forget(self, now_ms: int) -> None:
+        """Strike those who hold nothing and have been silent for a day."""
+        holders = {job.holder for job in self.in_state("active")}
+        for name, beat_ms in list(self.beats.items()):
+            if name not in holders and now_ms - beat_ms > A_DAY_MS:
+                del self.beats[name]
 
     def sweep(self, now_ms: int, at_ms: int) -> None:
         """Let time take effect: on silent workers, delays that are over, and ttls."""
         held = [job for job in self.in_state("active") if job.holder is not None]
         holders = {job.holder for job in held if job.holder is not None}
+        untold = {(name, self.beats.get(name)) for name in holders}
         self.missed = {
-            name: self.missed.get(name, now_ms) for name in holders if name not in self.beats
+            (name, beat_ms): self.missed.get((name, beat_ms), now_ms)
+            for name, beat_ms in untold
+            if beat_ms is None or beat_ms > now_ms
         }
         for job in held:
             if job.holder is not None and self.silent_ms(job.holder, now_ms) > LEASE_MS:
                 job.fail(at_ms)
+        self.forget(now_ms)
         for job in self.in_state("delayed", "active"):
             if job.due_ms is None or job.due_ms > now_ms:
                 continue
@@ -508,6 +528,8 @@ class WorkerMachine(RuleBasedStateMachine):
     def _sweep(self) -> None:
         at_ms = self._at_ms()
 
+        # As if its ten minutes had passed.
+        self.sweeper._forget_at_s = 0.0
         self.sweeper.sweep()
 
         self.model.sweep(self.clock.now_ms, at_ms)
@@ -550,10 +572,9 @@ class WorkerMachine(RuleBasedStateMachine):
     def _moments(self) -> list[int]:
         """Return when something becomes due: delays, ttls, and the leases of who holds a job."""
         due = {job.due_ms for job in self.model.in_state("delayed", "active") if job.due_ms}
-        seen = self.model.missed | self.model.beats
-        holders = {job.holder for job in self._held_by_hands()}
-        leases = {seen_ms + LEASE_MS for name, seen_ms in seen.items() if name in holders}
-        return sorted(due | leases)
+        holders = {job.holder for job in self._held_by_hands() if job.holder is not None}
+        heard_ms = {self.model.heard_ms(name, self.clock.now_ms) for name in holders}
+        return sorted(due | {since_ms + LEASE_MS for since_ms in heard_ms})
 
     def _at_ms(self) -> int:
         """Return the time at which the ledger would record something now."""
