@@ -42,6 +42,9 @@ class SearchEngine(Follower):
 
     name: ClassVar[str] = "search"
     wants_content = True
+    # Half of it is what a search waits for a job that was created just before; a commit
+    # for each of a stream of single jobs would cost those who create them a third.
+    pause_s = 0.1
 
     @abstractmethod
     def search(
