@@ -39,7 +39,7 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
     "priority": {
         "anyOf": [
             {"enum": list(PRIORITIES)},
-            {"type": "string", "pattern": "^-?[1-9][0-9]{0,14}$"},
+            {"type": "string", "pattern": "^(0|-?[1-9][0-9]{0,14})$"},
         ],
         "description": "A number, the lower the sooner, or a name.",
     },

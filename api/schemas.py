@@ -50,7 +50,7 @@ OPTIONS: Final = _object(
             "anyOf": [
                 {"enum": list(PRIORITIES)},
                 {"type": "integer", "minimum": -LARGEST_INTEGER, "maximum": LARGEST_INTEGER},
-                {"type": "string", "pattern": "^-?[1-9][0-9]{0,14}$"},
+                {"type": "string", "pattern": "^(0|-?[1-9][0-9]{0,14})$"},
                 {"type": "null"},
             ],
             "description": "The lower, the sooner: "

@@ -125,6 +125,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "threads": settings.threads,
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,
+            # All that it allows: a search may have thousands of characters.
+            "limit_request_line": 8190,
             "loglevel": "warning",
             # gunicorn would open a socket for its own control in the home directory.
             "control_socket_disable": True,

@@ -49,7 +49,7 @@ COMMANDS = (
 @click.version_option(package_name="ledger-queue", prog_name="ledger")
 @click.pass_context
 def main(context: click.Context, database_url: str | None) -> None:
-    r"""Run a job queue whose database is its own audit trail.
+    """Run a job queue whose database is its own audit trail.
 
     \b
     Start a server on a new SQLite file, give it a job, see what happened:

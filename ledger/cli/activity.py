@@ -8,15 +8,14 @@ import click
 
 from api import wire
 from ledger.cli import output
+from ledger.cli.bring_up import bring_up
 from ledger.cli.context import Context, as_json, command
-from ledger.composition import System
 from ledger.errors import InvalidInput, Stuck
 from projections.activity import MINUTE_MS, Minute
-from projections.catch_up import catch_up
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
-# As many as a terminal is sure to have room for.
-_WIDTH: Final = 60
+# Of 80 columns, what the others leave; a cut bar would be the newest.
+_WIDTH: Final = 40
 _MOST_MINUTES: Final = 366 * 24 * 60
 
 
@@ -35,7 +34,7 @@ _MOST_MINUTES: Final = 366 * 24 * 60
 def activity(
     context: Context, *, type_: str | None, minutes: int, to: str | None, as_json: bool
 ) -> None:
-    r"""Show what was created, started, completed and failed, minute by minute.
+    """Show what was created, started, completed and failed, minute by minute.
 
     \b
     ledger activity
@@ -43,7 +42,10 @@ def activity(
     ledger activity --to 2026-11-22T14:00:00Z --json
     """
     with context.system() as system:
-        _bring_up(system)
+        try:
+            bring_up(system.database, system.activity)
+        except Stuck as error:
+            click.echo(f"Warning: {error}", err=True)
         end_ms = system.ledger.now_ms() if to is None else _moment(to)
         last_ms = end_ms - end_ms % MINUTE_MS
         from_ms = last_ms - (minutes - 1) * MINUTE_MS
@@ -55,19 +57,6 @@ def activity(
         output.json_line(wire.activity(busy.minutes))
     else:
         _print(busy.minutes, from_ms=from_ms, minutes_in_all=minutes)
-
-
-def _bring_up(system: System) -> None:
-    """Let it catch up, unless another process does so anyway."""
-    leadership = system.activity.leadership()
-    if not leadership.held():
-        return
-    try:
-        catch_up(system.database, system.activity)
-    except Stuck as error:
-        click.echo(f"Warning: {error}", err=True)
-    finally:
-        leadership.release()
 
 
 def _moment(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -43,7 +44,7 @@ def events(
     as_json: bool,
 ) -> None:
     """Print what happened, an event a line; without --after or --limit, all of it."""
-    with context.system() as system:
+    with context.system() as system, suppress(KeyboardInterrupt):
         seen = after or 0
         left = limit
         while left is None or left > 0:
@@ -63,7 +64,7 @@ def events(
                 left = None if left is None else left - len(page)
             elif follow:
                 time.sleep(FOLLOW_S)
-            elif job_id is not None and not seen:
+            elif job_id and not seen:
                 raise JobNotFound(job_id)
             else:
                 return
@@ -85,7 +86,7 @@ def _line(envelope: Envelope) -> str:
 @as_json
 @command
 def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> None:
-    r"""Show the counts, or one job, as they were at a position or a time.
+    """Show the counts, or one job, as they were at a position or a time.
 
     \b
     ledger replay --at 1200
@@ -179,7 +180,7 @@ def status(context: Context, *, as_json: bool) -> None:
         stats = system.state_counts.stats(connection)
         paused = system.pauses.paused(connection)
         standing = standings(system.database, system.behind, system.registered.broken)
-    shown = {
+    shown: dict[str, object] = {
         "database": system.database.shown_url,
         "position": head.position,
         "chain": head.chain.hex(),
@@ -195,4 +196,7 @@ def status(context: Context, *, as_json: bool) -> None:
         output.json_line(wire.encode(shown | {"paused": since, "projections": projections}))
     else:
         pauses = [(f"{type_} is paused", f"since {at}") for type_, at in since.items()]
-        output.table(("", "value"), [*shown.items(), *pauses, *projections.items()])
+        # Whole, however narrow the terminal: it is there to be kept.
+        chain = shown.pop("chain")
+        output.table(("of", "value"), [*shown.items(), *pauses, *projections.items()])
+        click.echo(f"chain {chain}")

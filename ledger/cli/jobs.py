@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +15,7 @@ from ledger import content, store
 from ledger.cli import output
 from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
 from ledger.commands import Erase, Move, OnJob, Remove
-from ledger.errors import InvalidInput, JobNotFound
+from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
 from projections.jobs import JobList
@@ -91,7 +92,9 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
         shown = system.jobs.get(connection, job_id)
         if shown is None:
             if store.read_versions(connection, [job_id]):
-                raise JobNotFound(f"{job_id} (removed; see `ledger events --job {job_id}`)")
+                raise Refused(
+                    job_id, f"job {job_id} was removed; see `ledger events --job {job_id}`"
+                )
             raise JobNotFound(job_id)
         lines = store.read_log(connection, job_id, newest=NEWEST)
     if as_json:
@@ -158,7 +161,7 @@ def jobs(
     if as_json:
         output.json_line(page.json)
         return
-    _print_list(page.json)
+    _print_list(page.json, "no such jobs")
 
 
 @click.command()
@@ -170,7 +173,7 @@ def jobs(
 def search(
     context: Context, words: tuple[str, ...], *, limit: int, skip: int, as_json: bool
 ) -> None:
-    r"""Find jobs that have all WORDs in their data, the newest first.
+    """Find jobs that have all WORDs in their data, the newest first.
 
     \b
     ledger search welcome tj@learnboost.com
@@ -186,12 +189,19 @@ def search(
             return
         with system.database.read() as connection:
             shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
-    _print_list(f"[{','.join(job.json for job in shown if job is not None)}]")
+        none = "no job has all these words" if system.search.engine else "LEDGER_SEARCH is off"
+    _print_list(f"[{','.join(job.json for job in shown if job is not None)}]", none)
 
 
-def _print_list(json: str) -> None:
+def _print_list(json: str, none: str) -> None:
+    """Print a line a job, or *none* if there is none."""
+    jobs = msgspec.json.decode(json, type=list[_Listed])
+    if not jobs:
+        click.echo(none)
+        return
+    now_ms = time.time_ns() // 1_000_000
     output.table(
-        ("id", "type", "state", "priority", "progress", "attempts", "created", "data"),
+        ("id", "type", "state", "prio", "%", "tries", "age", "data"),
         [
             (
                 int(job.id),
@@ -200,11 +210,12 @@ def _print_list(json: str) -> None:
                 job.priority,
                 int(job.progress),
                 f"{job.attempts['made']}/{job.attempts['max']}",
-                output.moment(int(job.created_at)),
-                _short(bytes(job.data).decode()),
+                output.age(now_ms - int(job.created_at)),
+                bytes(job.data).decode(),
             )
-            for job in msgspec.json.decode(json, type=list[_Listed])
+            for job in jobs
         ],
+        a_line_each=True,
     )
 
 
@@ -219,10 +230,6 @@ class _Listed(msgspec.Struct):
     state: str
     created_at: str
     attempts: dict[str, int]
-
-
-def _short(text: str, longest: int = 60) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 @click.command()
@@ -252,7 +259,7 @@ def stats(context: Context, *, as_json: bool) -> None:
 @as_json
 @command
 def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    r"""Let jobs wait for a worker again, whatever became of them.
+    """Let jobs wait for a worker again, whatever became of them.
 
     \b
     ledger restart 7
@@ -285,7 +292,7 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
         if as_json:
             output.json_line(wire.encode({"error" if failed else "message": text}))
         else:
-            click.echo(text, err=failed)
+            click.echo(f"Error: {text}" if failed else text, err=failed)
     if refused:
         raise click.exceptions.Exit(REFUSED)
 

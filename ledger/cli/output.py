@@ -28,16 +28,47 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
-    """Print *rows*; numbers stand on the right, None is empty."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str = "",
+    a_line_each: bool = False,
+) -> None:
+    """Print *rows*; numbers stand on the right, None is empty.
+
+    Args:
+        columns: The headings.
+        rows: The values.
+        title: What stands above.
+        a_line_each: Cut what does not fit the last column, in place of wrapping it.
+    """
     drawn = Table(*columns, title=title or None, title_justify="left", header_style="bold")
     rows = [list(row) for row in rows]
     for place, column in enumerate(drawn.columns):
         if rows and all(isinstance(row[place], int | None) for row in rows):
             column.justify = "right"
+        if a_line_each:
+            column.no_wrap = True
+            # The others have the room that they need.
+            column.min_width = None if place == len(columns) - 1 else _widest(columns, rows, place)
     for row in rows:
         drawn.add_row(*(Text(plain(value)) for value in row))
     console().print(drawn)
+
+
+def _widest(columns: Sequence[str], rows: Sequence[Sequence[object]], place: int) -> int:
+    # A type can have 255 characters.
+    return min(20, max(len(plain(row[place])) for row in [columns, *rows]))
+
+
+def age(ms: int) -> str:
+    """Return a time gone by as people say it, in one unit."""
+    seconds = max(0, ms) // 1000
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
 
 
 def json_line(data: bytes | str) -> None:

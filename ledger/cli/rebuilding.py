@@ -32,7 +32,7 @@ def rebuild(
     drop: bool,
     as_json: bool,
 ) -> None:
-    r"""Build projections anew from history, beside the live ones, and put them in their place.
+    """Build projections anew from history, beside the live ones, and put them in their place.
 
     \b
     ledger rebuild jobs state_counts
@@ -55,10 +55,16 @@ def rebuild(
             click.echo(f"nothing is kept of rebuilds of {_names(chosen)}")
             return
         differences: list[Difference] = []
-        with output.progress("Rebuilding") as advance:
-            number = rebuilding.rebuild(
-                system.database, chosen, advance, differs=differences.append
-            )
+        try:
+            with output.progress("Rebuilding") as advance:
+                number = rebuilding.rebuild(
+                    system.database, chosen, advance, differs=differences.append
+                )
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "interrupted; nothing has changed. The same command goes on where it was, with "
+                "--drop it throws away what was built"
+            ) from None
     if as_json:
         names = tuple(model.name for model in chosen)
         shown = {"rebuilt": names, "position": number, "differences": differences}
@@ -72,8 +78,8 @@ def rebuild(
 def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projection | Follower]:
     known = system.models
     if any(name not in known for name in names) or bool(names) == every:
-        expected = f"NAMES among {', '.join(known)}, or --all"
-        raise click.UsageError(f"expected {expected}, got {' '.join(names) or 'neither'}")
+        got = " ".join(map(repr, names)) if names else "both" if every else "neither"
+        raise click.UsageError(f"expected NAMES among {', '.join(known)}, or --all; got {got}")
     return [model for name, model in known.items() if every or name in names]
 
 

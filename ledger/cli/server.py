@@ -1,7 +1,9 @@
 """Run what keeps running, and prepare the database for it."""
 
+import errno
 import logging
 import os
+import socket
 import sys
 import threading
 from typing import Final
@@ -11,19 +13,27 @@ import click
 from api.server import run
 from ledger import migration
 from ledger.cli import output
+from ledger.cli.bring_up import bring_up
 from ledger.cli.context import Context, command
 from ledger.composition import compose, create_registered, prepare
-from ledger.database import Database
 from ledger.errors import Unavailable
+from ledger.settings import Settings
 from ledger.sweeper import Sweeper
-from projections.catch_up import Following, catch_up
-from projections.search.contract import SearchEngine
+from projections.catch_up import Following
+
+_DEFAULT: Final = Settings()
 
 
 @click.command()
-@click.option("--bind", metavar="HOST:PORT", help="Where to listen.  [default: 127.0.0.1:3000]")
-@click.option("--workers", type=click.IntRange(1), help="Server processes.  [default: 2]")
-@click.option("--threads", type=click.IntRange(1), help="Threads in each.  [default: 8]")
+@click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help=f"Server processes.  [default: {_DEFAULT.workers}]",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
+)
 @command
 def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
     """Serve Kue's JSON API; creates the ledger if the SQLite file is new or empty."""
@@ -39,8 +49,25 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
     finally:
         # Connections must not cross the fork into the server's processes.
         database.close()
+    _require_free(settings.bind)
     serves = f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it."
     run(settings, lambda: click.echo(serves))
+
+
+def _require_free(address: str) -> None:
+    """Say so if something listens there; gunicorn would try again and again, in ten lines."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or port == "0":
+        return
+    try:
+        socket.create_server((host.strip("[]"), int(port))).close()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return
+        raise click.ClickException(
+            f"{address} is in use; stop what listens there, or choose another address with "
+            f"--bind {host}:{int(port) + 1}"
+        ) from error
 
 
 @click.command()
@@ -77,6 +104,8 @@ def sweep(context: Context, *, once: bool) -> None:
         sweeper = Sweeper(system.ledger, system.jobs, lease_ms=context.settings().lease_ms)
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
+            for follower in system.followers:
+                bring_up(system.database, follower)
             return
         followings = system.followings()
         for following in followings:
@@ -111,7 +140,10 @@ def index(context: Context, *, once: bool, with_parent: bool) -> None:
         if engine is None:
             raise click.UsageError("LEDGER_SEARCH is off: there is nothing to index")
         if once:
-            _index_once(system.database, engine)
+            with output.progress("Indexing") as advance:
+                position = bring_up(system.database, engine, advance)
+            indexed = f"indexed up to event {position}"
+            click.echo("another process indexes" if position is None else indexed)
             return
         following = Following(system.database, engine, system.bell)
         if with_parent:
@@ -121,19 +153,6 @@ def index(context: Context, *, once: bool, with_parent: bool) -> None:
             following.run()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
-
-
-def _index_once(database: Database, engine: SearchEngine) -> None:
-    leadership = engine.leadership()
-    try:
-        if not leadership.held():
-            click.echo("another process indexes")
-            return
-        with output.progress("Indexing") as advance:
-            position = catch_up(database, engine, advance=advance)
-        click.echo(f"indexed up to event {position}")
-    finally:
-        leadership.release()
 
 
 def _end_with_parent(following: Following) -> None:

@@ -52,7 +52,7 @@ def work(
     grace_s: float,
     as_json: bool,
 ) -> None:
-    r"""Do the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
+    """Do the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
 
     \b
     jobs.py:                                   then, beside it:

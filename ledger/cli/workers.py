@@ -15,7 +15,7 @@ from ledger.commands import Pause, Resume
 @as_json
 @command
 def workers(context: Context, *, as_json: bool) -> None:
-    r"""List the workers, what they do, and when they were last heard of.
+    """List the workers, what they do, and when they were last heard of.
 
     \b
     ledger workers
@@ -43,25 +43,28 @@ def workers(context: Context, *, as_json: bool) -> None:
     if as_json:
         output.json_line(wire.encode(shown))
         return
+    if not seen:
+        click.echo("no workers")
+        return
     rows = [
         (
             worker.name,
             one["state"],
             ", ".join(f"{type_} x{number}" for type_, number in worker.types.items()),
             one["running"],
-            output.moment(worker.started_at_ms),
-            output.moment(worker.seen_at_ms),
+            output.age(now_ms - worker.started_at_ms),
+            output.age(now_ms - worker.seen_at_ms),
         )
         for worker, one in zip(seen, shown, strict=True)
     ]
-    output.table(("worker", "state", "types", "running", "since", "last seen"), rows)
+    output.table(("worker", "state", "types", "running", "for", "silent for"), rows)
 
 
 @click.command()
 @click.argument("type_", metavar="TYPE")
 @command
 def pause(context: Context, type_: str) -> None:
-    r"""Let no worker begin a job of TYPE, in any process; what runs goes on.
+    """Let no worker begin a job of TYPE, in any process; what runs goes on.
 
     \b
     ledger pause email      # the mail server is down
@@ -83,7 +86,7 @@ def pause(context: Context, type_: str) -> None:
 @click.argument("type_", metavar="TYPE")
 @command
 def resume(context: Context, type_: str) -> None:
-    r"""Let workers begin jobs of TYPE again; see `ledger pause`.
+    """Let workers begin jobs of TYPE again; see `ledger pause`.
 
     \b
     ledger resume email

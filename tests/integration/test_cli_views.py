@@ -66,7 +66,8 @@ def test_activity_of_a_type_as_json(shell: Shell) -> None:
 def test_many_minutes_share_a_bar(shell: Shell) -> None:
     said = shell.says("activity", "--minutes", "1440", "--to", TO)
 
-    assert "each 24 minutes" in said
+    assert "each 36 minutes" in said
+    assert max(map(len, said.splitlines())) <= TERMINAL_WIDTH
 
 
 def test_activity_is_shown_where_another_process_keeps_it(shell: Shell, system: System) -> None:

@@ -193,8 +193,7 @@ def test_a_port_in_use_is_said_to_be_so(tmp_path: Path) -> None:
         end = served(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path, "--bind", f"{HOST}:{port}")
 
     assert end.returncode == 1
-    assert "Address already in use" in end.stderr
-    assert str(port) in end.stderr
+    assert f"{HOST}:{port} is in use; stop what listens there" in end.stderr
     assert "Traceback" not in end.stderr
 
 
