@@ -98,6 +98,15 @@ class Follower(Told):
     def leadership(self) -> Leadership:
         """Return the claim to be the one who calls ``follow``."""
 
+    def reached(self) -> int:
+        """Return the checkpoint, for those who only look: nothing is begun or mended.
+
+        Raises:
+            Unavailable: It is away.
+            SchemaMismatch: It was made by another version, and has to be rebuilt.
+        """
+        return self.checkpoint()
+
     # --- the twin that a rebuild builds beside the live one
 
     @abstractmethod

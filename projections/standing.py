@@ -46,7 +46,7 @@ def standings(
 
 def _standing(follower: Follower, head: int, failure: Failure | None) -> Standing:
     try:
-        position = follower.checkpoint()
+        position = follower.reached()
     except LedgerError as error:
         return Standing(follower.name, None, head, str(error))
     stopped = None

@@ -63,6 +63,12 @@ class WhooshEngine(SearchEngine):
     def leadership(self) -> Leadership:
         return FileLeadership(self._home.lock("indexer"))
 
+    def reached(self) -> int:
+        try:
+            return _Reader(self._database, self._home).contents(0).checkpoint.position
+        except Behind as behind:
+            return behind.position
+
     def starter(self) -> Leadership:
         return FileLeadership(self._home.lock("starter"))
 

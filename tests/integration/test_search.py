@@ -29,6 +29,7 @@ from projections.search.sql_engine import SqlEngine
 from projections.search.whoosh_engine import WhooshEngine
 from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
 from projections.search.whoosh_writer import Segment
+from projections.standing import standings
 from tests.builders import carry_out, open_system
 from tests.integration.servers import wait_until
 
@@ -308,6 +309,33 @@ def test_an_open_index_is_not_read_for_a_ledger_that_was_restored_from_a_backup(
     create(system, "film")
     assert (found(system, "avi"), found(system, "film")) == ([1], [2])
     system.close()
+
+
+def test_who_looks_how_far_an_index_is_leaves_it_alone(
+    system: System, folder: Path, engine: WhooshEngine, tmp_path: Path
+) -> None:
+    other = open_system(f"sqlite:///{tmp_path / 'other.db'}", search_directory=folder)
+    migrate(other.database)
+    stands = [str(each) for each in standings(system.database, [engine], ())]
+    assert not folder.exists()
+    create(system, "avi")
+    assert found(system, "avi") == [1]
+    before = sorted(folder.rglob("*"))
+
+    stands += [str(each) for each in standings(other.database, other.behind[:1], ())]
+    assert sorted(folder.rglob("*")) == before
+    stands += [str(each) for each in standings(system.database, [engine], ())]
+    (segment,) = folder.glob("current/*.seg")
+    segment.write_bytes(b"")
+    stands += [str(each) for each in standings(system.database, [engine], ())]
+
+    assert stands == [
+        "up to date, at position 0",
+        "up to date, at position 0",
+        "up to date, at position 1",
+        "stopped: the search index is damaged and is being built anew from the ledger",
+    ]
+    other.close()
 
 
 def test_nobody_else_may_enter_the_directory(system: System, folder: Path) -> None:
