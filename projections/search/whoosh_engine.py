@@ -23,7 +23,7 @@ from projections.search.contract import Behind, Damaged, SearchEngine, update_of
 from projections.search.newest import newest
 from projections.search.whoosh_home import CURRENT, GREEN, Home
 from projections.search.whoosh_index import Contents, Index
-from projections.search.whoosh_writer import START, Checkpoint
+from projections.search.whoosh_writer import START, Checkpoint, EmptyIndexError
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class WhooshEngine(SearchEngine):
         update = update_of(changes)
         try:
             self._opened().commit(update.added.items(), update.removed, self._at(through))
-        except OSError as error:
+        except (OSError, Damaged, EmptyIndexError) as error:
             # Such as a full disk; or a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error
 
@@ -77,10 +77,14 @@ class WhooshEngine(SearchEngine):
         try:
             if self._link == CURRENT and self._home.is_damaged():
                 self._index = None
-            contents = self._opened().contents()
+            index = self._opened()
+            contents = index.contents()
             if not is_of(self._database, contents.checkpoint):
                 raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
         except Damaged as error:
+            if self._home.find(self._link) not in {None, index.folder}:
+                # A rebuild has put another in its place meanwhile, and removed it.
+                return self._readable()
             _log.warning("the search index is built anew from the ledger: %s", error)
             self._index = Index(self._home.begin(self._link))
             contents = self._index.contents()

@@ -10,15 +10,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from ledger import store
 from ledger.commands import Command, Create, Erase, Remove
 from ledger.composition import System, compose, queue_of
-from ledger.errors import InvalidInput, Unavailable
+from ledger.errors import InvalidInput, Overtaken, Unavailable
 from ledger.migration import migrate
 from ledger.settings import Settings
 from projections.catch_up import catch_up
@@ -363,6 +364,37 @@ def test_a_rebuild_beside_the_index_takes_its_place_in_one_step(
     assert found(system, "video") == [2]
     assert engine.green_checkpoint() is None
     _assert_no_orphans(folder)
+
+
+@pytest.mark.parametrize("call", ["commit", "contents"])
+def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
+    system: System,
+    folder: Path,
+    engine: WhooshEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+) -> None:
+    create(system, "avi")
+    catch_up(system.database, engine)
+    create(system, "avi")
+    original = getattr(Index, call)
+
+    def swapped(index: Index, *args: Any) -> Any:
+        monkeypatch.setattr(Index, call, original)
+        other = WhooshEngine(system.database, folder)
+        catch_up(system.database, other.green())
+        other.swap()
+        return original(index, *args)
+
+    monkeypatch.setattr(Index, call, swapped)
+    # It is no event's fault, for which one would wait ten seconds.
+    with suppress(Unavailable, Overtaken):
+        catch_up(system.database, engine)
+
+    assert catch_up(system.database, engine) == 2
+    assert found(system, "avi") == [2, 1]
+    assert "built anew" not in caplog.text
 
 
 # --- waiting
