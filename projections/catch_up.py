@@ -35,6 +35,10 @@ STANDBY_S: Final = 0.5
 LONGEST_WAIT_S: Final = 2.0
 # How soon one that is stuck tries again: its code may have been mended, in another process.
 STUCK_S: Final = 10.0
+# Of who wants content, a batch ends behind so many characters: a job may hold a megabyte,
+# and what is made of it takes several.  How large they are is seen in first reads of few.
+MOST_CONTENT: Final = 8 * 1024 * 1024
+FIRST_READ: Final = 16
 _LONGEST_END_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -174,25 +178,35 @@ class Catching:
             self._memory = Memory()
         # Until it is told, what is remembered is ahead of it.
         self._remembered_at = -1
-        self._tell(self._changes(after, through))
-        self._remembered_at = through
+        changes = self._changes(after, through)
+        self._tell(changes)
+        self._remembered_at = position = changes[-1].recorded.position
         self._memory.forget()
-        return through
+        return position
 
     def _changes(self, after: int, through: int) -> list[Change]:
-        """Return the changes behind *after*; what has happened needs no snapshot."""
+        """Return the changes behind *after*, fewer if their content is large.
+
+        What has happened needs no snapshot.
+        """
         follower = self._follower
         changes: list[Change] = []
+        room = MOST_CONTENT
+        number = FIRST_READ if follower.wants_content else through - after
         with self._database.read() as connection:
             try:
-                for recorded in store.replay(
-                    connection,
-                    after=after,
-                    through=through,
-                    batch=through - after,
-                    content=follower.wants_content,
-                ):
-                    changes += self._memory.fold(connection, recorded)
+                while after < through and room > 0:
+                    end = min(through, after + number)
+                    for recorded in store.replay(
+                        connection,
+                        after=after,
+                        through=end,
+                        batch=number,
+                        content=follower.wants_content,
+                    ):
+                        changes += self._memory.fold(connection, recorded)
+                        room -= sum(len(each.event.content or "") for each in recorded)
+                    after, number = end, number * 2
             except Corrupt as error:
                 raise Stuck(follower.title, error.position or after + 1, str(error)) from error
         return changes

@@ -14,6 +14,7 @@ from ledger.composition import System
 from ledger.errors import Overtaken, Stuck, Unavailable
 from ledger.record import Change
 from ledger.schema import failures
+from projections import catch_up as catching
 from projections.catch_up import Catching, Failure, Following, catch_up, read_failures
 from projections.replay import Memory, replay
 from tests.builders import carry_out, open_system, rows, tamper
@@ -123,6 +124,19 @@ def test_content_is_told_to_who_wants_it(filled: System) -> None:
     assert contents[160:164] == ['"done 1"', '"done 2"', None, '"done 4"']
     assert full.told == replayed(filled, content=True)
     assert [change.after for change in full.told] == [change.after for change in plain.told]
+
+
+def test_much_content_is_told_in_smaller_batches(
+    filled: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catching, "FIRST_READ", 30)
+    monkeypatch.setattr(catching, "MOST_CONTENT", 300)
+    plain, full = Remembering(filled), Remembering(filled, content=True)
+
+    assert catch_up(filled.database, plain) == catch_up(filled.database, full) == 200
+    assert full.told == replayed(filled, content=True)
+    assert plain.calls == [(1, 200)]
+    assert full.calls[0] == (1, 90)
 
 
 def test_the_jobs_of_a_batch_are_recalled_together(filled: System) -> None:
