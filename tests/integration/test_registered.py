@@ -167,6 +167,36 @@ def test_a_newer_version_of_it_asks_to_be_rebuilt(
     assert after == "up to date, at position 9"
 
 
+def test_one_of_another_version_is_named_and_all_others_are_verified(busy: System) -> None:
+    catch_up(busy.database, durations(busy))
+    tamper(busy, "UPDATE checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
+    tamper(busy, "ALTER TABLE durations RENAME COLUMN jobs TO number")
+
+    report = verified(busy)
+
+    assert [(each.where, each.found) for each in report.differences] == [
+        ("durations", "others; run `ledger rebuild durations`")
+    ]
+    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
+
+
+def test_one_that_is_behind_is_told_no_empty_batches_by_a_verification(
+    busy: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    model = type(durations(busy))
+    apply = model.apply
+
+    def counting(self: Any, tx: Connection, changes: Sequence[Change]) -> None:
+        told.append(len(changes))
+        apply(self, tx, changes)
+
+    monkeypatch.setattr(model, "apply", counting)
+
+    assert verified(busy).differences == []
+    assert told == []
+
+
 class Titles(TableFollower):
     """Be the data of jobs, as an example of content."""
 
