@@ -16,6 +16,7 @@ import sys
 import threading
 from typing import Final
 
+from ledger.database import Leadership
 from ledger.errors import LedgerError
 from ledger.settings import SETTINGS, Settings
 from projections.search.contract import SearchEngine
@@ -54,10 +55,12 @@ class Indexer:
         """Look after it until ``stop`` is called."""
         if self._stopped.wait(_SETTLED_S):
             return
-        starter = self._engine.starter()
+        starter: Leadership | None = None
         child: subprocess.Popen[bytes] | None = None
         while not self._stopped.is_set():
             try:
+                # Its directory may not be there yet, or not be writable.
+                starter = starter or self._engine.starter()
                 if starter.held() and (child is None or child.poll() is not None):
                     child = self._start()
             except LedgerError as error:
@@ -68,7 +71,8 @@ class Indexer:
             self._stopped.wait(_LOOK_S)
         if child is not None:
             child.communicate()
-        starter.release()
+        if starter is not None:
+            starter.release()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         variables = {

@@ -13,6 +13,7 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
+from api.indexer import Indexer
 from ledger.composition import System, compose
 from ledger.settings import SearchOn, Settings
 from tests.contract.client import Client
@@ -182,3 +183,22 @@ def test_the_parameters_of_a_search(system: System) -> None:
     tag = client.get("/job/search?q=avi").headers["etag"]
     assert tag == 'W/"6"'
     assert client.get("/job/search?q=avi", If_None_Match=tag).status == 304
+
+
+def test_one_that_cannot_start_an_indexer_tries_again(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(
+        database_url=database_url, search_directory=str(tmp_path / "later" / "search")
+    )
+    alone = compose(settings, indexes=False)
+    assert alone.search.engine is not None
+    indexer = Indexer(alone.search.engine, settings)
+    indexer.start()
+    try:
+        time.sleep(0.5)
+        (tmp_path / "later").mkdir()
+        wait_until((tmp_path / "later" / "search" / "current").exists, "an index")
+    finally:
+        indexer.stop()
+        alone.close()
