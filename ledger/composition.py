@@ -234,6 +234,8 @@ def _followers(database: Database) -> tuple[Activity, Registered]:
     inline = (Jobs(), StateCounts(), UniqueKeys(), Pauses())
     taken = {table.name for each in (*inline, activity) for table in each.tables}
     taken.update(each.name for each in (*inline, activity))
+    # Those of search, whichever engine it runs on.
+    taken |= {SearchEngine.name, "search_words", "search_checkpoints"}
     return activity, Registered(database, taken=taken | set(schema.metadata.tables))
 
 

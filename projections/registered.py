@@ -7,14 +7,15 @@ else: neither a server nor ``ledger rebuild jobs`` may fail for want of it.
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, NamedTuple
 
 from ledger.database import Database
 from projections.catch_up import Follower
-from projections.projection import Projection
+from projections.green import OLD_SUFFIX
+from projections.projection import GREEN_SUFFIX, Projection
 
 GROUP: Final = "ledger.projections"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -66,17 +67,21 @@ class Registered:
                 found[follower.name] = follower
         return tuple(found.values()), tuple(broken)
 
-    def _load(self, entry: EntryPoint, found: Collection[str]) -> Follower:
+    def _load(self, entry: EntryPoint, found: Mapping[str, Follower]) -> Follower:
         follower = entry.load()(self._database)
         if not isinstance(follower, Follower):
             raise TypeError(f"{entry.value} makes no projections.catch_up.Follower")
         name = follower.name
         if not _NAME.fullmatch(name):
             raise ValueError(f"{entry.value}: a name is {_NAME.pattern}, got {name!r}")
-        names = [name]
-        if isinstance(follower, Projection):
-            names += [table.name for table in follower.tables]
-        for each in names:
-            if each in self._taken or each in found:
+        taken = self._taken.union(*(_names(other) for other in found.values()))
+        for each in _names(follower):
+            if each in taken or each.removesuffix(GREEN_SUFFIX).removesuffix(OLD_SUFFIX) in taken:
                 raise ValueError(f"{entry.value}: the name {each!r} is taken")
         return follower
+
+
+def _names(follower: Follower) -> list[str]:
+    """Return the names that nothing else may have."""
+    tables = follower.tables if isinstance(follower, Projection) else ()
+    return [follower.name, *(table.name for table in tables)]

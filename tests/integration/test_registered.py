@@ -244,6 +244,9 @@ BROKEN: Final = {
     "other": ("broken_models:Other", "makes no projections.catch_up.Follower"),
     "ours": ("broken_models:Ours", "the name 'jobs' is taken"),
     "table": ("broken_models:Table", "the name 'events' is taken"),
+    "search": ("broken_models:Search", "the name 'search' is taken"),
+    "green": ("broken_models:Green", "the name 'jobs_green' is taken"),
+    "mine": ("broken_models:Mine", "the name 'mine' is taken"),
     "odd": ("broken_models:Odd", "a name is"),
     "raising": ("broken_models:raising", "ZeroDivisionError: no"),
 }
@@ -269,6 +272,16 @@ class Ours(Base):
 class Table(Base):
     name = "table"
     table = "events"
+
+class Search(Base):
+    name = "search"
+
+class Green(Base):
+    name = "green"
+    table = "jobs_green"
+
+class Mine(Base):
+    name = "mine_as_well"
 
 class Odd(Base):
     name = "Odd; DROP TABLE jobs"
