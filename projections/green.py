@@ -168,7 +168,7 @@ def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
     quoted, green = _quoted(tx, name), _quoted(tx, name + GREEN_SUFFIX)
     grants: Sequence[str] = ()
     if exists:
-        grants = _grants(tx, name)
+        grants = grants_of(tx, name)
         tx.execute(text(f"DROP TABLE {quoted}"))
     tx.execute(text(f"ALTER TABLE {green} RENAME TO {quoted}"))
     indexes = tx.scalars(
@@ -192,7 +192,7 @@ def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
         tx.exec_driver_sql(grant)
 
 
-def _grants(tx: Connection, name: str) -> Sequence[str]:
+def grants_of(tx: Connection, name: str) -> Sequence[str]:
     """Return what gives others again what they may do with a table."""
     return tx.scalars(
         text(

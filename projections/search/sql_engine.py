@@ -129,9 +129,9 @@ class SqlEngine(SearchEngine):
         green = SqlEngine(self._database, GREEN)
         with self._database.write() as tx:
             row = tx.execute(_CHECKPOINT, {"name": green._name}).first()
-            if row is not None and row.words_version != VERSION:
-                green._forget(tx)
             if row is None or row.words_version != VERSION:
+                # A table without a checkpoint is left of a downgrade.
+                green._forget(tx)
                 green._words.create(tx)
                 green._begin(tx)
         return green
@@ -147,8 +147,11 @@ class SqlEngine(SearchEngine):
             green._locked(tx)
             # Whoever indexes holds it until its commit.
             tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name})
+            grants = self._words.grants(tx)
             self._forget(tx)
             green._words.rename(tx)
+            for grant in grants:
+                tx.exec_driver_sql(grant)
             tx.execute(
                 update(checkpoints).where(checkpoints.c.name == green._name).values(name=self._name)
             )

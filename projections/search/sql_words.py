@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
 from ledger.database import Database
 from ledger.rows import Query
 from ledger.schema import BIGINT
+from projections.green import grants_of
 from projections.projection import in_parts
 from projections.search.contract import Update
 from projections.search.words import in_ascii
@@ -65,8 +66,12 @@ class Words(ABC):
         """Create the table, empty."""
 
     def drop(self, tx: Connection) -> None:
-        """Drop the table."""
-        tx.execute(text(f"DROP TABLE {self.name}"))
+        """Drop the table, if it is there."""
+        tx.execute(text(f"DROP TABLE IF EXISTS {self.name}"))
+
+    def grants(self, tx: Connection) -> Sequence[str]:
+        """Return what gives others again what they may do with the table."""
+        return ()
 
     def rename(self, tx: Connection) -> None:
         """Give the table the live one's name."""
@@ -179,6 +184,9 @@ class Tsvector(Words):
 
     def create(self, tx: Connection) -> None:
         self._table.create(tx)
+
+    def grants(self, tx: Connection) -> Sequence[str]:
+        return grants_of(tx, self.name)
 
     def rename(self, tx: Connection) -> None:
         super().rename(tx)

@@ -23,6 +23,7 @@ from ledger.errors import InvalidInput, Overtaken, Unavailable
 from ledger.migration import migrate
 from ledger.settings import Settings
 from projections.catch_up import catch_up
+from projections.rebuild import rebuild
 from projections.search import sql_words
 from projections.search.contract import Behind
 from projections.search.search import LONGEST_QUERY, Search
@@ -31,7 +32,7 @@ from projections.search.whoosh_engine import WhooshEngine
 from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
 from projections.search.whoosh_writer import Segment
 from projections.standing import standings
-from tests.builders import carry_out, open_system
+from tests.builders import carry_out, open_system, rows, silently, tamper
 from tests.integration.servers import wait_until
 
 KILLS: Final = 50
@@ -395,6 +396,33 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     assert catch_up(system.database, engine) == 2
     assert found(system, "avi") == [2, 1]
     assert "built anew" not in caplog.text
+
+
+def test_what_others_may_do_with_the_words_stays_over_a_rebuild(postgres_url: str) -> None:
+    system = open_system(postgres_url)
+    migrate(system.database)
+    engine = SqlEngine(system.database)
+    tamper(system, "GRANT SELECT ON search_words TO PUBLIC")
+    rebuild(system.database, [engine], silently)
+    query = """
+        SELECT privilege_type AS may
+        FROM information_schema.role_table_grants
+        WHERE table_name = 'search_words' AND grantee = 'PUBLIC'
+    """
+    assert rows(system, query) == [{"may": "SELECT"}]
+    system.close()
+
+
+def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> None:
+    engine = SqlEngine(system.database)
+    create(system, "avi")
+    engine.green()
+    migrate(system.database, to="0002")
+    migrate(system.database)
+
+    rebuild(system.database, [engine], silently)
+
+    assert engine.search(["avi"], at_least=1, limit=1, offset=0) == [1]
 
 
 # --- waiting
