@@ -1,7 +1,7 @@
 """Show what happened of late, as lines that go up and down."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -17,6 +17,8 @@ _BARS: Final = " ▁▂▃▄▅▆▇█"
 # Of 80 columns, what the others leave; a cut bar would be the newest.
 _WIDTH: Final = 40
 _MOST_MINUTES: Final = 366 * 24 * 60
+_FIRST: Final = datetime.fromtimestamp(0, tz=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @click.command()
@@ -64,8 +66,8 @@ def _moment(text: str) -> int:
         at = datetime.fromisoformat(text)
     except ValueError:
         at = None
-    if at is None or at.tzinfo is None:
-        expected = "a time with its zone such as 2026-11-22T14:00:00Z"
+    if at is None or at.tzinfo is None or not _FIRST <= at <= _LAST:
+        expected = "a time with its zone, from 1970 on, such as 2026-11-22T14:00:00Z"
         raise InvalidInput.expected("--to", expected, text)
     return int(at.timestamp() * 1000)
 

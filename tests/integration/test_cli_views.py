@@ -92,7 +92,10 @@ def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: Sy
     assert len(json.loads(result.stdout)) == 1
 
 
-@pytest.mark.parametrize("when", ["yesterday", "2026-11-22T14:00:00"])
+@pytest.mark.parametrize(
+    "when",
+    ["yesterday", "2026-11-22T14:00:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"],
+)
 def test_a_time_without_a_zone_is_refused(shell: Shell, when: str) -> None:
     code, complaint = shell.refusal("activity", "--to", when)
 
