@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -150,6 +150,7 @@ class Catching:
         batch: int | None = None,
         through: int | None = None,
         advance: Advance | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> int:
         """Bring the follower to the head, or *through*; return the position reached.
 
@@ -157,6 +158,7 @@ class Catching:
             batch: How many events to tell it at once; None is as it says.
             through: Where to end; None is the head as it is now.
             advance: Told after each batch: events done, events in all.
+            stopped: Asked before each batch; whether to end there.
 
         Raises:
             Stuck: It cannot be told an event; it has been told all before that.
@@ -167,7 +169,7 @@ class Catching:
         with self._database.read() as connection:
             end = store.read_position(connection)
         end = end if through is None else min(through, end)
-        while position < end:
+        while position < end and not stopped():
             position = self._step(position, min(end, position + (batch or self._follower.batch)))
             if advance is not None:
                 advance(position, end)
@@ -333,7 +335,7 @@ class Following:
     def _step(self) -> float | None:
         """Catch up once; return the seconds to wait, None to wait for news."""
         try:
-            self._catching.up()
+            self._catching.up(stopped=self._stopped.is_set)
             self._note(None)
         except Stuck as error:
             self._fail(error)

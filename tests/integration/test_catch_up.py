@@ -316,6 +316,17 @@ def test_it_follows_what_other_processes_do(
     assert follower.told == replayed(system)
 
 
+def test_it_ends_behind_a_batch_however_many_are_left(filled: System) -> None:
+    follower = Remembering(filled)
+    follower.batch = 10
+    following = Following(filled.database, follower, filled.bell)
+    follower.refuse = lambda _: following.stop()
+
+    following.run()
+
+    assert follower.calls == [(1, 10)]
+
+
 def test_the_second_stands_by_and_takes_over(system: System, started: Starts) -> None:
     first, second = Remembering(system), Remembering(system)
     leader = started(first)
