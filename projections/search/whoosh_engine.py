@@ -200,7 +200,8 @@ class _Reader:
             contents = self._index.contents()
         except Damaged as error:
             self._index = self._contents = None
-            if self._home.find(CURRENT) == folder:
+            # Once: all who search look again and again until there is another.
+            if self._home.find(CURRENT) == folder and not self._home.is_damaged():
                 _log.warning("the search index cannot be read: %s", error)
                 self._home.tell_damage()
             raise Unavailable(

@@ -271,6 +271,21 @@ def test_a_missing_index_is_built_anew(
     assert found(system, "video") == jobs[::-1]
 
 
+def test_damage_is_told_of_once_however_many_look(
+    system: System, folder: Path, engine: WhooshEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    create(system, "avi")
+    catch_up(system.database, engine)
+    (segment,) = folder.glob("current/*.seg")
+    segment.write_bytes(b"")
+
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            WhooshEngine(system.database, folder).search(["avi"], at_least=1, limit=1, offset=0)
+
+    assert caplog.text.count("cannot be read") == 1
+
+
 def test_the_index_of_another_ledger_is_not_read(tmp_path: Path) -> None:
     systems = []
     for name, texts in (("one", ("avi", "avi", "avi")), ("two", ("video", "film"))):
