@@ -52,7 +52,10 @@ class TableFollower(Projection, Follower):
         with self.database.write() as tx:
             self.database.lock_schema(tx)
             if green.are_there(tx, self.tables):
-                return False
+                if read_checkpoint(tx, self.name) is not None:
+                    return False
+                # Left of a downgrade, which dropped how far they had come.
+                green.drop_tables(tx, self)
             for table in self.tables:
                 table.create(tx, checkfirst=True)
             set_checkpoint(tx, self, 0)

@@ -15,6 +15,7 @@ from ledger.commands import Complete, Create, Erase, Start
 from ledger.composition import System, compose
 from ledger.database import Database
 from ledger.events import Created, Erased
+from ledger.migration import migrate
 from ledger.record import Change
 from ledger.settings import Settings
 from projections.catch_up import Following, catch_up
@@ -108,6 +109,17 @@ def test_it_follows_the_ledger(busy: System) -> None:
     following.stop()
 
     assert mean_ms(busy) == {"email": 20.0, "video": 3_000.0}
+
+
+def test_rows_whose_checkpoint_a_downgrade_dropped_are_not_added_to(
+    busy: System, shell: Shell
+) -> None:
+    catch_up(busy.database, durations(busy))
+    migrate(busy.database, to="0002")
+
+    assert "tables of durations created" in shell.says("migrate")
+    catch_up(busy.database, durations(busy))
+    assert verified(busy).differences == []
 
 
 def test_it_is_among_those_that_servers_follow(busy: System) -> None:
