@@ -15,6 +15,7 @@ from tests.builders import START_MS, Clock, carry_out, tamper
 from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell
 
 MINUTE_MS: Final = 60_000
+TERMINAL_WIDTH: Final = 80
 TO: Final = "2023-11-14T22:16:00Z"
 
 
