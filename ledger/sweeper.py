@@ -74,6 +74,7 @@ class Sweeper:
         self._silent_since_ms = 0
         self._looked = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
+        self._complaint = ""
         self._leadership = ledger.database.leadership("sweeper")
         self._stopped = threading.Event()
 
@@ -160,8 +161,12 @@ class Sweeper:
             if not self._leadership.held():
                 return STANDBY_S
             self.sweep()
+            self._complaint = ""
         except LedgerError as error:
-            _log.warning("the sweeper cannot work: %s", error)
+            if str(error) != self._complaint:
+                # Not twice a second for as long as it lasts.
+                self._complaint = str(error)
+                _log.warning("the sweeper cannot work: %s; it tries again", error)
             if isinstance(error, Unavailable):
                 # Nor could any worker say that it lives.
                 self._forgive()

@@ -283,6 +283,7 @@ class Following:
         self._leadership = follower.leadership()
         self._woken = threading.Event()
         self._stopped = threading.Event()
+        self._complaint = ""
         self._thread: threading.Thread | None = None
         # What is told of a failure stays in the database when its process has died.
         self._may_be_told = True
@@ -318,8 +319,14 @@ class Following:
         try:
             return self._leadership.held()
         except LedgerError as error:
-            _log.warning("%s cannot follow: %s", self.follower.name, error)
+            self._complain(error)
             return False
+
+    def _complain(self, error: LedgerError) -> None:
+        """Say what is wrong, once as long as it is the same."""
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            _log.warning("%s cannot follow: %s; it tries again", self.follower.name, error)
 
     def _lead(self) -> None:
         """Follow as long as it is ours to do."""
@@ -337,6 +344,7 @@ class Following:
         try:
             self._catching.up(stopped=self._stopped.is_set)
             self._note(None)
+            self._complaint = ""
         except Stuck as error:
             self._fail(error)
             return STUCK_S
@@ -344,7 +352,7 @@ class Following:
             _log.info("%s", error)
             return STANDBY_S
         except LedgerError as error:
-            _log.warning("%s cannot follow: %s", self.follower.name, error)
+            self._complain(error)
             return STANDBY_S
         except Exception:  # noqa: BLE001 - the edge of its thread
             # If it ended here, the read model would stand still unnoticed.

@@ -48,18 +48,21 @@ def table(
     for place, column in enumerate(drawn.columns):
         if rows and all(isinstance(row[place], int | None) for row in rows):
             column.justify = "right"
-        if a_line_each:
-            column.no_wrap = True
-            # The others have the room that they need.
-            column.min_width = None if place == len(columns) - 1 else _widest(columns, rows, place)
-    for row in rows:
-        drawn.add_row(*(Text(plain(value)) for value in row))
-    console().print(drawn)
+    where = console()
+    cells = [[Text(plain(value)) for value in row] for row in rows]
+    if a_line_each:
+        room = where.width - sum(_widest(columns, cells, n) for n in range(len(columns) - 1))
+        # Of each column a bar and two blanks, and the last bar.
+        room -= 3 * len(columns) + 1
+        for row in cells:
+            row[-1].truncate(max(room, len(columns[-1])), overflow="ellipsis")
+    for row in cells:
+        drawn.add_row(*row)
+    where.print(drawn)
 
 
-def _widest(columns: Sequence[str], rows: Sequence[Sequence[object]], place: int) -> int:
-    # A type can have 255 characters.
-    return min(20, max(len(plain(row[place])) for row in [columns, *rows]))
+def _widest(columns: Sequence[str], rows: Sequence[Sequence[Text]], place: int) -> int:
+    return max(len(columns[place]), *(row[place].cell_len for row in rows))
 
 
 def age(ms: int) -> str:

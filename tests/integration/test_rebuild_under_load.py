@@ -323,8 +323,6 @@ def test_a_large_old_table_is_emptied_little_by_little(
 def test_where_names_of_indexes_cannot_be_changed_they_are_built_anew(
     filled: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not filled.database.is_embedded:
-        monkeypatch.setattr("projections.green._grants", lambda *_: ())
     indexes = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'index' ORDER BY 1"
     before = rows(filled, indexes) if filled.database.is_embedded else []
 
