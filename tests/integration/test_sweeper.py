@@ -18,7 +18,7 @@ from api import wire
 from ledger import store, workers
 from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Start
 from ledger.composition import System
-from ledger.errors import AttemptOver, Corrupt, SchemaMismatch, Unavailable
+from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Unavailable
 from ledger.events import Backoff
 from ledger.service import Ledger
 from ledger.sweeper import LARGEST_SWEEP, DueJobs, HeldAttempt, Sweeper
@@ -507,8 +507,9 @@ def test_a_sweeper_goes_on_after_an_error(
     with caplog.at_level(logging.WARNING), sweeping(system.ledger, jobs):
         wait_until(lambda: jobs.looks >= 4, "it has looked again")
 
-    assert len(caplog.records) == 2
-    assert all(str(error) in caplog.text for _ in caplog.records)
+    # Of what lasts it complains once, and of what nobody foresaw each time.
+    assert len(caplog.records) == (1 if isinstance(error, LedgerError) else 2)
+    assert str(error) in caplog.text
 
 
 def test_a_sweeper_waits_for_tables_that_are_not_there_yet(
@@ -517,7 +518,7 @@ def test_a_sweeper_waits_for_tables_that_are_not_there_yet(
     empty = open_system(database_url)
 
     with caplog.at_level(logging.WARNING), sweeping(empty.ledger, empty.jobs):
-        wait_until(lambda: len(caplog.records) >= 2, "it has said so twice")
+        wait_until(lambda: bool(caplog.records), "it has said so")
     empty.close()
 
     assert "run `ledger migrate`" in caplog.text
