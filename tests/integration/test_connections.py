@@ -1,15 +1,19 @@
 """Connections as the server's threads share them: kept, pipelined, too many, broken."""
 
+import os
 import re
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
-from api.gunicorn_worker import _OneWrite
-from tests.integration.servers import DEADLINE_S, HOST, Asker, Server
+from api.gunicorn_worker import STAND_BACK_EVERY_S, _OneWrite
+from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
 BODY = b'{"status":"live"}'
@@ -129,3 +133,55 @@ def test_a_large_answer_is_not_held_back(ends: tuple[_OneWrite, socket.socket]) 
     sender.join()
 
     assert got == large
+
+
+# --- shared out between processes
+
+
+def held(server: Server) -> dict[int, int]:
+    """Return how many connections each of the server's processes has."""
+    assert server.process is not None
+    return {
+        pid: sum(
+            one.status == psutil.CONN_ESTABLISHED and one.laddr.port == server.port
+            for one in psutil.Process(pid).net_connections()
+        )
+        for pid in children(server.process.pid)
+    }
+
+
+def connected(server: Server) -> socket.socket:
+    connection = socket.create_connection((HOST, server.port))
+    connection.sendall(REQUEST)
+    read_answers(connection, 1)
+    return connection
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Server]:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    two = {"LEDGER_WORKERS": "2", "LEDGER_SEARCH": "off"}
+    with Server(url, tmp_path, variables=two) as server:
+        wait_until(lambda: len(held(server)) == 2, "both processes are there")
+        yield server
+
+
+def test_a_process_with_few_connections_takes_the_next_ones(pair: Server) -> None:
+    stopped, busy = sorted(held(pair))
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        # Nobody waits for long for one that does not answer.
+        kept = [connected(pair) for _ in range(12)]
+        assert held(pair)[busy] == 12
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+    while held(pair)[stopped] < 8 and len(kept) < 40:
+        time.sleep(STAND_BACK_EVERY_S)
+        kept.append(connected(pair))
+
+    # All went to the other, but those for which it was not there in time.
+    assert held(pair)[stopped] == 8
+    assert held(pair)[busy] < 20
+    for connection in kept:
+        connection.close()
