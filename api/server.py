@@ -9,8 +9,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import App, create_app
+from api.follower_process import FollowerProcess
 from api.gunicorn_worker import LingeringWorker
-from api.indexer import Indexer
 from api.waiting import LongPolls
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
@@ -54,7 +54,7 @@ def build(settings: Settings) -> App:
 
 
 class _Background:
-    """Be the threads of a server process: sweeper, indexer, and what follows the ledger.
+    """Be the threads of a server process: the sweeper, and who starts what follows.
 
     A forked child gets connections, locks and threads of its own: gunicorn's --preload
     builds the app before it forks.  It takes every child that ends for a worker, so the
@@ -64,26 +64,29 @@ class _Background:
     def __init__(self, system: System, settings: Settings) -> None:
         self._system = system
         self._settings = settings
-        self._indexer: Indexer | None = None
+        self._following: FollowerProcess | None = None
 
     def start(self) -> None:
         """Start all, here and in each forked child."""
         self._start()
-        os.register_at_fork(after_in_parent=self._stop_indexing, after_in_child=self._start_anew)
+        os.register_at_fork(after_in_parent=self._stop_following, after_in_child=self._start_anew)
 
     def _start(self) -> None:
         system, settings = self._system, self._settings
         if settings.sweep:
             Sweeper(system.ledger, system.jobs, lease_ms=settings.lease_ms).start()
-            for following in system.followings():
-                following.start()
-        if system.search.engine is not None:
-            self._indexer = Indexer(system.search.engine, settings)
-            self._indexer.start()
+        names = [
+            model.name
+            for model in system.followers
+            if settings.sweep or model is system.search.engine
+        ]
+        if names:
+            self._following = FollowerProcess(names, system.starter, settings)
+            self._following.start()
 
-    def _stop_indexing(self) -> None:
-        if self._indexer is not None:
-            self._indexer.stop()
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.stop()
 
     def _start_anew(self) -> None:
         self._system.ledger.forget()

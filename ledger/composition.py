@@ -6,6 +6,7 @@ collaborators handed in.
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakMethod
@@ -14,8 +15,9 @@ from sqlalchemy import Connection
 
 from ledger import schema
 from ledger.bell import Bell
-from ledger.database import Database
+from ledger.database import Database, Leadership
 from ledger.engines import open_database
+from ledger.errors import Unavailable
 from ledger.job import State
 from ledger.migration import is_empty, migrate, require_current
 from ledger.queue import Queue, Views
@@ -57,22 +59,14 @@ class System:
 
     @property
     def followers(self) -> tuple[Follower, ...]:
-        """Return the read models that a thread of each process may keep near the head.
-
-        The search index is none of them: it takes a process of its own.
-        """
-        return (self.activity, *self.registered.followers)
-
-    @property
-    def behind(self) -> tuple[Follower, ...]:
-        """Return all read models that catch up: ours, then those of applications."""
+        """Return the read models that catch up: ours, then those of applications."""
         search = () if self.search.engine is None else (self.search.engine,)
-        return (*search, *self.followers)
+        return (*search, self.activity, *self.registered.followers)
 
     @property
     def models(self) -> dict[str, Projection | Follower]:
         """Return all read models by name."""
-        models: list[Projection | Follower] = [*self.projections, *self.behind]
+        models: list[Projection | Follower] = [*self.projections, *self.followers]
         return {model.name: model for model in models}
 
     @property
@@ -84,9 +78,19 @@ class System:
             if isinstance(model, Projection)
         ]
 
-    def followings(self) -> list[Following]:
-        """Return what keeps each of the followers near the head, once started."""
-        return [Following(self.database, follower, self.bell) for follower in self.followers]
+    def starter(self) -> Leadership:
+        """Return the claim to be the server process that starts one that follows.
+
+        An index in files is each machine's own, and so is who writes it.
+
+        Raises:
+            Unavailable: The database is away.
+        """
+        if self.search.engine is not None:
+            # Where its directory cannot be used, the others are followed all the same.
+            with suppress(Unavailable):
+                return self.search.engine.starter()
+        return self.database.leadership("followers-starter")
 
     def close(self) -> None:
         """Close all connections; no thread but the bell's may be using one."""

@@ -169,7 +169,7 @@ SETTINGS: Final = (
         field="sweep",
         expected="on or off",
         meaning="Whether the server promotes delayed jobs, expires late ones, and brings forward "
-        "the read models that catch up.",
+        "the read models that catch up; the search index it brings forward all the same.",
         parse=_switch,
     ),
     Setting(

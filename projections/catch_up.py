@@ -280,7 +280,7 @@ class Following:
         self._database = database
         self._bell = bell
         self._catching = Catching(database, follower)
-        self._leadership = follower.leadership()
+        self._leadership: Leadership | None = None
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._complaint = ""
@@ -298,7 +298,8 @@ class Following:
                 else:
                     self._stopped.wait(STANDBY_S)
         finally:
-            self._leadership.release()
+            if self._leadership is not None:
+                self._leadership.release()
             self._database.release()
 
     def start(self) -> None:
@@ -317,6 +318,8 @@ class Following:
 
     def _leads(self) -> bool:
         try:
+            # Where it is kept may not be there yet, or not be writable.
+            self._leadership = self._leadership or self.follower.leadership()
             return self._leadership.held()
         except LedgerError as error:
             self._complain(error)

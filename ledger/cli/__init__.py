@@ -34,7 +34,7 @@ COMMANDS = (
     rebuilding.rebuild,
     audit.status,
     server.sweep,
-    server.index,
+    server.follow,
 )
 
 

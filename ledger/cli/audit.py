@@ -179,7 +179,7 @@ def status(context: Context, *, as_json: bool) -> None:
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
         paused = system.pauses.paused(connection)
-        standing = standings(system.database, system.behind, system.registered.broken)
+        standing = standings(system.database, system.followers, system.registered.broken)
     shown: dict[str, object] = {
         "database": system.database.shown_url,
         "position": head.position,

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -15,11 +16,11 @@ from ledger import migration
 from ledger.cli import output
 from ledger.cli.bring_up import bring_up
 from ledger.cli.context import Context, command
-from ledger.composition import compose, create_registered, prepare
+from ledger.composition import System, compose, create_registered, prepare
 from ledger.errors import Unavailable
 from ledger.settings import Settings
 from ledger.sweeper import Sweeper
-from projections.catch_up import Following
+from projections.catch_up import Follower, Following
 
 _DEFAULT: Final = Settings()
 
@@ -95,28 +96,19 @@ def migrate(context: Context) -> None:
 def sweep(context: Context, *, once: bool) -> None:
     """Promote delayed jobs that are due and fail those past their ttl, until Ctrl-C.
 
-    The server does this by itself; this is for ledgers without one. It also brings
-    the read models forward that catch up, such as activity. One sweeper a database
-    works at a time, the others stand by.
+    The server does this by itself, and so do workers; this is for ledgers without.
+    One sweeper a database works at a time, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
         sweeper = Sweeper(system.ledger, system.jobs, lease_ms=context.settings().lease_ms)
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
-            for follower in system.followers:
-                bring_up(system.database, follower)
             return
-        followings = system.followings()
-        for following in followings:
-            following.start()
         try:
             sweeper.run()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
-        finally:
-            for following in followings:
-                following.stop()
 
 
 # Below what answers requests: an index that is late keeps only searches waiting.
@@ -124,39 +116,57 @@ NICENESS: Final = 5
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Index what there is now, and end.")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--once", is_flag=True, help="Bring them to the head as it is now, and end.")
 @click.option("--with-parent", is_flag=True, hidden=True)
 @command
-def index(context: Context, *, once: bool, with_parent: bool) -> None:
-    """Keep the search index up to date, until Ctrl-C.
+def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
+    """Keep the read models near the head that catch up, until Ctrl-C.
 
-    The server does this by itself, and so does a search where nobody else does; this
-    is for ledgers without a server that are searched often. One process of a machine
-    indexes at a time, the others stand by.
+    They are search, activity, and those of your own; without a NAME, all of them. The
+    server does this by itself, workers do for all but search, and a search where nobody
+    does for itself; this is for ledgers without. One process follows at a time for each
+    of them, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
-        engine = system.search.engine
-        if engine is None:
-            raise click.UsageError("LEDGER_SEARCH is off: there is nothing to index")
+        followers = _chosen(system, names)
         if once:
-            with output.progress("Indexing") as advance:
-                position = bring_up(system.database, engine, advance)
-            indexed = f"indexed up to event {position}"
-            click.echo("another process indexes" if position is None else indexed)
+            for follower in followers:
+                with output.progress(f"Following: {follower.name}") as advance:
+                    position = bring_up(system.database, follower, advance)
+                reached = f"has come up to event {position}"
+                said = "is followed by another process" if position is None else reached
+                click.echo(f"{follower.name} {said}")
             return
-        following = Following(system.database, engine, system.bell)
+        ended = threading.Event()
         if with_parent:
             os.nice(NICENESS)
-            threading.Thread(target=_end_with_parent, args=(following,), daemon=True).start()
+            threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
+        followings = [Following(system.database, each, system.bell) for each in followers]
+        for following in followings:
+            following.start()
         try:
-            following.run()
+            ended.wait()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
+        finally:
+            for following in followings:
+                following.stop()
 
 
-def _end_with_parent(following: Following) -> None:
-    """Stop once the parent has ended, which closes the pipe that we read from."""
+def _chosen(system: System, names: Sequence[str]) -> list[Follower]:
+    """Return the followers with these names, all if there are none."""
+    known = {follower.name: follower for follower in system.followers}
+    for name in names:
+        if name not in known:
+            off = "; LEDGER_SEARCH is off" if name == "search" else ""
+            raise click.UsageError(f"NAME: expected {' or '.join(known)}, got {name!r}{off}")
+    return [known[name] for name in names or known]
+
+
+def _wait_for_parent(ended: threading.Event) -> None:
+    """Return once the parent has ended, which closes the pipe that we read from."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    following.stop()
+    ended.set()

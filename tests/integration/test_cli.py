@@ -583,30 +583,34 @@ def test_search_prints_the_jobs_that_have_all_the_words(quick: Shell) -> None:
     assert quick.json("search", "nothing of that") == []
 
 
-def test_index_once_says_how_far_it_has_come(quick: Shell) -> None:
+def test_follow_once_says_how_far_each_has_come(quick: Shell) -> None:
     quick.says("create", "film", '"avi"')
-    said = quick.says("index", "--once")
+    said = quick.says("follow", "--once")
 
-    assert said.endswith("indexed up to event 1\n")
+    assert said.splitlines() == [
+        "search has come up to event 1",
+        "activity has come up to event 1",
+    ]
 
 
-def test_index_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) -> None:
+def test_follow_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) -> None:
     (tmp_path / "ledger.db-search").mkdir()
     other = FileLeadership(tmp_path / "ledger.db-search" / "indexer.lock")
     assert other.held()
 
-    assert quick.says("index", "--once") == "another process indexes\n"
+    assert quick.says("follow", "--once", "search") == "search is followed by another process\n"
     other.release()
 
 
-def test_there_is_nothing_to_index_with_search_off(
+def test_search_cannot_be_followed_when_it_is_off(
     quick: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEDGER_SEARCH", "off")
 
-    code, complaint = quick.refusal("index")
+    code, complaint = quick.refusal("follow", "search")
 
-    assert (code, "LEDGER_SEARCH is off" in complaint) == (USAGE, True)
+    assert code == USAGE
+    assert "NAME: expected activity, got 'search'; LEDGER_SEARCH is off" in complaint
 
 
 # --- status, migrate, sweep

@@ -122,8 +122,13 @@ def test_rows_whose_checkpoint_a_downgrade_dropped_are_not_added_to(
     assert verified(busy).differences == []
 
 
-def test_it_is_among_those_that_servers_follow(busy: System) -> None:
-    assert [each.follower.name for each in busy.followings()] == ["activity", "durations"]
+def test_it_is_among_those_that_are_followed(busy: System, shell: Shell) -> None:
+    said = shell.says("follow", "--once").splitlines()
+
+    assert said[1:] == [
+        "activity has come up to event 9",
+        "durations has come up to event 9",
+    ]
 
 
 def test_it_is_verified_and_rebuilt_like_ours(busy: System, shell: Shell) -> None:
@@ -322,7 +327,7 @@ def test_what_cannot_be_had_stops_nobody_else(
     found.close()
     sys.modules.pop("broken_models", None)
 
-    assert followers == ["activity", "good"]
+    assert followers == ["search", "activity", "good"]
     assert {name: BROKEN[name][1] in each.reason for name, each in broken.items()} == dict.fromkeys(
         BROKEN, True
     )

@@ -339,7 +339,7 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     assert found(system, "avi") == [1]
     before = sorted(folder.rglob("*"))
 
-    stands += [str(each) for each in standings(other.database, other.behind[:1], ())]
+    stands += [str(each) for each in standings(other.database, other.followers[:1], ())]
     assert sorted(folder.rglob("*")) == before
     stands += [str(each) for each in standings(system.database, [engine], ())]
     (segment,) = folder.glob("current/*.seg")

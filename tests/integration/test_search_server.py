@@ -13,9 +13,11 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
-from api.indexer import Indexer
+from api.follower_process import FollowerProcess
+from ledger.commands import Create
 from ledger.composition import System, compose
 from ledger.settings import SearchOn, Settings
+from tests.builders import carry_out
 from tests.contract.client import Client
 from tests.integration.servers import Asker, Server, children, is_running, wait_until
 
@@ -29,7 +31,7 @@ def indexers(server: Server) -> list[int]:
         child
         for worker in children(server.pid)
         for child in children(worker)
-        if "index" in psutil.Process(child).cmdline()
+        if "follow" in psutil.Process(child).cmdline()
     ]
 
 
@@ -185,20 +187,36 @@ def test_the_parameters_of_a_search(system: System) -> None:
     assert client.get("/job/search?q=avi", If_None_Match=tag).status == 304
 
 
-def test_one_that_cannot_start_an_indexer_tries_again(
+def test_one_whose_directory_is_not_there_follows_the_rest_and_tries_again(
     system: System, database_url: str, tmp_path: Path
 ) -> None:
     settings = Settings(
         database_url=database_url, search_directory=str(tmp_path / "later" / "search")
     )
     alone = compose(settings, indexes=False)
-    assert alone.search.engine is not None
-    indexer = Indexer(alone.search.engine, settings)
-    indexer.start()
+    following = FollowerProcess(["search", "activity"], alone.starter, settings)
+    following.start()
     try:
-        time.sleep(0.5)
+        # What needs no directory does not wait for it.
+        catches_up(system)
+        assert not (tmp_path / "later").exists()
         (tmp_path / "later").mkdir()
         wait_until((tmp_path / "later" / "search" / "current").exists, "an index")
     finally:
-        indexer.stop()
+        following.stop()
         alone.close()
+
+
+def catches_up(system: System) -> None:
+    """Wait until activity has been brought to the head by another process."""
+    (at,) = carry_out(system, Create(type="email"))
+    wait_until(lambda: system.activity.checkpoint() == at.position, "activity is followed")
+
+
+def test_one_process_beside_the_server_follows_for_all(server: Server, system: System) -> None:
+    server.ask("POST", "/job", {"type": "t"})
+    catches_up(system)
+
+    (follower,) = indexers(server)
+    named = psutil.Process(follower).cmdline()
+    assert named[named.index("follow") :] == ["follow", "--with-parent", "search", "activity"]

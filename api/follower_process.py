@@ -1,9 +1,9 @@
-"""Keep a process that indexes, as long as a server runs.
+"""Keep a process that brings the read models forward, as long as a server runs.
 
-A commit of the index is some milliseconds of Python, for which the threads of a web
-server would stand still.  So a server process does not index: one of them all starts a
-child that does, at a lower priority, and starts another when that dies.  The others
-stand by to take over when the process itself dies.
+To follow is to run Python for some milliseconds at a time, an application's own too,
+for which the threads of a web server would stand still.  So a server process does not
+follow: one of them all starts a child that does, at a lower priority, and starts
+another when that dies.  The others stand by to take over when the process itself dies.
 
 The child ends with its parent, however that ends: it reads from a pipe whose other end
 is the parent's, and the kernel closes it.
@@ -14,12 +14,12 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ledger.database import Leadership
 from ledger.errors import LedgerError
 from ledger.settings import SETTINGS, Settings
-from projections.search.contract import SearchEngine
 
 _LOOK_S: Final = 1.0
 # By then a process that builds the app in order to fork has forked.
@@ -30,22 +30,26 @@ _PASSED_ON: Final = ("database_url", "sqlite_synchronous", "search", "search_dir
 _log = logging.getLogger(__name__)
 
 
-class Indexer:
-    """Start a process that indexes whenever there is none, if it is ours to do.
+class FollowerProcess:
+    """Start a process that follows whenever there is none, if it is ours to do.
 
     Args:
-        engine: What it keeps up to date.
+        names: The read models that it brings forward.
+        starter: Returns the claim to be the one who starts it.
         settings: Those of the server.
     """
 
-    def __init__(self, engine: SearchEngine, settings: Settings) -> None:
-        self._engine = engine
+    def __init__(
+        self, names: Sequence[str], starter: Callable[[], Leadership], settings: Settings
+    ) -> None:
+        self._names = names
+        self._starter = starter
         self._settings = settings
         self._stopped = threading.Event()
 
     def start(self) -> None:
         """Look after it in a thread that ends with the process."""
-        threading.Thread(target=self.run, name="ledger-indexer", daemon=True).start()
+        threading.Thread(target=self.run, name="ledger-follower-process", daemon=True).start()
 
     def stop(self) -> None:
         """Make ``run`` return soon, and end the process that it started."""
@@ -59,15 +63,15 @@ class Indexer:
         child: subprocess.Popen[bytes] | None = None
         while not self._stopped.is_set():
             try:
-                # Its directory may not be there yet, or not be writable.
-                starter = starter or self._engine.starter()
+                # The database may be away.
+                starter = starter or self._starter()
                 if starter.held() and (child is None or child.poll() is not None):
                     child = self._start()
             except LedgerError as error:
-                _log.warning("nobody indexes: %s", error)
+                _log.warning("nothing follows: %s", error)
             except Exception:  # noqa: BLE001 - the edge of its thread
                 # If it ended here, searches would find nothing new any more.
-                _log.exception("nobody indexes; trying again")
+                _log.exception("nothing follows; trying again")
             self._stopped.wait(_LOOK_S)
         if child is not None:
             child.communicate()
@@ -80,9 +84,9 @@ class Indexer:
             for setting in SETTINGS
             if setting.field in _PASSED_ON and getattr(self._settings, setting.field)
         }
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603 - no shell, and names that were checked
             # Not what is called ledger in the working directory.
-            [sys.executable, "-P", "-m", "ledger.cli", "index", "--with-parent"],
+            [sys.executable, "-P", "-m", "ledger.cli", "follow", "--with-parent", *self._names],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=os.environ | variables,
