@@ -8,7 +8,7 @@ else waits for a thread; then all is as it was.
 
 Measured on ``GET /stats``, 16 connections, in turns: staying is 1.15 times as fast,
 one write in place of two and a configuration that is not looked up 22 times a request
-another 1.2 times.
+another 1.2 times; the date, made anew for every answer, was a fifteenth of the rest.
 
 Connections are shared out evenly between the processes: see ``api.shares``.
 """
@@ -16,9 +16,12 @@ Connections are shared out evenly between the processes: see ``api.shares``.
 import select
 import socket
 import time
+from email.utils import formatdate
+from functools import lru_cache
 from types import FrameType
 from typing import Any, Final
 
+from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -150,3 +153,14 @@ class _OneWrite(socket.socket):
 def _settle(cfg: Config) -> None:
     """Make the settings plain attributes, which are found without being searched for."""
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
+    util.http_date = _http_date
+
+
+def _http_date(timestamp: float | None = None) -> str:
+    """Return what ``gunicorn.util.http_date`` does, made once a second."""
+    return _date_of(int(time.time() if timestamp is None else timestamp))
+
+
+@lru_cache(maxsize=1)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)

@@ -146,10 +146,10 @@ class Jobs(Projection):
             )
             .limit(1)
         )
-        self._held = (
+        self._held = Query(
             select(jobs.c.id, jobs.c.attempt, jobs.c.worker)
             .where(
-                jobs.c.state == State.ACTIVE.value,
+                jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
                 jobs.c.worker.is_not(None),
                 # By hand an operator begins attempts that no worker holds.
                 jobs.c.started_attempt == jobs.c.attempt,
@@ -162,7 +162,7 @@ class Jobs(Projection):
             ),
             jobs.c.id,
         )
-        self._due = (
+        self._due = Query(
             select(jobs.c.id)
             .where(jobs.c.due_at_ms <= bindparam("now_ms"))
             .order_by(jobs.c.due_at_ms)
@@ -253,11 +253,11 @@ class Jobs(Projection):
 
     def held(self, connection: Connection) -> list[Held]:
         """Return the attempts that workers hold."""
-        return [Held(*row) for row in connection.execute(self._held)]
+        return [Held(*row) for row in self._held.all(connection)]
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
         """Return ids of jobs that time changes by *now_ms*, the longest due first."""
-        return list(connection.scalars(self._due, {"now_ms": now_ms, "limit": limit}))
+        return [job_id for (job_id,) in self._due.all(connection, now_ms=now_ms, limit=limit)]
 
     # --- what the views ask
 
