@@ -171,7 +171,9 @@ class _Outbox:
     def __init__(self, renewal_s: float | None) -> None:
         self._renewal_s = math.inf if renewal_s is None else renewal_s
         self._renew_at_s = 0.0
-        self._room = threading.Condition()
+        self._mutex = threading.Lock()
+        # Made for who waits, which is seldom.
+        self._room: threading.Condition | None = None
         self._words: list[commands.OnAttempt] = []
         self._characters = 0
         self._progress: commands.Progress | None = None
@@ -180,7 +182,7 @@ class _Outbox:
 
     def put(self, word: commands.OnAttempt) -> bool:
         """Keep *word*; return whether the loop must be told that there is something."""
-        with self._room:
+        with self._mutex:
             if isinstance(word, commands.Progress):
                 if self._closed or not self._is_news(word):
                     return False
@@ -188,6 +190,7 @@ class _Outbox:
                 self._progress = word
                 return first
             while self._is_full() and not self._closed:
+                self._room = self._room or threading.Condition(self._mutex)
                 self._room.wait()
             if self._closed:
                 return False
@@ -200,14 +203,14 @@ class _Outbox:
         return len(self._words) >= _MOST_LINES_HELD or self._characters >= MOST_CHARACTERS
 
     def take(self) -> list[commands.OnAttempt]:
-        with self._room:
+        with self._mutex:
             words, self._words, self._characters = self._words, [], 0
             if self._progress is not None:
                 # Before the last word: after it, it would be too late.
                 words.insert(0, self._progress)
                 self._told, self._progress = self._progress.progress, None
                 self._renew_at_s = time.monotonic() + self._renewal_s
-            self._room.notify_all()
+            self._wake()
             return words
 
     def _is_news(self, word: commands.Progress) -> bool:
@@ -218,9 +221,13 @@ class _Outbox:
         )
 
     def close(self) -> None:
-        with self._room:
+        with self._mutex:
             self._closed = True
             self._words, self._progress = [], None
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._room is not None:
             self._room.notify_all()
 
 

@@ -25,13 +25,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import count, islice
-from queue import SimpleQueue
 from typing import Final, Literal, NamedTuple
 
 from ledger import commands, content, workers
 from ledger.attempt import MOST_CHARACTERS, RunningJob, perform, size
 from ledger.errors import InvalidInput, LedgerError, Unavailable
 from ledger.events import Completed, Failed, Progressed
+from ledger.handout import Handout
 from ledger.inbox import Inbox
 from ledger.queue import Handler, Queue, own_name
 from ledger.service import Answer, Claimed, Outcome
@@ -111,7 +111,7 @@ class Worker:
         )
         self._actor = f"worker:{self.name}"
         self._inbox = Inbox()
-        self._work: SimpleQueue[RunningJob | None] = SimpleQueue()
+        self._handout = Handout[RunningJob]()
         self._running: dict[tuple[int, int], RunningJob] = {}
         # Words that the database has not taken yet.
         self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
@@ -164,8 +164,7 @@ class Worker:
         finally:
             if self._sweeper is not None:
                 self._sweeper.stop()
-            for _ in threads:
-                self._work.put(None)
+            self._handout.close()
             self._leave()
 
     def start(self) -> threading.Thread:
@@ -177,7 +176,7 @@ class Worker:
     # --- the threads
 
     def _perform(self) -> None:
-        while (job := self._work.get()) is not None:
+        while (job := self._handout.take()) is not None:
             job.finish(perform(self._handlers[job.type], job))
 
     def _ring(self) -> None:
@@ -297,12 +296,12 @@ class Worker:
             self._running.pop((job.id, job.attempt), None)
 
     def _begin(self, claimed: Claimed, slots: dict[str, int]) -> None:
-        for one in claimed.jobs:
-            job = RunningJob(self._queue, one, self._inbox.put)
-            self._running[job.id, job.attempt] = job
-            self._work.put(job)
+        begun = [RunningJob(self._queue, one, self._inbox.put) for one in claimed.jobs]
+        self._running.update({(job.id, job.attempt): job for job in begun})
+        self._handout.put(begun)
+        for job in begun:
             self._tell("started", job)
-        if claimed.jobs:
+        if begun:
             counts = Counter(one.job.type for one in claimed.jobs)
             if any(counts[type_] == most for type_, most in slots.items()):
                 # As many as asked for: there may be more.
