@@ -57,7 +57,7 @@ def create_app(
     def hearing(word: attempts.Word) -> attempts.Hearing:
         return attempts.Hearing(ledger, word, largest_body_bytes=largest_body_bytes)
 
-    job_lists = lists.Lists(database, jobs_view, state_counts, largest_page=largest_page)
+    job_lists = lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page)
     for template, resource in (
         ("/job", jobs.Creation(ledger, largest_body_bytes=largest_body_bytes)),
         ("/job/{job_id}", jobs.Job(ledger, jobs_view)),

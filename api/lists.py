@@ -10,7 +10,7 @@ from api.reading import answer, is_current
 from ledger.commands import LARGEST_INTEGER
 from ledger.database import Database
 from ledger.errors import InvalidInput
-from projections.jobs import JobList, Jobs, clip, is_shallow
+from projections.job_lists import JobList, JobLists, clip, is_shallow
 from projections.state_counts import StateCounts
 
 _RANGE: Final = re.compile(r"(-?[0-9]{1,20})\.\.(-?[0-9]{1,20})", re.ASCII)
@@ -25,10 +25,10 @@ class Lists:
     """
 
     def __init__(
-        self, database: Database, jobs: Jobs, state_counts: StateCounts, *, largest_page: int
+        self, database: Database, lists: JobLists, state_counts: StateCounts, *, largest_page: int
     ) -> None:
         self._database = database
-        self._jobs = jobs
+        self._lists = lists
         self._state_counts = state_counts
         self._largest_page = largest_page
 
@@ -72,9 +72,9 @@ class Lists:
                 return
             if (first < 0) != (last < 0):
                 # Only the list's length says how far ranks from both ends are apart.
-                first, last = clip(first, last, self._jobs.length(connection, jobs))
+                first, last = clip(first, last, self._lists.length(connection, jobs))
                 self._check_width(first, last)
-            page = self._jobs.page(
+            page = self._lists.page(
                 connection, jobs, first, last, descending=descending, by_priority=by_priority
             )
         answer(resp, page.json.encode(), page.position)

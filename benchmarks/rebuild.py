@@ -19,7 +19,7 @@ from ledger.commands import Complete, Create, Start
 from ledger.composition import System, compose
 from ledger.migration import migrate
 from ledger.settings import Settings
-from projections.jobs import JobList
+from projections.job_lists import JobList
 from projections.rebuild import rebuild
 from projections.verify import verify
 
@@ -49,7 +49,7 @@ def _beside(url: str, work: str) -> None:
             system.ledger.execute(Create(type="beside"), actor="test")
         else:
             with system.database.snapshot() as connection:
-                page = system.jobs.page(connection, JobList(), 10_000, 10_019)
+                page = system.jobs.lists.page(connection, JobList(), 10_000, 10_019)
                 if len(json.loads(page.json)) != 20:  # noqa: PLR2004 - the ranks above
                     raise RuntimeError("a view was seen that is not whole")
         waits_s.append(time.monotonic() - began_s)

@@ -26,7 +26,8 @@ from ledger.settings import Settings
 from ledger.sqlite import SqliteDatabase
 from projections.activity import Activity
 from projections.catch_up import Follower, Following
-from projections.jobs import Held, JobList, Jobs
+from projections.job_lists import JobList
+from projections.jobs import Held, Jobs
 from projections.pauses import Pauses
 from projections.projection import Projection
 from projections.registered import Registered
@@ -120,7 +121,9 @@ class _QueueViews(Views):
         descending: bool,
     ) -> str:
         jobs = JobList(state, type_)
-        return self._system.jobs.page(connection, jobs, first, last, descending=descending).json
+        return self._system.jobs.lists.page(
+            connection, jobs, first, last, descending=descending
+        ).json
 
     def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
         stats = self._system.state_counts.stats(connection, type_)

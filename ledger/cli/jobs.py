@@ -18,7 +18,7 @@ from ledger.commands import Erase, Move, OnJob, Remove
 from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
-from projections.jobs import JobList
+from projections.job_lists import JobList
 from projections.shown import Shown
 
 NEWEST = 20
@@ -150,7 +150,7 @@ def jobs(
     if type_ is not None and state is None:
         raise InvalidInput("type", "--type needs --state: the lists are by type and state")
     with context.reading() as (system, connection):
-        page = system.jobs.page(
+        page = system.jobs.lists.page(
             connection,
             JobList(None if state is None else State(state), type_),
             skip,

@@ -10,7 +10,7 @@ from sqlalchemy import exc, text
 from ledger.commands import Complete, Create, Erase, Start
 from ledger.composition import System
 from ledger.sqlite import SqliteDatabase
-from projections.jobs import JobList
+from projections.job_lists import JobList
 from tests.builders import carry_out, rows, verified
 
 COLUMNS = {
@@ -179,7 +179,7 @@ def test_erasing_a_job_erases_it_in_every_view(system: System) -> None:
         Erase(job_id=1, reason="asked"),
     )
     with system.database.read() as connection:
-        page = system.jobs.page(connection, JobList(), 0, 9)
+        page = system.jobs.lists.page(connection, JobList(), 0, 9)
 
     (view,) = json.loads(page.json)
     assert (view["state"], view["data"], "result" in view) == ("complete", {}, False)

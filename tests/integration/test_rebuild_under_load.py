@@ -24,7 +24,7 @@ from ledger.composition import System
 from ledger.errors import Unavailable
 from projections.build import Build
 from projections.catch_up import catch_up
-from projections.jobs import JobList
+from projections.job_lists import JobList
 from projections.projection import Projection
 from projections.rebuild import rebuild
 from projections.state_counts import StateCounts
@@ -96,7 +96,7 @@ def test_writers_go_on_and_readers_see_whole_views(
                 with own.database.snapshot() as connection:
                     # First the moment, then what it must show: all of it is of that moment.
                     head = store.read_head(connection)
-                    length = own.jobs.length(connection, JobList())
+                    length = own.jobs.lists.length(connection, JobList())
                     counts = own.state_counts.stats(connection).counts
                     number = connection.scalar(text("SELECT count(*) FROM jobs"))
                     removed = connection.scalar(
@@ -105,7 +105,7 @@ def test_writers_go_on_and_readers_see_whole_views(
                     expected = head.last_job_id - (removed or 0)
                     assert (length, sum(counts.values()), number) == (expected,) * 3
                 with own.database.read() as connection:
-                    seen.append(len(own.jobs.page(connection, JobList(), 0, 9).json))
+                    seen.append(len(own.jobs.lists.page(connection, JobList(), 0, 9).json))
                 assert seen[-1] > 1_000
 
     with beside(write, read, read):
@@ -130,7 +130,7 @@ def test_a_snapshot_holds_off_the_swap_and_nobody_else(filled: System, database_
             # The snapshot sees what it saw, whether the swap has been (SQLite) or waits.
             for _ in range(20):
                 carry_out(filled, Create(type="late"))
-                assert reader.jobs.length(connection, JobList()) == JOBS
+                assert reader.jobs.lists.length(connection, JobList()) == JOBS
                 number = connection.scalar(text("SELECT count(*) FROM jobs"))
                 assert (number, store.read_position(connection)) == (JOBS, before)
             if not filled.database.is_embedded:
@@ -279,7 +279,7 @@ def test_a_rebuild_that_is_killed_at_any_moment_leaves_everything_whole(
         carry_out(filled, Create(type="late"))
         jobs += 1
         with filled.database.read() as connection:
-            assert filled.jobs.length(connection, JobList()) == jobs
+            assert filled.jobs.lists.length(connection, JobList()) == jobs
         assert verified(filled).differences == []
 
     # Their lock died with them, and whatever they had left is cleared away.

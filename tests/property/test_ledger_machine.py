@@ -51,7 +51,7 @@ from ledger.job import LIVE_STATES, State
 from ledger.service import Answer, Outcome, _Submission
 from projections.build import Build
 from projections.catch_up import catch_up
-from projections.jobs import JobList
+from projections.job_lists import JobList
 from projections.rebuild import rebuild
 from projections.shown import Frame
 from projections.verify import Difference
@@ -703,9 +703,11 @@ class LedgerMachine(RuleBasedStateMachine):
         content = {row["position"]: row["content"] for row in stored}
         with self.system.database.read() as connection:
             stats = self.system.state_counts.stats(connection)
-            page = self.system.jobs.page(connection, JobList(), 0, 99)
+            page = self.system.jobs.lists.page(connection, JobList(), 0, 99)
             by_state = {
-                state: self.system.jobs.page(connection, JobList(state), 0, 99, by_priority=True)
+                state: self.system.jobs.lists.page(
+                    connection, JobList(state), 0, 99, by_priority=True
+                )
                 for state in LIVE_STATES
                 # Of the empty ones, one: each costs a query at every step.
                 if state in {State.FAILED, *(job["state"] for job in jobs)}

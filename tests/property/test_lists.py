@@ -14,8 +14,8 @@ from ledger.commands import Command, Complete, Create, Fail, Move, Remove, Repri
 from ledger.composition import System
 from ledger.job import LIVE_STATES, State
 from ledger.migration import migrate
-from projections import jobs as jobs_module
-from projections.jobs import JobList
+from projections import job_lists
+from projections.job_lists import JobList
 from tests.builders import open_system, rows, shown_ids, verified
 
 JOBS: Final = 150
@@ -53,8 +53,8 @@ pages = st.builds(
 @pytest.fixture
 def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """Give a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
-    monkeypatch.setattr(jobs_module, "SHALLOW", 5)
-    monkeypatch.setattr(jobs_module, "SPANS", (2, 4, 62))
+    monkeypatch.setattr(job_lists, "SHALLOW", 5)
+    monkeypatch.setattr(job_lists, "SPANS", (2, 4, 62))
     system = open_system(database_url)
     migrate(system.database)
     try:
@@ -125,7 +125,7 @@ def expected(jobs: Sequence[dict[str, Any]], asked: Asked) -> list[int]:
 
 def shown(system: System, connection: Connection, asked: Asked) -> list[int]:
     return shown_ids(
-        system.jobs.page(
+        system.jobs.lists.page(
             connection,
             asked.list,
             asked.first,
@@ -173,17 +173,17 @@ def test_a_deep_page_walks_no_further_than_one_run(
     """The way to it is counted: no statement skips more jobs than a run has ids."""
     skipped: list[int] = []
 
-    walk = filled.jobs._walk
+    walk = filled.jobs.lists._walk
 
     def counted(connection: Connection, list_: JobList, skip: int, *rest: Any, **how: Any) -> Any:
         skipped.append(skip)
         return walk(connection, list_, skip, *rest, **how)
 
-    monkeypatch.setattr(filled.jobs, "_walk", counted)
+    monkeypatch.setattr(filled.jobs.lists, "_walk", counted)
     length = len(everything(filled))
     with filled.database.snapshot() as connection:
         for first in range(6, length - 10):
-            filled.jobs.page(connection, JobList(), first, first + 2)
+            filled.jobs.lists.page(connection, JobList(), first, first + 2)
 
     assert len(skipped) == length - 16
     assert max(skipped) < 1 << 2
@@ -192,7 +192,7 @@ def test_a_deep_page_walks_no_further_than_one_run(
 def test_the_length_of_every_list_is_its_length(filled: System) -> None:
     jobs = everything(filled)
     with filled.database.snapshot() as connection:
-        lengths = {list_: filled.jobs.length(connection, list_) for list_ in LISTS}
+        lengths = {list_: filled.jobs.lists.length(connection, list_) for list_ in LISTS}
 
     assert lengths == {
         list_: len(expected(jobs, Asked(list_, 0, -1, descending=False, by_priority=False)))
