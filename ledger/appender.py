@@ -6,7 +6,7 @@ front leads: it waits for the lock, *then* takes all that have come meanwhile, r
 them as one batch, wakes their owners, and hands the lead to the first of those who
 came after.  So batches grow exactly when the database is the bottleneck, a lone
 caller waits for nobody, and there is no thread to start, to lose or to carry across
-a fork.
+a fork.  Who has waited too long for a leader that gets no lock is told so, and leaves.
 
 Measured on PostgreSQL with 32 callers: 550 appends a second one by one, 6,200 so.
 """
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from ledger.database import LOCK_TIMEOUT_MS
 from ledger.errors import Unavailable
 
 Work = TypeVar("Work")
@@ -40,8 +41,8 @@ class _Ticket(Generic[Work, Result]):
         self._woken = threading.Lock()
         self._woken.acquire()
 
-    def wait(self) -> None:
-        self._woken.acquire()
+    def wait(self, patience_s: float = -1) -> bool:
+        return self._woken.acquire(timeout=patience_s)
 
     def wake(self) -> None:
         self._woken.release()
@@ -55,6 +56,7 @@ class Appender(Generic[Work, Result]):
             batch, a list of works.  Returns their results in the same order.  What
             it raises, every caller of that batch is told.
         largest_batch: The most works in one list.
+        patience_s: How long a caller waits for a batch to begin.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Appender(Generic[Work, Result]):
         run: Callable[[Take[Work]], Sequence[Result]],
         *,
         largest_batch: int = LARGEST_BATCH,
+        patience_s: float = LOCK_TIMEOUT_MS / 1000,
     ) -> None:
         self._run = run
+        self._patience_s = patience_s
         self._largest_batch = largest_batch
         self._mutex = threading.Lock()
         self._waiting: deque[_Ticket[Work, Result]] = deque()
@@ -74,23 +78,41 @@ class Appender(Generic[Work, Result]):
 
         Raises:
             Exception: What ``run`` raised for the batch; nothing of it was kept.
+            Unavailable: No batch has begun for too long; this will be in none.
         """
         ticket = _Ticket[Work, Result](work)
         with self._mutex:
             self._waiting.append(ticket)
             leads, self._led = not self._led, True
         if not leads:
-            try:
-                ticket.wait()
-            except BaseException:
-                self._abandon(ticket)
-                raise
+            self._wait(ticket)
             leads = ticket.leads
         if leads:
             self._lead()
         if ticket.error is not None:
             raise ticket.error
         return ticket.result  # type: ignore[return-value]  # set, as there is no error
+
+    def _wait(self, ticket: _Ticket[Work, Result]) -> None:
+        """Wait until a batch is done that has the ticket's work, or until it leads."""
+        try:
+            if not ticket.wait(self._patience_s):
+                self._give_up(ticket)
+                # Its batch has begun, which cannot be undone, or it has just been made leader.
+                ticket.wait()
+        except BaseException:
+            self._abandon(ticket)
+            raise
+
+    def _give_up(self, ticket: _Ticket[Work, Result]) -> None:
+        with self._mutex:
+            if ticket.leads or ticket not in self._waiting:
+                return
+            self._waiting.remove(ticket)
+        raise Unavailable(
+            f"nothing could be recorded for {self._patience_s:g} s, and this was not: another "
+            "process keeps the ledger locked, or there is more to do than it can; try again"
+        )
 
     def _lead(self) -> None:
         """Run one batch, which holds the leader's own work, and pass the lead on."""

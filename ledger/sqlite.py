@@ -9,7 +9,9 @@ means sleeping and trying again, which is slow and unfair: two server processes
 posted 2,050 jobs a second with a 99th percentile of 460 ms.  So all processes
 queue for an ``flock`` on a file beside the database first, where the kernel wakes
 the next in line: 2,860 a second and 18 ms.  An ``flock`` belongs to an open file,
-not to a thread, hence the ``threading.Lock`` around it.
+not to a thread, hence the ``threading.Lock`` around it.  An ``flock`` also knows no
+limit of time: should somebody stop a process that has it (Ctrl-Z), one thread of each
+other process waits for as long as that lasts, and the others are told.
 
 How who waits is woken
 ----------------------
@@ -36,6 +38,7 @@ from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
 
 from ledger.database import LOCK_TIMEOUT_MS, POOL_OVERFLOW, POOL_SIZE, Database, Leadership, Watch
+from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
 from ledger.locks import FileLeadership, LockFile
 from ledger.rows import driver_of
@@ -154,13 +157,13 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with self.translated(), self._turn, self._queued(), self._transaction() as tx:
+        with self.translated(), self._takes_turn(), self._transaction() as tx:
             yield tx
 
     @contextmanager
     def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
         with self.translated(), self.engine.connect() as connection:
-            with self._turn, self._queued():
+            with self._takes_turn():
                 with self._transaction() as tx:
                     write(tx)
                 # Begun before anyone else can write; the first read is what pins it.
@@ -193,12 +196,21 @@ class SqliteDatabase(Database):
             raise
 
     @contextmanager
-    def _queued(self) -> Iterator[None]:
-        self._queue.acquire()
+    def _takes_turn(self) -> Iterator[None]:
+        """Be the one writer, among the threads and then among the processes."""
+        if not self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000):
+            raise Unavailable(
+                f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a process "
+                "that somebody has stopped; try again"
+            )
         try:
-            yield
+            self._queue.acquire()
+            try:
+                yield
+            finally:
+                self._queue.release()
         finally:
-            self._queue.release()
+            self._turn.release()
 
     def _bound_wal(self, connection: Connection) -> None:
         try:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ import pytest
 from sqlalchemy import Connection, exc
 
 from ledger import job as job_rules
-from ledger import store
+from ledger import sqlite, store, workers
 from ledger.commands import (
     Command,
     Complete,
@@ -34,9 +35,10 @@ from ledger.commands import (
     Start,
 )
 from ledger.composition import System
-from ledger.errors import AttemptOver, JobNotFound, Refused
+from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
 from ledger.events import Event
 from ledger.job import Job
+from ledger.locks import LockFile
 from ledger.migration import migrate
 from ledger.service import Outcome, _Submission
 from ledger.sqlite import SqliteDatabase
@@ -300,6 +302,41 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
 
     assert (second.job_id, second.position) == (1, 1)
     assert rows(system, "SELECT actor FROM events") == [{"actor": "other"}]
+
+
+def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process that was stopped with Ctrl-Z keeps it until it goes on.
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT_MS", 100)
+    with another(f"sqlite:///{tmp_path / 'ledger.db'}") as system:
+        migrate(system.database)
+        system.ledger._appender._patience_s = 0.1
+        stopped = LockFile(tmp_path / "ledger.db-writer")
+        stopped.acquire()
+        with ThreadPoolExecutor(5) as pool:
+            calls: list[Future[Any]] = [
+                pool.submit(system.ledger.execute, Create(type="email"), actor=f"thread:{n}")
+                for n in range(4)
+            ]
+            calls.append(pool.submit(beat_once, system))
+            eventually(lambda: sum(call.done() for call in calls) == 4)
+            stopped.release()
+            answers = [call.exception(PATIENCE_S) or call.result() for call in calls]
+        told = [str(answer) for answer in answers if isinstance(answer, Unavailable)]
+        appended = [answer for answer in answers if isinstance(answer, Outcome)]
+
+        assert len(told) == 4
+        assert all("for 0.1 s" in reason for reason in told)
+        assert len(rows(system, "SELECT * FROM events")) == len(appended)
+        assert verified(system).differences == []
+    stopped.close()
+
+
+def beat_once(system: System) -> str:
+    with system.database.write() as tx:
+        workers.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
+    return "beaten"
 
 
 # --- the fence

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from ledger.appender import Appender
+from ledger.appender import Appender, _Ticket
 from ledger.errors import Unavailable
 
 PATIENCE_S = 10.0
@@ -241,3 +241,60 @@ def test_who_waits_for_a_lock_that_cannot_be_had_is_told_so() -> None:
         errors = [future.exception(PATIENCE_S) for future in futures]
 
     assert [str(error) for error in errors] == ["the database is away"] * 2
+
+
+def test_who_waits_too_long_for_a_batch_to_begin_leaves_and_is_in_none() -> None:
+    batches: list[list[str]] = []
+    entered, locked = threading.Event(), threading.Event()
+
+    def run(take: Callable[[], Sequence[str]]) -> list[str]:
+        entered.set()
+        assert locked.wait(PATIENCE_S)
+        batches.append(list(take()))
+        return batches[-1]
+
+    appender = Appender[str, str](run, patience_s=0.05)
+    with callers(2) as pool:
+        first = pool.submit(appender.submit, "a")
+        assert entered.wait(PATIENCE_S)
+        with pytest.raises(Unavailable, match=r"^nothing could be recorded for 0\.05 s"):
+            appender.submit("b")
+        locked.set()
+        assert first.result(PATIENCE_S) == "a"
+        assert pool.submit(appender.submit, "c").result(PATIENCE_S) == "c"
+
+    assert batches == [["a"], ["c"]]
+
+
+def test_whose_patience_ends_when_its_batch_has_begun_learns_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entered, locked, taken, impatient = (threading.Event() for _ in range(4))
+    wait = _Ticket.wait
+
+    def run(take: Callable[[], Sequence[str]]) -> list[str]:
+        entered.set()
+        assert locked.wait(PATIENCE_S)
+        works = take()
+        taken.set()
+        assert impatient.wait(PATIENCE_S)
+        return [work.upper() for work in works]
+
+    def impatiently(ticket: _Ticket[str, str], patience_s: float = -1) -> bool:
+        if patience_s >= 0:
+            assert taken.wait(PATIENCE_S)
+            return False
+        impatient.set()
+        return wait(ticket)
+
+    monkeypatch.setattr(_Ticket, "wait", impatiently)
+    appender = Appender[str, str](run)
+    with callers(2) as pool:
+        first = pool.submit(appender.submit, "a")
+        assert entered.wait(PATIENCE_S)
+        second = pool.submit(appender.submit, "b")
+        eventually(lambda: len(appender._waiting) == 2)
+        locked.set()
+        results = [future.result(PATIENCE_S) for future in (first, second)]
+
+    assert results == ["A", "B"]
