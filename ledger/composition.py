@@ -18,10 +18,11 @@ from ledger.database import Database
 from ledger.engines import open_database
 from ledger.job import State
 from ledger.migration import is_empty, migrate, require_current
-from ledger.queue import Queue, Views
+from ledger.queue import Queue
 from ledger.service import Ledger
 from ledger.settings import Settings
 from ledger.sqlite import SqliteDatabase
+from ledger.views import Views
 from projections.activity import Activity
 from projections.catch_up import Follower, Following
 from projections.jobs import Held, JobList, Jobs
