@@ -82,15 +82,12 @@ def work(
     requests = Requests()
     with ExitStack() as stack:
         stack.enter_context(requests.heard())
-        line: Callable[[str], None] = click.echo
         show: Callable[[Count], None] = _not_shown
         if watched:
             title = f"{name} on {queue.database.shown_url}"
             screen = stack.enter_context(Summary(queue, title, tuple(queue.handlers)))
-            line, show = screen.line, screen.show
-            send_lines(as_json=False, to=line)
-        else:
-            send_lines(as_json=as_json)
+            show = screen.show
+        send_lines(as_json=as_json)
         stack.callback(_sweeping(queue).stop)
         for following in followings_of(queue):
             following.start()
@@ -110,7 +107,7 @@ def work(
             )
             count = tally.count()
         else:
-            crew = Crew(target, processes, watched=watched, as_json=as_json, line=line)
+            crew = Crew(target, processes, as_json=as_json)
             crew.run(asked=lambda: requests.number, tick=lambda: show(crew.count))
             count = crew.count
         show(count)
