@@ -5,17 +5,19 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 import msgspec
+from sqlalchemy import Connection
 
 from api import wire
-from ledger import content, store
+from ledger import codec, content, store
 from ledger.cli import output
 from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
 from ledger.commands import Erase, Move, OnJob, Remove
 from ledger.errors import InvalidInput, JobNotFound, Refused
+from ledger.events import Failed, Logged
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
 from projections.jobs import JobList
@@ -96,23 +98,54 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
                     job_id, f"job {job_id} was removed; see `ledger events --job {job_id}`"
                 )
             raise JobNotFound(job_id)
-        lines = store.read_log(connection, job_id, newest=NEWEST)
+        log = _log(connection, job_id)
     if as_json:
         output.json_line(shown.json)
         return
-    print_job(shown)
-    for line in content.parse("log", wire.log_lines(lines)):
-        click.echo(f"log: {line}")
+    print_job(shown, log)
+    if log:
+        title = f"log, the newest {NEWEST} lines" if len(log) == NEWEST else "log"
+        output.table(("at", "attempt", "what", "line"), log, title=title)
 
 
-def print_job(shown: Shown) -> None:
+class _Line(NamedTuple):
+    """Be a line of a job's log: what it said, or that an attempt failed."""
+
+    at: str | None
+    attempt: int
+    what: str
+    line: str
+
+
+def _log(connection: Connection, job_id: int) -> list[_Line]:
+    """Return the newest lines of a job's log, the oldest first."""
+    lines = []
+    for kind, version, text in store.read_log(connection, job_id, newest=NEWEST):
+        [envelope] = store.read_stream(connection, job_id, after=version - 1, limit=1)
+        event = codec.decode(kind, envelope.schema, envelope.body)
+        if isinstance(event, Logged | Failed):
+            line = "(erased)" if text is None else content.log_line(kind, text)
+            lines.append(_Line(output.moment(envelope.at_ms), event.attempt, kind, line))
+    return lines
+
+
+def print_job(shown: Shown, log: Sequence[_Line] = ()) -> None:
     """Print a job's fields, a line each, and where its error came from."""
     # Raw, so that content is printed as it was posted.
     fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])
-    output.table(("field", "value"), [(name, _value(name, raw)) for name, raw in fields.items()])
+    values = {name: _value(name, raw) for name, raw in fields.items()}
+    output.table(("field", "value"), list(values.items()))
     error = msgspec.json.decode(fields.get("error", b'""'))
-    for line in error.splitlines()[1:]:
-        click.echo(output.plain(line))
+    trace = error.splitlines()[1:]
+    if trace:
+        # Of the last one, if the log goes back so far.
+        attempts = [f" of attempt {line.attempt}" for line in log if line.what == Failed.kind]
+        click.echo(f"error{attempts[-1] if attempts else ''}, at {values.get('failed_at')}:")
+    for line in trace:
+        click.echo(f"  {output.plain(line)}")
+
+
+_UNITS: Final = {"duration": "ms", "delay": "ms", "ttl": "ms", "progress": "%"}
 
 
 def _value(name: str, raw: msgspec.Raw) -> object:
@@ -123,6 +156,8 @@ def _value(name: str, raw: msgspec.Raw) -> object:
         return value.split("\n", 1)[0]
     if name == "attempts":
         return f"{value['made']} of {value['max']} made"
+    if name in _UNITS:
+        return f"{value} {_UNITS[name]}"
     return output.moment(int(value)) if name.endswith("_at") else value
 
 

@@ -13,7 +13,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli import COMMANDS, main
-from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Reprioritize, Start
+from ledger.commands import (
+    Complete,
+    Create,
+    Fail,
+    Log,
+    Move,
+    Progress,
+    Remove,
+    Reprioritize,
+    Start,
+)
 from ledger.composition import System
 from ledger.locks import FileLeadership
 from ledger.migration import migrate
@@ -213,16 +223,54 @@ def test_the_examples_in_helps_stand_as_they_were_written(quick: Shell) -> None:
 
 def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
-    job_in(system, "failed", data='{"a": 1}')
+    clock = Clock()
+    system.ledger.now_ms = clock
+    carry_out(
+        system,
+        Create(type="email", data='{"a": 1}', attempts=2, ttl_ms=90_000),
+        Start(job_id=1),
+        Log(job_id=1, attempt=1, line='"to\\n1"'),
+        Fail(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
+    )
+    clock.now_ms = START_MS + 60_000
+    carry_out(
+        system, Start(job_id=1), Fail(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"')
+    )
     system.close()
 
-    said = quick.says("show", "1")
-    fields = dict(table(said)[1:])
+    fields, log = quick.says("show", "1").split("error of attempt 2")
+    values = dict(table(fields)[1:])
 
-    assert fields["state"] == "failed"
-    assert fields["data"] == '{"a": 1}'
-    assert fields["created_at"] == "2023-11-14 22:13:20.000Z"
-    assert said.splitlines()[-1] == "log: broken"
+    assert values["state"] == "failed"
+    assert values["data"] == '{"a": 1}'
+    assert (values["ttl"], values["progress"]) == ("90000 ms", "0 %")
+    assert values["created_at"] == "2023-11-14 22:13:20.000Z"
+    assert log.splitlines()[:2] == [", at 2023-11-14 22:14:20.000Z:", "  at \\x1b line 9"]
+    assert table(log) == [
+        ["at", "attempt", "what", "line"],
+        ["2023-11-14 22:13:20.000Z", "1", "logged", "to\\n1"],
+        ["2023-11-14 22:13:20.000Z", "1", "failed", "cannot"],
+        ["2023-11-14 22:14:20.000Z", "2", "failed", "broken"],
+    ]
+
+
+def test_the_time_that_a_job_took_is_printed_with_its_unit(quick: Shell) -> None:
+    system = open_system(quick.url, Clock())
+    job_in(system, "complete")
+    system.close()
+
+    values = dict(table(quick.says("show", "1"))[1:])
+
+    assert values["duration"] == "0 ms"
+
+
+def test_a_line_that_was_erased_is_told(quick: Shell) -> None:
+    system = open_system(quick.url, Clock())
+    job_in(system, "failed")
+    system.close()
+    quick.says("erase", "1", "--yes")
+
+    assert table(quick.says("show", "1"))[-1][2:] == ["failed", "(erased)"]
 
 
 def test_stats_count_by_type_and_state(shell: Shell, system: System) -> None:
@@ -566,7 +614,7 @@ def test_a_replay_is_printed_as_a_table(quick: Shell) -> None:
         ["email", "1", "0", "0", "0", "0"],
         ["all types", "1", "0", "0", "0", "0"],
     ]
-    assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000")
+    assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000 ms")
 
 
 # --- searching
