@@ -85,6 +85,17 @@ class System:
             if isinstance(model, Projection)
         ]
 
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """Return what ``ledger verify`` does not compare, and why."""
+        others = {
+            name: "what it keeps is not compared row by row with a replay; "
+            f"`ledger rebuild {name}` builds it anew"
+            for name, model in self.models.items()
+            if not isinstance(model, Projection)
+        }
+        return others | {each.name: each.reason for each in self.registered.broken}
+
     def followings(self) -> list[Following]:
         """Return what keeps each of the followers near the head, once started."""
         return [Following(self.database, follower, self.bell) for follower in self.followers]

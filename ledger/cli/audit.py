@@ -148,16 +148,20 @@ def _print_counts(counts: PastCounts, position: int) -> None:
 def verify(context: Context, *, as_json: bool) -> None:
     """Replay every event and compare: chain, digests, versions, every row, every count.
 
+    It says which read models it compared, and which not, such as the search index.
     Exits with 1 if anything differs. Keep the chain value it prints somewhere else:
     the same history has the same one, so whoever has it sees a rewrite.
     """
     with context.system() as system, output.progress("Verifying") as advance:
         report = verifying.verify(system.database, system.compared, advance)
+        report.not_compared |= system.not_compared
     if as_json:
         output.json_line(wire.encode(report))
     elif report.clean:
         compared = ", ".join(report.projections)
         click.echo(f"{report.position} events verified; {compared} equal a replay from nothing")
+        for name, reason in report.not_compared.items():
+            click.echo(output.plain(f"not compared: {name}: {reason}"))
         click.echo(f"content erased from {report.erased} events")
         click.echo(f"chain {report.chain or '(empty)'}")
     else:
@@ -166,6 +170,9 @@ def verify(context: Context, *, as_json: bool) -> None:
             click.echo(f"  {difference.where}", err=True)
             click.echo(f"    expected {difference.expected}", err=True)
             click.echo(f"    found    {difference.found}", err=True)
+        click.echo(f"compared: {', '.join(report.projections) or 'no read model'}", err=True)
+        for name, reason in report.not_compared.items():
+            click.echo(output.plain(f"not compared: {name}: {reason}"), err=True)
     if not report.clean:
         raise click.exceptions.Exit(REFUSED)
 

@@ -42,6 +42,9 @@ from tests.integration.servers import DEADLINE_S, surroundings, tool, wait_until
 REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
+NOT_COMPARED: Final = (
+    "what it keeps is not compared row by row with a replay; `ledger rebuild search` builds it anew"
+)
 STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 
 
@@ -452,10 +455,12 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "erased": 0,
         "differences": [],
         "projections": ["jobs", "state_counts", "unique_keys", "pauses", "activity"],
+        "not_compared": {"search": NOT_COMPARED},
     }
     assert shell.says("verify") == (
         "10 events verified; jobs, state_counts, unique_keys, pauses, activity equal a replay "
         "from nothing\n"
+        f"not compared: search: {NOT_COMPARED}\n"
         f"content erased from 0 events\nchain {chain}\n"
     )
 
@@ -478,6 +483,8 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
         "  state_counts type=email state=inactive\n"
         "    expected jobs=1\n"
         "    found    jobs=5\n"
+        "compared: jobs, state_counts, unique_keys, pauses, activity\n"
+        f"not compared: search: {NOT_COMPARED}\n"
     )
     assert as_json.exit_code == REFUSED
     assert json.loads(as_json.stdout)["differences"] == [
