@@ -58,7 +58,11 @@ def rebuild(
         try:
             with output.progress("Rebuilding") as advance:
                 number = rebuilding.rebuild(
-                    system.database, chosen, advance, differs=differences.append
+                    system.database,
+                    chosen,
+                    advance,
+                    differs=differences.append,
+                    phase=advance.phase,
                 )
         except KeyboardInterrupt:
             raise click.ClickException(
@@ -114,7 +118,7 @@ def _print_status(system: System, *, as_json: bool) -> None:
         click.echo("no rebuild was begun")
     else:
         rows = [(name, done, head, f"{_share(done, head):.0%}") for name, done in begun.items()]
-        output.table(("rebuild of", "position", "of", ""), rows)
+        output.table(("rebuild of", "position", "of", "done"), rows)
 
 
 def _share(done: int, total: int) -> float:
