@@ -26,6 +26,7 @@ from ledger.views import Views
 from projections.activity import Activity
 from projections.catch_up import Follower, Following
 from projections.jobs import Held, JobList, Jobs
+from projections.of_type import page_of_type
 from projections.pauses import Pauses
 from projections.projection import Projection
 from projections.registered import Registered
@@ -127,8 +128,11 @@ class _QueueViews(Views):
         last: int,
         descending: bool,
     ) -> str:
-        jobs = JobList(state, type_)
-        return self._system.jobs.page(connection, jobs, first, last, descending=descending).json
+        jobs = self._system.jobs
+        if type_ is not None and state is None:
+            return page_of_type(jobs, connection, type_, first, last, descending=descending)
+        chosen = JobList(state, type_)
+        return jobs.page(connection, chosen, first, last, descending=descending).json
 
     def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
         stats = self._system.state_counts.stats(connection, type_)

@@ -16,11 +16,12 @@ from ledger import codec, content, store
 from ledger.cli import output
 from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
 from ledger.commands import Erase, Move, OnJob, Remove
-from ledger.errors import InvalidInput, JobNotFound, Refused
+from ledger.errors import JobNotFound, Refused
 from ledger.events import Failed, Logged
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
 from projections.jobs import JobList
+from projections.of_type import page_of_type
 from projections.shown import Shown
 
 NEWEST = 20
@@ -162,10 +163,20 @@ def _value(name: str, raw: msgspec.Raw) -> object:
 
 
 @click.command()
-@click.option("--state", type=click.Choice([str(state) for state in LIVE_STATES]))
-@click.option("--type", "type_", metavar="TYPE", help="Needs --state, as the lists of the API.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
-@click.option("--skip", type=click.IntRange(0), default=0, help="Begin so many jobs further on.")
+@click.option(
+    "--state",
+    type=click.Choice([str(state) for state in LIVE_STATES]),
+    help="Only jobs in this state.",
+)
+@click.option("--type", "type_", metavar="TYPE", help="Only jobs of this type.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=NEWEST,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option("--skip", type=NUMBER, default=0, help="Begin so many jobs further on.")
 @click.option("--oldest", is_flag=True, help="Oldest first; default is newest first.")
 @click.option("--by-priority", is_flag=True, help="In the order in which they run.")
 @as_json
@@ -181,28 +192,50 @@ def jobs(
     by_priority: bool,
     as_json: bool,
 ) -> None:
-    """List jobs, newest first."""
-    if type_ is not None and state is None:
-        raise InvalidInput("type", "--type needs --state: the lists are by type and state")
+    """List jobs, newest first.
+
+    \b
+    ledger jobs --state failed
+    ledger jobs --type email --limit 100
+    """
+    last = skip + limit - 1
+    descending = not (oldest or by_priority)
     with context.reading() as (system, connection):
-        page = system.jobs.page(
-            connection,
-            JobList(None if state is None else State(state), type_),
-            skip,
-            skip + limit - 1,
-            descending=not (oldest or by_priority),
-            by_priority=by_priority,
-        )
+        if type_ is not None and state is None:
+            page = page_of_type(
+                system.jobs,
+                connection,
+                type_,
+                skip,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+        else:
+            page = system.jobs.page(
+                connection,
+                JobList(None if state is None else State(state), type_),
+                skip,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            ).json
     if as_json:
-        output.json_line(page.json)
+        output.json_line(page)
         return
-    _print_list(page.json, "no such jobs")
+    _print_list(page, "no such jobs")
 
 
 @click.command()
 @click.argument("words", metavar="WORD...", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
-@click.option("--skip", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=NEWEST,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option("--skip", type=NUMBER, default=0, help="Leave out so many of the newest.")
 @as_json
 @command
 def search(

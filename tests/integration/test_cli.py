@@ -196,6 +196,10 @@ def test_jobs_are_listed_by_state_type_rank_and_order(shell: Shell, system: Syst
     assert listed("--state", "inactive", "--by-priority") == [6, 1]
     assert listed("--state", "inactive", "--type", "email") == [1]
     assert listed("--state", "failed", "--type", "sms") == []
+    assert listed("--type", "email", "--limit", "3", "--skip", "1") == [4, 3, 2]
+    assert listed("--type", "email", "--oldest") == [1, 2, 3, 4, 5]
+    assert listed("--type", "sms", "--by-priority") == [6]
+    assert listed("--type", "fax") == []
     assert [listed("--state", state) for state in STATES[1:]] == [[2], [3], [4], [5]]
 
 
@@ -773,7 +777,6 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "email", "--backoff", "1+1"), REFUSED, "backoff: expected JSON"),
         (("create", "email", "--backoff", '"1+1"'), REFUSED, "backoff: expected true, or"),
         (("create", "email", "--unique", ""), REFUSED, "unique: expected 1 to 255 characters"),
-        (("jobs", "--type", "email"), REFUSED, "--type needs --state"),
         (("jobs", "--state", "broken"), USAGE, "'broken' is not one of"),
         (("jobs", "--limit", "0"), USAGE, "0 is not in the range"),
         (("replay",), USAGE, "Missing option '--at'"),
