@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 from api import wire
 from ledger import store
 from ledger.cli import output
-from ledger.cli.context import NUMBER, REFUSED, Context, as_json, command
+from ledger.cli.context import REFUSED, Context, as_json, command
 from ledger.cli.jobs import print_job
-from ledger.errors import InvalidInput, JobNotFound
+from ledger.cli.parameters import NUMBER, Whole
+from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
 from projections import verify as verifying
@@ -30,7 +31,7 @@ FOLLOW_S: Final = 0.2
 @click.command()
 @click.option("--job", "job_id", type=NUMBER, help="Only this job, also after its removal.")
 @click.option("--after", type=NUMBER, help="Begin behind this position (or version).")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", type=Whole(1), help="At most so many.")
 @click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
 @as_json
 @command
@@ -97,7 +98,11 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
         if job_id is not None:
             shown = job_at(connection, job_id, position)
             if shown is None:
-                raise JobNotFound(f"{job_id} (at position {position})")
+                raise Refused(
+                    job_id,
+                    f"there was no job {job_id} at position {position}; `ledger events --job "
+                    f"{job_id}` tells what happened to it, and when",
+                )
         else:
             with output.progress("Replaying") as advance:
                 counts = counts_at(connection, position, advance)

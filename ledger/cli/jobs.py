@@ -1,7 +1,6 @@
 """Ask and change jobs."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,10 +12,12 @@ from sqlalchemy import Connection
 
 from api import wire
 from ledger import codec, content, store
+from ledger.arguments import LARGEST_PAGE
 from ledger.cli import output
-from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
+from ledger.cli.context import REFUSED, Context, actor, as_json, cause, command
+from ledger.cli.parameters import NUMBER, Milliseconds, Text, Whole
 from ledger.commands import Erase, Move, OnJob, Remove
-from ledger.errors import JobNotFound, Refused
+from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.events import Failed, Logged
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
@@ -26,24 +27,6 @@ from projections.shown import Shown
 
 NEWEST = 20
 
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)?")
-_UNITS_MS = {None: 1, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-class Milliseconds(click.ParamType[int]):
-    """Be a duration: milliseconds, or a number and a unit."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the milliseconds that *value* says."""
-        found = _DURATION.fullmatch(str(value))
-        if found is None:
-            self.fail(f"expected milliseconds, or 90s, 5m, 2h, 1d; got {value!r}", param, ctx)
-        return int(found[1]) * _UNITS_MS[found[2]]
-
 
 @click.command()
 @click.argument("type_", metavar="TYPE")
@@ -52,7 +35,12 @@ class Milliseconds(click.ParamType[int]):
 @click.option("--attempts", help="How often it may run. Default: once.")
 @click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
 @click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
-@click.option("--backoff", metavar="JSON", help='true, or {"type": "exponential", "delay": 2000}.')
+@click.option(
+    "--backoff",
+    type=Text(),
+    metavar="JSON",
+    help='true, or {"type": "exponential", "delay": 2000}.',
+)
 @click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
 @click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
 @click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
@@ -71,7 +59,7 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
     if "searchKeys" in given:
         given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
-    asked = create_command(type_, content.text("data", raw), given)
+    asked = create_command(type_, _data(raw, came_in=data == "-"), given)
     with context.system() as system:
         outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
     if as_json:
@@ -80,6 +68,20 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         click.echo(f"job {outcome.job_id} created")
     else:
         click.echo(f"job {outcome.job_id} had been created with this key before")
+
+
+def _data(raw: bytes, *, came_in: bool) -> str:
+    if came_in and not raw:
+        raise InvalidInput("data", "data: expected JSON on standard input, got nothing")
+    try:
+        return content.text("data", raw)
+    except InvalidInput as error:
+        # As shells leave it: without the quotes that a text has.
+        if raw[:1].isalpha():
+            raise InvalidInput(
+                "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"
+            ) from error
+        raise
 
 
 _KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
@@ -168,10 +170,10 @@ def _value(name: str, raw: msgspec.Raw) -> object:
     type=click.Choice([str(state) for state in LIVE_STATES]),
     help="Only jobs in this state.",
 )
-@click.option("--type", "type_", metavar="TYPE", help="Only jobs of this type.")
+@click.option("--type", "type_", type=Text(), metavar="TYPE", help="Only jobs of this type.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, 10_000),
+    type=Whole(1, LARGEST_PAGE),
     default=NEWEST,
     show_default=True,
     help="At most so many.",
@@ -230,7 +232,7 @@ def jobs(
 @click.argument("words", metavar="WORD...", nargs=-1, required=True)
 @click.option(
     "--limit",
-    type=click.IntRange(1, 10_000),
+    type=Whole(1, LARGEST_PAGE),
     default=NEWEST,
     show_default=True,
     help="At most so many.",
@@ -367,7 +369,9 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 
 @click.command()
 @click.argument("job_id", metavar="ID", type=NUMBER)
-@click.option("--version", "versions", type=int, multiple=True, help="Only this event of the job.")
+@click.option(
+    "--version", "versions", type=Whole(1), multiple=True, help="Only this event of the job."
+)
 @click.option("--reason", help="Kept for ever: it must not repeat what is erased.")
 @click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
 @command

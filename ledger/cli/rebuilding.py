@@ -46,6 +46,8 @@ def rebuild(
     """
     with context.system() as system:
         if status:
+            if names or every or drop:
+                raise click.UsageError("--status is of all rebuilds, and does nothing else")
             _print_status(system, as_json=as_json)
             return
         chosen = _chosen(system, names, every=every)
@@ -82,7 +84,7 @@ def rebuild(
 def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projection | Follower]:
     known = system.models
     if any(name not in known for name in names) or bool(names) == every:
-        got = " ".join(map(repr, names)) if names else "both" if every else "neither"
+        got = " ".join([*map(repr, names), *(["--all"] if every else [])]) or "neither"
         raise click.UsageError(f"expected NAMES among {', '.join(known)}, or --all; got {got}")
     return [model for name, model in known.items() if every or name in names]
 

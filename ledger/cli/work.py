@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Final
 
 import click
 
 from ledger.cli.context import Context, command
 from ledger.cli.crew import Crew, Requests, telling, work_here
 from ledger.cli.lines import say, send_lines
+from ledger.cli.parameters import Seconds, Whole
 from ledger.cli.summary import Summary, is_watched
 from ledger.cli.tally import Count, Tally
 from ledger.cli.target import Target, TargetError, load, slots
@@ -17,25 +19,32 @@ from ledger.queue import Queue
 from ledger.sweeper import Sweeper
 from ledger.worker import GRACE_S, Worker
 
+MOST_PROCESSES: Final = 1_000
+MOST_AT_ONCE: Final = 10_000
+
 
 @click.command()
 @click.argument("name", metavar="TARGET")
 @click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="How many processes."
+    "--processes",
+    type=Whole(1, MOST_PROCESSES),
+    default=1,
+    show_default=True,
+    help="How many processes.",
 )
 @click.option(
     "--type", "types", metavar="TYPE", multiple=True, help="Only these jobs; may be repeated."
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_AT_ONCE),
     help="Jobs of each type at once in a process.  [default: as the handlers say]",
 )
 @click.option(
     "--grace",
     "grace_s",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Seconds(),
     default=GRACE_S,
     show_default=True,
     help="How long what runs may take to end when it is stopped.",

@@ -754,11 +754,12 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
     ("arguments", "code", "complaint"),
     [
         (("show", "7"), REFUSED, 'job "7" doesnt exist'),
-        (("show", "seven"), USAGE, "'seven' is not a valid integer"),
-        (("show", "9" * 30), USAGE, "not in the range"),
+        (("show", "seven"), USAGE, "expected an integer from 0 to 9007199254740991, got 'seven'"),
+        (("show", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991, got '999"),
+        (("show", "9" * 5_000), USAGE, "9…"),
         (("show",), USAGE, "Missing argument 'ID'"),
         (("events", "--job", "7"), REFUSED, 'job "7" doesnt exist'),
-        (("events", "--after", "9" * 30), USAGE, "not in the range"),
+        (("events", "--after", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991"),
         (("erase", "7", "--yes"), REFUSED, 'job "7" doesnt exist'),
         (("erase", "1", "--yes", "--version", "9"), REFUSED, "places 1 to 1 in the history"),
         (("create", ""), REFUSED, "Must provide job type"),
@@ -773,14 +774,22 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "email", "--attempts", "many"), REFUSED, "attempts: expected an integer from"),
         (("create", "email", "--delay", "0"), REFUSED, "delay: expected an integer from 1"),
         (("create", "email", "--delay", "5y"), USAGE, "expected milliseconds, or 90s, 5m, 2h, 1d"),
+        (("create", "email", "--delay", "9" * 5_000), USAGE, "expected milliseconds, or 90s"),
         (("create", "email", "--ttl", "0"), REFUSED, "ttl: expected an integer from 1"),
+        (("create", "email", "--backoff", "\udcff"), USAGE, "expected text in UTF-8, got"),
+        (("create", "email", "hello"), REFUSED, "text has quotes of its own: '\"hello\"'"),
+        (("create", "email", "-"), REFUSED, "data: expected JSON on standard input, got nothing"),
         (("create", "email", "--backoff", "1+1"), REFUSED, "backoff: expected JSON"),
         (("create", "email", "--backoff", '"1+1"'), REFUSED, "backoff: expected true, or"),
         (("create", "email", "--unique", ""), REFUSED, "unique: expected 1 to 255 characters"),
         (("jobs", "--state", "broken"), USAGE, "'broken' is not one of"),
-        (("jobs", "--limit", "0"), USAGE, "0 is not in the range"),
+        (("jobs", "--limit", "0"), USAGE, "expected an integer from 1 to 10000, got '0'"),
+        (("jobs", "--type", "\udcff"), USAGE, "'--type': expected text in UTF-8, got"),
+        (("activity", "--type", "\udcff"), USAGE, "'--type': expected text in UTF-8, got"),
+        (("activity", "--minutes", "x"), USAGE, "expected an integer from 1 to 527040, got 'x'"),
         (("replay",), USAGE, "Missing option '--at'"),
         (("replay", "--at", "2"), REFUSED, "--at: expected a position from 0 to 1, got '2'"),
+        (("replay", "--at", "0", "--job", "1"), REFUSED, "there was no job 1 at position 0; "),
         (("replay", "--at", "9" * 5_000), REFUSED, "--at: expected a position"),
         (("replay", "--at", "yesterday"), REFUSED, "a time with its zone"),
         (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with its zone"),
@@ -790,10 +799,14 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
             "NAMES among jobs, state_counts, unique_keys, pauses, search, activity, or --all",
         ),
         (("rebuild", "nothing"), USAGE, "got 'nothing'"),
-        (("rebuild", "jobs", "--all"), USAGE, "or --all"),
+        (("rebuild", "jobs", "--all"), USAGE, "or --all; got 'jobs' --all"),
+        (("rebuild", "--status", "jobs"), USAGE, "--status is of all rebuilds"),
+        (("rebuild", "--status", "--drop"), USAGE, "--status is of all rebuilds"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),
-        (("serve", "--workers", "0"), USAGE, "0 is not in the range"),
+        (("serve", "--workers", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
+        (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
+        (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: it must exist"),
         (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
     ],
 )
@@ -853,8 +866,47 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path, command: st
     code, complaint = Shell(f"sqlite:///{path}").refusal(command)
 
     assert code == NO_DATABASE
-    assert "no SQLite database" in complaint
+    assert f"{path} is no SQLite database" in complaint
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["status", "migrate", "verify", "search x"])
+def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, command: str) -> None:
+    code, complaint = Shell(f"sqlite:///{tmp_path}").refusal(*command.split())
+
+    assert code == NO_DATABASE
+    assert complaint == (
+        f"Error: sqlite:///{tmp_path}: unable to open database file; its directory must exist, "
+        "and this user be allowed to read and write the file\n"
+    )
+
+
+def test_a_database_of_somebody_else_is_left_as_it_is(system: System, database_url: str) -> None:
+    migrate(system.database, to="base")
+    with system.database.write() as tx:
+        tx.exec_driver_sql("DELETE FROM alembic_version")
+        tx.exec_driver_sql("CREATE TABLE jobs (theirs INTEGER)")
+
+    code, complaint = Shell(database_url).refusal("migrate")
+
+    assert code == NO_DATABASE
+    assert "has tables that are no ledger's" in complaint
+    assert "name an empty database" in complaint
+    assert rows(system, "SELECT theirs FROM jobs") == []
+
+
+def test_a_file_that_may_not_be_looked_at_is_told(
+    quick: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", shut)
+
+    code, complaint = quick.refusal("status")
+
+    assert code == NO_DATABASE
+    assert "Permission denied; this user must be allowed to, or name another" in complaint
 
 
 # --- the executable

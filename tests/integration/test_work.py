@@ -626,8 +626,10 @@ def _on_a_terminal(
             ("jobs:queue", "--type", "slow"),
             "no handler for slow; it has for quick, bad, long, talks",
         ),
-        (("jobs:queue", "--processes", "0"), "0 is not in the range"),
-        (("jobs:queue", "--grace", "-1"), "-1.0 is not in the range"),
+        (("jobs:queue", "--processes", "0"), "expected an integer from 1 to 1000, got '0'"),
+        (("jobs:queue", "--processes", "9999"), "expected an integer from 1 to 1000, got '9999'"),
+        (("jobs:queue", "--grace", "-1"), "expected seconds from 0 to 604800, got '-1'"),
+        (("jobs:queue", "--grace", "nan"), "expected seconds from 0 to 604800, got 'nan'"),
         ((), "Missing argument 'TARGET'"),
     ],
 )
