@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         SchemaMismatch,
         Unavailable,
     )
-    from ledger.queue import Job, Queue
+    from ledger.queue import Queue
+    from ledger.queued_job import Job
     from ledger.worker import Worker
 
 __all__: Final = [
@@ -64,7 +65,8 @@ _HOMES: Final = {
         "SchemaMismatch",
         "Unavailable",
     ),
-    "ledger.queue": ("Job", "Queue"),
+    "ledger.queue": ("Queue",),
+    "ledger.queued_job": ("Job",),
     "ledger.attempt": ("Fail", "Retry", "RunningJob"),
     "ledger.worker": ("Worker",),
 }

@@ -15,7 +15,9 @@ from typing import Final, overload
 import msgspec
 
 from ledger import commands, content
-from ledger.queue import Handler, Job, Json, Milliseconds, Queue, milliseconds
+from ledger.arguments import Json, Milliseconds, milliseconds
+from ledger.queue import Handler, Queue
+from ledger.queued_job import Job
 from ledger.service import Claimable
 
 # A handler that logs faster than the database takes it waits here.

@@ -20,14 +20,16 @@ from ledger.engines import open_database
 from ledger.errors import Unavailable
 from ledger.job import State
 from ledger.migration import is_empty, migrate, require_current
-from ledger.queue import Queue, Views
+from ledger.queue import Queue
 from ledger.service import Ledger
 from ledger.settings import Settings
 from ledger.sqlite import SqliteDatabase
+from ledger.views import Views
 from projections.activity import Activity
 from projections.catch_up import Follower, Following
 from projections.job_lists import JobList
 from projections.jobs import Held, Jobs
+from projections.of_type import page_of_type
 from projections.pauses import Pauses
 from projections.projection import Projection
 from projections.registered import Registered
@@ -93,6 +95,17 @@ class System:
                 return self.search.engine.starter()
         return self.database.leadership("followers-starter")
 
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """Return what ``ledger verify`` does not compare, and why."""
+        others = {
+            name: "what it keeps is not compared row by row with a replay; "
+            f"`ledger rebuild {name}` builds it anew"
+            for name, model in self.models.items()
+            if not isinstance(model, Projection)
+        }
+        return others | {each.name: each.reason for each in self.registered.broken}
+
     def close(self) -> None:
         """Close all connections; no thread but the bell's may be using one."""
         self.bell.close()
@@ -120,10 +133,11 @@ class _QueueViews(Views):
         last: int,
         descending: bool,
     ) -> str:
-        jobs = JobList(state, type_)
-        return self._system.jobs.lists.page(
-            connection, jobs, first, last, descending=descending
-        ).json
+        lists = self._system.jobs.lists
+        if type_ is not None and state is None:
+            return page_of_type(lists, connection, type_, first, last, descending=descending)
+        chosen = JobList(state, type_)
+        return lists.page(connection, chosen, first, last, descending=descending).json
 
     def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
         stats = self._system.state_counts.stats(connection, type_)

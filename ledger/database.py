@@ -106,10 +106,10 @@ class Database(ABC):
         except sqlite3.Error as error:
             # Of statements that go to the driver directly.
             self._generation += 1
-            raise translation(error, error) from error
+            raise translation(error, error, self.shown_url) from error
         except exc.DBAPIError as error:
             self._generation += 1
-            raise translation(error, error.orig) from error
+            raise translation(error, error.orig, self.shown_url) from error
 
     @property
     def shown_url(self) -> str:
@@ -261,7 +261,9 @@ class Leadership(ABC):
         """Give the role back."""
 
 
-def translation(error: Exception, orig: BaseException | None) -> Exception:
+def translation(
+    error: Exception, orig: BaseException | None, shown_url: str = "the database"
+) -> Exception:
     """Return our error for a driver's, or *error* itself if it is none of the weather."""
     text = (str(orig).splitlines() or [type(orig).__name__])[0]
     if _lacks_table(orig):
@@ -269,7 +271,7 @@ def translation(error: Exception, orig: BaseException | None) -> Exception:
             "the database has not the tables of this version; run `ledger migrate`"
         )
     if sqlite3.DatabaseError in {type(orig), type(error)}:
-        return SchemaMismatch(f"the file is no SQLite database, or a damaged one: {text}")
+        return SchemaMismatch(f"{shown_url} is no SQLite database, or a damaged one: {text}")
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
         # Not from the server: psycopg does not understand the URL.
         return Unavailable(f"cannot connect: {text}")
@@ -279,8 +281,19 @@ def translation(error: Exception, orig: BaseException | None) -> Exception:
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):
-        return Unavailable(f"the database does not answer: {text}")
+        refused = _SQLITE_REFUSALS.get(text)
+        said = f"{shown_url}: {text}; {refused}" if refused else None
+        return Unavailable(said or f"the database does not answer: {text}")
     return error
+
+
+# What to do where SQLite says no more than what it was not allowed to.
+_SQLITE_REFUSALS: Final = {
+    "unable to open database file": "its directory must exist, and this user be allowed to read "
+    "and write the file",
+    "attempt to write a readonly database": "this user must be allowed to write the file and its "
+    "directory, also to read the ledger",
+}
 
 
 def _lacks_table(orig: BaseException | None) -> bool:

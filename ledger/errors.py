@@ -50,7 +50,7 @@ class InvalidInput(LedgerError):  # noqa: N818 - it names what it is, as the who
 _LONGEST_SHOWN = 80
 
 
-class Refused(LedgerError):  # noqa: N818
+class Refused(LedgerError):  # noqa: N818 - as InvalidInput
     """Refuse a command that the rules forbid; nothing was recorded.
 
     Attributes:
@@ -79,7 +79,7 @@ class AttemptOver(Refused):
     """Refuse the late word of an attempt that has ended."""
 
 
-class JobFailed(LedgerError):  # noqa: N818
+class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell who waited for a job that it failed for good.
 
     Attributes:
@@ -93,7 +93,7 @@ class JobFailed(LedgerError):  # noqa: N818
         self.error = error
 
 
-class Unavailable(LedgerError):  # noqa: N818
+class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell that the database is away or overloaded.
 
     Attributes:
@@ -105,11 +105,11 @@ class Unavailable(LedgerError):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
-class SchemaMismatch(LedgerError):  # noqa: N818
+class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell that the database's tables are not those of this version."""
 
 
-class Corrupt(LedgerError):  # noqa: N818
+class Corrupt(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell that the stored history contradicts itself.
 
     Attributes:
@@ -121,7 +121,7 @@ class Corrupt(LedgerError):  # noqa: N818
         self.position = position
 
 
-class Stuck(LedgerError):  # noqa: N818
+class Stuck(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell that a read model cannot go on: it never skips an event.
 
     Attributes:
@@ -139,7 +139,7 @@ class Stuck(LedgerError):  # noqa: N818
         self.reason = reason
 
 
-class Overtaken(LedgerError):  # noqa: N818
+class Overtaken(LedgerError):  # noqa: N818 - as InvalidInput
     """Tell that somebody else brought the read model further meanwhile.
 
     Attributes:

@@ -11,12 +11,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exc
 
 from ledger.database import Database
 from ledger.errors import SchemaMismatch
 
 _PACKAGE: Final = "migrations"
+# Of PostgreSQL.
+_DUPLICATE_TABLE: Final = "42P07"
 
 
 def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | None]:
@@ -26,6 +28,7 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
         The revisions before and after; None is an empty database.
 
     Raises:
+        SchemaMismatch: They are of a newer version, or somebody else's.
         Unavailable: The database is away, or its tables are in use for too long.
     """
     with database.write() as tx, as_file(files(_PACKAGE)) as folder:
@@ -38,8 +41,22 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
         if to == "base" or _is_older(config, to, before):
             command.downgrade(config, to)
         else:
-            command.upgrade(config, to)
+            _upgrade(database, config, to, before)
         return before, _current(tx)
+
+
+def _upgrade(database: Database, config: Config, to: str, before: str | None) -> None:
+    try:
+        command.upgrade(config, to)
+    except exc.DBAPIError as error:
+        text = str(error.orig).partition("\n")[0]
+        taken = getattr(error.orig, "sqlstate", None) == _DUPLICATE_TABLE
+        if before is None and (taken or text.endswith("already exists")):
+            raise SchemaMismatch(
+                f"{database.shown_url} has tables that are no ledger's ({text}), and is left as "
+                "it is; name an empty database"
+            ) from error
+        raise
 
 
 def require_current(database: Database) -> None:

@@ -26,6 +26,7 @@ PRIORITIES: Final[Mapping[str, int]] = {
 
 # Longer is out of range, and Python refuses to read digits without end.
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
+_DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 def create_command(type_: object, data: str, options: object) -> Create:
@@ -71,6 +72,8 @@ def priority(name: str, value: object) -> int:
     number = _number(value)
     if number is None or abs(number) > LARGEST_INTEGER:
         expected = f"an integer or one of {', '.join(PRIORITIES)}"
+        if _DIGITS.fullmatch(str(value)):
+            expected += f", no further from 0 than {LARGEST_INTEGER}"
         raise InvalidInput.expected(name, expected, value)
     return number
 

@@ -1,94 +1,32 @@
-"""Be what applications import: a queue of jobs, and the jobs in it.
+"""Be what applications import: a queue of jobs.
 
     >>> queue = ledger.connect("sqlite:///jobs.db")
     >>> job = queue.create("email", {"to": "tj@learnboost.com"}, attempts=5)
     >>> job
     <Job 1: email, inactive>
 
-A ``Queue`` may be shared by all threads of a process.  Nothing in it knows how jobs
-are shown or counted: ``Views`` is what it needs of the read models.
+A ``Queue`` may be shared by all threads of a process.
 """
 
 import inspect
 import os
 import socket
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import Connection
 
-from ledger import content, options, store, workers
+from ledger import workers
+from ledger.arguments import Json, Milliseconds, check_page, create_command, create_commands
 from ledger.bell import Bell
-from ledger.commands import (
-    LARGEST_INTEGER,
-    Command,
-    Create,
-    Move,
-    Pause,
-    Remove,
-    Reprioritize,
-    Resume,
-)
+from ledger.commands import Command, Create, Pause, Resume
 from ledger.database import Database
-from ledger.errors import InvalidInput, JobFailed, JobNotFound
+from ledger.errors import InvalidInput
 from ledger.job import LIVE_STATES, State
+from ledger.queued_job import Job
 from ledger.service import Ledger, Outcome
-from ledger.sweeper import DueJobs
-
-# JSON, as it goes in and comes out.
-Json = Any
-Milliseconds = int | timedelta
-
-_ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})
-# A waiter looks by itself this often, should nobody wake it.
-_LONGEST_WAIT_S: Final = 1.0
-
-
-class Views(DueJobs, Protocol):
-    """Answer what a queue asks of the read models."""
-
-    def job(self, connection: Connection, job_id: int) -> str | None:
-        """Return a job's JSON object, None if there is no such job."""
-
-    def jobs(
-        self,
-        connection: Connection,
-        *,
-        state: State | None,
-        type_: str | None,
-        first: int,
-        last: int,
-        descending: bool,
-    ) -> str:
-        """Return a page of a list of jobs, a JSON array."""
-
-    def stats(self, connection: Connection, type_: str | None) -> Mapping[str, int]:
-        """Return the number of jobs in each state, of all types or one, and ``work_ms``."""
-
-    def types(self, connection: Connection) -> Sequence[str]:
-        """Return the types that have jobs."""
-
-    def paused(self, connection: Connection) -> Mapping[str, int]:
-        """Return the paused types, and since when: UTC milliseconds."""
-
-    def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
-        """Return the jobs whose data have all the words of *query*, the newest first."""
-
-    def forget(self) -> None:
-        """Start anew in a forked child."""
-
-    def close(self) -> None:
-        """Let go of what is open, but for the database."""
-
-    def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
-        """Return whether a job of one of the types waits for a worker."""
-
-    def held_by(self, connection: Connection, worker: str) -> Sequence[tuple[int, int]]:
-        """Return the jobs and attempts that a worker holds."""
+from ledger.views import Views
 
 
 class Handler(NamedTuple):
@@ -169,7 +107,7 @@ class Queue:
         search_keys: str | Sequence[str] | None = None,
         remove_on_complete: bool | None = None,
         unique: str | None = None,
-    ) -> "Job":
+    ) -> Job:
         """Create a job; when this returns, it survives a crash.
 
         Args:
@@ -213,7 +151,7 @@ class Queue:
         )
         return self._created(command, self.execute(command))
 
-    def create_many(self, jobs: Iterable[Mapping[str, Any]]) -> list["Job"]:
+    def create_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Job]:
         """Create all *jobs* in one transaction, or none of them.
 
         Args:
@@ -224,8 +162,7 @@ class Queue:
             InvalidInput: One of them is not what it must be; none was created.
             Unavailable: The database is away, or overloaded.
         """
-        now_ms = self.ledger.now_ms()
-        commands = [_create_of(place, job, now_ms) for place, job in enumerate(jobs)]
+        commands = create_commands(jobs, now_ms=self.ledger.now_ms())
         answers = self.ledger.submit(commands, actor=self.actor, atomic=True)
         for answer in answers:
             if isinstance(answer, Exception):
@@ -236,13 +173,13 @@ class Queue:
             if isinstance(answer, Outcome)
         ]
 
-    def _created(self, command: Create, outcome: Outcome) -> "Job":
+    def _created(self, command: Create, outcome: Outcome) -> Job:
         # One that was there already, by its key, may be of another type.
         return Job(self, outcome.job_id, type_=command.type if outcome.events else None)
 
     # --- looking
 
-    def get(self, job_id: int) -> "Job":
+    def get(self, job_id: int) -> Job:
         """Return the job of that id.
 
         Raises:
@@ -260,7 +197,7 @@ class Queue:
         limit: int = 100,
         offset: int = 0,
         newest_first: bool = False,
-    ) -> list["Job"]:
+    ) -> list[Job]:
         """Return jobs in the order of their creation.
 
         Args:
@@ -277,7 +214,7 @@ class Queue:
         """
         if state is not None and state not in LIVE_STATES:
             raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", state)
-        _check_page(limit, offset)
+        check_page(limit, offset)
         with self.database.snapshot() as connection:
             page = self.views.jobs(
                 connection,
@@ -289,7 +226,7 @@ class Queue:
             )
         return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
 
-    def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list["Job"]:
+    def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return the jobs whose data have all the words of *query*, the newest first.
 
         A job is found by the first search after its creation, and no more after its
@@ -305,7 +242,7 @@ class Queue:
             InvalidInput: *query* is too long, or *limit* or *offset* out of range.
             Unavailable: The index has not come as far as the ledger in time.
         """
-        _check_page(limit, offset)
+        check_page(limit, offset)
         return [
             Job(self, job_id) for job_id in self.views.search(query, limit=limit, offset=offset)
         ]
@@ -381,292 +318,14 @@ class Queue:
         """Return the paused types, and since when."""
         with self.database.read() as connection:
             paused = self.views.paused(connection)
-        return {type_: _time(since_ms) for type_, since_ms in paused.items()}
+        return {
+            type_: datetime.fromtimestamp(since_ms / 1000, tz=UTC)
+            for type_, since_ms in paused.items()
+        }
 
     def execute(self, command: Command) -> Outcome:
         """Carry out any command; as ``Ledger.execute``."""
         return self.ledger.execute(command, actor=self.actor)
-
-
-# A longer page is better asked for in parts.
-_LARGEST_PAGE: Final = 10_000
-
-
-def _check_page(limit: int, offset: int) -> None:
-    if not isinstance(limit, int) or not 1 <= limit <= _LARGEST_PAGE:
-        raise InvalidInput.expected("limit", f"1 to {_LARGEST_PAGE}", limit)
-    if not isinstance(offset, int) or not 0 <= offset <= LARGEST_INTEGER:
-        raise InvalidInput.expected("offset", "a whole number from 0 on", offset)
-
-
-class Job:
-    """Be a job in the queue.
-
-    What never changes (``id``, ``type``, ``data``) is read once; everything else is
-    read when it is asked for, and so is as it is now.
-
-    Attributes:
-        id: Its number, from 1.
-    """
-
-    def __init__(
-        self,
-        queue: Queue,
-        job_id: int,
-        *,
-        type_: str | None = None,
-        shown: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.id = job_id
-        self._queue = queue
-        self._type = type_ if shown is None else shown["type"]
-        self._shown = shown
-
-    def __repr__(self) -> str:
-        try:
-            return f"<Job {self.id}: {self.type}, {self.state}>"
-        except Exception:  # noqa: BLE001 - a repr must not fail
-            return f"<Job {self.id}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and (self.id, self._queue) == (other.id, other._queue)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def refresh(self) -> Mapping[str, Any]:
-        """Read the job as it is now: Kue's JSON object.
-
-        Raises:
-            JobNotFound: It has been removed.
-        """
-        with self._queue.database.read() as connection:
-            json = self._queue.views.job(connection, self.id)
-        if json is None:
-            raise JobNotFound(self.id)
-        shown: Mapping[str, Any] = msgspec.json.decode(json)
-        self._shown, self._type = shown, shown["type"]
-        return shown
-
-    @property
-    def type(self) -> str:
-        """Return what kind of job it is."""
-        if self._type is None:
-            self.refresh()
-        return self._type or ""
-
-    @property
-    def data(self) -> Json:
-        """Return what the job was created with."""
-        return (self._shown or self.refresh())["data"]
-
-    @property
-    def state(self) -> str:
-        """Return inactive, delayed, active, complete, failed or removed."""
-        try:
-            state: str = self.refresh()["state"]
-        except JobNotFound:
-            return State.REMOVED.value
-        return state
-
-    @property
-    def priority(self) -> int:
-        """Return its priority; the lower, the sooner."""
-        priority: int = self.refresh()["priority"]
-        return priority
-
-    @property
-    def percent(self) -> int:
-        """Return how far it is, in whole per cent."""
-        return int(self.refresh()["progress"])
-
-    @property
-    def progress_data(self) -> Json:
-        """Return what was last reported with the progress, None if nothing was."""
-        return self.refresh().get("progress_data")
-
-    @property
-    def result(self) -> Json:
-        """Return what the handler returned, None if it has not."""
-        return self.refresh().get("result")
-
-    @property
-    def error(self) -> str | None:
-        """Return the last failure: its message, then the traceback."""
-        return self.refresh().get("error")
-
-    @property
-    def attempts(self) -> Mapping[str, int]:
-        """Return how many attempts were ``made``, how many ``remain``, of how many."""
-        attempts: Mapping[str, int] = self.refresh()["attempts"]
-        return attempts
-
-    @property
-    def created_at(self) -> datetime:
-        """Return when it was created."""
-        return _time(int((self._shown or self.refresh())["created_at"]))
-
-    def log(self) -> list[str]:
-        """Return the lines that its attempts have logged, and one a failure."""
-        with self._queue.database.read() as connection:
-            if self._queue.views.job(connection, self.id) is None:
-                raise JobNotFound(self.id)
-            lines = store.read_log(connection, self.id, newest=_LARGEST_PAGE)
-        return [content.log_line(kind, text) for kind, _, text in lines if text is not None]
-
-    def events(self) -> list[store.Envelope]:
-        """Return all that ever happened to it, also after its removal."""
-        found: list[store.Envelope] = []
-        with self._queue.database.read() as connection:
-            while some := store.read_stream(connection, self.id, after=len(found)):
-                found += some
-        return found
-
-    def remove(self) -> None:
-        """Take the job out of every view; its history stays.
-
-        Raises:
-            JobNotFound: There is no such job, or no longer.
-        """
-        self._queue.execute(Remove(job_id=self.id))
-
-    def restart(self) -> None:
-        """Let the job wait for a worker again, whatever became of it.
-
-        Raises:
-            JobNotFound: It has been removed.
-        """
-        self._queue.execute(Move(job_id=self.id, to=State.INACTIVE.value))
-
-    def reprioritize(self, priority: int | str) -> None:
-        """Change the priority: a number, the lower the sooner, or one of Kue's names."""
-        number = options.priority("priority", priority)
-        self._queue.execute(Reprioritize(job_id=self.id, priority=number))
-
-    def wait(self, timeout: float | None = None) -> Json:
-        """Wait until the job is done, and return its result.
-
-        Args:
-            timeout: Seconds; None waits as long as it takes.
-
-        Raises:
-            TimeoutError: It is not done in time; it goes on.
-            JobFailed: It failed for good.
-            JobNotFound: It was removed before it was done.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        rung = threading.Event()
-        with self._queue.bell.subscribed(rung.set):
-            while (state := self.state) not in _ENDED:
-                left_s = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
-                if left_s <= 0:
-                    raise TimeoutError(f"job {self.id} is {state} after {timeout} seconds")
-                rung.wait(min(left_s, _LONGEST_WAIT_S))
-                rung.clear()
-        return self._result(state)
-
-    def _result(self, state: str) -> Json:
-        if state == State.REMOVED:
-            completed = [event for event in self.events() if event.kind == "completed"]
-            if not completed:
-                raise JobNotFound(self.id)
-            text = completed[-1].content
-            return None if text is None else msgspec.json.decode(text)
-        if state == State.FAILED:
-            raise JobFailed(self.id, self.error or "")
-        return self.result
-
-
-def _time(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC)
-
-
-# --- from Python's values to Kue's
-
-_KUES_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
-_OPTIONS: Final = (
-    "priority",
-    "attempts",
-    "delay",
-    "ttl",
-    "backoff",
-    "search_keys",
-    "remove_on_complete",
-    "unique",
-)
-
-
-def create_command(type_: object, data: Json, given: Mapping[str, Any], *, now_ms: int) -> Create:
-    """Return the command that creates a job.
-
-    Args:
-        type_: The job's type.
-        data: Anything that JSON can say.
-        given: The arguments of ``Queue.create``; None counts as not given.
-        now_ms: Now, from which a datetime is away.
-
-    Raises:
-        InvalidInput: A value is not what it must be.
-    """
-    text = "{}" if data is None else content.of("data", data)
-    kues: dict[str, Any] = {}
-    for name, value in given.items():
-        if value is not None:
-            kues[_KUES_NAMES.get(name, name)] = _kues(name, value, now_ms)
-    return options.create_command(type_, text, kues)
-
-
-def _create_of(place: int, job: Mapping[str, Any], now_ms: int) -> Create:
-    if not isinstance(job, Mapping):
-        expected = f"jobs[{place}]: expected a mapping of create's arguments, got {job!r}"
-        raise InvalidInput("jobs", expected)
-    known = {"type", "data", *_OPTIONS}
-    if not job.keys() <= known:
-        unknown = ", ".join(sorted(map(repr, job.keys() - known)))
-        raise InvalidInput("jobs", f"jobs[{place}]: unknown {unknown}; known are {sorted(known)}")
-    given = {name: job[name] for name in _OPTIONS if name in job}
-    try:
-        return create_command(job.get("type"), job.get("data"), given, now_ms=now_ms)
-    except InvalidInput as error:
-        raise InvalidInput(error.field, f"jobs[{place}]: {error}") from error
-
-
-def _kues(name: str, value: Any, now_ms: int) -> Any:  # noqa: ANN401 - any option's
-    if isinstance(value, datetime) and name == "delay":
-        return _until(value, now_ms)
-    if isinstance(value, timedelta):
-        return milliseconds(name, value)
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, Mapping):
-        return {key: _kues(f"{name}.{key}", item, now_ms) for key, item in value.items()}
-    return value
-
-
-def _until(at: datetime, now_ms: int) -> int | None:
-    """Return the delay until a moment, None if it is past."""
-    if at.tzinfo is None:
-        raise InvalidInput.expected(
-            "delay", "a datetime with a time zone, as datetime.now(UTC) has", at
-        )
-    return max(0, round(at.timestamp() * 1000) - now_ms) or None
-
-
-@overload
-def milliseconds(name: str, value: Milliseconds) -> int: ...
-@overload
-def milliseconds(name: str, value: None) -> None: ...
-def milliseconds(name: str, value: Milliseconds | None) -> int | None:
-    """Return *value* in milliseconds, the smallest number that is not shorter.
-
-    Raises:
-        InvalidInput: It is neither an integer nor a timedelta.
-    """
-    if isinstance(value, timedelta):
-        return -(-value // timedelta(milliseconds=1))
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise InvalidInput.expected(name, "milliseconds, or a timedelta", value)
 
 
 def own_name() -> str:

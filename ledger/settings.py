@@ -47,13 +47,6 @@ def _database_url(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _origins(text: str) -> tuple[str, ...]:
     origins = tuple(part.strip() for part in text.split(",") if part.strip())
     if any("://" not in origin or origin.endswith("/") for origin in origins):
@@ -80,13 +73,6 @@ def _search(text: str) -> str:
     if text.lower() not in get_args(SearchOn):
         raise ValueError
     return text.lower()
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
 
 
 def _switch(text: str) -> bool:
@@ -116,6 +102,21 @@ class Setting:
         return f"LEDGER_{self.field.upper()}"
 
 
+def _number(field: str, least: int, most: int, meaning: str) -> Setting:
+    """Return a setting that is a number; beyond *most* lies what no system or database takes."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    expected = f"an integer from {least} to {most}"
+    return Setting(field=field, expected=expected, meaning=meaning, parse=parse)
+
+
+A_YEAR_MS: Final = 365 * 86_400_000
+
 SETTINGS: Final = (
     Setting(
         field="database_url",
@@ -135,29 +136,29 @@ SETTINGS: Final = (
         meaning="Where `ledger serve` listens. There is no access control yet: keep it local.",
         parse=_address,
     ),
-    Setting(
-        field="workers",
-        expected="a positive integer",
-        meaning="Server processes.",
-        parse=_positive,
+    _number(
+        "workers",
+        1,
+        1_000,
+        "Server processes.",
     ),
-    Setting(
-        field="threads",
-        expected="a positive integer",
-        meaning="Threads in each server process; half of them may wait for jobs.",
-        parse=_positive,
+    _number(
+        "threads",
+        1,
+        1_000,
+        "Threads in each server process; half of them may wait for jobs.",
     ),
-    Setting(
-        field="largest_body_bytes",
-        expected="a positive integer",
-        meaning="Largest request body, in bytes, after decompression.",
-        parse=_positive,
+    _number(
+        "largest_body_bytes",
+        1,
+        2**30,
+        "Largest request body, in bytes, after decompression.",
     ),
-    Setting(
-        field="largest_page",
-        expected="a positive integer",
-        meaning="Most jobs, events or log lines in one answer.",
-        parse=_positive,
+    _number(
+        "largest_page",
+        1,
+        1_000_000,
+        "Most jobs, events or log lines in one answer.",
     ),
     Setting(
         field="cors_origins",
@@ -172,11 +173,11 @@ SETTINGS: Final = (
         "the read models that catch up; the search index it brings forward all the same.",
         parse=_switch,
     ),
-    Setting(
-        field="lease_ms",
-        expected="a positive integer",
-        meaning="How long a worker may be silent before its jobs are failed, in milliseconds.",
-        parse=_positive,
+    _number(
+        "lease_ms",
+        1,
+        A_YEAR_MS,
+        "How long a worker may be silent before its jobs are failed, in milliseconds.",
     ),
     Setting(
         field="search",
@@ -191,11 +192,11 @@ SETTINGS: Final = (
         "directory, with the name of the database.",
         parse=str,
     ),
-    Setting(
-        field="search_wait_ms",
-        expected="a whole number",
-        meaning="How long a search waits for what was written just before, in milliseconds.",
-        parse=_natural,
+    _number(
+        "search_wait_ms",
+        0,
+        3_600_000,
+        "How long a search waits for what was written just before, in milliseconds.",
     ),
 )
 

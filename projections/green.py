@@ -92,6 +92,14 @@ def are_there(connection: Connection, tables: Iterable[Table]) -> bool:
     return all(table.name in there for table in tables)
 
 
+def not_there(name: str) -> str:
+    """Return what there is to say of a read model whose tables nobody has created."""
+    return (
+        f"it has no tables yet; `ledger migrate` creates them, `ledger rebuild {name}` also "
+        "fills them"
+    )
+
+
 def swap(tx: Connection, live: Projection) -> None:
     """Put the green tables of *live* in the place of its own.
 

@@ -39,7 +39,14 @@ FAR_BEHIND: Final = 100_000
 PATIENCE_S: Final = 300.0
 PAUSE_S: Final = 0.2
 
+# What a rebuild does when it has read history.
+INDEXING: Final = "Creating indexes"
+COMPARING: Final = "Comparing with what is live"
+SWAPPING: Final = "Swapping"
+WAITING: Final = "Waiting for those who read what is to be swapped"
+
 Differs = Callable[[Difference], None]
+Phase = Callable[[str], None]
 
 
 def rebuild(
@@ -48,6 +55,7 @@ def rebuild(
     advance: Advance,
     *,
     differs: Differs | None = None,
+    phase: Phase | None = None,
 ) -> int:
     """Replace *models* by what history says they are.
 
@@ -56,6 +64,7 @@ def rebuild(
         models: Which to rebuild; those in tables in one pass over history.
         advance: Told after each batch: events done, events in all.
         differs: Told what was otherwise in the live ones, before they are replaced.
+        phase: Told what begins once most is built, or holds it up.
 
     Returns:
         The position up to which they are built.
@@ -76,10 +85,11 @@ def rebuild(
             build = Build(database, tables)
             build.begin()
             with database.read_once():
-                done = complete(database, build, advance, differs=differs)
+                done = complete(database, build, advance, differs=differs, phase=phase)
         for model in models:
             if not isinstance(model, Projection):
                 done = catch_up(database, model.green(), advance=advance)
+                (phase or _untold)(SWAPPING)
                 model.swap()
     except Stuck as error:
         if isinstance(error.__cause__, Corrupt):
@@ -91,17 +101,23 @@ def rebuild(
 
 
 def complete(
-    database: Database, build: Build, advance: Advance, *, differs: Differs | None = None
+    database: Database,
+    build: Build,
+    advance: Advance,
+    *,
+    differs: Differs | None = None,
+    phase: Phase | None = None,
 ) -> int:
     """Bring *build* to the head, and put it in the live ones' place; as ``rebuild``."""
-    return _Completion(database, build, advance).run(differs or _untold)
+    return _Completion(database, build, advance, phase or _untold).run(differs or _untold)
 
 
 class _Completion:
-    def __init__(self, database: Database, build: Build, advance: Advance) -> None:
+    def __init__(self, database: Database, build: Build, advance: Advance, phase: Phase) -> None:
         self._database = database
         self._build = build
         self._advance = advance
+        self._phase = phase
         self._catching = Catching(database, build)
 
     def run(self, differs: Differs) -> int:
@@ -109,12 +125,15 @@ class _Completion:
         self._advance(self._build.checkpoint(), self._head())
         with uncollected():
             self._catch_up()
+        self._phase(INDEXING)
         self._build.finish()
         self._catch_up()
+        self._phase(COMPARING)
         for difference in self._differences():
             differs(difference)
         for twin in self._build.twins:
             twin.limit = None
+        self._phase(SWAPPING)
         position = self._swap()
         self._advance(position, position)
         self._build.drop_old()
@@ -181,6 +200,7 @@ class _Completion:
                         f"{error}, and has for {PATIENCE_S:.0f} s; what was built is kept, "
                         "so try again"
                     ) from error
+                self._phase(WAITING)
                 # Whoever waits behind us is let pass.
                 time.sleep(PAUSE_S)
             else:
@@ -207,5 +227,5 @@ def _can_be_compared(connection: Connection, twin: Twin, position: int) -> bool:
     return live == (position, twin.live.fingerprint)
 
 
-def _untold(difference: Difference) -> None:
+def _untold(_: object) -> None:
     pass

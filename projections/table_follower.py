@@ -66,6 +66,8 @@ class TableFollower(Projection, Follower):
     def checkpoint(self) -> int:
         with self.database.read() as connection:
             found = read_checkpoint(connection, self.name)
+            if found is None and not green.are_there(connection, self.tables):
+                raise SchemaMismatch(green.not_there(self.name))
         return self._checked(found)
 
     def follow(self, changes: Sequence[Change], *, through: int) -> None:

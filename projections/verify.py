@@ -20,6 +20,7 @@ from ledger.events import Created
 from ledger.record import Change, Recorded
 from ledger.schema import events
 from ledger.store import Envelope, Head
+from projections import green
 from projections.build import read_checkpoint
 from projections.projection import Projection
 from projections.replay import Advance, Replay
@@ -54,6 +55,7 @@ class Report:
         erased: Number of events whose content has been erased.
         differences: What is wrong, the first ones.
         projections: What was compared with history.
+        not_compared: What was not, and why.
     """
 
     position: int = 0
@@ -61,6 +63,7 @@ class Report:
     erased: int = 0
     differences: list[Difference] = field(default_factory=list)
     projections: list[str] = field(default_factory=list)
+    not_compared: dict[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -92,7 +95,7 @@ def verify(
     """
     report = Report()
     with database.read_once(), database.snapshot() as connection:
-        shadows = [pair for pair in shadows if _is_of_its_version(connection, pair[0], report)]
+        shadows = [pair for pair in shadows if _can_be_compared(connection, pair[0], report)]
         # Temporary tables, gone with the snapshot's rollback.
         for _, shadow in shadows:
             shadow.metadata.create_all(connection, checkfirst=False)
@@ -126,14 +129,19 @@ def _end(connection: Connection, live: Projection) -> int | None:
     return found[0] if found else 0
 
 
-def _is_of_its_version(connection: Connection, live: Projection, report: Report) -> bool:
+def _can_be_compared(connection: Connection, live: Projection, report: Report) -> bool:
     """Tell whether the tables of a projection can be compared; report it if not."""
-    found = None if live.is_inline else read_checkpoint(connection, live.name)
+    name = live.name
+    found = None if live.is_inline else read_checkpoint(connection, name)
+    if not green.are_there(connection, live.tables):
+        if found is None and not live.is_inline:
+            report.not_compared[name] = green.not_there(name)
+        else:
+            report.differ(name, "its tables", f"not all of them; run `ledger rebuild {name}`")
+        return False
     if found is None or found[1] == live.fingerprint:
         return True
-    report.differ(
-        live.name, "tables of this version of it", f"others; run `ledger rebuild {live.name}`"
-    )
+    report.differ(name, "tables of this version of it", f"others; run `ledger rebuild {name}`")
     return False
 
 

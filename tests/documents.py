@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from api.openapi import OPERATIONS
+from api.operations import OPERATIONS
 from ledger.cli import COMMANDS, main
 from ledger.events import Erased, Moved, Removed, Reprioritized
 from ledger.job import LIVE_STATES, TRANSITIONS, State

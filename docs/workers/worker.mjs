@@ -72,7 +72,12 @@ async function say(job, word, fields) {
 }
 
 function warn(error) {
-  console.error(`${error.message}${error.cause ? `: ${error.cause.message}` : ""}`);
+  tell(`${error.message}${error.cause ? `: ${error.cause.message}` : ""}`);
+}
+
+// Standard error, as all that is no job's business.
+function tell(line) {
+  console.error(`${WORKER}: ${line}`);
 }
 
 // --- working
@@ -81,6 +86,7 @@ const running = new Map(); // "id/attempt" -> { job, abort, done }
 const key = ({ id, attempt }) => `${id}/${attempt}`;
 
 function start(job) {
+  tell(`job ${job.id} (${job.type}): attempt ${job.attempt} begins`);
   const controller = new AbortController();
   job.signal = controller.signal;
   job.log = (line) => say(job, "log", { line });
@@ -93,11 +99,13 @@ async function run(job) {
   try {
     const result = await handlers[job.type](job);
     await say(job, "complete", { result });
+    tell(`job ${job.id}: complete`);
   } catch (error) {
     if (job.signal.aborted || error.status === 409 || error.status === 404) {
-      console.error(`job ${job.id}: attempt ${job.attempt} is over, its word does not count`);
+      tell(`job ${job.id}: attempt ${job.attempt} is over, its word does not count`);
       return;
     }
+    tell(`job ${job.id}: failed: ${String(error?.message ?? error)}`);
     // What no database can hold is written as an escape.
     const text = String(error?.stack ?? error).replaceAll("\0", "\\0");
     await say(job, "fail", { error: text }).catch(warn);
@@ -141,13 +149,15 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stopping.
 
 async function claim(limit) {
   const asked = Date.now();
-  const body = { types: Object.keys(handlers), worker: WORKER, limit, wait: WAIT_S };
+  const body = { types, worker: WORKER, limit, wait: WAIT_S };
   const jobs = await ask("POST", "/jobs/claim", body, stopping.signal);
   // A server lets only so many wait, and answers the others at once.
   if (!jobs.length && Date.now() - asked < RETRY_MS) await sleep(RETRY_MS);
   return jobs;
 }
 
+const types = Object.keys(handlers);
+tell(`asks ${SERVER} for ${types.join(", ")}, does ${CONCURRENCY} at once; Ctrl-C stops it`);
 beatOnAndOn();
 while (!stopping.signal.aborted) {
   try {
@@ -161,8 +171,9 @@ while (!stopping.signal.aborted) {
   }
 }
 
+tell(`stops; what runs, ${running.size} of them, has ${GRACE_S} s to end or is given back`);
 const ended = Promise.allSettled([...running.values()].map(({ done }) => done));
 await Promise.race([ended, sleep(GRACE_S * 1000)]);
 // Gives back what still runs, and what we were given in this very moment.
-await ask("DELETE", `/workers/${encodeURIComponent(WORKER)}`).catch(warn);
+await ask("DELETE", `/workers/${encodeURIComponent(WORKER)}`).then(() => tell("ended, and holds nothing"), warn);
 process.exit();

@@ -32,6 +32,11 @@ beating=
 # Bytes are bytes: what is not ASCII goes through as it is.
 export LC_ALL=C
 
+# Standard error, as all that is no job's business.
+tell() {
+    echo "$WORKER: $*" >&2
+}
+
 # --- asking
 
 # Become curl: write the answer's status to standard output, 000 if there was none.  Its
@@ -77,7 +82,7 @@ say() {
         200) return 0 ;;
         000 | 429 | 5??) pause 1 ;;
         404 | 409)
-            echo "job $JOB: $(cat "$folder/word.answer")" >&2
+            tell "job $JOB: $(cat "$folder/word.answer")"
             return 0
             ;;
         *) return 1 ;;
@@ -116,7 +121,11 @@ stop() {
         kill "$each" 2>/dev/null || true
     done
     # Gives back the job, if there is one.
-    ask leave DELETE "/workers/$WORKER" >/dev/null
+    if [ "$(ask leave DELETE "/workers/$WORKER")" = 200 ]; then
+        tell "ended, and holds nothing"
+    else
+        tell "ended; $SERVER did not hear it: what it held is lost when its lease is over"
+    fi
     rm -rf "$folder"
     exit "$1"
 }
@@ -133,7 +142,7 @@ claim() {
     wait "$working" || true
     working=
     if [ "$(cat "$folder/status")" != 200 ]; then
-        echo "no jobs from $SERVER: $(cat "$folder/status" "$folder/claim.answer" 2>/dev/null)" >&2
+        tell "no jobs from $SERVER: $(cat "$folder/status" "$folder/claim.answer" 2>/dev/null)"
         # We do nothing now: a job that we hold was in an answer that got lost.
         until [ "$(ask leave DELETE "/workers/$WORKER")" = 200 ]; do
             pause 1
@@ -153,6 +162,7 @@ work() {
     JOB=$(sed -n '1s/^\[{"id":"\([0-9]*\)".*/\1/p' "$folder/claim.answer")
     ATTEMPT=$(sed -n '$s/.*"attempt":\([0-9]*\)}\]$/\1/p' "$folder/claim.answer")
     export JOB ATTEMPT
+    tell "job $JOB ($type): attempt $ATTEMPT begins"
     sed -e '1s/^\[//' -e '$s/\]$//' "$folder/claim.answer" >"$folder/job"
     "$@" <"$folder/job" >"$folder/out" 2>"$folder/err" &
     working=$!
@@ -165,17 +175,23 @@ work() {
     fi
     if [ "$code" = 0 ]; then
         { printf ',"result":'; quoted <"$folder/out"; } >"$folder/fields"
-        say complete <"$folder/fields" || fail "its result is too large, or no text"
+        if say complete <"$folder/fields"; then
+            [ "$status" != 200 ] || tell "job $JOB: complete"
+        else
+            fail "its result is too large, or no text"
+        fi
     else
         fail "$1 ended with $code"
     fi
 }
 
 fail() {
+    tell "job $JOB: failed: $1"
     { printf ',"error":'; printf '%s' "$1" | quoted; } >"$folder/fields"
     say fail <"$folder/fields" || true
 }
 
+tell "asks $SERVER for $type, one at a time; Ctrl-C stops it"
 trap 'stop $?' EXIT
 trap 'stop 0' INT TERM
 beat &

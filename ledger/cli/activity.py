@@ -10,6 +10,7 @@ from api import wire
 from ledger.cli import output
 from ledger.cli.bring_up import bring_up
 from ledger.cli.context import Context, as_json, command
+from ledger.cli.parameters import Text, Whole
 from ledger.errors import InvalidInput, Stuck
 from projections.activity import MINUTE_MS, Minute
 
@@ -22,10 +23,10 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @click.command()
-@click.option("--type", "type_", metavar="TYPE", help="Of jobs of this type alone.")
+@click.option("--type", "type_", type=Text(), metavar="TYPE", help="Of jobs of this type alone.")
 @click.option(
     "--minutes",
-    type=click.IntRange(1, _MOST_MINUTES),
+    type=Whole(1, _MOST_MINUTES),
     default=60,
     show_default=True,
     help="How many minutes.",

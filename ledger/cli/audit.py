@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 from api import wire
 from ledger import store
 from ledger.cli import output
-from ledger.cli.context import NUMBER, REFUSED, Context, as_json, command
+from ledger.cli.context import REFUSED, Context, as_json, command
 from ledger.cli.jobs import print_job
-from ledger.errors import InvalidInput, JobNotFound
+from ledger.cli.parameters import NUMBER, Whole
+from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.job import LIVE_STATES
 from ledger.store import Envelope
 from projections import verify as verifying
@@ -30,7 +31,7 @@ FOLLOW_S: Final = 0.2
 @click.command()
 @click.option("--job", "job_id", type=NUMBER, help="Only this job, also after its removal.")
 @click.option("--after", type=NUMBER, help="Begin behind this position (or version).")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", type=Whole(1), help="At most so many.")
 @click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
 @as_json
 @command
@@ -97,7 +98,11 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
         if job_id is not None:
             shown = job_at(connection, job_id, position)
             if shown is None:
-                raise JobNotFound(f"{job_id} (at position {position})")
+                raise Refused(
+                    job_id,
+                    f"there was no job {job_id} at position {position}; `ledger events --job "
+                    f"{job_id}` tells what happened to it, and when",
+                )
         else:
             with output.progress("Replaying") as advance:
                 counts = counts_at(connection, position, advance)
@@ -148,16 +153,20 @@ def _print_counts(counts: PastCounts, position: int) -> None:
 def verify(context: Context, *, as_json: bool) -> None:
     """Replay every event and compare: chain, digests, versions, every row, every count.
 
+    It says which read models it compared, and which not, such as the search index.
     Exits with 1 if anything differs. Keep the chain value it prints somewhere else:
     the same history has the same one, so whoever has it sees a rewrite.
     """
     with context.system() as system, output.progress("Verifying") as advance:
         report = verifying.verify(system.database, system.compared, advance)
+        report.not_compared |= system.not_compared
     if as_json:
         output.json_line(wire.encode(report))
     elif report.clean:
         compared = ", ".join(report.projections)
         click.echo(f"{report.position} events verified; {compared} equal a replay from nothing")
+        for name, reason in report.not_compared.items():
+            click.echo(output.plain(f"not compared: {name}: {reason}"))
         click.echo(f"content erased from {report.erased} events")
         click.echo(f"chain {report.chain or '(empty)'}")
     else:
@@ -166,6 +175,9 @@ def verify(context: Context, *, as_json: bool) -> None:
             click.echo(f"  {difference.where}", err=True)
             click.echo(f"    expected {difference.expected}", err=True)
             click.echo(f"    found    {difference.found}", err=True)
+        click.echo(f"compared: {', '.join(report.projections) or 'no read model'}", err=True)
+        for name, reason in report.not_compared.items():
+            click.echo(output.plain(f"not compared: {name}: {reason}"), err=True)
     if not report.clean:
         raise click.exceptions.Exit(REFUSED)
 

@@ -4,12 +4,12 @@ import functools
 import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import click
 from sqlalchemy import Connection
 
-from ledger.commands import LARGEST_INTEGER
 from ledger.composition import System, compose
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
 from ledger.migration import require_current
@@ -20,10 +20,6 @@ from ledger.sqlite import SqliteDatabase
 REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
-
-
-# Ids, positions and versions: what every database can hold.
-NUMBER: Final = click.IntRange(0, LARGEST_INTEGER)
 
 
 class Context:
@@ -50,11 +46,8 @@ class Context:
         """
         system = compose(self.settings())
         database = system.database
-        if isinstance(database, SqliteDatabase) and not database.path.exists():
-            raise SchemaMismatch(
-                f"there is no ledger at {database.path}; create one with `ledger migrate` or "
-                "`ledger serve`, or name another with --database"
-            )
+        if isinstance(database, SqliteDatabase):
+            _require_file(database.path)
         try:
             require_current(database)
             yield system
@@ -66,6 +59,22 @@ class Context:
         """Give the system and a snapshot of it."""
         with self.system() as system, system.database.snapshot() as connection:
             yield system, connection
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a file that is not there; SQLite would create it."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise SchemaMismatch(
+            f"there is no ledger at {path}; create one with `ledger migrate` or "
+            "`ledger serve`, or name another with --database"
+        ) from None
+    except OSError as error:
+        raise Unavailable(
+            f"cannot look at {path}: {error.strerror}; this user must be allowed to, or name "
+            "another ledger with --database"
+        ) from error
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -4,7 +4,7 @@ Children are spawned, not forked, and hear from their parent through a pipe: a n
 of requests to stop, as if each had come as a signal.  So they obey it alone, although
 a terminal's Ctrl-C and a service manager's SIGTERM reach them too, and they end by
 themselves when it dies, however it does.  Through the same pipe they tell what they
-have done.
+have done; what they print goes where it goes with us.
 """
 
 import io
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -108,15 +109,14 @@ def _run(worker: Worker, errors: list[BaseException]) -> None:
 # --- in a child ----------------------------------------------------------------------
 
 
-def _child(pipe: Connection, target: Target, watched: bool, as_json: bool) -> None:  # noqa: FBT001 - spawned
+def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FBT001 - spawned
     """Be a child: work, and obey the parent at the other end of *pipe*."""
     orders = _Orders(pipe)
     tally = Tally()
-    if watched:
-        sys.stdout = sys.stderr = _Sent(orders.send)
-        send_lines(as_json=as_json, to=orders.send)
-    else:
-        send_lines(as_json=as_json)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What handlers print is seen when they print it, and in order with what we log.
+        sys.stdout.reconfigure(line_buffering=True)
+    send_lines(as_json=as_json)
     try:
         worker = Worker(load(target), grace_s=target.grace_s, told=telling(tally))
         work_here(
@@ -136,22 +136,18 @@ class _Orders:
     def __init__(self, pipe: Connection) -> None:
         self.number = 0
         self._pipe = pipe
-        self._mutex = threading.Lock()
         self._reported = _NOTHING
         signal.signal(signal.SIGINT, self._ignore)
         signal.signal(signal.SIGTERM, self._recycle)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         threading.Thread(target=self._listen, name="ledger-orders", daemon=True).start()
 
-    def send(self, message: str | Count) -> None:
-        """Tell the parent; if it is no more, there is nobody to tell."""
-        with self._mutex, suppress(OSError):
-            self._pipe.send(message)
-
     def report(self, count: Count) -> None:
         """Tell the parent what was done, if it does not know."""
         if count != self._reported:
-            self.send(count)
+            # If it is no more, there is nobody to tell.
+            with suppress(OSError):
+                self._pipe.send(count)
             self._reported = count
 
     def _listen(self) -> None:
@@ -171,23 +167,6 @@ class _Orders:
     def _recycle(self, number: int, frame: FrameType | None) -> None:
         """End in good order, to be replaced unless the parent was told as well."""
         self.number = max(self.number, 1)
-
-
-class _Sent(io.TextIOBase):
-    """Send what is printed, a line each."""
-
-    def __init__(self, send: Callable[[str], None]) -> None:
-        self._send = send
-        self._begun = ""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._begun = (self._begun + text).split("\n")
-        for line in lines:
-            self._send(line)
-        return len(text)
 
 
 # --- in the parent -------------------------------------------------------------------
@@ -220,24 +199,12 @@ class Crew:
     Args:
         target: What they work for.
         processes: How many.
-        watched: Whether someone looks: then they tell what they would print.
         as_json: Whether they log JSON.
-        line: Print a line of a child.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        processes: int,
-        *,
-        watched: bool,
-        as_json: bool,
-        line: Callable[[str], None],
-    ) -> None:
+    def __init__(self, target: Target, processes: int, *, as_json: bool) -> None:
         self._target = target
-        self._watched = watched
         self._as_json = as_json
-        self._line = line
         self._places = [_Place(number) for number in range(1, processes + 1)]
         self._asked = 0
         self._kill_at_s = float("inf")
@@ -276,9 +243,9 @@ class Crew:
     def _start(self, place: _Place) -> None:
         context = multiprocessing.get_context("spawn")
         place.pipe, theirs = context.Pipe()
-        process = context.Process(
-            target=_child, args=(theirs, self._target, self._watched, self._as_json)
-        )
+        process = context.Process(target=_child, args=(theirs, self._target, self._as_json))
+        # First, since to start this one takes the signals off the mask.
+        resource_tracker.ensure_running()
         # It inherits the mask, and hears signals once it knows what to do with them.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
@@ -298,7 +265,7 @@ class Crew:
         else:
             time.sleep(TICK_S)
         for place in alive:
-            _take(place, self._line)
+            _take(place)
 
     def _pass_on(self, asked: int) -> None:
         """Tell all children to stop, if we were."""
@@ -322,7 +289,7 @@ class Crew:
             process = place.process
             if process is None or process.exitcode is None:
                 continue
-            _take(place, self._line)
+            _take(place)
             _close(place)
             process.join()
             code = process.exitcode
@@ -347,15 +314,11 @@ class Crew:
         )
 
 
-def _take(place: _Place, line: Callable[[str], None]) -> None:
+def _take(place: _Place) -> None:
     """Take all that a child has said so far."""
     try:
         while place.pipe is not None and place.pipe.poll():
-            message = place.pipe.recv()
-            if isinstance(message, Count):
-                place.count = message
-            else:
-                line(message)
+            place.count = place.pipe.recv()
     except (EOFError, OSError):
         # It ends; a pipe that is at its end would be ready at once, every time.
         _close(place)

@@ -1,45 +1,31 @@
 """Ask and change jobs."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 import msgspec
+from sqlalchemy import Connection
 
 from api import wire
-from ledger import content, store
+from ledger import codec, content, store
+from ledger.arguments import LARGEST_PAGE
 from ledger.cli import output
-from ledger.cli.context import NUMBER, REFUSED, Context, actor, as_json, cause, command
+from ledger.cli.context import REFUSED, Context, actor, as_json, cause, command
+from ledger.cli.parameters import NUMBER, Milliseconds, Text, Whole
 from ledger.commands import Erase, Move, OnJob, Remove
 from ledger.errors import InvalidInput, JobNotFound, Refused
+from ledger.events import Failed, Logged
 from ledger.job import LIVE_STATES, State
 from ledger.options import create_command
 from projections.job_lists import JobList
+from projections.of_type import page_of_type
 from projections.shown import Shown
 
 NEWEST = 20
-
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)?")
-_UNITS_MS = {None: 1, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-class Milliseconds(click.ParamType[int]):
-    """Be a duration: milliseconds, or a number and a unit."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the milliseconds that *value* says."""
-        found = _DURATION.fullmatch(str(value))
-        if found is None:
-            self.fail(f"expected milliseconds, or 90s, 5m, 2h, 1d; got {value!r}", param, ctx)
-        return int(found[1]) * _UNITS_MS[found[2]]
 
 
 @click.command()
@@ -49,7 +35,12 @@ class Milliseconds(click.ParamType[int]):
 @click.option("--attempts", help="How often it may run. Default: once.")
 @click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
 @click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
-@click.option("--backoff", metavar="JSON", help='true, or {"type": "exponential", "delay": 2000}.')
+@click.option(
+    "--backoff",
+    type=Text(),
+    metavar="JSON",
+    help='true, or {"type": "exponential", "delay": 2000}.',
+)
 @click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
 @click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
 @click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
@@ -68,7 +59,7 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
     if "searchKeys" in given:
         given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
-    asked = create_command(type_, content.text("data", raw), given)
+    asked = create_command(type_, _data(raw, came_in=data == "-"), given)
     with context.system() as system:
         outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
     if as_json:
@@ -77,6 +68,20 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         click.echo(f"job {outcome.job_id} created")
     else:
         click.echo(f"job {outcome.job_id} had been created with this key before")
+
+
+def _data(raw: bytes, *, came_in: bool) -> str:
+    if came_in and not raw:
+        raise InvalidInput("data", "data: expected JSON on standard input, got nothing")
+    try:
+        return content.text("data", raw)
+    except InvalidInput as error:
+        # As shells leave it: without the quotes that a text has.
+        if raw[:1].isalpha():
+            raise InvalidInput(
+                "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"
+            ) from error
+        raise
 
 
 _KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
@@ -96,23 +101,54 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
                     job_id, f"job {job_id} was removed; see `ledger events --job {job_id}`"
                 )
             raise JobNotFound(job_id)
-        lines = store.read_log(connection, job_id, newest=NEWEST)
+        log = _log(connection, job_id)
     if as_json:
         output.json_line(shown.json)
         return
-    print_job(shown)
-    for line in content.parse("log", wire.log_lines(lines)):
-        click.echo(f"log: {line}")
+    print_job(shown, log)
+    if log:
+        title = f"log, the newest {NEWEST} lines" if len(log) == NEWEST else "log"
+        output.table(("at", "attempt", "what", "line"), log, title=title)
 
 
-def print_job(shown: Shown) -> None:
+class _Line(NamedTuple):
+    """Be a line of a job's log: what it said, or that an attempt failed."""
+
+    at: str | None
+    attempt: int
+    what: str
+    line: str
+
+
+def _log(connection: Connection, job_id: int) -> list[_Line]:
+    """Return the newest lines of a job's log, the oldest first."""
+    lines = []
+    for kind, version, text in store.read_log(connection, job_id, newest=NEWEST):
+        [envelope] = store.read_stream(connection, job_id, after=version - 1, limit=1)
+        event = codec.decode(kind, envelope.schema, envelope.body)
+        if isinstance(event, Logged | Failed):
+            line = "(erased)" if text is None else content.log_line(kind, text)
+            lines.append(_Line(output.moment(envelope.at_ms), event.attempt, kind, line))
+    return lines
+
+
+def print_job(shown: Shown, log: Sequence[_Line] = ()) -> None:
     """Print a job's fields, a line each, and where its error came from."""
     # Raw, so that content is printed as it was posted.
     fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])
-    output.table(("field", "value"), [(name, _value(name, raw)) for name, raw in fields.items()])
+    values = {name: _value(name, raw) for name, raw in fields.items()}
+    output.table(("field", "value"), list(values.items()))
     error = msgspec.json.decode(fields.get("error", b'""'))
-    for line in error.splitlines()[1:]:
-        click.echo(output.plain(line))
+    trace = error.splitlines()[1:]
+    if trace:
+        # Of the last one, if the log goes back so far.
+        attempts = [f" of attempt {line.attempt}" for line in log if line.what == Failed.kind]
+        click.echo(f"error{attempts[-1] if attempts else ''}, at {values.get('failed_at')}:")
+    for line in trace:
+        click.echo(f"  {output.plain(line)}")
+
+
+_UNITS: Final = {"duration": "ms", "delay": "ms", "ttl": "ms", "progress": "%"}
 
 
 def _value(name: str, raw: msgspec.Raw) -> object:
@@ -123,14 +159,26 @@ def _value(name: str, raw: msgspec.Raw) -> object:
         return value.split("\n", 1)[0]
     if name == "attempts":
         return f"{value['made']} of {value['max']} made"
+    if name in _UNITS:
+        return f"{value} {_UNITS[name]}"
     return output.moment(int(value)) if name.endswith("_at") else value
 
 
 @click.command()
-@click.option("--state", type=click.Choice([str(state) for state in LIVE_STATES]))
-@click.option("--type", "type_", metavar="TYPE", help="Needs --state, as the lists of the API.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
-@click.option("--skip", type=click.IntRange(0), default=0, help="Begin so many jobs further on.")
+@click.option(
+    "--state",
+    type=click.Choice([str(state) for state in LIVE_STATES]),
+    help="Only jobs in this state.",
+)
+@click.option("--type", "type_", type=Text(), metavar="TYPE", help="Only jobs of this type.")
+@click.option(
+    "--limit",
+    type=Whole(1, LARGEST_PAGE),
+    default=NEWEST,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option("--skip", type=NUMBER, default=0, help="Begin so many jobs further on.")
 @click.option("--oldest", is_flag=True, help="Oldest first; default is newest first.")
 @click.option("--by-priority", is_flag=True, help="In the order in which they run.")
 @as_json
@@ -146,28 +194,50 @@ def jobs(
     by_priority: bool,
     as_json: bool,
 ) -> None:
-    """List jobs, newest first."""
-    if type_ is not None and state is None:
-        raise InvalidInput("type", "--type needs --state: the lists are by type and state")
+    """List jobs, newest first.
+
+    \b
+    ledger jobs --state failed
+    ledger jobs --type email --limit 100
+    """
+    last = skip + limit - 1
+    descending = not (oldest or by_priority)
     with context.reading() as (system, connection):
-        page = system.jobs.lists.page(
-            connection,
-            JobList(None if state is None else State(state), type_),
-            skip,
-            skip + limit - 1,
-            descending=not (oldest or by_priority),
-            by_priority=by_priority,
-        )
+        if type_ is not None and state is None:
+            page = page_of_type(
+                system.jobs.lists,
+                connection,
+                type_,
+                skip,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+        else:
+            page = system.jobs.lists.page(
+                connection,
+                JobList(None if state is None else State(state), type_),
+                skip,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            ).json
     if as_json:
-        output.json_line(page.json)
+        output.json_line(page)
         return
-    _print_list(page.json, "no such jobs")
+    _print_list(page, "no such jobs")
 
 
 @click.command()
 @click.argument("words", metavar="WORD...", nargs=-1, required=True)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=NEWEST, show_default=True)
-@click.option("--skip", type=click.IntRange(0), default=0, help="Leave out so many of the newest.")
+@click.option(
+    "--limit",
+    type=Whole(1, LARGEST_PAGE),
+    default=NEWEST,
+    show_default=True,
+    help="At most so many.",
+)
+@click.option("--skip", type=NUMBER, default=0, help="Leave out so many of the newest.")
 @as_json
 @command
 def search(
@@ -299,7 +369,9 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 
 @click.command()
 @click.argument("job_id", metavar="ID", type=NUMBER)
-@click.option("--version", "versions", type=int, multiple=True, help="Only this event of the job.")
+@click.option(
+    "--version", "versions", type=Whole(1), multiple=True, help="Only this event of the job."
+)
 @click.option("--reason", help="Kept for ever: it must not repeat what is erased.")
 @click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
 @command

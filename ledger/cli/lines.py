@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -54,25 +53,16 @@ def say(event: str, *, level: int = logging.INFO, **facts: object) -> None:
     log.log(level, event, extra={"facts": facts})
 
 
-def send_lines(*, as_json: bool, to: Callable[[str], object] | None = None) -> None:
-    """Send what our modules log to *to*, by default to standard output.
+def send_lines(*, as_json: bool) -> None:
+    """Send what our modules log to standard output.
 
     Loggers of the application stay as the application sets them up.
     """
-    handler = logging.StreamHandler(sys.stdout) if to is None else _Through(to)
+    handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Lines(as_json=as_json))
     _OURS.handlers[:] = [handler]
     _OURS.propagate = False
     _OURS.setLevel(logging.INFO)
-
-
-class _Through(logging.Handler):
-    def __init__(self, to: Callable[[str], object]) -> None:
-        super().__init__()
-        self._to = to
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._to(self.format(record))
 
 
 def log_ends(told: Told) -> None:

@@ -1,7 +1,7 @@
 """Print tables for people, JSON for programs, progress for the impatient."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -103,18 +104,49 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} events/s")
 
 
+class Count(MofNCompleteColumn):
+    """Draw how many of how many, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)
+
+
+class Advancing:
+    """Be told how far something is: called with events done and events in all."""
+
+    def __init__(self, bar: Progress, what: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(what, total=None)
+        self._phase: TaskID | None = None
+        self._what = ""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw how far it is."""
+        self._bar.update(self._task, completed=done, total=total)
+
+    def phase(self, what: str) -> None:
+        """Draw below what it does now, of which nobody knows how long it takes; "" is nothing."""
+        if what == self._what:
+            return
+        self._what = what
+        if self._phase is not None:
+            self._bar.remove_task(self._phase)
+        self._phase = self._bar.add_task(what, total=None) if what else None
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to tell events done and events in all; it draws a bar on stderr."""
+def progress(what: str) -> Iterator[Advancing]:
+    """Give what is told how far something is; it draws a bar on stderr."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        Count(),
         _Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        advancing = Advancing(bar, what)
+        yield advancing
+        advancing.phase("")

@@ -46,6 +46,8 @@ def rebuild(
     """
     with context.system() as system:
         if status:
+            if names or every or drop:
+                raise click.UsageError("--status is of all rebuilds, and does nothing else")
             _print_status(system, as_json=as_json)
             return
         chosen = _chosen(system, names, every=every)
@@ -58,7 +60,11 @@ def rebuild(
         try:
             with output.progress("Rebuilding") as advance:
                 number = rebuilding.rebuild(
-                    system.database, chosen, advance, differs=differences.append
+                    system.database,
+                    chosen,
+                    advance,
+                    differs=differences.append,
+                    phase=advance.phase,
                 )
         except KeyboardInterrupt:
             raise click.ClickException(
@@ -78,7 +84,7 @@ def rebuild(
 def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projection | Follower]:
     known = system.models
     if any(name not in known for name in names) or bool(names) == every:
-        got = " ".join(map(repr, names)) if names else "both" if every else "neither"
+        got = " ".join([*map(repr, names), *(["--all"] if every else [])]) or "neither"
         raise click.UsageError(f"expected NAMES among {', '.join(known)}, or --all; got {got}")
     return [model for name, model in known.items() if every or name in names]
 
@@ -114,7 +120,7 @@ def _print_status(system: System, *, as_json: bool) -> None:
         click.echo("no rebuild was begun")
     else:
         rows = [(name, done, head, f"{_share(done, head):.0%}") for name, done in begun.items()]
-        output.table(("rebuild of", "position", "of", ""), rows)
+        output.table(("rebuild of", "position", "of", "done"), rows)
 
 
 def _share(done: int, total: int) -> float:

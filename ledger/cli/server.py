@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -16,6 +17,7 @@ from ledger import migration
 from ledger.cli import output
 from ledger.cli.bring_up import bring_up
 from ledger.cli.context import Context, command
+from ledger.cli.parameters import Whole
 from ledger.composition import System, compose, create_registered, prepare
 from ledger.errors import Unavailable
 from ledger.settings import Settings
@@ -29,11 +31,11 @@ _DEFAULT: Final = Settings()
 @click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=Whole(1, 1_000),
     help=f"Server processes.  [default: {_DEFAULT.workers}]",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
+    "--threads", type=Whole(1, 1_000), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
 )
 @command
 def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
@@ -56,19 +58,37 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
 
 
 def _require_free(address: str) -> None:
-    """Say so if something listens there; gunicorn would try again and again, in ten lines."""
+    """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
     host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or port == "0":
+    if address.startswith("unix:"):
+        _require_writable(Path(address.removeprefix("unix:")).absolute().parent)
         return
+    if port == "0":
+        return
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host.strip("[]"), int(port))).close()
+        socket.create_server((host, int(port)), family=family).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            return
+            raise click.ClickException(
+                # Behind that, Python repeats the address.
+                f"cannot listen on {address}: {str(error.strerror).partition(' (while')[0]}; "
+                "choose an address of this machine, and a port that this user may have, such "
+                f"as --bind {_DEFAULT.bind}"
+            ) from error
         raise click.ClickException(
             f"{address} is in use; stop what listens there, or choose another address with "
             f"--bind {host}:{int(port) + 1}"
         ) from error
+
+
+def _require_writable(directory: Path) -> None:
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise click.ClickException(
+            f"cannot create a socket in {directory}: it must exist, and this user be allowed to "
+            "write in it"
+        )
 
 
 @click.command()

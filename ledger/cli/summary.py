@@ -1,17 +1,25 @@
-"""Draw what workers do while they do it: one screen, four times a second."""
+"""Draw what workers do while they do it: one screen, four times a second.
 
+What anyone prints meanwhile appears above it.  Rich would see only what goes through
+Python's standard output, and not in one step with its own writing: a line printed by
+another thread while the screen is drawn leaves the rest of an old screen behind.
+"""
+
+import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ledger.cli.captured import Captured
 from ledger.cli.output import plain
 from ledger.cli.tally import Count, Rate
 from ledger.errors import LedgerError
@@ -46,11 +54,19 @@ class Summary:
         self._began_s = time.monotonic()
         self._rows: list[tuple[str, ...]] = []
         self._trouble = ""
-        # What handlers print appears above it.
-        self._live = Live(console=Console(), auto_refresh=False)
+        self._mutex = threading.Lock()
+        self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
+        self._live = Live(
+            console=Console(file=self._terminal),
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._captured = Captured(self._print)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
+        self._captured.__enter__()
         return self
 
     def __exit__(
@@ -59,11 +75,14 @@ class Summary:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._captured.__exit__(kind, error, trace)
         self._live.__exit__(kind, error, trace)
+        self._terminal.close()
 
-    def line(self, text: str) -> None:
-        """Print a line above the screen."""
-        self._live.console.print(Text(plain(text)), soft_wrap=True)
+    def _print(self, lines: Sequence[str]) -> None:
+        """Print lines above the screen; the terminal wraps them, so that they can be copied."""
+        with self._mutex:
+            self._live.console.print(Text("\n".join(map(plain, lines))), soft_wrap=True)
 
     def show(self, count: Count) -> None:
         """Draw what *count* and the ledger say now."""
@@ -76,11 +95,22 @@ class Summary:
             f"  up {uptime}  {rate:,.0f}/s completed\n",
             f"here: {count.completed:,} completed, {count.failed:,} attempts failed, "
             f"{count.running:,} running; Ctrl-C stops it",
+            # Said here, as lines are printed above it that are not wrapped.
+            no_wrap=False,
+            overflow="fold",
         )
         parts: list[Text | Table] = [head, self._types_table(), *_running_table(count, now_s)]
         if self._trouble:
-            parts.append(Text(self._trouble, style="red"))
-        self._live.update(Group(*parts), refresh=True)
+            parts.append(Text(self._trouble, style="red", no_wrap=False, overflow="fold"))
+        with self._mutex:
+            self._measure()
+            self._live.update(Group(*parts), refresh=True)
+
+    def _measure(self) -> None:
+        """Take the size that the terminal has now; Rich would ask what is captured."""
+        columns, lines = os.get_terminal_size(self._terminal.fileno())
+        if columns and lines and not os.environ.keys() & {"COLUMNS", "LINES"}:
+            self._live.console.size = ConsoleDimensions(columns, lines)
 
     def _look(self) -> None:
         """Read what there is of each type; as long as the database is away, keep the last."""

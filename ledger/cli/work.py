@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Final
 
 import click
 
 from ledger.cli.context import Context, command
 from ledger.cli.crew import Crew, Requests, telling, work_here
 from ledger.cli.lines import say, send_lines
+from ledger.cli.parameters import Seconds, Whole
 from ledger.cli.summary import Summary, is_watched
 from ledger.cli.tally import Count, Tally
 from ledger.cli.target import Target, TargetError, load, slots
@@ -17,25 +19,32 @@ from ledger.queue import Queue
 from ledger.sweeper import Sweeper
 from ledger.worker import GRACE_S, Worker
 
+MOST_PROCESSES: Final = 1_000
+MOST_AT_ONCE: Final = 10_000
+
 
 @click.command()
 @click.argument("name", metavar="TARGET")
 @click.option(
-    "--processes", type=click.IntRange(1), default=1, show_default=True, help="How many processes."
+    "--processes",
+    type=Whole(1, MOST_PROCESSES),
+    default=1,
+    show_default=True,
+    help="How many processes.",
 )
 @click.option(
     "--type", "types", metavar="TYPE", multiple=True, help="Only these jobs; may be repeated."
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_AT_ONCE),
     help="Jobs of each type at once in a process.  [default: as the handlers say]",
 )
 @click.option(
     "--grace",
     "grace_s",
     metavar="SECONDS",
-    type=click.FloatRange(0),
+    type=Seconds(),
     default=GRACE_S,
     show_default=True,
     help="How long what runs may take to end when it is stopped.",
@@ -82,15 +91,12 @@ def work(
     requests = Requests()
     with ExitStack() as stack:
         stack.enter_context(requests.heard())
-        line: Callable[[str], None] = click.echo
         show: Callable[[Count], None] = _not_shown
         if watched:
             title = f"{name} on {queue.database.shown_url}"
             screen = stack.enter_context(Summary(queue, title, tuple(queue.handlers)))
-            line, show = screen.line, screen.show
-            send_lines(as_json=False, to=line)
-        else:
-            send_lines(as_json=as_json)
+            show = screen.show
+        send_lines(as_json=as_json)
         stack.callback(_sweeping(queue).stop)
         for following in followings_of(queue):
             following.start()
@@ -110,7 +116,7 @@ def work(
             )
             count = tally.count()
         else:
-            crew = Crew(target, processes, watched=watched, as_json=as_json, line=line)
+            crew = Crew(target, processes, as_json=as_json)
             crew.run(asked=lambda: requests.number, tick=lambda: show(crew.count))
             count = crew.count
         show(count)

@@ -3,13 +3,15 @@
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from ledger.arguments import Json
 from ledger.attempt import Fail as GiveUp
 from ledger.attempt import Retry, RunningJob, perform
 from ledger.commands import Claim, Command, Elapse
 from ledger.errors import InvalidInput, LedgerError
 from ledger.events import Completed, Failed, Progressed
 from ledger.job import State
-from ledger.queue import Handler, Job, Json, Queue
+from ledger.queue import Handler, Queue
+from ledger.queued_job import Job
 from ledger.service import Answer, Claimable, Outcome
 from ledger.sweeper import Sweeper
 

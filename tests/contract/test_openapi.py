@@ -1,5 +1,6 @@
 """Hold the description against the routes, and the app against its description."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +11,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from api.openapi import OPERATIONS
+from api.operations import OPERATIONS, Operation, Tag
+from ledger.errors import Unavailable
+from projections.search.search import DEFAULT_LIMIT
 from tests.contract.client import LARGEST_PAGE, Client
 
 EXAMPLES: Final[Mapping[str, str]] = {
@@ -21,6 +24,15 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "order": "desc",
     "priority": "high",
     "name": "w1",
+}
+# A body that is right, for each operation that needs one.
+BODIES: Final[Mapping[str, Any]] = {
+    "Claim": {"types": ["email"], "worker": "w1"},
+    "Progress": {"attempt": 1, "progress": 40},
+    "Log": {"attempt": 1, "line": "x"},
+    "Complete": {"attempt": 1},
+    "Fail": {"attempt": 1, "error": "x"},
+    "Return": {"attempt": 1, "reason": "x"},
 }
 # HEAD, which is GET without its body, is no operation of the description.
 IMPLIED: Final = frozenset({"HEAD"})
@@ -48,6 +60,16 @@ def routes(client: Client) -> set[tuple[str, str]]:
     }
 
 
+def described(client: Client, operation: Operation) -> dict[str, Any]:
+    """Return what the description says of an operation."""
+    one: dict[str, Any] = documented(client)["paths"][operation.path][operation.method.lower()]
+    return one
+
+
+def named(operation: Operation) -> str:
+    return f"{operation.method} {operation.path}"
+
+
 def test_the_description_is_openapi_3_1(crowd: Client) -> None:
     errors = [error.message for error in OPENAPI_31_VALIDATOR.iter_errors(documented(crowd))]
 
@@ -55,30 +77,30 @@ def test_the_description_is_openapi_3_1(crowd: Client) -> None:
 
 
 def test_the_description_holds_the_operations_and_no_others(crowd: Client) -> None:
-    described = {
+    operations = {
         (path, method.upper())
         for path, methods in documented(crowd)["paths"].items()
         for method in methods
     }
 
-    assert described == {(operation.path, operation.method) for operation in OPERATIONS}
-    assert len(described) == len(OPERATIONS)
+    assert operations == {(operation.path, operation.method) for operation in OPERATIONS}
+    assert len(operations) == len(OPERATIONS)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: f"{each.method} {each.path}")
-def test_every_operation_has_a_responder(crowd: Client, operation: Any) -> None:
+@pytest.mark.parametrize("operation", OPERATIONS, ids=named)
+def test_every_operation_has_a_responder(crowd: Client, operation: Operation) -> None:
     allowed = crowd.ask("OPTIONS", filled(operation.path)).headers["allow"]
 
     assert operation.method in allowed.split(", ")
 
 
 def test_every_responder_is_described(crowd: Client) -> None:
-    described = {
+    answered = {
         (crowd.app._router.find(filled(operation.path))[3], operation.method)  # type: ignore[index]
         for operation in OPERATIONS
     }
 
-    assert routes(crowd) == described
+    assert routes(crowd) == answered
 
 
 def test_every_reference_of_the_description_leads_somewhere(crowd: Client) -> None:
@@ -96,6 +118,67 @@ def references(value: Any) -> list[str]:
         own = [value["$ref"]] if "$ref" in value else []
         return own + references(list(value.values()))
     return []
+
+
+READS: Final = [
+    operation
+    for operation in OPERATIONS
+    if operation.method == "GET" and not operation.path.startswith("/inactive/")
+]
+
+
+@pytest.mark.parametrize("operation", READS, ids=named)
+def test_an_answer_has_the_tag_that_is_described(crowd: Client, operation: Operation) -> None:
+    responses = described(crowd, operation)["responses"]
+    query = "?from=0&to=60000" if operation.tag is Tag.FOR_FIXED_TIMES else ""
+
+    answer = crowd.get(filled(operation.path) + query)
+
+    assert answer.status == 200
+    assert ("etag" in answer.headers) is ("ETag" in responses["200"].get("headers", {}))
+    if "etag" in answer.headers:
+        again = crowd.get(filled(operation.path) + query, If_None_Match=answer.headers["etag"])
+        assert (again.status, again.headers["etag"]) == (304, answer.headers["etag"])
+        assert again.content == b""
+    assert ("304" in responses) is ("etag" in answer.headers)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=named)
+def test_without_a_database_it_answers_as_described(
+    crowd: Client, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responses = described(crowd, operation)["responses"]
+
+    def away(*_: object) -> None:
+        raise Unavailable("it is away", retry_after_s=7)
+
+    for way in ("read", "write", "snapshot"):
+        monkeypatch.setattr(crowd.system.database, way, away)
+    body = {"type": "email"} if operation.takes_jobs else BODIES.get(operation.takes or "")
+    sent = {"Content_Type": "application/json"} if body else {}
+
+    answer = crowd.ask(
+        operation.method, filled(operation.path), json.dumps(body) if body else "", **sent
+    )
+
+    if "503" in responses:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+        assert "Retry-After" in responses["503"]["headers"]
+    else:
+        assert answer.status == 200
+
+
+def test_what_a_search_answers_without_a_limit_is_described(crowd: Client) -> None:
+    search = documented(crowd)["paths"]["/job/search"]["get"]
+    [limit] = [one for one in search["parameters"] if one["name"] == "limit"]
+
+    assert limit["schema"]["default"] == DEFAULT_LIMIT
+
+
+def test_what_no_operation_answers_is_told_above_them(crowd: Client) -> None:
+    about = documented(crowd)["info"]["description"]
+
+    assert {word for word in ("304", "404", "405", "Allow", "HEAD") if word not in about} == set()
 
 
 def is_too_wide(range_: object) -> bool:

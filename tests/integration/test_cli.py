@@ -13,7 +13,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli import COMMANDS, main
-from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Reprioritize, Start
+from ledger.commands import (
+    Complete,
+    Create,
+    Fail,
+    Log,
+    Move,
+    Progress,
+    Remove,
+    Reprioritize,
+    Start,
+)
 from ledger.composition import System
 from ledger.locks import FileLeadership
 from ledger.migration import migrate
@@ -32,6 +42,9 @@ from tests.integration.servers import DEADLINE_S, surroundings, tool, wait_until
 REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
+NOT_COMPARED: Final = (
+    "what it keeps is not compared row by row with a replay; `ledger rebuild search` builds it anew"
+)
 STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 
 
@@ -183,6 +196,10 @@ def test_jobs_are_listed_by_state_type_rank_and_order(shell: Shell, system: Syst
     assert listed("--state", "inactive", "--by-priority") == [6, 1]
     assert listed("--state", "inactive", "--type", "email") == [1]
     assert listed("--state", "failed", "--type", "sms") == []
+    assert listed("--type", "email", "--limit", "3", "--skip", "1") == [4, 3, 2]
+    assert listed("--type", "email", "--oldest") == [1, 2, 3, 4, 5]
+    assert listed("--type", "sms", "--by-priority") == [6]
+    assert listed("--type", "fax") == []
     assert [listed("--state", state) for state in STATES[1:]] == [[2], [3], [4], [5]]
 
 
@@ -213,16 +230,54 @@ def test_the_examples_in_helps_stand_as_they_were_written(quick: Shell) -> None:
 
 def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
-    job_in(system, "failed", data='{"a": 1}')
+    clock = Clock()
+    system.ledger.now_ms = clock
+    carry_out(
+        system,
+        Create(type="email", data='{"a": 1}', attempts=2, ttl_ms=90_000),
+        Start(job_id=1),
+        Log(job_id=1, attempt=1, line='"to\\n1"'),
+        Fail(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
+    )
+    clock.now_ms = START_MS + 60_000
+    carry_out(
+        system, Start(job_id=1), Fail(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"')
+    )
     system.close()
 
-    said = quick.says("show", "1")
-    fields = dict(table(said)[1:])
+    fields, log = quick.says("show", "1").split("error of attempt 2")
+    values = dict(table(fields)[1:])
 
-    assert fields["state"] == "failed"
-    assert fields["data"] == '{"a": 1}'
-    assert fields["created_at"] == "2023-11-14 22:13:20.000Z"
-    assert said.splitlines()[-1] == "log: broken"
+    assert values["state"] == "failed"
+    assert values["data"] == '{"a": 1}'
+    assert (values["ttl"], values["progress"]) == ("90000 ms", "0 %")
+    assert values["created_at"] == "2023-11-14 22:13:20.000Z"
+    assert log.splitlines()[:2] == [", at 2023-11-14 22:14:20.000Z:", "  at \\x1b line 9"]
+    assert table(log) == [
+        ["at", "attempt", "what", "line"],
+        ["2023-11-14 22:13:20.000Z", "1", "logged", "to\\n1"],
+        ["2023-11-14 22:13:20.000Z", "1", "failed", "cannot"],
+        ["2023-11-14 22:14:20.000Z", "2", "failed", "broken"],
+    ]
+
+
+def test_the_time_that_a_job_took_is_printed_with_its_unit(quick: Shell) -> None:
+    system = open_system(quick.url, Clock())
+    job_in(system, "complete")
+    system.close()
+
+    values = dict(table(quick.says("show", "1"))[1:])
+
+    assert values["duration"] == "0 ms"
+
+
+def test_a_line_that_was_erased_is_told(quick: Shell) -> None:
+    system = open_system(quick.url, Clock())
+    job_in(system, "failed")
+    system.close()
+    quick.says("erase", "1", "--yes")
+
+    assert table(quick.says("show", "1"))[-1][2:] == ["failed", "(erased)"]
 
 
 def test_stats_count_by_type_and_state(shell: Shell, system: System) -> None:
@@ -404,10 +459,12 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "erased": 0,
         "differences": [],
         "projections": ["jobs", "state_counts", "unique_keys", "pauses", "activity"],
+        "not_compared": {"search": NOT_COMPARED},
     }
     assert shell.says("verify") == (
         "10 events verified; jobs, state_counts, unique_keys, pauses, activity equal a replay "
         "from nothing\n"
+        f"not compared: search: {NOT_COMPARED}\n"
         f"content erased from 0 events\nchain {chain}\n"
     )
 
@@ -430,6 +487,8 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
         "  state_counts type=email state=inactive\n"
         "    expected jobs=1\n"
         "    found    jobs=5\n"
+        "compared: jobs, state_counts, unique_keys, pauses, activity\n"
+        f"not compared: search: {NOT_COMPARED}\n"
     )
     assert as_json.exit_code == REFUSED
     assert json.loads(as_json.stdout)["differences"] == [
@@ -566,7 +625,7 @@ def test_a_replay_is_printed_as_a_table(quick: Shell) -> None:
         ["email", "1", "0", "0", "0", "0"],
         ["all types", "1", "0", "0", "0", "0"],
     ]
-    assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000")
+    assert (job["id"], job["state"], job["delay"]) == ("2", "delayed", "86400000 ms")
 
 
 # --- searching
@@ -699,11 +758,12 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
     ("arguments", "code", "complaint"),
     [
         (("show", "7"), REFUSED, 'job "7" doesnt exist'),
-        (("show", "seven"), USAGE, "'seven' is not a valid integer"),
-        (("show", "9" * 30), USAGE, "not in the range"),
+        (("show", "seven"), USAGE, "expected an integer from 0 to 9007199254740991, got 'seven'"),
+        (("show", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991, got '999"),
+        (("show", "9" * 5_000), USAGE, "9…"),
         (("show",), USAGE, "Missing argument 'ID'"),
         (("events", "--job", "7"), REFUSED, 'job "7" doesnt exist'),
-        (("events", "--after", "9" * 30), USAGE, "not in the range"),
+        (("events", "--after", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991"),
         (("erase", "7", "--yes"), REFUSED, 'job "7" doesnt exist'),
         (("erase", "1", "--yes", "--version", "9"), REFUSED, "places 1 to 1 in the history"),
         (("create", ""), REFUSED, "Must provide job type"),
@@ -718,15 +778,22 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "email", "--attempts", "many"), REFUSED, "attempts: expected an integer from"),
         (("create", "email", "--delay", "0"), REFUSED, "delay: expected an integer from 1"),
         (("create", "email", "--delay", "5y"), USAGE, "expected milliseconds, or 90s, 5m, 2h, 1d"),
+        (("create", "email", "--delay", "9" * 5_000), USAGE, "expected milliseconds, or 90s"),
         (("create", "email", "--ttl", "0"), REFUSED, "ttl: expected an integer from 1"),
+        (("create", "email", "--backoff", "\udcff"), USAGE, "expected text in UTF-8, got"),
+        (("create", "email", "hello"), REFUSED, "text has quotes of its own: '\"hello\"'"),
+        (("create", "email", "-"), REFUSED, "data: expected JSON on standard input, got nothing"),
         (("create", "email", "--backoff", "1+1"), REFUSED, "backoff: expected JSON"),
         (("create", "email", "--backoff", '"1+1"'), REFUSED, "backoff: expected true, or"),
         (("create", "email", "--unique", ""), REFUSED, "unique: expected 1 to 255 characters"),
-        (("jobs", "--type", "email"), REFUSED, "--type needs --state"),
         (("jobs", "--state", "broken"), USAGE, "'broken' is not one of"),
-        (("jobs", "--limit", "0"), USAGE, "0 is not in the range"),
+        (("jobs", "--limit", "0"), USAGE, "expected an integer from 1 to 10000, got '0'"),
+        (("jobs", "--type", "\udcff"), USAGE, "'--type': expected text in UTF-8, got"),
+        (("activity", "--type", "\udcff"), USAGE, "'--type': expected text in UTF-8, got"),
+        (("activity", "--minutes", "x"), USAGE, "expected an integer from 1 to 527040, got 'x'"),
         (("replay",), USAGE, "Missing option '--at'"),
         (("replay", "--at", "2"), REFUSED, "--at: expected a position from 0 to 1, got '2'"),
+        (("replay", "--at", "0", "--job", "1"), REFUSED, "there was no job 1 at position 0; "),
         (("replay", "--at", "9" * 5_000), REFUSED, "--at: expected a position"),
         (("replay", "--at", "yesterday"), REFUSED, "a time with its zone"),
         (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with its zone"),
@@ -736,10 +803,14 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
             "NAMES among jobs, state_counts, unique_keys, pauses, search, activity, or --all",
         ),
         (("rebuild", "nothing"), USAGE, "got 'nothing'"),
-        (("rebuild", "jobs", "--all"), USAGE, "or --all"),
+        (("rebuild", "jobs", "--all"), USAGE, "or --all; got 'jobs' --all"),
+        (("rebuild", "--status", "jobs"), USAGE, "--status is of all rebuilds"),
+        (("rebuild", "--status", "--drop"), USAGE, "--status is of all rebuilds"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),
-        (("serve", "--workers", "0"), USAGE, "0 is not in the range"),
+        (("serve", "--workers", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
+        (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
+        (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: it must exist"),
         (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
     ],
 )
@@ -799,8 +870,47 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path, command: st
     code, complaint = Shell(f"sqlite:///{path}").refusal(command)
 
     assert code == NO_DATABASE
-    assert "no SQLite database" in complaint
+    assert f"{path} is no SQLite database" in complaint
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["status", "migrate", "verify", "search x"])
+def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, command: str) -> None:
+    code, complaint = Shell(f"sqlite:///{tmp_path}").refusal(*command.split())
+
+    assert code == NO_DATABASE
+    assert complaint == (
+        f"Error: sqlite:///{tmp_path}: unable to open database file; its directory must exist, "
+        "and this user be allowed to read and write the file\n"
+    )
+
+
+def test_a_database_of_somebody_else_is_left_as_it_is(system: System, database_url: str) -> None:
+    migrate(system.database, to="base")
+    with system.database.write() as tx:
+        tx.exec_driver_sql("DELETE FROM alembic_version")
+        tx.exec_driver_sql("CREATE TABLE jobs (theirs INTEGER)")
+
+    code, complaint = Shell(database_url).refusal("migrate")
+
+    assert code == NO_DATABASE
+    assert "has tables that are no ledger's" in complaint
+    assert "name an empty database" in complaint
+    assert rows(system, "SELECT theirs FROM jobs") == []
+
+
+def test_a_file_that_may_not_be_looked_at_is_told(
+    quick: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shut(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", shut)
+
+    code, complaint = quick.refusal("status")
+
+    assert code == NO_DATABASE
+    assert "Permission denied; this user must be allowed to, or name another" in complaint
 
 
 # --- the executable

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 from typing import Final
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from ledger.cli.activity import sparkline
+from ledger.cli.output import Advancing, Count
 from ledger.commands import Complete, Create, Fail, Start
 from ledger.composition import System
 from projections.build import Build
 from projections.catch_up import catch_up
 from tests.builders import START_MS, Clock, carry_out, tamper
-from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell
+from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell, table
 
 MINUTE_MS: Final = 60_000
 TERMINAL_WIDTH: Final = 80
@@ -132,9 +136,36 @@ def test_a_begun_rebuild_is_told_of_and_thrown_away(shell: Shell, system: System
 
     assert before == "no rebuild was begun\n"
     assert status == {"position": 6, "rebuilds": {"jobs": 3, "activity": 3}}
-    assert "50%" in shown
+    assert table(shown)[:2] == [
+        ["rebuild of", "position", "of", "done"],
+        ["jobs", "3", "6", "50%"],
+    ]
     assert dropped == "nothing is kept of rebuilds of jobs\n"
     assert shell.json("rebuild", "--status")["rebuilds"] == {"activity": 3}
+
+
+def test_a_terminal_shows_what_comes_when_all_is_built() -> None:
+    bar = Progress("{task.description}", Count())
+    advancing = Advancing(bar, "Rebuilding")
+
+    def drawn() -> list[str]:
+        console = Console(width=TERMINAL_WIDTH, file=StringIO())
+        console.print(bar)
+        return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    begun = drawn()
+    advancing(6, 6)
+    advancing.phase("Comparing")
+    comparing = drawn()
+    advancing.phase("Swapping")
+    advancing.phase("Swapping")
+    swapping = drawn()
+    advancing.phase("")
+
+    assert begun == ["Rebuilding"]
+    assert comparing == ["Rebuilding 6/6", "Comparing"]
+    assert swapping == ["Rebuilding 6/6", "Swapping"]
+    assert drawn() == ["Rebuilding 6/6"]
 
 
 def test_a_rebuild_tells_what_it_did_as_json(shell: Shell, system: System) -> None:

@@ -135,6 +135,12 @@ def test_an_example_does_jobs_and_leaves_when_told_to(
         names = [worker["name"] for worker in server.ask("GET", "/workers").json]
         code = told_to_end(process)
 
+    said = (tmp_path / "worker.log").read_text()
+    assert f"asks http://{HOST}:{server.port} for count" in said
+    for job_id in (before, before + 1):
+        assert f"example: job {job_id} (count): attempt 1 begins\n" in said
+        assert f"example: job {job_id}: complete\n" in said
+    assert said.endswith("example: ended, and holds nothing\n")
     assert (first["result"], second["result"]) == (example.result, example.result)
     assert (first["workerId"], names, code) == ("example", ["example"], 0)
     assert server.ask("GET", f"/job/{before}/log").json == example.log
@@ -259,6 +265,8 @@ def test_the_javascript_example_reports_what_went_wrong(server: Server, tmp_path
     assert job["attempts"] == {"made": 2, "remaining": 0, "max": 2}
     assert job["error"].startswith("TypeError: Cannot read properties of undefined")
     assert log == [job["error"].splitlines()[0]] * 2
+    said = (tmp_path / "worker.log").read_text()
+    assert said.count(f"example: job {job_id}: failed: Cannot read properties") == 2
 
 
 def test_the_javascript_example_drops_a_job_that_is_taken_from_it(

@@ -523,7 +523,7 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a waiter look only when it is woken."""
-    monkeypatch.setattr("ledger.queue._LONGEST_WAIT_S", DEADLINE_S)
+    monkeypatch.setattr("ledger.queued_job._LONGEST_WAIT_S", DEADLINE_S)
 
 
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:

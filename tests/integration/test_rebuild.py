@@ -237,6 +237,17 @@ def test_progress_is_told_from_the_beginning_to_the_end(filled: System, small: N
     assert told == [*((done, total) for done in (*range(0, total, 50), total)), (total, total)]
 
 
+def test_what_it_does_when_all_is_built_is_told(filled: System) -> None:
+    told: list[str] = []
+    busy: list[str] = []
+
+    rebuild(filled.database, filled.projections, silently, phase=told.append)
+    rebuild(filled.database, [filled.models["search"]], silently, phase=busy.append)
+
+    assert told == ["Creating indexes", "Comparing with what is live", "Swapping"]
+    assert busy == ["Swapping"]
+
+
 def test_an_empty_ledger_is_rebuilt(system: System) -> None:
     told: list[tuple[int, int]] = []
 

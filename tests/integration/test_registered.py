@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Column, Connection, Text, insert, inspect, te
 from ledger.commands import Complete, Create, Erase, Start
 from ledger.composition import System, compose
 from ledger.database import Database
+from ledger.errors import SchemaMismatch
 from ledger.events import Created, Erased
 from ledger.migration import migrate
 from ledger.record import Change
@@ -168,6 +169,35 @@ def test_how_far_it_is_and_what_stops_it_is_told(busy: System, shell: Shell) -> 
     assert before == "at position 0, 9 events behind"
     assert stopped == "stopped: event 5 cannot be applied: ZeroDivisionError: no"
     assert after == "up to date, at position 9"
+
+
+def test_without_its_tables_it_says_how_to_create_them(busy: System, shell: Shell) -> None:
+    tamper(busy, "DROP TABLE durations", "DELETE FROM checkpoints")
+    said = (
+        "it has no tables yet; `ledger migrate` creates them, `ledger rebuild durations` also "
+        "fills them"
+    )
+
+    status = shell.json("status")["projections"]["durations"]
+    report = shell.json("verify")
+
+    assert status == f"stopped: {said}"
+    assert report["not_compared"]["durations"] == said
+    assert report["projections"] == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
+    with pytest.raises(SchemaMismatch, match="it has no tables yet"):
+        catch_up(busy.database, durations(busy))
+
+
+def test_tables_that_were_dropped_are_reported(busy: System) -> None:
+    catch_up(busy.database, durations(busy))
+    tamper(busy, "DROP TABLE durations", "DROP TABLE pauses")
+
+    report = verified(busy)
+
+    assert [(each.where, each.found) for each in report.differences] == [
+        ("pauses", "not all of them; run `ledger rebuild pauses`"),
+        ("durations", "not all of them; run `ledger rebuild durations`"),
+    ]
 
 
 def test_a_newer_version_of_it_asks_to_be_rebuilt(

@@ -12,8 +12,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from ledger.settings import Settings
 from tests.builders import verified
 from tests.documents import README as README_FILE
 from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
+from tests.integration.terminal import shown
 
 README: Final = README_FILE.read_text()
 REFUSED: Final = 1
@@ -36,7 +37,10 @@ USAGE: Final = 2
 
 # The application: a handler of each kind that the tests need.
 MODULE: Final = """
+import logging
 import pathlib
+import subprocess
+import sys
 import time
 
 import ledger
@@ -62,9 +66,17 @@ def long(job):
         time.sleep(0.01)
 
 
-@queue.process("talks")
+# It keeps the standard error that there is now.
+logging.basicConfig(format="logged %(message)s", level=logging.INFO)
+
+
+@queue.process("talks", concurrency=3)
 def talks(job):
-    print("a line of job", job.id)
+    sys.stdout.write(f"printed {job.id}\\n")
+    logging.info("%s", job.id)
+    time.sleep(0.1)
+    subprocess.run(["echo", f"echoed {job.id}"])
+    sys.stdout.write("-" * 150 + "\\n")
 """
 
 
@@ -275,7 +287,7 @@ def test_json_lines_are_json(quick: Work) -> None:
     lines = [json.loads(line) for line in quick.output.splitlines()]
 
     assert [line["event"] for line in lines if line["level"] == "warning"] == ["attempt failed"]
-    assert lines[0]["types"] == "quick:4,bad:1,long:2,talks:1"
+    assert lines[0]["types"] == "quick:4,bad:1,long:2,talks:3"
     assert lines[-1] | {"at": ""} == {
         "at": "",
         "level": "info",
@@ -507,29 +519,67 @@ def test_children_end_by_themselves_when_their_parent_is_killed(quick: Work) -> 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_terminal_shows_what_is_done(quick: Work, processes: str) -> None:
     quick.create("quick", 30)
-    quick.create("talks")
     quick.create("bad")
 
-    code, screen = _on_a_terminal(
+    code, lines = _on_a_terminal(
         quick,
         ["--processes", processes],
-        until=lambda: quick.states() == {"complete": 31, "failed": 1},
+        until=lambda: quick.states() == {"complete": 30, "failed": 1},
     )
+    screen = "\n".join(lines)
     last = screen.rpartition("jobs:queue on sqlite:///")[2]
 
     assert code == 0
-    assert "a line of job 31" in screen
-    assert 'event="attempt failed" job=32' in screen
-    assert "here: 31 completed, 1 attempts failed, 0 running" in last
+    assert 'event="attempt failed" job=31' in screen
+    assert "here: 30 completed, 1 attempts failed, 0 running" in last
     assert re.search(r"quick\s*│\s*0 │\s*0 │\s*0 │\s*30 │\s*0 │", last)
 
 
-def _on_a_terminal(quick: Work, arguments: Sequence[str], *, until: Any) -> tuple[int, str]:
-    """Return how it ended after Ctrl-C, and all that the terminal was sent."""
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("columns", [60, 120])
+def test_what_is_printed_stands_above_what_is_shown(
+    quick: Work, processes: str, columns: int
+) -> None:
+    quick.create("talks", 9)
+
+    _, lines = _on_a_terminal(
+        quick,
+        ["--processes", processes],
+        until=lambda: quick.states() == {"complete": 9},
+        columns=columns,
+    )
+    here = [n for n, line in enumerate(lines) if line.startswith("jobs:queue on")]
+    above = Counter(line for line in lines[: here[0]] if not line.startswith("at="))
+
+    assert len(here) == 1, lines
+    for job_id in range(1, 10):
+        said = [f"{what} {job_id}" for what in ("printed", "logged", "echoed")]
+        assert [above[line] for line in said] == [1, 1, 1], (job_id, lines)
+
+
+def test_children_that_are_stopped_as_they_start_show_no_traceback(quick: Work) -> None:
+    code, lines = _on_a_terminal(quick, ["--processes", "2"], until=_a_child_starts)
+
+    assert code == 0, lines
+    assert "Traceback" not in "\n".join(lines)
+
+
+def _a_child_starts() -> bool:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "--multiprocessing-fork" in process.cmdline():
+                return True
+    return False
+
+
+def _on_a_terminal(
+    quick: Work, arguments: Sequence[str], *, until: Callable[[], bool], columns: int = 120
+) -> tuple[int, list[str]]:
+    """Return how it ended after Ctrl-C, and what the terminal shows then."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [tool("ledger"), "work", "jobs:queue", *arguments],
-        env=quick.environment | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"},
+        env=quick.environment | {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "50"},
         cwd=quick.folder,
         stdin=theirs,
         stdout=theirs,
@@ -537,20 +587,20 @@ def _on_a_terminal(quick: Work, arguments: Sequence[str], *, until: Any) -> tupl
         start_new_session=True,
     ) as process:
         os.close(theirs)
-        shown, end, asked = b"", time.monotonic() + DEADLINE_S, False
+        sent, end, asked = b"", time.monotonic() + DEADLINE_S, False
         while time.monotonic() < end:
             if select.select([ours], [], [], 0.05)[0]:
                 try:
-                    shown += os.read(ours, 65_536)
+                    sent += os.read(ours, 65_536)
                 except OSError:
                     break  # Nobody has it open any more.
-            if not asked and until():
+            if not asked and b"work begins" in sent and until():
                 # As a terminal does: to the parent and its children.
                 os.killpg(process.pid, signal.SIGINT)
                 asked = True
         code = process.wait(DEADLINE_S)
     os.close(ours)
-    return code, shown.decode()
+    return code, shown(sent.decode(), columns=columns)
 
 
 # --- what is refused
@@ -576,8 +626,10 @@ def _on_a_terminal(quick: Work, arguments: Sequence[str], *, until: Any) -> tupl
             ("jobs:queue", "--type", "slow"),
             "no handler for slow; it has for quick, bad, long, talks",
         ),
-        (("jobs:queue", "--processes", "0"), "0 is not in the range"),
-        (("jobs:queue", "--grace", "-1"), "-1.0 is not in the range"),
+        (("jobs:queue", "--processes", "0"), "expected an integer from 1 to 1000, got '0'"),
+        (("jobs:queue", "--processes", "9999"), "expected an integer from 1 to 1000, got '9999'"),
+        (("jobs:queue", "--grace", "-1"), "expected seconds from 0 to 604800, got '-1'"),
+        (("jobs:queue", "--grace", "nan"), "expected seconds from 0 to 604800, got 'nan'"),
         ((), "Missing argument 'TARGET'"),
     ],
 )

@@ -15,7 +15,10 @@ from ledger.composition import System
 from ledger.job import LIVE_STATES, State
 from ledger.migration import migrate
 from projections import job_lists
+from projections import of_type as of_type_module
 from projections.job_lists import JobList
+from projections.of_type import page_of_type
+from projections.shown import Shown
 from tests.builders import open_system, rows, shown_ids, verified
 
 JOBS: Final = 150
@@ -50,11 +53,22 @@ pages = st.builds(
 )
 
 
+pages_of_type = st.builds(
+    Asked,
+    list=st.sampled_from([JobList(None, type_) for type_ in (*TYPES, "no such type")]),
+    first=st.integers(0, JOBS + 10),
+    last=st.integers(0, JOBS + 10) | st.just(2**40),
+    descending=st.booleans(),
+    by_priority=st.booleans(),
+)
+
+
 @pytest.fixture
 def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """Give a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
     monkeypatch.setattr(job_lists, "SHALLOW", 5)
     monkeypatch.setattr(job_lists, "SPANS", (2, 4, 62))
+    monkeypatch.setattr(of_type_module, "LARGEST_PIECE", 7)
     system = open_system(database_url)
     migrate(system.database)
     try:
@@ -165,6 +179,53 @@ def test_every_deep_page_is_the_slice_of_the_list(filled: System) -> None:
         found = [shown(filled, connection, each) for each in asked]
 
     assert found == [expected(jobs, each) for each in asked]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(asked=st.lists(pages_of_type, min_size=10, max_size=20))
+def test_a_page_of_a_type_is_the_slice_of_its_list(filled: System, asked: list[Asked]) -> None:
+    jobs = everything(filled)
+    with filled.database.snapshot() as connection:
+        found = [of_type(filled, connection, each) for each in asked]
+
+    assert found == [expected(jobs, each) for each in asked]
+
+
+def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
+    page = page_of_type(
+        system.jobs.lists,
+        connection,
+        asked.list.type or "",
+        asked.first,
+        asked.last,
+        descending=asked.descending,
+        by_priority=asked.by_priority,
+    )
+    return shown_ids(Shown(0, page))
+
+
+def test_a_page_of_a_type_reads_no_other_jobs(
+    filled: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[JobList, int]] = []
+    page = filled.jobs.lists.page
+
+    def counted(connection: Connection, jobs: JobList, first: int, last: int, **how: Any) -> Any:
+        asked.append((jobs, last - first + 1))
+        return page(connection, jobs, first, last, **how)
+
+    monkeypatch.setattr(filled.jobs.lists, "page", counted)
+    with filled.database.snapshot() as connection:
+        page_of_type(filled.jobs.lists, connection, "sms", 0, 4)
+        page_of_type(filled.jobs.lists, connection, "sms", 2**40, 2**40 + 4)
+
+    lists = [JobList(state, "sms") for state in LIVE_STATES]
+    assert {each for each, _ in asked} == set(lists)
+    assert sum(size for _, size in asked) <= 2 * len(lists) * 5
 
 
 def test_a_deep_page_walks_no_further_than_one_run(

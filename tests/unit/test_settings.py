@@ -97,13 +97,13 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ("LEDGER_BIND", "localhost:65536", "HOST:PORT or unix:PATH"),
         ("LEDGER_BIND", "localhost:-1", "HOST:PORT or unix:PATH"),
         ("LEDGER_BIND", "localhost:http", "HOST:PORT or unix:PATH"),
-        ("LEDGER_WORKERS", "0", "a positive integer"),
-        ("LEDGER_WORKERS", "-1", "a positive integer"),
-        ("LEDGER_WORKERS", "two", "a positive integer"),
-        ("LEDGER_THREADS", "1.5", "a positive integer"),
-        ("LEDGER_THREADS", "", "a positive integer"),
-        ("LEDGER_LARGEST_BODY_BYTES", "1MB", "a positive integer"),
-        ("LEDGER_LARGEST_PAGE", "0", "a positive integer"),
+        ("LEDGER_WORKERS", "0", "an integer from 1 to 1000"),
+        ("LEDGER_WORKERS", "-1", "an integer from 1 to 1000"),
+        ("LEDGER_WORKERS", "two", "an integer from 1 to 1000"),
+        ("LEDGER_THREADS", "1.5", "an integer from 1 to 1000"),
+        ("LEDGER_THREADS", "", "an integer from 1 to 1000"),
+        ("LEDGER_LARGEST_BODY_BYTES", "1MB", "an integer from 1 to 1073741824"),
+        ("LEDGER_LARGEST_PAGE", "0", "an integer from 1 to 1000000"),
         (
             "LEDGER_CORS_ORIGINS",
             "example.org",
@@ -116,8 +116,8 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ),
         ("LEDGER_SWEEP", "yes", "on or off"),
         ("LEDGER_SWEEP", "", "on or off"),
-        ("LEDGER_LEASE_MS", "0", "a positive integer"),
-        ("LEDGER_LEASE_MS", "30s", "a positive integer"),
+        ("LEDGER_LEASE_MS", "0", "an integer from 1 to 31536000000"),
+        ("LEDGER_LEASE_MS", "30s", "an integer from 1 to 31536000000"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(variable: str, text: str, expected: str) -> None:
@@ -139,7 +139,7 @@ def test_all_bad_values_are_reported_together() -> None:
     assert found == (
         f"LEDGER_DATABASE_URL: expected {URL}, got 'nonsense'",
         "LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'",
-        "LEDGER_WORKERS: expected a positive integer, got 'x'",
+        "LEDGER_WORKERS: expected an integer from 1 to 1000, got 'x'",
         "LEDGER_COLOUR: there is no such setting",
         "LEDGER_WORKER: there is no such setting; did you mean LEDGER_WORKERS?",
     )
