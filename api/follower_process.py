@@ -1,8 +1,8 @@
-"""Keep a process that brings the read models forward, as long as a server runs.
+"""Keep a process that brings the read models forward, as long as a server or a worker runs.
 
-To follow is to run Python for some milliseconds at a time, an application's own too,
-for which the threads of a web server would stand still.  So a server process does not
-follow: one of them all starts a child that does, at a lower priority, and starts
+To follow is to run Python for some milliseconds at a time, an application's own too, for
+which the threads of a web server, or of a worker, would stand still.  So they do not
+follow: one of these processes starts a child that does, at a lower priority, and starts
 another when that dies.  The others stand by to take over when the process itself dies.
 
 The child ends with its parent, however that ends: it reads from a pipe whose other end
@@ -36,7 +36,7 @@ class FollowerProcess:
     Args:
         names: The read models that it brings forward.
         starter: Returns the claim to be the one who starts it.
-        settings: Those of the server.
+        settings: Those of the process that starts it.
     """
 
     def __init__(

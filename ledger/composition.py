@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from weakref import WeakMethod
 
 from sqlalchemy import Connection
@@ -26,7 +27,7 @@ from ledger.settings import Settings
 from ledger.sqlite import SqliteDatabase
 from ledger.views import Views
 from projections.activity import Activity
-from projections.catch_up import Follower, Following
+from projections.catch_up import Follower
 from projections.job_lists import JobList
 from projections.jobs import Held, Jobs
 from projections.of_type import page_of_type
@@ -38,6 +39,9 @@ from projections.search.search import Search
 from projections.state_counts import StateCounts
 from projections.table_follower import TableFollower
 from projections.unique_keys import UniqueKeys
+
+# Who has it starts the process that follows for those that are kept in the database.
+STARTER: Final = "followers-starter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +97,7 @@ class System:
             # Where its directory cannot be used, the others are followed all the same.
             with suppress(Unavailable):
                 return self.search.engine.starter()
-        return self.database.leadership("followers-starter")
+        return self.database.leadership(STARTER)
 
     @property
     def not_compared(self) -> dict[str, str]:
@@ -260,11 +264,10 @@ def _followers(database: Database) -> tuple[Activity, Registered]:
     return activity, Registered(database, taken=taken | set(schema.metadata.tables))
 
 
-def followings_of(queue: Queue) -> list[Following]:
-    """Return what keeps the read models of a queue's ledger near the head, once started."""
+def followed_for(queue: Queue) -> list[str]:
+    """Return the names of the read models that whoever works for a queue keeps near the head."""
     activity, registered = _followers(queue.database)
-    followers = (activity, *registered.followers)
-    return [Following(queue.database, follower, queue.bell) for follower in followers]
+    return [follower.name for follower in (activity, *registered.followers)]
 
 
 def create_registered(system: System) -> list[str]:

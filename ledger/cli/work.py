@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 import click
 
+from api.follower_process import FollowerProcess
 from ledger.cli.context import Context, command
 from ledger.cli.crew import Crew, Requests, telling, work_here
 from ledger.cli.lines import say, send_lines
@@ -14,8 +16,9 @@ from ledger.cli.parameters import Seconds, Whole
 from ledger.cli.summary import Summary, is_watched
 from ledger.cli.tally import Count, Tally
 from ledger.cli.target import Target, TargetError, load, slots
-from ledger.composition import followings_of
+from ledger.composition import STARTER, followed_for
 from ledger.queue import Queue
+from ledger.settings import Settings
 from ledger.sweeper import Sweeper
 from ledger.worker import GRACE_S, Worker
 
@@ -74,7 +77,8 @@ def work(
     The module is imported with the working directory on the path. Where it calls
     ledger.connect() without a URL, --database counts. A process that dies is
     replaced. One worker of the ledger also promotes delayed jobs, fails those whose
-    worker is lost, and keeps the read models that catch up, so no server need run.
+    worker is lost, and starts a process that keeps the read models that catch up, so
+    no server need run.
 
     Ctrl-C or SIGTERM: no job is begun, those that run have --grace seconds to end,
     the others are given back and cost them no attempt. A second one gives them back
@@ -98,9 +102,9 @@ def work(
             show = screen.show
         send_lines(as_json=as_json)
         stack.callback(_sweeping(queue).stop)
-        for following in followings_of(queue):
-            following.start()
-            stack.callback(following.stop)
+        following = _following(queue, context.settings())
+        following.start()
+        stack.callback(following.stop)
         say(
             "work begins",
             target=name,
@@ -132,6 +136,16 @@ def _sweeping(queue: Queue) -> Sweeper:
     sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
     sweeper.start()
     return sweeper
+
+
+def _following(queue: Queue, settings: Settings) -> FollowerProcess:
+    database = queue.database
+    url = database.engine.url.render_as_string(hide_password=False)
+    return FollowerProcess(
+        followed_for(queue),
+        lambda: database.leadership(STARTER),
+        replace(settings, database_url=url),
+    )
 
 
 def _not_shown(count: Count) -> None:
