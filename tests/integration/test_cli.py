@@ -895,6 +895,38 @@ def test_a_database_of_somebody_else_is_left_as_it_is(system: System, database_u
     assert rows(system, "SELECT theirs FROM jobs") == []
 
 
+@pytest.mark.parametrize("command", ["jobs", "stats", "events", "verify", "show 1"])
+def test_output_that_cannot_be_written_is_told(
+    settled: Shell, tmp_path: Path, command: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [tool("ledger"), "--database", settled.url, *command.split()],
+            env=surroundings(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (
+        REFUSED,
+        "Error: cannot write what there is to say: [Errno 28] No space left on device\n",
+    )
+
+
+def test_a_closed_output_is_no_error(settled: Shell, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", tool("ledger"), "--database", settled.url, "stats"],
+        env=surroundings(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_file_that_may_not_be_looked_at_is_told(
     quick: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
