@@ -588,7 +588,11 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
         assert shell.json("replay", "--at", just_after) == expected
         if job is None:
             missing = shell.refusal("replay", "--at", str(position), "--job", "1")
-            assert missing == (REFUSED, f'Error: job "1 (at position {position})" doesnt exist\n')
+            complaint = (
+                f"Error: there was no job 1 at position {position}; `ledger events --job 1` "
+                "tells what happened to it, and when\n"
+            )
+            assert missing == (REFUSED, complaint)
         else:
             assert shell.json("replay", "--at", str(position), "--job", "1") == job
             assert shell.json("replay", "--at", just_after, "--job", "1") == job
