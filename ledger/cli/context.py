@@ -1,5 +1,6 @@
 """Share among the commands: the system, the actor, errors as exit codes."""
 
+import errno
 import functools
 import getpass
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from ledger.migration import require_current
 from ledger.settings import Settings, read_settings
 from ledger.sqlite import SqliteDatabase
 
+_UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 # What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -87,6 +89,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(context, *args, **kwargs)
         except LedgerError as error:
             raise _failure(error) from error
+        except OSError as error:
+            # Of the file or the terminal that is written to; a broken pipe is Click's to end.
+            if error.errno not in _UNWRITABLE:
+                raise
+            raise click.ClickException(f"cannot write what there is to say: {error}") from error
 
     return called
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -26,7 +27,12 @@ _PIPED_WIDTH = 1_000
 
 def console() -> Console:
     """Return where results go."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
+    return Console() if is_terminal(sys.stdout) else Console(width=_PIPED_WIDTH)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person looks at a stream; one that is closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def table(
@@ -144,7 +150,7 @@ def progress(what: str) -> Iterator[Advancing]:
         _Rate(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not is_terminal(sys.stderr),
     )
     with bar:
         advancing = Advancing(bar, what)

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.cli.captured import Captured
-from ledger.cli.output import plain
+from ledger.cli.output import is_terminal, plain
 from ledger.cli.tally import Count, Rate
 from ledger.errors import LedgerError
 from ledger.job import State
@@ -157,4 +157,4 @@ def _running_table(count: Count, now_s: float) -> list[Table]:
 
 def is_watched() -> bool:
     """Return whether a person looks at what is printed."""
-    return sys.stdout.isatty()
+    return is_terminal(sys.stdout)

@@ -588,7 +588,11 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
         assert shell.json("replay", "--at", just_after) == expected
         if job is None:
             missing = shell.refusal("replay", "--at", str(position), "--job", "1")
-            assert missing == (REFUSED, f'Error: job "1 (at position {position})" doesnt exist\n')
+            complaint = (
+                f"Error: there was no job 1 at position {position}; `ledger events --job 1` "
+                "tells what happened to it, and when\n"
+            )
+            assert missing == (REFUSED, complaint)
         else:
             assert shell.json("replay", "--at", str(position), "--job", "1") == job
             assert shell.json("replay", "--at", just_after, "--job", "1") == job
@@ -897,6 +901,38 @@ def test_a_database_of_somebody_else_is_left_as_it_is(system: System, database_u
     assert "has tables that are no ledger's" in complaint
     assert "name an empty database" in complaint
     assert rows(system, "SELECT theirs FROM jobs") == []
+
+
+@pytest.mark.parametrize("command", ["jobs", "stats", "events", "verify", "show 1"])
+def test_output_that_cannot_be_written_is_told(
+    settled: Shell, tmp_path: Path, command: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [tool("ledger"), "--database", settled.url, *command.split()],
+            env=surroundings(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (
+        REFUSED,
+        "Error: cannot write what there is to say: [Errno 28] No space left on device\n",
+    )
+
+
+def test_a_closed_output_is_no_error(settled: Shell, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", tool("ledger"), "--database", settled.url, "stats"],
+        env=surroundings(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_file_that_may_not_be_looked_at_is_told(

@@ -439,6 +439,7 @@ def test_every_job_of_the_strategy_can_be_created(arguments: list[dict[str, Any]
 
 
 @given(targets=st.just([strategies.Target(1, "active", 1, 2)]), data=st.data())
+@settings(deadline=None)
 def test_every_command_of_the_strategy_is_one_that_the_ledger_answers(
     targets: list[strategies.Target], data: st.DataObject
 ) -> None:
