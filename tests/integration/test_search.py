@@ -7,18 +7,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import Connection, text
 
 from ledger import store
 from ledger.commands import Command, Create, Erase, Remove
 from ledger.composition import System, compose, queue_of
+from ledger.database import Database
 from ledger.errors import InvalidInput, Overtaken, Unavailable
 from ledger.migration import migrate
 from ledger.settings import Settings
@@ -31,6 +35,7 @@ from projections.search.sql_engine import SqlEngine
 from projections.search.whoosh_engine import WhooshEngine
 from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
 from projections.search.whoosh_writer import Segment
+from projections.search.words import VERSION as WORDS_VERSION
 from projections.standing import standings
 from tests.builders import carry_out, open_system, rows, silently, tamper
 from tests.integration.servers import wait_until
@@ -428,6 +433,85 @@ def test_what_others_may_do_with_the_words_stays_over_a_rebuild(postgres_url: st
     system.close()
 
 
+def test_a_swap_beside_a_search_hides_nothing_from_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = SqlEngine(system.database), SqlEngine(system.database)
+    create(system, "avi")
+    catch_up(system.database, other.green())
+    (second,) = create(system, "avi")
+    catch_up(system.database, engine)
+    # Whoever swaps has not seen the second job: as one whose swap does not look would not.
+    monkeypatch.setattr("projections.search.sql_engine.store.read_position", lambda _: 0)
+    original = type(system.database).translated
+    swapped: list[bool] = []
+
+    @contextmanager
+    def swapping(database: Database) -> Iterator[None]:
+        with original(database):
+            yield
+        if not swapped:
+            swapped.append(True)
+            other.swap()
+
+    monkeypatch.setattr(type(system.database), "translated", swapping)
+    found = engine.search(["avi"], at_least=second, limit=9, offset=0)
+
+    assert (found, swapped) == ([2, 1], [True])
+    with pytest.raises(Behind):
+        engine.search(["avi"], at_least=second, limit=9, offset=0)
+
+
+def test_a_swap_does_not_take_the_index_back(system: System) -> None:
+    engine = SqlEngine(system.database)
+    create(system, "avi")
+    catch_up(system.database, engine.green())
+    create(system, "avi")
+    catch_up(system.database, engine)
+
+    engine.swap()
+
+    assert engine.search(["avi"], at_least=2, limit=9, offset=0) == [2, 1]
+    assert engine.green_checkpoint() is None
+
+
+def test_who_indexes_while_words_are_swapped_goes_on(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = open_system(postgres_url)
+    migrate(system.database)
+    create(system, "avi")
+    engine, other = SqlEngine(system.database), SqlEngine(system.database)
+    catch_up(system.database, engine)
+    catch_up(system.database, other.green())
+    create(system, "avi")
+    followed: Queue[object] = Queue()
+
+    def follow() -> None:
+        try:
+            followed.put(catch_up(system.database, engine))
+        except Exception as error:  # noqa: BLE001 - it is what is looked at
+            followed.put(error)
+        system.database.release()
+
+    thread = threading.Thread(target=follow)
+    waits = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
+    original = sql_words.Tsvector.grants
+
+    def grants(words: sql_words.Tsvector, tx: Connection) -> Sequence[str]:
+        thread.start()
+        wait_until(lambda: tx.scalar(text(waits)) == 1, "it waits for the checkpoint")
+        return original(words, tx)
+
+    monkeypatch.setattr(sql_words.Tsvector, "grants", grants)
+    other.swap()
+    thread.join()
+
+    assert followed.get() == 2
+    assert engine.search(["avi"], at_least=2, limit=9, offset=0) == [2, 1]
+    system.close()
+
+
 def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> None:
     engine = SqlEngine(system.database)
     create(system, "avi")
@@ -515,9 +599,12 @@ def test_postgresql_collects_all_matches_where_the_newest_are_not_soon_found(
     words = engine._words
     assert isinstance(words, sql_words.Tsvector)
     with system.database.write() as tx:
-        sure = tx.scalars(words._sure, {"asked": "'all'", "limit": 2, "offset": 1}).all()
+        sure = tx.execute(
+            words._sure,
+            {"name": "search", "asked": "'all'", "at_least": 4_000, "limit": 2, "offset": 1},
+        ).one()
 
-    assert sure == [3999, 3998]
+    assert tuple(sure) == (4_000, WORDS_VERSION, "3999,3998")
     assert found(system, "w0 w1") == []
     assert found(system, "w0 all")[:2] == [3999, 3997]
     system.close()
