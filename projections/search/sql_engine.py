@@ -190,13 +190,13 @@ class SqlEngine(SearchEngine):
     # --- searching
 
     def search(
-        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+        self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
         page = self._words.find(
             asked,
-            {"name": self._name, "at_least": at_least, "limit": limit, "offset": offset},
+            {"name": self._name, "at_least": head.position, "limit": limit, "offset": offset},
         )
         position = self._position(page.moment)
-        if position < at_least:
+        if position < head.position:
             raise Behind(position)
         return page.job_ids

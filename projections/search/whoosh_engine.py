@@ -65,7 +65,7 @@ class WhooshEngine(SearchEngine):
 
     def reached(self) -> int:
         try:
-            return _Reader(self._database, self._home).contents(0).checkpoint.position
+            return _Reader(self._database, self._home).newest().checkpoint.position
         except Behind as behind:
             return behind.position
 
@@ -132,9 +132,9 @@ class WhooshEngine(SearchEngine):
     # --- searching
 
     def search(
-        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+        self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
-        return newest(self._reader.contents(at_least), asked, limit=limit, offset=offset)
+        return newest(self._reader.contents(head), asked, limit=limit, offset=offset)
 
     def forget(self) -> None:
         self.close()
@@ -162,26 +162,33 @@ class _Reader:
         self._index: Index | None = None
         self._contents: Contents | None = None
 
-    def contents(self, at_least: int) -> Contents:
-        """Return the index as of some position or later."""
+    def contents(self, head: store.Head) -> Contents:
+        """Return the index as of some head of the ledger, or later."""
         contents = self._contents
-        if contents is not None and self._serves(contents, at_least):
+        if contents is not None and self._serves(contents, head):
             return contents
         with self._opening:
             # Another thread may have done it meanwhile.
             contents = self._contents
-            if contents is None or not self._serves(contents, at_least):
+            if contents is None or not self._serves(contents, head):
                 contents = self._contents = self._newest()
-        if contents.checkpoint.position < at_least:
+        if contents.checkpoint.position < head.position:
             raise Behind(contents.checkpoint.position)
         return contents
 
-    def _serves(self, contents: Contents, at_least: int) -> bool:
+    def newest(self) -> Contents:
+        """Return the index as it is now."""
+        with self._opening:
+            contents = self._contents = self._newest()
+        return contents
+
+    def _serves(self, contents: Contents, head: store.Head) -> bool:
         """Tell whether contents are new enough, and not from a ledger that is gone."""
-        position = contents.checkpoint.position
-        if position <= at_least:
-            return position == at_least
-        return is_of(self._database, contents.checkpoint)
+        position, chain = contents.checkpoint
+        if position == head.position:
+            # A ledger that was restored from a backup may have grown to the same length.
+            return chain == head.chain or contents.checkpoint == START
+        return position > head.position and is_of(self._database, contents.checkpoint)
 
     def _newest(self) -> Contents:
         folder = self._home.find(CURRENT)
