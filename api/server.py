@@ -44,6 +44,7 @@ def build(settings: Settings) -> App:
         system.pauses,
         system.activity,
         system.search,
+        system.standings,
         # The other half goes on answering while these wait.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,

@@ -30,6 +30,7 @@ from projections.projection import Projection
 from projections.registered import Registered
 from projections.search.contract import SearchEngine
 from projections.search.search import Search
+from projections.standing import Standing, standings
 from projections.state_counts import StateCounts
 from projections.table_follower import TableFollower
 from projections.unique_keys import UniqueKeys
@@ -83,6 +84,10 @@ class System:
             for model in self.models.values()
             if isinstance(model, Projection)
         ]
+
+    def standings(self) -> list[Standing]:
+        """Return how far each read model that catches up has come, and what stops it."""
+        return standings(self.database, self.behind, self.registered.broken)
 
     def followings(self) -> list[Following]:
         """Return what keeps each of the followers near the head, once started."""

@@ -65,7 +65,7 @@ class WhooshEngine(SearchEngine):
 
     def reached(self) -> int:
         try:
-            return _Reader(self._database, self._home).newest().checkpoint.position
+            return self._reader.newest().checkpoint.position
         except Behind as behind:
             return behind.position
 
