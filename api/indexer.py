@@ -42,6 +42,7 @@ class Indexer:
         self._engine = engine
         self._settings = settings
         self._stopped = threading.Event()
+        self._complaint = ""
 
     def start(self) -> None:
         """Look after it in a thread that ends with the process."""
@@ -63,8 +64,12 @@ class Indexer:
                 starter = starter or self._engine.starter()
                 if starter.held() and (child is None or child.poll() is not None):
                     child = self._start()
+                self._complaint = ""
             except LedgerError as error:
-                _log.warning("nobody indexes: %s", error)
+                # Once, as long as it is the same.
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    _log.warning("nobody indexes: %s", error)
             except Exception:  # noqa: BLE001 - the edge of its thread
                 # If it ended here, searches would find nothing new any more.
                 _log.exception("nobody indexes; trying again")

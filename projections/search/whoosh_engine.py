@@ -61,7 +61,7 @@ class WhooshEngine(SearchEngine):
             raise Unavailable(f"the search index cannot be written: {error}") from error
 
     def leadership(self) -> Leadership:
-        return FileLeadership(self._home.lock("indexer"))
+        return _Role(self._home, "indexer")
 
     def reached(self) -> int:
         try:
@@ -70,7 +70,7 @@ class WhooshEngine(SearchEngine):
             return behind.position
 
     def starter(self) -> Leadership:
-        return FileLeadership(self._home.lock("starter"))
+        return _Role(self._home, "starter")
 
     def _readable(self) -> Contents:
         """Return the index's contents, those of an empty one if it is of no use."""
@@ -142,6 +142,19 @@ class WhooshEngine(SearchEngine):
     def close(self) -> None:
         self._index = None
         self._reader = _Reader(self._database, self._home)
+
+
+class _Role(FileLeadership):
+    """Be the claim to a role in a directory, which is made again should somebody remove it."""
+
+    def __init__(self, home: Home, role: str) -> None:
+        super().__init__(home.lock(role))
+        self._home = home
+        self._role = role
+
+    def held(self) -> bool:
+        self._home.lock(self._role)
+        return super().held()
 
 
 def is_of(database: Database, checkpoint: Checkpoint) -> bool:
