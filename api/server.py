@@ -70,7 +70,11 @@ class _Background:
     def start(self) -> None:
         """Start all, here and in each forked child."""
         self._start()
-        os.register_at_fork(after_in_parent=self._stop_indexing, after_in_child=self._start_anew)
+        os.register_at_fork(
+            before=self._system.database.before_fork,
+            after_in_parent=self._forked,
+            after_in_child=self._start_anew,
+        )
 
     def _start(self) -> None:
         system, settings = self._system, self._settings
@@ -82,7 +86,8 @@ class _Background:
             self._indexer = Indexer(system.search.engine, settings)
             self._indexer.start()
 
-    def _stop_indexing(self) -> None:
+    def _forked(self) -> None:
+        self._system.database.after_fork()
         if self._indexer is not None:
             self._indexer.stop()
 

@@ -5,7 +5,7 @@ collaborators handed in.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakMethod
@@ -178,15 +178,24 @@ def open_queue(settings: Settings, *, actor: str) -> Queue:
         system.close()
         raise
     queue = queue_of(system, actor=actor, lease_ms=settings.lease_ms)
-    forget = WeakMethod(queue.forget)
-
-    def in_child() -> None:
-        method = forget()
-        if method is not None:
-            method()
-
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(
+        before=_weakly(queue.database.before_fork),
+        after_in_parent=_weakly(queue.database.after_fork),
+        after_in_child=_weakly(queue.forget),
+    )
     return queue
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls *method* as long as its object is there, and does not keep it."""
+    weak = WeakMethod(method)
+
+    def call() -> None:
+        there = weak()
+        if there is not None:
+            there()
+
+    return call
 
 
 def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:

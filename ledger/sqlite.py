@@ -115,7 +115,9 @@ class SqliteDatabase(Database):
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
-        self._turn = threading.Lock()
+        # Taken again by a thread that forks while it writes.
+        self._turn = threading.RLock()
+        self._forks = False
         # Whether the transaction that has the turn is news to anyone.
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
@@ -125,6 +127,17 @@ class SqliteDatabase(Database):
         self._writer: Connection | None = None
         # What the writer has open.
         self._written: os.stat_result | None = None
+
+    def before_fork(self) -> None:
+        # SQLite keeps in the process's memory which of its connections has the database
+        # locked.  The child would have a copy of that, and wait for the end of a
+        # transaction that it has no part in for as long as it lives.
+        self._forks = self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000)
+
+    def after_fork(self) -> None:
+        if self._forks:
+            self._forks = False
+            self._turn.release()
 
     def forget(self) -> None:
         super().forget()
