@@ -98,14 +98,19 @@ class Search:
         while True:
             try:
                 return engine.search(words, head=head, limit=limit, offset=offset)
-            except Unavailable as error:
-                if self._indexes and not indexed:
-                    indexed = self._index(engine)
-                    if indexed:
+            except Unavailable as behind:
+                error = behind
+            # Again and again: a rebuild may put another index in the place of this one.
+            if self._indexes:
+                try:
+                    if self._index(engine) and not indexed:
+                        indexed = True
                         continue
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or _is_hopeless(error, head.position):
-                    raise _not_yet(error, head.position) from error
+                except Unavailable as unwritten:
+                    error = unwritten
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or _is_hopeless(error, head.position):
+                raise _not_yet(error, head.position) from error
             time.sleep(min(look_s, left_s))
             look_s = min(look_s * _LOOK_GROWTH, _LONGEST_LOOK_S)
 

@@ -55,7 +55,10 @@ class WhooshEngine(SearchEngine):
             raise Overtaken(self.name, done)
         update = update_of(changes)
         try:
-            self._opened().commit(update.added.items(), update.removed, self._at(through))
+            # A rebuild may have put another index in its place meanwhile, less far.
+            self._opened().commit(
+                update.added.items(), update.removed, self._at(through), after=done
+            )
         except (OSError, Damaged, EmptyIndexError) as error:
             # Such as a full disk; or a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error

@@ -26,11 +26,12 @@ from ledger.database import Database
 from ledger.errors import InvalidInput, Overtaken, Unavailable
 from ledger.locks import LockFile
 from ledger.migration import migrate
+from ledger.record import Change
 from ledger.settings import Settings
 from projections.catch_up import catch_up
 from projections.rebuild import rebuild
 from projections.search import sql_words
-from projections.search.contract import Behind, Damaged
+from projections.search.contract import Behind, Damaged, Update, update_of
 from projections.search.search import LONGEST_QUERY, Search
 from projections.search.sql_engine import SqlEngine
 from projections.search.whoosh_engine import WhooshEngine
@@ -460,12 +461,12 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     create(system, "avi")
     original = getattr(Index, call)
 
-    def swapped(index: Index, *args: Any) -> Any:
+    def swapped(index: Index, *args: Any, **named: Any) -> Any:
         monkeypatch.setattr(Index, call, original)
         other = WhooshEngine(system.database, folder)
         catch_up(system.database, other.green())
         other.swap()
-        return original(index, *args)
+        return original(index, *args, **named)
 
     monkeypatch.setattr(Index, call, swapped)
     # It is no event's fault, for which one would wait ten seconds.
@@ -475,6 +476,49 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     assert catch_up(system.database, engine) == 2
     assert found(system, "avi") == [2, 1]
     assert "built anew" not in caplog.text
+
+
+def test_no_event_is_missing_from_an_index_that_was_swapped_in_meanwhile(
+    system: System, folder: Path, engine: WhooshEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(system, "avi")
+    other = WhooshEngine(system.database, folder)
+    catch_up(system.database, other.green())
+    create(system, "avi")
+    catch_up(system.database, engine)
+    create(system, "avi")
+
+    def swapping(changes: Sequence[Change]) -> Update:
+        # Words are cut for as long as a swap takes.
+        other.swap()
+        monkeypatch.undo()
+        return update_of(changes)
+
+    monkeypatch.setattr("projections.search.whoosh_engine.update_of", swapping)
+    with pytest.raises(Overtaken):
+        catch_up(system.database, engine)
+
+    assert catch_up(system.database, engine) == 3
+    assert found(system, "avi") == [3, 2, 1]
+
+
+def test_a_search_that_indexes_while_a_rebuild_swaps_finds_all_the_same(
+    system: System, folder: Path, engine: WhooshEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(system, "avi")
+    catch_up(system.database, engine)
+    original = Index.commit
+
+    def swapped(index: Index, *args: Any, **named: Any) -> None:
+        monkeypatch.setattr(Index, "commit", original)
+        catch_up(system.database, engine.green(), through=1)
+        engine.swap()
+        original(index, *args, **named)
+
+    create(system, "avi")
+    monkeypatch.setattr(Index, "commit", swapped)
+
+    assert found(system, "avi") == [2, 1]
 
 
 def test_what_others_may_do_with_the_words_stays_over_a_rebuild(postgres_url: str) -> None:
