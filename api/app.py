@@ -1,5 +1,7 @@
 """Put the resources behind their routes."""
 
+from collections.abc import Callable, Sequence
+
 import falcon
 
 from api import activity as by_minute
@@ -12,6 +14,7 @@ from projections.activity import Activity
 from projections.jobs import Jobs
 from projections.pauses import Pauses
 from projections.search.search import Search
+from projections.standing import Standing
 from projections.state_counts import StateCounts
 
 App = falcon.App[falcon.Request, falcon.Response]
@@ -24,6 +27,7 @@ def create_app(
     pauses: Pauses,
     activity: Activity,
     searching: Search,
+    standings: Callable[[], Sequence[Standing]],
     polls: LongPolls,
     *,
     lease_ms: int,
@@ -40,6 +44,7 @@ def create_app(
         pauses: Knows of which types no job may begin.
         activity: Answers for what happened by minute.
         searching: Finds jobs by the words of their data.
+        standings: Says how far the read models have come that catch up.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
@@ -94,7 +99,7 @@ def create_app(
         ("/jobs/{one}/{two}/{three}", job_lists),
         ("/jobs/{one}/{two}/{three}/{four}", job_lists),
         ("/health/live", health.Live()),
-        ("/health/ready", health.Ready(database)),
+        ("/health/ready", health.Ready(database, standings)),
         ("/openapi.json", openapi.OpenApi()),
     ):
         app.add_route(template, resource)

@@ -46,6 +46,7 @@ class FollowerProcess:
         self._starter = starter
         self._settings = settings
         self._stopped = threading.Event()
+        self._complaint = ""
 
     def start(self) -> None:
         """Look after it in a thread that ends with the process."""
@@ -67,8 +68,12 @@ class FollowerProcess:
                 starter = starter or self._starter()
                 if starter.held() and (child is None or child.poll() is not None):
                     child = self._start()
+                self._complaint = ""
             except LedgerError as error:
-                _log.warning("nothing follows: %s", error)
+                # Once, as long as it is the same.
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    _log.warning("nothing follows: %s", error)
             except Exception:  # noqa: BLE001 - the edge of its thread
                 # If it ended here, searches would find nothing new any more.
                 _log.exception("nothing follows; trying again")

@@ -1,5 +1,7 @@
 """Tell whether the server lives, and whether it can serve."""
 
+from collections.abc import Callable, Sequence
+
 import falcon
 
 from api import wire
@@ -7,7 +9,7 @@ from api.reading import answer
 from ledger import store
 from ledger.database import Database
 from ledger.migration import require_current
-from projections.catch_up import read_failures
+from projections.standing import Standing
 
 
 class Live:
@@ -22,23 +24,27 @@ class Live:
 class Ready:
     """Answer ``GET /health/ready``: the database answers and has our tables.
 
-    A read model that cannot go on is told of, in ``stopped``; all else can be served.
+    A read model that cannot go on is told of, in ``stopped``, and the status stays 200:
+    jobs are served all the same, and a load balancer that took the server for broken would
+    stop them for the sake of somebody's report.
+
+    Args:
+        database: The ledger's.
+        standings: Says how far the read models of this server have come.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, standings: Callable[[], Sequence[Standing]]) -> None:
         self._database = database
+        self._standings = standings
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         require_current(self._database)
         with self._database.read() as connection:
             position = store.read_position(connection)
         ready: dict[str, object] = {"status": "ready", "position": position}
-        failures = read_failures(self._database)
-        if failures:
-            ready["stopped"] = {
-                failure.name: f"event {failure.position} cannot be applied: {failure.reason}"
-                for failure in failures
-            }
+        stopped = {each.name: each.stopped for each in self._standings() if each.stopped}
+        if stopped:
+            ready["stopped"] = stopped
         answer(resp, wire.encode(ready))
 
     on_head = on_get

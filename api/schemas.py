@@ -393,7 +393,9 @@ COMPONENTS: Final[Schema] = {
             "stopped": {
                 "type": "object",
                 "additionalProperties": {"type": "string"},
-                "description": "Read models that cannot be told an event, and why.",
+                "description": "Read models of this server that cannot go on, and why: an "
+                "event cannot be applied, their tables are of another version, or their class "
+                "cannot be imported. All else is served, so the status stays 200.",
             },
         },
     ),

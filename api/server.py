@@ -44,6 +44,7 @@ def build(settings: Settings) -> App:
         system.pauses,
         system.activity,
         system.search,
+        system.standings,
         # The other half goes on answering while these wait.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
@@ -69,7 +70,11 @@ class _Background:
     def start(self) -> None:
         """Start all, here and in each forked child."""
         self._start()
-        os.register_at_fork(after_in_parent=self._stop_following, after_in_child=self._start_anew)
+        os.register_at_fork(
+            before=self._system.database.before_fork,
+            after_in_parent=self._forked,
+            after_in_child=self._start_anew,
+        )
 
     def _start(self) -> None:
         system, settings = self._system, self._settings
@@ -84,7 +89,8 @@ class _Background:
             self._following = FollowerProcess(names, system.starter, settings)
             self._following.start()
 
-    def _stop_following(self) -> None:
+    def _forked(self) -> None:
+        self._system.database.after_fork()
         if self._following is not None:
             self._following.stop()
 

@@ -3,7 +3,7 @@
 What is JSON already, a job and the content of an event, goes out as it is stored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -107,9 +107,11 @@ def stats(stats: Stats) -> bytes:
     return _encode(counts | {"workTime": stats.work_ms})
 
 
-def ids(job_ids: Iterable[int]) -> bytes:
+def ids(job_ids: Sequence[int]) -> bytes:
     """Return the JSON array of ids, which are strings wherever they are read."""
-    return _encode(list(map(str, job_ids)))
+    # A page has a thousand: to make a string of each took as long as finding them.
+    numbers = _encode(job_ids)[1:-1]
+    return b'["%b"]' % numbers.replace(b",", b'","') if numbers else b"[]"
 
 
 def encode(value: object) -> bytes:

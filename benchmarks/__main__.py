@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [http|queue|replay|search] [--quick]``."""
+"""Run the benchmarks: ``python -m benchmarks [http|queue|rebuild|replay|search] [--quick]``."""
 
 import signal
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import http, queue, replay, search
+from benchmarks import http, queue, rebuild, replay, search
 from benchmarks.processes import MissingProgramError
 from benchmarks.report import Report, write_markdown
 
-TOPICS = ("http", "queue", "replay", "search")
+TOPICS = ("http", "queue", "rebuild", "replay", "search")
 WIDTH = 150
 
 
@@ -82,6 +82,8 @@ def _measure(
                     parts=parts or tuple(queue.PARTS),
                     tell=tell,
                 )
+            if topic == "rebuild":
+                return rebuild.measure(folder, jobs=20_000 if quick else rebuild.JOBS, tell=tell)
             if topic == "search":
                 return search.measure(
                     folder,

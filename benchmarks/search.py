@@ -1,4 +1,4 @@
-"""Measure searches beside Kue's, what search costs who creates jobs, and indexing itself.
+"""Measure searches beside Kue's, what search costs who creates jobs, and both indexes.
 
 As in ``http.py``, servers run in turns.  Every server has jobs whose data all have the
 words "welcome email", and one in the middle that is found by "visible pelican".  Kue
@@ -7,12 +7,12 @@ answers with all ids; ours with the newest 1,000, which is what its API promises
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks import history, machine, wrk
 from benchmarks.peers import PROGRAMS, Kue, Ours, Server, install_kue
@@ -22,6 +22,8 @@ from ledger.composition import System, compose
 from ledger.migration import migrate
 from ledger.settings import SearchOn, Settings
 from projections.catch_up import catch_up
+from projections.rebuild import rebuild
+from projections.search.contract import SearchEngine
 
 SIZES: Final = (1_000, 100_000)
 DOCUMENTS: Final = 200_000
@@ -90,10 +92,10 @@ def measure(directory: Path, *, rounds: int, seconds: int, documents: int, tell:
     versions = install_kue()
     report = Report(
         title=f"Search: wrk, {wrk.CONNECTIONS} connections, {rounds} x {seconds} s, in turns",
-        peer=Kue.name,
     )
     report.facts += [*machine.facts(directory), *versions]
     report.facts.append("ours: `ledger serve` with its defaults, SQLite, synchronous=FULL")
+    report.facts.append("peer: kue, unless the figure names another")
     for jobs in SIZES:
         report.figures += _searches(directory / str(jobs), jobs, rounds, seconds, tell)
     report.figures += _creating(directory / "creating", rounds, seconds, tell)
@@ -195,47 +197,67 @@ def _indexing(directory: Path, documents: int, rounds: int, tell: Tell) -> list[
     migrate(system.database)
     history.write(system.ledger, history.searched(documents))
     system.close()
-    rates: dict[str, list[float]] = {"whoosh": [], "sql": []}
-    sizes: dict[str, float] = {}
+    runs: dict[str, list[_Indexed]] = {"whoosh": [], "sql": []}
     for number in range(rounds):
-        for kind in ("whoosh", "sql"):
-            tell(f"indexing {documents:,} jobs: {kind}")
+        for kind, some in runs.items():
             folder = directory / f"{kind}-{number}"
             folder.mkdir()
-            copy = folder / "ledger.db"
-            shutil.copyfile(store, copy)
-            system = compose(Settings(database_url=f"sqlite:///{copy}", search=kind))
-            seconds = _index(system)
-            system.close()
-            rates[kind].append(documents / seconds)
-            used = _size(folder) - store.stat().st_size
-            sizes[kind] = used / documents
+            shutil.copyfile(store, folder / "ledger.db")
+            tell(f"indexing {documents:,} jobs: {kind}")
+            some.append(_index(folder, kind, documents, _size(folder)))
             shutil.rmtree(folder)
+    ours, peer = runs["whoosh"], runs["sql"]
     return [
         Figure(
-            name=f"indexing {documents:,} jobs: {kind}",
-            unit="jobs/s",
-            ours=rates[kind],
-            note=f"{sizes[kind]:.0f} bytes a job"
-            + ("" if kind == "whoosh" else f"; FTS5: {rate:.2f} x Whoosh's rate"),
+            name=f"{what} {documents:,} jobs: Whoosh / FTS5",
+            unit=unit,
+            ours=[getattr(run, field) for run in ours],
+            peer=[getattr(run, field) for run in peer],
         )
-        for kind, rate in (
-            ("whoosh", 1.0),
-            ("sql", median(rates["sql"]) / median(rates["whoosh"])),
+        for what, unit, field in (
+            ("indexing", "jobs/s", "per_second"),
+            ("rebuilding the index of", "jobs/s", "rebuilt_per_second"),
+            ("size of the index of", "bytes/job", "bytes_a_job"),
         )
     ]
+
+
+class _Indexed(NamedTuple):
+    """Be what came of indexing, and of rebuilding what was indexed."""
+
+    per_second: float
+    rebuilt_per_second: float
+    bytes_a_job: float
+
+
+def _index(folder: Path, kind: SearchOn, documents: int, before_bytes: int) -> _Indexed:
+    settings = Settings(database_url=f"sqlite:///{folder / 'ledger.db'}", search=kind)
+    with closing(compose(settings)) as system:
+        # In batches as the indexer of a server makes them.
+        followed_s = _timed(lambda: catch_up(system.database, _engine(system)))
+    # What lies in SQLite's log counts once it is in the file, and before a rebuild lets some free.
+    used = _size(folder) - before_bytes
+    with closing(compose(settings)) as system:
+        rebuilt_s = _timed(lambda: rebuild(system.database, [_engine(system)], _ignore))
+    return _Indexed(documents / followed_s, documents / rebuilt_s, used / documents)
+
+
+def _engine(system: System) -> SearchEngine:
+    if system.search.engine is None:
+        raise AssertionError
+    return system.search.engine
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def _ignore(done: int, total: int) -> None:
+    pass
 
 
 def _size(folder: Path) -> int:
     """Return how many bytes lie in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _index(system: System) -> float:
-    engine = system.search.engine
-    if engine is None:
-        raise AssertionError
-    start = perf_counter()
-    catch_up(system.database, engine.green(), batch=10_000)
-    engine.swap()
-    return perf_counter() - start

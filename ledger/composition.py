@@ -5,7 +5,7 @@ collaborators handed in.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from projections.projection import Projection
 from projections.registered import Registered
 from projections.search.contract import SearchEngine
 from projections.search.search import Search
+from projections.standing import Standing, standings
 from projections.state_counts import StateCounts
 from projections.table_follower import TableFollower
 from projections.unique_keys import UniqueKeys
@@ -109,6 +110,10 @@ class System:
             if not isinstance(model, Projection)
         }
         return others | {each.name: each.reason for each in self.registered.broken}
+
+    def standings(self) -> list[Standing]:
+        """Return how far each read model that catches up has come, and what stops it."""
+        return standings(self.database, self.followers, self.registered.broken)
 
     def close(self) -> None:
         """Close all connections; no thread but the bell's may be using one."""
@@ -198,15 +203,24 @@ def open_queue(settings: Settings, *, actor: str) -> Queue:
         system.close()
         raise
     queue = queue_of(system, actor=actor, lease_ms=settings.lease_ms)
-    forget = WeakMethod(queue.forget)
-
-    def in_child() -> None:
-        method = forget()
-        if method is not None:
-            method()
-
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(
+        before=_weakly(queue.database.before_fork),
+        after_in_parent=_weakly(queue.database.after_fork),
+        after_in_child=_weakly(queue.forget),
+    )
     return queue
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls *method* as long as its object is there, and does not keep it."""
+    weak = WeakMethod(method)
+
+    def call() -> None:
+        there = weak()
+        if there is not None:
+            there()
+
+    return call
 
 
 def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:

@@ -206,6 +206,14 @@ class Database(ABC):
     def leadership(self, role: str) -> "Leadership":
         """Return the claim to *role*, which one process at a time can hold."""
 
+    @abstractmethod
+    def before_fork(self) -> None:
+        """Let no other thread be where a forked child could not go on; until ``after_fork``."""
+
+    @abstractmethod
+    def after_fork(self) -> None:
+        """Go on in the process that has forked."""
+
     def forget(self) -> None:
         """Drop what a forked child must not share with its parent."""
         self.engine.dispose(close=False)

@@ -2,7 +2,8 @@
 
 An ``flock`` belongs to an open file, not to a thread: threads of one process that share
 a ``LockFile`` must take turns.  The file stays when it is free: removing it would let
-two in.
+two in.  Should somebody remove it all the same, with the directory in which it lies, whoever
+holds a role on it sees that, and takes the one that is there now.
 """
 
 import fcntl
@@ -38,11 +39,17 @@ class LockFile:
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free; tell whether it is ours now."""
+        if not self.is_in_place():
+            self.close()
         try:
             fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file that is open is the one at the path."""
+        return self._fd is not None and is_file(self._path, os.fstat(self._fd))
 
     def release(self) -> None:
         """Free the lock."""
@@ -67,6 +74,15 @@ class LockFile:
         return self._fd
 
 
+def is_file(path: Path, file: os.stat_result) -> bool:
+    """Tell whether what is at *path* is still *file*."""
+    try:
+        there = os.stat(path)  # noqa: PTH116 - a tenth of Path.stat's time
+    except OSError:
+        return False
+    return os.path.samestat(file, there)
+
+
 class FileLeadership(Leadership):
     """Be the claim to a role among the processes of one machine."""
 
@@ -75,7 +91,7 @@ class FileLeadership(Leadership):
         self._held = False
 
     def held(self) -> bool:
-        if not self._held:
+        if not self._held or not self._file.is_in_place():
             self._held = self._file.try_acquire()
         return self._held
 

@@ -69,6 +69,13 @@ class PostgresDatabase(Database):
 
         super().__init__(engine)
 
+    def before_fork(self) -> None:
+        # The child leaves the connections alone: the state of none matters to it.
+        pass
+
+    def after_fork(self) -> None:
+        pass
+
     def forget(self) -> None:
         # The server would take the parent for alive, with all its locks, as long as a child
         # has its sockets.  Their numbers stay taken: the driver's objects are still about.

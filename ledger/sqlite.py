@@ -22,8 +22,17 @@ and for each sign of life as well, were four per cent.  So whoever has committed
 writes a byte to the file on which writers queue, before the next one may begin, and
 who waits sleeps on that.  A process killed between its commit and that byte wakes
 nobody: who waits looks by itself every other second.
+
+What becomes of a file that is replaced
+---------------------------------------
+A file that is removed, or replaced by a backup, stays open under no name: whoever has it
+open goes on reading and writing, and all of that is gone when the last one closes it.  So
+whoever writes looks first whether the file at the path is the one that is open, and readers
+look once a second.  If it is another one, that is opened; if there is none, the database is
+away.
 """
 
+import logging
 import os
 import sqlite3
 import threading
@@ -40,7 +49,7 @@ from sqlalchemy.engine import URL
 from ledger.database import LOCK_TIMEOUT_MS, POOL_OVERFLOW, POOL_SIZE, Database, Leadership, Watch
 from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
-from ledger.locks import FileLeadership, LockFile
+from ledger.locks import FileLeadership, LockFile, is_file
 from ledger.rows import driver_of
 from ledger.wakeable import WakeableSleep
 
@@ -59,6 +68,10 @@ MAPPED_BYTES: Final = 1024 * 1024 * 1024
 LOOK_S: Final = 0.04
 # A batch has up to ROWS_A_STATEMENT forms of each of its inserts.
 PREPARED_STATEMENTS: Final = 512
+# Between two looks of readers whether the file is still the one that they have open.
+HEED_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class SqliteDatabase(Database):
@@ -70,6 +83,9 @@ class SqliteDatabase(Database):
     def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
         self.path = Path(url.database or "").absolute()
         self._mapped_bytes = MAPPED_BYTES
+        # The file that connections have open, None if there are none.
+        self._opened: os.stat_result | None = None
+        self._heeded_s = 0.0
         engine = create_engine(
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
@@ -78,6 +94,10 @@ class SqliteDatabase(Database):
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
         )
+
+        @event.listens_for(engine, "do_connect")
+        def heed(*_: object) -> None:
+            self.heed_file()
 
         @event.listens_for(engine, "connect")
         def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -90,20 +110,40 @@ class SqliteDatabase(Database):
                 f"mmap_size={self._mapped_bytes}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
+            if self._opened is None:
+                self._opened = self.path.stat()
 
         super().__init__(engine)
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
-        self._turn = threading.Lock()
+        # Taken again by a thread that forks while it writes.
+        self._turn = threading.RLock()
+        self._forks = False
         # Whether the transaction that has the turn is news to anyone.
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
         self._queue = LockFile(self.path.with_name(self.path.name + "-writer"))
+        # Whether the others queue on another file by now.
+        self._must_queue_anew = False
         self._writer: Connection | None = None
+        # What the writer has open.
+        self._written: os.stat_result | None = None
+
+    def before_fork(self) -> None:
+        # SQLite keeps in the process's memory which of its connections has the database
+        # locked.  The child would have a copy of that, and wait for the end of a
+        # transaction that it has no part in for as long as it lives.
+        self._forks = self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000)
+
+    def after_fork(self) -> None:
+        if self._forks:
+            self._forks = False
+            self._turn.release()
 
     def forget(self) -> None:
         super().forget()
+        self._opened = None
         # The parent's locks would stay taken after its death, as long as the child lives.
         self._queue.close()
         for role in self._roles:
@@ -117,6 +157,50 @@ class SqliteDatabase(Database):
                 self._writer = None
             self._queue.close()
         super().close()
+        self._opened = None
+
+    def kept(self) -> Connection:
+        now_s = time.monotonic()
+        if now_s - self._heeded_s > HEED_S:
+            self.heed_file()
+            self._must_queue_anew = not self._queue.is_in_place()
+            # Not before: as long as there is none, nobody reads the old one.
+            self._heeded_s = now_s
+        return super().kept()
+
+    @property
+    def opened(self) -> os.stat_result | None:
+        """Return the file that connections have open, None if there are none."""
+        return self._opened
+
+    def require_open(self, file: os.stat_result | None) -> None:
+        """Refuse to go on with a file that is no more the one at the path.
+
+        Raises:
+            Unavailable: Another one is, or none.
+        """
+        self.heed_file()
+        if file is not self._opened:
+            raise Unavailable(f"{self.path} was replaced; try again")
+
+    def heed_file(self) -> None:
+        """Have the file opened anew, by all threads, if another one is in its place.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        opened = self._opened
+        if opened is None:
+            return
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
+        except FileNotFoundError as error:
+            raise Unavailable(f"{self.path} was removed; put it back, and all goes on") from error
+        if not os.path.samestat(opened, there):
+            _log.error("%s was replaced by another file, which is opened now", self.path)
+            self._opened = there
+            self._generation += 1
+            self.engine.dispose()
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
@@ -146,7 +230,7 @@ class SqliteDatabase(Database):
     def watch(self) -> Watch:
         with self.translated():
             try:
-                return _Listener(self.engine.connect(), self._queue.path)
+                return _Listener(self, self._queue.path)
             except OSError:
                 return _CommitCounter(self)
 
@@ -157,6 +241,8 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
+        # Before its turn: others wait for that.
+        self.heed_file()
         with self.translated(), self._takes_turn(), self._transaction() as tx:
             yield tx
 
@@ -180,8 +266,12 @@ class SqliteDatabase(Database):
     def _transaction(self) -> Iterator[Connection]:
         self._has_news = False
         try:
+            if self._writer is not None and self._written is not self._opened:
+                _close_for_good(self._writer)
+                self._writer = None
             if self._writer is None:
                 self._writer = self.engine.connect()
+                self._written = self._opened
             with _immediately(driver_of(self._writer)):
                 yield self._writer
             if self._has_news:
@@ -204,6 +294,9 @@ class SqliteDatabase(Database):
                 "that somebody has stopped; try again"
             )
         try:
+            if self._must_queue_anew:
+                self._must_queue_anew = False
+                self._queue.close()
             self._queue.acquire()
             try:
                 yield
@@ -228,20 +321,27 @@ class SqliteDatabase(Database):
 class _Listener(Watch):
     """Sleep until a writer touches the file on which it has queued."""
 
-    def __init__(self, connection: Connection, path: Path) -> None:
-        self.connection = connection
+    def __init__(self, database: "SqliteDatabase", path: Path) -> None:
+        self._database = database
+        self._path = path
+        self.connection = database.engine.connect()
+        self._opened = database.opened
         try:
+            self._watched = path.stat()
             self._touched = WrittenFile(path)
         except OSError:
-            connection.close()
+            self.connection.close()
             raise
         self._sleep = WakeableSleep(self._touched)
 
     def wait(self, timeout_s: float) -> bool:
-        if not self._sleep.sleep(timeout_s):
-            return False
-        self._touched.heed()
-        return True
+        is_touched = self._sleep.sleep(timeout_s)
+        self._database.require_open(self._opened)
+        if not is_file(self._path, self._watched):
+            raise Unavailable(f"{self._path} was removed")
+        if is_touched:
+            self._touched.heed()
+        return is_touched
 
     def wake(self) -> None:
         self._sleep.wake()
@@ -258,6 +358,7 @@ class _CommitCounter(Watch):
     def __init__(self, database: "SqliteDatabase") -> None:
         self._database = database
         self.connection = database.engine.connect()
+        self._opened = database.opened
         self._seen = self._count()
         self._sleep = WakeableSleep()
 
@@ -269,6 +370,7 @@ class _CommitCounter(Watch):
                 if left_s <= 0 or self._sleep.is_over:
                     return False
                 self._sleep.sleep(min(left_s, LOOK_S))
+        self._database.require_open(self._opened)
         self._seen = count
         return True
 

@@ -16,7 +16,8 @@ projection is defined otherwise by then.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection
@@ -75,29 +76,51 @@ def rebuild(
         Unavailable: The database is away, another rebuild runs, or somebody reads the
             live ones without end; nothing was changed.
     """
-    leadership = database.leadership("rebuild")
-    if not leadership.held():
-        raise Unavailable("another process is rebuilding; try again when it has done so")
     try:
-        done = 0
-        tables = [model for model in models if isinstance(model, Projection)]
-        if tables:
-            build = Build(database, tables)
-            build.begin()
-            with database.read_once():
-                done = complete(database, build, advance, differs=differs, phase=phase)
-        for model in models:
-            if not isinstance(model, Projection):
-                done = catch_up(database, model.green(), advance=advance)
-                (phase or _untold)(SWAPPING)
-                model.swap()
+        with _alone(database):
+            done = 0
+            tables = [model for model in models if isinstance(model, Projection)]
+            if tables:
+                build = Build(database, tables)
+                build.begin()
+                with database.read_once():
+                    done = complete(database, build, advance, differs=differs, phase=phase)
+            for model in models:
+                if not isinstance(model, Projection):
+                    done = catch_up(database, model.green(), advance=advance)
+                    (phase or _untold)(SWAPPING)
+                    model.swap()
     except Stuck as error:
         if isinstance(error.__cause__, Corrupt):
             raise error.__cause__ from None
         raise
+    return done
+
+
+def drop(database: Database, models: Sequence[Projection | Follower]) -> None:
+    """Throw away what an interrupted rebuild has built of *models*.
+
+    Raises:
+        Unavailable: The database is away, or a rebuild runs, which would lose what it has built.
+    """
+    with _alone(database):
+        for model in models:
+            if isinstance(model, Follower):
+                model.drop_green()
+            else:
+                Build(database, [model]).drop()
+
+
+@contextmanager
+def _alone(database: Database) -> Iterator[None]:
+    """Keep all other processes from rebuilding."""
+    leadership = database.leadership("rebuild")
+    if not leadership.held():
+        raise Unavailable("another process is rebuilding; try again when it has done so")
+    try:
+        yield
     finally:
         leadership.release()
-    return done
 
 
 def complete(

@@ -49,6 +49,8 @@ def _standing(follower: Follower, head: int, failure: Failure | None) -> Standin
         position = follower.reached()
     except LedgerError as error:
         return Standing(follower.name, None, head, str(error))
+    except Exception as error:  # noqa: BLE001 - it may be somebody else's code
+        return Standing(follower.name, None, head, f"{type(error).__name__}: {error}")
     stopped = None
     # Mended by a rebuild, or told by another process meanwhile, it is a failure no more.
     if failure is not None and position < failure.position:

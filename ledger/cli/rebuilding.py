@@ -52,8 +52,7 @@ def rebuild(
             return
         chosen = _chosen(system, names, every=every)
         if drop:
-            for model in chosen:
-                _drop(system, model)
+            rebuilding.drop(system.database, chosen)
             click.echo(f"nothing is kept of rebuilds of {_names(chosen)}")
             return
         differences: list[Difference] = []
@@ -91,13 +90,6 @@ def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projec
 
 def _names(models: Sequence[Projection | Follower]) -> str:
     return ", ".join(model.name for model in models)
-
-
-def _drop(system: System, model: Projection | Follower) -> None:
-    if isinstance(model, Follower):
-        model.drop_green()
-    else:
-        Build(system.database, [model]).drop()
 
 
 def _position(system: System, model: Projection | Follower) -> int | None:

@@ -13,6 +13,7 @@ from ledger.database import Leadership
 from ledger.errors import Unavailable
 from ledger.events import Created, Erased, Removed
 from ledger.record import Change
+from ledger.store import Head
 from projections.catch_up import Follower
 from projections.search import data
 from projections.search.words import words
@@ -47,16 +48,14 @@ class SearchEngine(Follower):
     pause_s = 0.1
 
     @abstractmethod
-    def search(
-        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
-    ) -> Sequence[int]:
+    def search(self, asked: Sequence[str], *, head: Head, limit: int, offset: int) -> Sequence[int]:
         """Return the ids of jobs that have all the words, the newest first.
 
         May be called by any thread, in processes that do not index too.
 
         Args:
             asked: At least one word, as ``words.asked`` returns them.
-            at_least: The position up to which all that happened must have taken effect.
+            head: The end of the ledger as it was read: all up to there must have taken effect.
             limit: How many at most.
             offset: How many of the newest to skip.
 

@@ -83,29 +83,34 @@ class Search:
         _check("limit", limit, "a whole number", LARGEST_INTEGER)
         _check("offset", offset, "a whole number", LARGEST_INTEGER)
         with self._database.read() as connection:
-            position = store.read_position(connection)
+            head = store.read_head(connection)
         words = asked(query)
         if self.engine is None or not words or not limit:
-            return Found((), position)
-        return Found(self._find(self.engine, words, position, limit, offset), position)
+            return Found((), head.position)
+        return Found(self._find(self.engine, words, head, limit, offset), head.position)
 
     def _find(
-        self, engine: SearchEngine, words: Sequence[str], position: int, limit: int, offset: int
+        self, engine: SearchEngine, words: Sequence[str], head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
         deadline_s = time.monotonic() + self._wait_ms / 1000
         look_s = _SHORTEST_LOOK_S
         indexed = False
         while True:
             try:
-                return engine.search(words, at_least=position, limit=limit, offset=offset)
-            except Unavailable as error:
-                if self._indexes and not indexed:
-                    indexed = self._index(engine)
-                    if indexed:
+                return engine.search(words, head=head, limit=limit, offset=offset)
+            except Unavailable as behind:
+                error = behind
+            # Again and again: a rebuild may put another index in the place of this one.
+            if self._indexes:
+                try:
+                    if self._index(engine) and not indexed:
+                        indexed = True
                         continue
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or _is_hopeless(error, position):
-                    raise _not_yet(error, position) from error
+                except Unavailable as unwritten:
+                    error = unwritten
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or _is_hopeless(error, head.position):
+                raise _not_yet(error, head.position) from error
             time.sleep(min(look_s, left_s))
             look_s = min(look_s * _LOOK_GROWTH, _LONGEST_LOOK_S)
 

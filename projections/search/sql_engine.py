@@ -3,7 +3,9 @@
 For ledgers that outgrow Whoosh, and for API servers on several machines, which then need
 no index of their own.
 
-The checkpoint is a row that is committed with the documents.
+The checkpoint is a row that is committed with the documents.  It stays the same row when a
+rebuild puts other documents in place: whoever waits for its lock finds it where it was.  And
+it never goes back: who has found a job finds it again.
 """
 
 from collections.abc import Sequence
@@ -18,16 +20,18 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
-    insert,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger import store
 from ledger.database import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.record import Change
 from ledger.rows import Query
 from ledger.schema import BIGINT
+from projections.catch_up import catch_up
 from projections.search.contract import Behind, SearchEngine, update_of
 from projections.search.sql_words import Fts5, Tsvector, Words
 from projections.search.words import VERSION
@@ -61,7 +65,7 @@ class SqlEngine(SearchEngine):
         self._database = database
         self._suffix = suffix
         kind = Fts5 if database.is_embedded else Tsvector
-        self._words: Words = kind(database, suffix)
+        self._words: Words = kind(database, suffix, _CHECKPOINT)
 
     @property
     def tables(self) -> Sequence[Table]:
@@ -82,12 +86,7 @@ class SqlEngine(SearchEngine):
             if changes[0].recorded.position != done + 1:
                 raise Overtaken(self.name, done)
             self._words.apply(tx, updated)
-            tx.execute(
-                update(checkpoints)
-                .where(checkpoints.c.name == bindparam("of"))
-                .values(position=bindparam("to")),
-                {"of": self._name, "to": through},
-            )
+            self._move(tx, through)
 
     def leadership(self) -> Leadership:
         return self._database.leadership("search-indexer")
@@ -103,13 +102,26 @@ class SqlEngine(SearchEngine):
         """Return the checkpoint, and keep others from moving it until *tx* ends."""
         row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
         if row is None:
+            # What is not there cannot be locked: two could both be the first.
             self._begin(tx)
+            row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).one()
         return self._position(row)
 
     def _begin(self, tx: Connection) -> None:
-        """Note that nothing has been followed yet."""
+        """Note that nothing has been followed yet, unless something has been."""
+        insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
         tx.execute(
-            insert(checkpoints), {"name": self._name, "position": 0, "words_version": VERSION}
+            insert(checkpoints)
+            .values(name=self._name, position=0, words_version=VERSION)
+            .on_conflict_do_nothing(index_elements=["name"])
+        )
+
+    def _move(self, tx: Connection, position: int) -> None:
+        """Note how far has been followed, by our rules of what a word is."""
+        tx.execute(
+            update(checkpoints)
+            .where(checkpoints.c.name == self._name)
+            .values(position=position, words_version=VERSION)
         )
 
     def _position(self, row: Sequence[int] | None) -> int:
@@ -142,19 +154,27 @@ class SqlEngine(SearchEngine):
         tx.execute(delete(checkpoints).where(checkpoints.c.name == self._name))
 
     def swap(self) -> None:
+        while not self._try_to_swap():
+            catch_up(self._database, SqlEngine(self._database, GREEN))
+
+    def _try_to_swap(self) -> bool:
+        """Swap; tell whether that was done: not if the live one has come further meanwhile."""
         with self._database.write() as tx:
             green = SqlEngine(self._database, GREEN)
-            green._locked(tx)
+            built = green._locked(tx)
             # Whoever indexes holds it until its commit.
-            tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name})
+            live = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
+            if live is not None and built < min(live.position, store.read_position(tx)):
+                return False
             grants = self._words.grants(tx)
-            self._forget(tx)
+            self._words.drop(tx)
             green._words.rename(tx)
             for grant in grants:
                 tx.exec_driver_sql(grant)
-            tx.execute(
-                update(checkpoints).where(checkpoints.c.name == green._name).values(name=self._name)
-            )
+            tx.execute(delete(checkpoints).where(checkpoints.c.name == green._name))
+            self._begin(tx)
+            self._move(tx, built)
+        return True
 
     def drop_green(self) -> None:
         green = SqlEngine(self._database, GREEN)
@@ -170,9 +190,13 @@ class SqlEngine(SearchEngine):
     # --- searching
 
     def search(
-        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+        self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
-        position = self.checkpoint()
-        if position < at_least:
+        page = self._words.find(
+            asked,
+            {"name": self._name, "at_least": head.position, "limit": limit, "offset": offset},
+        )
+        position = self._position(page.moment)
+        if position < head.position:
             raise Behind(position)
-        return self._words.find(asked, {"limit": limit, "offset": offset})
+        return page.job_ids

@@ -55,22 +55,25 @@ class WhooshEngine(SearchEngine):
             raise Overtaken(self.name, done)
         update = update_of(changes)
         try:
-            self._opened().commit(update.added.items(), update.removed, self._at(through))
+            # A rebuild may have put another index in its place meanwhile, less far.
+            self._opened().commit(
+                update.added.items(), update.removed, self._at(through), after=done
+            )
         except (OSError, Damaged, EmptyIndexError) as error:
             # Such as a full disk; or a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error
 
     def leadership(self) -> Leadership:
-        return FileLeadership(self._home.lock("indexer"))
+        return _Role(self._home, "indexer")
 
     def reached(self) -> int:
         try:
-            return _Reader(self._database, self._home).contents(0).checkpoint.position
+            return self._reader.newest().checkpoint.position
         except Behind as behind:
             return behind.position
 
     def starter(self) -> Leadership:
-        return FileLeadership(self._home.lock("starter"))
+        return _Role(self._home, "starter")
 
     def _readable(self) -> Contents:
         """Return the index's contents, those of an empty one if it is of no use."""
@@ -132,9 +135,9 @@ class WhooshEngine(SearchEngine):
     # --- searching
 
     def search(
-        self, asked: Sequence[str], *, at_least: int, limit: int, offset: int
+        self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
-        return newest(self._reader.contents(at_least), asked, limit=limit, offset=offset)
+        return newest(self._reader.contents(head), asked, limit=limit, offset=offset)
 
     def forget(self) -> None:
         self.close()
@@ -142,6 +145,19 @@ class WhooshEngine(SearchEngine):
     def close(self) -> None:
         self._index = None
         self._reader = _Reader(self._database, self._home)
+
+
+class _Role(FileLeadership):
+    """Be the claim to a role in a directory, which is made again should somebody remove it."""
+
+    def __init__(self, home: Home, role: str) -> None:
+        super().__init__(home.lock(role))
+        self._home = home
+        self._role = role
+
+    def held(self) -> bool:
+        self._home.lock(self._role)
+        return super().held()
 
 
 def is_of(database: Database, checkpoint: Checkpoint) -> bool:
@@ -162,26 +178,33 @@ class _Reader:
         self._index: Index | None = None
         self._contents: Contents | None = None
 
-    def contents(self, at_least: int) -> Contents:
-        """Return the index as of some position or later."""
+    def contents(self, head: store.Head) -> Contents:
+        """Return the index as of some head of the ledger, or later."""
         contents = self._contents
-        if contents is not None and self._serves(contents, at_least):
+        if contents is not None and self._serves(contents, head):
             return contents
         with self._opening:
             # Another thread may have done it meanwhile.
             contents = self._contents
-            if contents is None or not self._serves(contents, at_least):
+            if contents is None or not self._serves(contents, head):
                 contents = self._contents = self._newest()
-        if contents.checkpoint.position < at_least:
+        if contents.checkpoint.position < head.position:
             raise Behind(contents.checkpoint.position)
         return contents
 
-    def _serves(self, contents: Contents, at_least: int) -> bool:
+    def newest(self) -> Contents:
+        """Return the index as it is now."""
+        with self._opening:
+            contents = self._contents = self._newest()
+        return contents
+
+    def _serves(self, contents: Contents, head: store.Head) -> bool:
         """Tell whether contents are new enough, and not from a ledger that is gone."""
-        position = contents.checkpoint.position
-        if position <= at_least:
-            return position == at_least
-        return is_of(self._database, contents.checkpoint)
+        position, chain = contents.checkpoint
+        if position == head.position:
+            # A ledger that was restored from a backup may have grown to the same length.
+            return chain == head.chain or contents.checkpoint == START
+        return position > head.position and is_of(self._database, contents.checkpoint)
 
     def _newest(self) -> Contents:
         folder = self._home.find(CURRENT)

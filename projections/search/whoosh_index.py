@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ledger.errors import Unavailable
+from ledger.errors import Overtaken, Unavailable
 from projections.search import whoosh_segment
 from projections.search.contract import Damaged
 from projections.search.whoosh_segment import SegmentFile, Source
@@ -115,6 +115,8 @@ class Index:
         documents: Iterable[tuple[int, Iterable[str]]],
         removed: Collection[int],
         checkpoint: Checkpoint,
+        *,
+        after: int,
     ) -> None:
         """Add and remove documents, and move the checkpoint, all or nothing.
 
@@ -123,13 +125,19 @@ class Index:
                 their words, each once.
             removed: Ids of jobs whose documents have to go.
             checkpoint: How far the index is now.
+            after: How far it must have been.
 
         Raises:
+            Overtaken: It was elsewhere; nothing was changed.
             Damaged: It cannot be read.
             Unavailable: Another process writes to it.
         """
         writer = self._writer()
         try:
+            # Only now nobody else can move it.
+            position = writer.schema.checkpoint.position
+            if position != after:
+                raise Overtaken("search", position)  # noqa: TRY301 - one way out
             for segment, file in zip(writer.segments, self.contents().files, strict=True):
                 numbers = [file.number(job_id) for job_id in removed] if removed else ()
                 found = [number for number in numbers if number is not None]

@@ -58,6 +58,7 @@ class Client:
             system.pauses,
             system.activity,
             system.search,
+            system.standings,
             LongPolls(system.bell, most=most_waiting),
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,

@@ -138,9 +138,9 @@ def test_a_range_that_moves_with_time_has_no_tag(busy: Client) -> None:
 
 def test_readiness_tells_what_is_stopped(busy: Client) -> None:
     with busy.system.database.write() as tx:
-        tx.execute(text("INSERT INTO failures VALUES ('activity', 7, 'it broke', 1)"))
+        tx.execute(text("INSERT INTO failures VALUES ('activity', 99, 'it broke', 1)"))
 
     answer = busy.get("/health/ready")
 
     assert (answer.status, answer.json["status"]) == (200, "ready")
-    assert answer.json["stopped"] == {"activity": "event 7 cannot be applied: it broke"}
+    assert answer.json["stopped"] == {"activity": "event 99 cannot be applied: it broke"}

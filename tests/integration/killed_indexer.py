@@ -1,6 +1,7 @@
 """Index in a child for each line of input, to be killed: ``python killed_indexer.py URL FOLDER``.
 
-Says the child's number.  The modules are loaded once, so a child is at work at once.
+A line is how many events to index at once.  Says the child's number.  The modules are loaded
+once, so a child is soon at work.
 """
 
 import os
@@ -13,21 +14,21 @@ from projections.catch_up import catch_up
 from projections.search.whoosh_engine import WhooshEngine
 
 
-def index(url: str, folder: str) -> None:
+def index(url: str, folder: str, batch: int) -> None:
     database = open_database(url, synchronous="OFF")
     engine = WhooshEngine(database, Path(folder))
     while not engine.leadership().held():
         pass
     while True:
-        catch_up(database, engine, batch=int(sys.argv[3]))
+        catch_up(database, engine, batch=batch)
         time.sleep(0.001)
 
 
 def main(url: str, folder: str) -> None:
-    for _ in sys.stdin:
+    for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            index(url, folder)
+            index(url, folder, int(line))
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
         os.waitpid(child, 0)

@@ -743,8 +743,7 @@ FORKING: Final = """
 import os, sys, threading
 import ledger
 
-# SQLite's own locks are not made for a fork while another thread is inside it: here the
-# watching thread is there, but asleep.
+# The watching thread is there, but asleep.
 queue = ledger.connect(sys.argv[1])
 watched = threading.Event()
 with queue.bell.subscribed(watched.set):
@@ -787,6 +786,56 @@ def test_a_queue_is_used_by_parent_and_forked_children(
         {"type": "parent", "jobs": 2},
     ]
     assert verified(system).differences == []
+
+
+FORKING_WRITER: Final = """
+import os, sys, threading, time
+import ledger
+
+queue = ledger.connect(sys.argv[1])
+stopped, writes = threading.Event(), threading.Event()
+
+def write():
+    while not stopped.is_set():
+        with queue.database.write():
+            writes.set()
+            time.sleep(0.01)
+
+thread = threading.Thread(target=write)
+thread.start()
+children = []
+for number in range(4):
+    writes.clear()
+    writes.wait()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            queue.create("child", number)
+            os._exit(0)
+        except BaseException as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+    children.append(pid)
+stopped.set()
+thread.join()
+print(sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+def test_a_child_writes_that_was_forked_while_others_wrote(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_WRITER, database_url],
+        env=surroundings(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert len(rows(system, "SELECT id FROM jobs WHERE type = 'child'")) == 4
 
 
 def test_a_commands_actor_is_who_connected(system: System, database_url: str) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -25,9 +26,9 @@ from ledger.commands import (
     Start,
 )
 from ledger.composition import System
-from ledger.errors import Corrupt, Stuck
+from ledger.errors import Corrupt, Stuck, Unavailable
 from ledger.record import Change
-from projections.rebuild import rebuild
+from projections.rebuild import drop, rebuild
 from projections.replay import Replay, fold, replay
 from projections.state_counts import StateCounts
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
@@ -288,6 +289,24 @@ def test_a_writer_goes_on_all_along(filled: System, database_url: str, small: No
     # The last is told when all is done.
     assert len(written) > 5
     assert done == written[-2]
+    assert verified(filled).differences == []
+
+
+def test_what_a_running_rebuild_builds_is_not_dropped(
+    filled: System, database_url: str, small: None
+) -> None:
+    tamper(filled, "UPDATE jobs SET priority = 99")
+    refused: list[str] = []
+
+    def drop_beside(done: int, _total: int) -> None:
+        if done == 100:
+            with closing(open_system(database_url)) as other, pytest.raises(Unavailable) as refusal:
+                drop(other.database, other.projections)
+            refused.append(str(refusal.value))
+
+    rebuild(filled.database, filled.projections, drop_beside)
+
+    assert refused == ["another process is rebuilding; try again when it has done so"]
     assert verified(filled).differences == []
 
 

@@ -25,6 +25,7 @@ from projections.registered import Broken
 from projections.table_follower import TableFollower
 from projections.verify import verify
 from tests.builders import Clock, carry_out, rows, silently, tamper, verified
+from tests.contract.client import Client
 from tests.integration.test_catch_up import eventually
 from tests.integration.test_cli import Shell
 
@@ -244,6 +245,48 @@ def test_one_that_is_behind_is_told_no_empty_batches_by_a_verification(
     assert told == []
 
 
+def stopped(system: System) -> Any:
+    answer = Client(system).get("/health/ready")
+    assert (answer.status, answer.json["status"]) == (200, "ready")
+    return answer.json.get("stopped")
+
+
+def test_readiness_tells_of_one_of_another_version_and_serves(busy: System) -> None:
+    catch_up(busy.database, durations(busy))
+    before = stopped(busy)
+    tamper(busy, "UPDATE checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
+
+    assert before is None
+    assert stopped(busy) == {
+        "durations": "the tables of durations are of another version of it; "
+        "run `ledger rebuild durations`"
+    }
+
+
+def test_readiness_tells_of_one_whose_code_fails_when_it_is_asked(
+    busy: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> int:
+        raise ZeroDivisionError("no")
+
+    monkeypatch.setattr(type(durations(busy)), "checkpoint", fail)
+
+    assert stopped(busy) == {"durations": "ZeroDivisionError: no"}
+
+
+def test_readiness_forgets_one_that_was_stuck_and_is_there_no_more(
+    busy: System, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tamper(busy, "INSERT INTO failures VALUES ('durations', 5, 'ZeroDivisionError: no', 1)")
+    stuck = stopped(busy)
+    monkeypatch.setattr("projections.registered.entry_points", lambda **_: ())
+    without = compose(Settings(database_url=database_url))
+
+    assert stuck == {"durations": "event 5 cannot be applied: ZeroDivisionError: no"}
+    assert stopped(without) is None
+    without.close()
+
+
 class Titles(TableFollower):
     """Be the data of jobs, as an example of content."""
 
@@ -354,6 +397,7 @@ def test_what_cannot_be_had_stops_nobody_else(
     followers = [follower.name for follower in found.followers]
     broken: dict[str, Broken] = {each.name: each for each in found.registered.broken}
     status = json.loads(shell("status", "--json").stdout)["projections"]
+    told = stopped(found)
     found.close()
     sys.modules.pop("broken_models", None)
 
@@ -362,6 +406,7 @@ def test_what_cannot_be_had_stops_nobody_else(
         BROKEN, True
     )
     assert status["raising"] == "stopped: ZeroDivisionError: no"
+    assert told == {name: each.reason for name, each in broken.items()}
     carry_out(system, Create(type="email"))
     assert shell("rebuild", "jobs").exit_code == 0
     with system.database.read() as connection:

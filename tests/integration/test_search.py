@@ -7,40 +7,55 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import Connection, text
 
 from ledger import store
 from ledger.commands import Command, Create, Erase, Remove
 from ledger.composition import System, compose, queue_of
+from ledger.database import Database
 from ledger.errors import InvalidInput, Overtaken, Unavailable
+from ledger.locks import LockFile
 from ledger.migration import migrate
+from ledger.record import Change
 from ledger.settings import Settings
 from projections.catch_up import catch_up
 from projections.rebuild import rebuild
 from projections.search import sql_words
-from projections.search.contract import Behind
+from projections.search.contract import Behind, Damaged, Update, update_of
 from projections.search.search import LONGEST_QUERY, Search
 from projections.search.sql_engine import SqlEngine
 from projections.search.whoosh_engine import WhooshEngine
 from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
 from projections.search.whoosh_writer import Segment
+from projections.search.words import VERSION as WORDS_VERSION
 from projections.standing import standings
 from tests.builders import carry_out, open_system, rows, silently, tamper
-from tests.integration.servers import wait_until
+from tests.integration.servers import DEADLINE_S, wait_until
 
 KILLS: Final = 50
+# A commit removes what another left: at the latest the second, should the first be killed
+# before it has come to that.
+LASTING: Final = 3
 
 
 def create(system: System, *texts: str) -> list[int]:
     created = carry_out(system, *(Create(type="t", data=f'"{text}"') for text in texts))
     return [outcome.job_id for outcome in created]
+
+
+def head(system: System) -> store.Head:
+    with system.database.read() as connection:
+        return store.read_head(connection)
 
 
 def found(system: System, query: str) -> list[int]:
@@ -103,6 +118,9 @@ class Load:
                 (jobs.add if created else jobs.discard)(job_id)
         return jobs
 
+    def close(self) -> None:
+        self._system.close()
+
     def _position(self) -> int:
         with self._system.database.read() as connection:
             return store.read_position(connection)
@@ -119,52 +137,56 @@ def indexed(folder: Path) -> tuple[int, Counter[int]]:
     return contents.checkpoint.position, jobs
 
 
-@pytest.mark.parametrize("batch", [7, 2_000])
-def test_a_killed_indexer_has_indexed_each_event_once(tmp_path: Path, batch: int) -> None:
-    system = open_system(f"sqlite:///{tmp_path / 'ledger.db'}")
-    migrate(system.database)
-    random_ = random.Random(batch)
-    load = Load(system, random_)
-    folder = tmp_path / "ledger.db-search"
+def test_a_killed_indexer_has_indexed_each_event_once(
+    database_url: str, system: System, folder: Path
+) -> None:
+    random_ = random.Random(50)
+    load = Load(open_system(database_url), random_)
+    orphans: list[set[str]] = []
+    engine = WhooshEngine(system.database, folder)
     script = Path(__file__).with_name("killed_indexer.py")
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
     last = 0
     with subprocess.Popen(
-        [sys.executable, str(script), url, str(folder), str(batch)],
+        [sys.executable, str(script), database_url, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as parent:
         assert parent.stdin is not None
         assert parent.stdout is not None
-        for _ in range(KILLS // 2):
-            parent.stdin.write("\n")
+        for _ in range(KILLS):
+            parent.stdin.write(f"{random_.choice((7, 2_000))}\n")
             parent.stdin.flush()
             child = int(parent.stdout.readline())
-            end_s = time.monotonic() + random_.uniform(0.02, 0.15)
+            # A moment of its work, and not before it.
+            deadline_s = time.monotonic() + DEADLINE_S
+            while _position(folder) <= last and time.monotonic() < deadline_s:
+                load.write()
+            end_s = time.monotonic() + random_.uniform(0, 0.1)
             while time.monotonic() < end_s:
                 load.write()
             os.kill(child, signal.SIGKILL)
             wait_until(lambda: not _exists(child), "the killed one is gone")  # noqa: B023 - at once
-            if (folder / "current").exists():
-                position, jobs = indexed(folder)
-                expected = load.expected(position)
-                assert expected - load.erased <= set(jobs) <= expected
-                assert max(jobs.values(), default=1) == 1
-                assert position >= last
-                last = position
+            _assert_no_lock_is_held(engine, folder)
+            position, jobs = indexed(folder)
+            expected = load.expected(position)
+            assert expected - load.erased <= set(jobs) <= expected
+            assert max(jobs.values(), default=1) == 1
+            assert position > last
+            # Each of Whoosh's folders for what is unfinished has this name.
+            orphans.append(_orphans(folder) - {"MAIN.tmp"})
+            last = position
         parent.stdin.close()
-    leadership = WhooshEngine(system.database, folder).leadership()
 
-    assert last > 0
-    assert leadership.held()
-    leadership.release()
+    # Many died within a commit, and what they left did not pile up.
+    assert sum(map(bool, orphans)) > KILLS // 5
+    assert not any(map(set.intersection, orphans, orphans[LASTING:]))
     head = system.search.find("all", limit=1_000_000).job_ids
     position, jobs = indexed(folder)
     assert set(head) == load.expected(position) == set(jobs)
     assert max(jobs.values()) == 1
     _assert_no_orphans(folder)
-    system.close()
+    load.close()
 
 
 def _exists(pid: int) -> bool:
@@ -175,15 +197,39 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def _position(folder: Path) -> int:
+    """Return how far an index is that another process writes."""
+    try:
+        return indexed(folder)[0]
+    except Damaged:
+        # Not there yet.
+        return 0
+
+
+def _assert_no_lock_is_held(engine: WhooshEngine, folder: Path) -> None:
+    leadership = engine.leadership()
+    assert leadership.held()
+    leadership.release()
+    for path in (*folder.glob("*.lock"), *folder.glob("*/*LOCK")):
+        lock = LockFile(path)
+        assert lock.try_acquire(), path
+        lock.close()
+
+
+def _orphans(folder: Path) -> set[str]:
+    """Return what lies in the index's directory and is no part of it."""
+    index = (folder / "current").resolve()
+    contents = Index(index).contents()
+    parts = {segment.file_name for segment in contents.segments}
+    parts |= {"MAIN_WRITELOCK", f"_MAIN_{contents.generation}.toc"}
+    names = {path.name for path in index.iterdir()}
+    assert parts - {"MAIN_WRITELOCK"} <= names
+    return names - parts
+
+
 def _assert_no_orphans(folder: Path) -> None:
     index = (folder / "current").resolve()
-    segments = {segment.file_name for segment in Index(index).contents().segments}
-    names = {path.name for path in index.iterdir()}
-    assert {name for name in names if name.endswith(".seg")} == segments
-    assert len([name for name in names if ".toc" in name]) == 1
-    assert names - segments - {"MAIN_WRITELOCK"} == {
-        name for name in names if name.endswith(".toc")
-    }
+    assert _orphans(folder) == set()
     assert {path.name for path in folder.iterdir()} == {
         *("current", "indexer.lock", "links.lock"),
         index.name,
@@ -281,7 +327,9 @@ def test_damage_is_told_of_once_however_many_look(
 
     for _ in range(3):
         with pytest.raises(Unavailable):
-            WhooshEngine(system.database, folder).search(["avi"], at_least=1, limit=1, offset=0)
+            WhooshEngine(system.database, folder).search(
+                ["avi"], head=head(system), limit=1, offset=0
+            )
 
     assert caplog.text.count("cannot be read") == 1
 
@@ -328,6 +376,24 @@ def test_an_open_index_is_not_read_for_a_ledger_that_was_restored_from_a_backup(
     system.close()
 
 
+def test_an_open_index_is_not_read_for_another_history_of_the_same_length(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    backup = tmp_path / "backup.db"
+    system = open_system(f"sqlite:///{path}")
+    migrate(system.database)
+    create(system, "avi")
+    system.database.close()
+    shutil.copy(path, backup)
+    create(system, "avi", "avi")
+    assert found(system, "avi") == [3, 2, 1]
+    system.database.close()
+    shutil.copy(backup, path)
+    create(system, "film", "film")
+
+    assert (found(system, "avi"), found(system, "film")) == ([1], [3, 2])
+    system.close()
+
+
 def test_who_looks_how_far_an_index_is_leaves_it_alone(
     system: System, folder: Path, engine: WhooshEngine, tmp_path: Path
 ) -> None:
@@ -344,7 +410,8 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     stands += [str(each) for each in standings(system.database, [engine], ())]
     (segment,) = folder.glob("current/*.seg")
     segment.write_bytes(b"")
-    stands += [str(each) for each in standings(system.database, [engine], ())]
+    looks = WhooshEngine(system.database, folder)
+    stands += [str(each) for each in standings(system.database, [looks], ())]
 
     assert stands == [
         "up to date, at position 0",
@@ -396,12 +463,12 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     create(system, "avi")
     original = getattr(Index, call)
 
-    def swapped(index: Index, *args: Any) -> Any:
+    def swapped(index: Index, *args: Any, **named: Any) -> Any:
         monkeypatch.setattr(Index, call, original)
         other = WhooshEngine(system.database, folder)
         catch_up(system.database, other.green())
         other.swap()
-        return original(index, *args)
+        return original(index, *args, **named)
 
     monkeypatch.setattr(Index, call, swapped)
     # It is no event's fault, for which one would wait ten seconds.
@@ -411,6 +478,49 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     assert catch_up(system.database, engine) == 2
     assert found(system, "avi") == [2, 1]
     assert "built anew" not in caplog.text
+
+
+def test_no_event_is_missing_from_an_index_that_was_swapped_in_meanwhile(
+    system: System, folder: Path, engine: WhooshEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(system, "avi")
+    other = WhooshEngine(system.database, folder)
+    catch_up(system.database, other.green())
+    create(system, "avi")
+    catch_up(system.database, engine)
+    create(system, "avi")
+
+    def swapping(changes: Sequence[Change]) -> Update:
+        # Words are cut for as long as a swap takes.
+        other.swap()
+        monkeypatch.undo()
+        return update_of(changes)
+
+    monkeypatch.setattr("projections.search.whoosh_engine.update_of", swapping)
+    with pytest.raises(Overtaken):
+        catch_up(system.database, engine)
+
+    assert catch_up(system.database, engine) == 3
+    assert found(system, "avi") == [3, 2, 1]
+
+
+def test_a_search_that_indexes_while_a_rebuild_swaps_finds_all_the_same(
+    system: System, folder: Path, engine: WhooshEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(system, "avi")
+    catch_up(system.database, engine)
+    original = Index.commit
+
+    def swapped(index: Index, *args: Any, **named: Any) -> None:
+        monkeypatch.setattr(Index, "commit", original)
+        catch_up(system.database, engine.green(), through=1)
+        engine.swap()
+        original(index, *args, **named)
+
+    create(system, "avi")
+    monkeypatch.setattr(Index, "commit", swapped)
+
+    assert found(system, "avi") == [2, 1]
 
 
 def test_what_others_may_do_with_the_words_stays_over_a_rebuild(postgres_url: str) -> None:
@@ -428,6 +538,86 @@ def test_what_others_may_do_with_the_words_stays_over_a_rebuild(postgres_url: st
     system.close()
 
 
+def test_a_swap_beside_a_search_hides_nothing_from_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = SqlEngine(system.database), SqlEngine(system.database)
+    create(system, "avi")
+    catch_up(system.database, other.green())
+    create(system, "avi")
+    catch_up(system.database, engine)
+    now = head(system)
+    # Whoever swaps has not seen the second job: as one whose swap does not look would not.
+    monkeypatch.setattr("projections.search.sql_engine.store.read_position", lambda _: 0)
+    original = type(system.database).translated
+    swapped: list[bool] = []
+
+    @contextmanager
+    def swapping(database: Database) -> Iterator[None]:
+        with original(database):
+            yield
+        if not swapped:
+            swapped.append(True)
+            other.swap()
+
+    monkeypatch.setattr(type(system.database), "translated", swapping)
+    found = engine.search(["avi"], head=now, limit=9, offset=0)
+
+    assert (found, swapped) == ([2, 1], [True])
+    with pytest.raises(Behind):
+        engine.search(["avi"], head=now, limit=9, offset=0)
+
+
+def test_a_swap_does_not_take_the_index_back(system: System) -> None:
+    engine = SqlEngine(system.database)
+    create(system, "avi")
+    catch_up(system.database, engine.green())
+    create(system, "avi")
+    catch_up(system.database, engine)
+
+    engine.swap()
+
+    assert engine.search(["avi"], head=head(system), limit=9, offset=0) == [2, 1]
+    assert engine.green_checkpoint() is None
+
+
+def test_who_indexes_while_words_are_swapped_goes_on(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = open_system(postgres_url)
+    migrate(system.database)
+    create(system, "avi")
+    engine, other = SqlEngine(system.database), SqlEngine(system.database)
+    catch_up(system.database, engine)
+    catch_up(system.database, other.green())
+    create(system, "avi")
+    followed: Queue[object] = Queue()
+
+    def follow() -> None:
+        try:
+            followed.put(catch_up(system.database, engine))
+        except Exception as error:  # noqa: BLE001 - it is what is looked at
+            followed.put(error)
+        system.database.release()
+
+    thread = threading.Thread(target=follow)
+    waits = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
+    original = sql_words.Tsvector.grants
+
+    def grants(words: sql_words.Tsvector, tx: Connection) -> Sequence[str]:
+        thread.start()
+        wait_until(lambda: tx.scalar(text(waits)) == 1, "it waits for the checkpoint")
+        return original(words, tx)
+
+    monkeypatch.setattr(sql_words.Tsvector, "grants", grants)
+    other.swap()
+    thread.join()
+
+    assert followed.get() == 2
+    assert engine.search(["avi"], head=head(system), limit=9, offset=0) == [2, 1]
+    system.close()
+
+
 def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> None:
     engine = SqlEngine(system.database)
     create(system, "avi")
@@ -437,7 +627,7 @@ def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> 
 
     rebuild(system.database, [engine], silently)
 
-    assert engine.search(["avi"], at_least=1, limit=1, offset=0) == [1]
+    assert engine.search(["avi"], head=head(system), limit=1, offset=0) == [1]
 
 
 # --- waiting
@@ -490,7 +680,7 @@ def test_an_engine_refuses_to_answer_for_what_it_has_not_seen(
     create(system, "avi")
     for each in (engine, SqlEngine(system.database)):
         with pytest.raises(Behind):
-            each.search(["avi"], at_least=1, limit=1, offset=0)
+            each.search(["avi"], head=head(system), limit=1, offset=0)
 
 
 @pytest.mark.parametrize("query", ["x" * (LONGEST_QUERY + 1)])
@@ -515,9 +705,12 @@ def test_postgresql_collects_all_matches_where_the_newest_are_not_soon_found(
     words = engine._words
     assert isinstance(words, sql_words.Tsvector)
     with system.database.write() as tx:
-        sure = tx.scalars(words._sure, {"asked": "'all'", "limit": 2, "offset": 1}).all()
+        sure = tx.execute(
+            words._sure,
+            {"name": "search", "asked": "'all'", "at_least": 4_000, "limit": 2, "offset": 1},
+        ).one()
 
-    assert sure == [3999, 3998]
+    assert tuple(sure) == (4_000, WORDS_VERSION, "3999,3998")
     assert found(system, "w0 w1") == []
     assert found(system, "w0 all")[:2] == [3999, 3997]
     system.close()
