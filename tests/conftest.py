@@ -20,6 +20,27 @@ from ledger.settings import Settings
 ENGINES = ("sqlite", "postgres")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty directory, of each process its own: what is left there is nobody else's."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("away"))
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _tidy(_away: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Require that a test leaves nothing in the working directory."""
+    here = Path.cwd()
+    yield
+    left = sorted(here.iterdir())
+    if left:
+        # Nothing is removed: should this ever be somewhere else, that must not matter.
+        os.chdir(tmp_path_factory.mktemp("away"))
+    assert left == []
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
     """Give the URL of a PostgreSQL server: one's own, or the one pip brought."""

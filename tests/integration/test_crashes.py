@@ -339,6 +339,7 @@ def test_a_rebuild_that_is_killed_has_changed_nothing(
     with process:
         assert process.stdout is not None
         said = process.stdout.readline()
+        cwd=tmp_path,
         during = everything(system)
         kill_group(process)
     after = everything(system)

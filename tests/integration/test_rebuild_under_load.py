@@ -274,6 +274,7 @@ def test_a_rebuild_that_is_killed_at_any_moment_leaves_everything_whole(
         with process:
             assert process.stdout is not None
             for _ in range(steps):
+            cwd=tmp_path,
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
         carry_out(filled, Create(type="late"))

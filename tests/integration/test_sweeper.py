@@ -478,6 +478,7 @@ def test_leadership_falls_free_when_its_holder_is_killed(
     process = subprocess.Popen(
         [tool("ledger"), "sweep"],
         env=surroundings(tmp_path, LEDGER_DATABASE_URL=database_url),
+        cwd=tmp_path,
         start_new_session=True,
     )
     with process:
@@ -613,6 +614,7 @@ def test_a_server_told_not_to_sweep_leaves_it_to_the_command(
 @pytest.mark.parametrize("by_ms", [LATE_MS, -LATE_MS])
 def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by_ms: int) -> None:
     sweeper = Sweeper(system.ledger, system.jobs)
+            cwd=tmp_path,
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
 

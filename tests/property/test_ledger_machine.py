@@ -523,9 +523,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self, data: st.DataObject) -> None:
         """Begin with some jobs, as an empty ledger is quickly known."""
         self.url = self.arena.fresh()
-        self.system = open_system(self.url, self.clock)
+        self.system = self._opened()
         created = data.draw(st.lists(strategies.creations, max_size=4), label="created")
         self._submit([Words(created, "token:ann", None, atomic=False)])
+
+    def _opened(self) -> System:
+        return open_system(self.url, self.clock, search_directory=self.arena.search)
 
     @rule(data=st.data(), first=disturbances)
     def hand_in(self, data: st.DataObject, first: str) -> None:
@@ -565,7 +568,7 @@ class LedgerMachine(RuleBasedStateMachine):
         match how:
             case "restart":
                 self.system.close()
-                self.system = open_system(self.url, self.clock)
+                self.system = self._opened()
             case "rebuild":
                 done = rebuild(self.system.database, list(self.system.models.values()), silently)
                 assert done == len(self.model.rows)
