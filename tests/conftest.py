@@ -9,6 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
@@ -18,6 +20,18 @@ from ledger.migration import migrate
 from ledger.settings import Settings
 
 ENGINES = ("sqlite", "postgres")
+
+# How long a machine takes, and how much chance draws in vain, says nothing of Ledger.
+hypothesis.register_profile(
+    "ledger",
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
+)
+hypothesis.load_profile("ledger")
 
 
 @pytest.fixture(scope="session", autouse=True)

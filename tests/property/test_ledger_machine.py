@@ -16,7 +16,7 @@ from fractions import Fraction
 from math import floor
 from typing import Any, ClassVar, Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -766,13 +766,7 @@ def _comparable(row: Row) -> Row:
     return kept | {"body": json.loads(row["body"]), "committed": row["digest"] is not None}
 
 
-PROFILE: Final = settings(
-    max_examples=35,
-    stateful_step_count=20,
-    deadline=None,
-    # Each step runs a handful of transactions and reads all tables back.
-    suppress_health_check=[HealthCheck.too_slow],
-)
+PROFILE: Final = settings(max_examples=35, stateful_step_count=20)
 
 
 def test_the_ledger_is_what_its_history_says(arena: Arena) -> None:

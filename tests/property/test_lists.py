@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -17,6 +17,7 @@ from ledger.migration import migrate
 from projections import jobs as jobs_module
 from projections.jobs import JobList
 from tests.builders import open_system, rows, shown_ids, verified
+from tests.strategies import SHARED_FIXTURES
 
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
@@ -138,11 +139,7 @@ def shown(system: System, connection: Connection, asked: Asked) -> list[int]:
 
 # Each example asks many pages of one filled ledger: pages change nothing, so the
 # ledger need not be filled anew for each.
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60, suppress_health_check=SHARED_FIXTURES)
 @given(asked=st.lists(pages, min_size=10, max_size=20))
 def test_a_page_is_the_slice_of_the_list(filled: System, asked: list[Asked]) -> None:
     jobs = everything(filled)
