@@ -1,6 +1,7 @@
 """Many writers at one database; and each guard once taken away, to see what it guards."""
 
 import multiprocessing
+import os
 import random
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -37,6 +39,7 @@ from ledger.composition import System
 from ledger.errors import AttemptOver, JobNotFound, Refused
 from ledger.events import Event
 from ledger.job import Job
+from ledger.locks import LockFile
 from ledger.migration import migrate
 from ledger.service import Outcome, _Submission
 from ledger.sqlite import SqliteDatabase
@@ -300,6 +303,37 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
 
     assert (second.job_id, second.position) == (1, 1)
     assert rows(system, "SELECT actor FROM events") == [{"actor": "other"}]
+
+
+def test_two_threads_that_need_a_lock_file_for_the_first_time_at_once_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the file open twice, the lock was given back on the one on which nobody had it."""
+    opened, may_go_on = threading.Event(), threading.Event()
+    lock, other = LockFile(tmp_path / "lock"), LockFile(tmp_path / "lock")
+    os_open = os.open
+
+    def open_slowly(*how: Any) -> int:
+        fd = os_open(*how)
+        if not opened.is_set():
+            opened.set()
+            assert may_go_on.wait(PATIENCE_S)
+        return fd
+
+    monkeypatch.setattr("ledger.locks.os.open", open_slowly)
+    watcher = threading.Thread(target=lambda: lock.path)
+    watcher.start()
+    assert opened.wait(PATIENCE_S)
+    lock.acquire()
+    may_go_on.set()
+    watcher.join()
+    held = other.try_acquire()
+    lock.release()
+    free = other.try_acquire()
+    lock.close()
+    other.close()
+
+    assert (held, free) == (False, True)
 
 
 # --- the fence
