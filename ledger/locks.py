@@ -1,9 +1,11 @@
 """Lock files among the processes of one machine; the kernel frees them when one dies.
 
 An ``flock`` belongs to an open file, not to a thread: threads of one process that share
-a ``LockFile`` must take turns.  The file stays when it is free: removing it would let
-two in.  Should somebody remove it all the same, with the directory in which it lies, whoever
-holds a role on it sees that, and takes the one that is there now.
+a ``LockFile`` must take turns.  So it must never have its file open twice, or the lock
+is taken on the one and given back on the other, and nobody gets it any more.  The file
+stays when it is free: removing it would let two in.  Should somebody remove it all the
+same, with the directory in which it lies, whoever holds a role on it sees that, and takes
+the one that is there now.
 """
 
 import fcntl
@@ -20,7 +22,9 @@ class LockFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd: int | None = None
+        # No more than one.  A list, as two threads may need it for the first time at once: one
+        # of them is the first to append, without a mutex that a fork could leave locked.
+        self._fds: list[int] = []
 
     @property
     def path(self) -> Path:
@@ -49,29 +53,33 @@ class LockFile:
 
     def is_in_place(self) -> bool:
         """Tell whether the file that is open is the one at the path."""
-        return self._fd is not None and is_file(self._path, os.fstat(self._fd))
+        return bool(self._fds) and is_file(self._path, os.fstat(self._fds[0]))
 
     def release(self) -> None:
         """Free the lock."""
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        for fd in self._fds[:1]:
+            fcntl.flock(fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Free the lock and close the file."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        while self._fds:
+            os.close(self._fds.pop())
 
     def _open(self) -> int:
-        if self._fd is None:
+        if not self._fds:
             try:
-                self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+                fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
             except OSError as error:
                 raise Unavailable(
                     f"cannot open {self._path}: {error.strerror}; its directory "
                     "must exist and be writable"
                 ) from error
-        return self._fd
+            self._fds.append(fd)
+            if self._fds[0] != fd:
+                # Another thread was first: nobody has used ours.
+                self._fds.remove(fd)
+                os.close(fd)
+        return self._fds[0]
 
 
 def is_file(path: Path, file: os.stat_result) -> bool:

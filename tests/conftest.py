@@ -9,6 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
@@ -18,6 +20,39 @@ from ledger.migration import migrate
 from ledger.settings import Settings
 
 ENGINES = ("sqlite", "postgres")
+
+# How long a machine takes, and how much chance draws in vain, says nothing of Ledger.
+hypothesis.register_profile(
+    "ledger",
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
+)
+hypothesis.load_profile("ledger")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run in an empty directory, of each process its own: what is left there is nobody else's."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("away"))
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _tidy(_away: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Require that a test leaves nothing in the working directory."""
+    here = Path.cwd()
+    yield
+    left = sorted(here.iterdir())
+    if left:
+        # Nothing is removed: should this ever be somewhere else, that must not matter.
+        os.chdir(tmp_path_factory.mktemp("away"))
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -17,7 +18,18 @@ from ledger.testing.strategies import (
     on_jobs,
 )
 
-__all__ = ["Target", "Words", "clock_steps_ms", "creations", "next_step", "submissions"]
+__all__ = [
+    "SHARED_FIXTURES",
+    "Target",
+    "Words",
+    "clock_steps_ms",
+    "creations",
+    "next_step",
+    "submissions",
+]
+
+# For tests whose examples may share what fixtures gave: what is suppressed for all, and that.
+SHARED_FIXTURES = (*settings().suppress_health_check, HealthCheck.function_scoped_fixture)
 
 
 class Words(NamedTuple):

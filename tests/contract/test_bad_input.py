@@ -8,7 +8,7 @@ from typing import Any
 
 import falcon
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.bad_input import (
@@ -23,6 +23,7 @@ from tests.contract.bad_input import (
     shown,
 )
 from tests.contract.client import JSON_TYPE, LARGEST_BODY_BYTES, Answer, Client
+from tests.strategies import SHARED_FIXTURES
 
 
 def assert_refused(answer: Answer, status: int, error: str) -> None:
@@ -156,9 +157,7 @@ OPTIONS = st.dictionaries(
 JOBS = st.fixed_dictionaries(
     {}, optional={"type": st.just("email") | JSONS, "data": JSONS, "options": OPTIONS | JSONS}
 )
-ARBITRARY = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+ARBITRARY = settings(max_examples=300, suppress_health_check=SHARED_FIXTURES)
 
 
 def assert_sound(answer: Answer, *, moved: bool) -> None:

@@ -48,20 +48,29 @@ def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = 
         time.sleep(LOOK_EVERY_S)
 
 
+# Whoever has bound a port for UDP has it to itself, and TCP knows nothing of that: so the
+# tests' processes tell each other which ports are theirs, until they end.
+_OWN_PORTS: Final[list[socket.socket]] = []
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on.
+    """Return a port that nobody listens on, nor any test but this one will.
 
     Not one of those that the kernel hands out to clients: while the server is
     down, a client could be given the very port it calls, and reach itself.
     """
     while True:
         port = random.SystemRandom().randrange(15_000, 30_000)
-        with socket.socket() as listener:
-            try:
+        own = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            own.bind((HOST, port))
+            with socket.socket() as listener:
                 listener.bind((HOST, port))
-            except OSError:
-                continue
-            return port
+        except OSError:
+            own.close()
+            continue
+        _OWN_PORTS.append(own)
+        return port
 
 
 def is_running(pid: int) -> bool:

@@ -146,6 +146,7 @@ def test_a_follower_that_is_killed_at_any_moment_counts_everything_once(
         process = subprocess.Popen(
             [sys.executable, "-c", FOLLOW, database_url],
             env=surroundings(tmp_path),
+            cwd=tmp_path,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

@@ -19,6 +19,7 @@ from projections.catch_up import Catching, Failure, Following, catch_up, read_fa
 from projections.replay import Memory, replay
 from tests.builders import carry_out, open_system, rows, tamper
 from tests.followers import Remembering
+from tests.integration.servers import DEADLINE_S
 
 
 def lives(number: int, *, start: int = 1) -> list[Any]:
@@ -48,7 +49,7 @@ def replayed(system: System, *, content: bool = False) -> list[Change]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + DEADLINE_S
     while not holds():
         assert time.monotonic() < deadline, "it never came to be"
         threading.Event().wait(0.005)

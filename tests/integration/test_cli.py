@@ -48,20 +48,27 @@ NOT_COMPARED: Final = (
 STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 
 
-def invoke(*arguments: str, stdin: str | None = None) -> Result:
-    """Return how a command ended."""
-    return CliRunner().invoke(main, arguments, input=stdin, prog_name="ledger")
+def invoke(*arguments: str, stdin: str | None = None, **variables: str) -> Result:
+    """Return how a command ended, in an environment that has *variables* too."""
+    runner = CliRunner(env=variables)
+    return runner.invoke(main, arguments, input=stdin, prog_name="ledger")
 
 
 class Shell:
-    """Be the command line, on one database."""
+    """Be the command line, on one database.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: The database's.
+        search: Where the search index lies; None is beside a SQLite file.
+    """
+
+    def __init__(self, url: str, search: Path | None = None) -> None:
         self.url = url
+        self._variables = {} if search is None else {"LEDGER_SEARCH_DIRECTORY": str(search)}
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> Result:
         """Return how a command ended."""
-        return invoke("--database", self.url, *arguments, stdin=stdin)
+        return invoke("--database", self.url, *arguments, stdin=stdin, **self._variables)
 
     def says(self, *arguments: str, stdin: str | None = None) -> str:
         """Return what a command prints that ends well."""
@@ -84,9 +91,9 @@ class Shell:
 
 
 @pytest.fixture
-def shell(system: System, database_url: str) -> Shell:
+def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
     """Give the command line on a new ledger, on each engine in turn."""
-    return Shell(database_url)
+    return Shell(database_url, tmp_path / "search")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -24,7 +25,7 @@ TO: Final = "2023-11-14T22:16:00Z"
 
 
 @pytest.fixture
-def shell(system: System, database_url: str) -> Shell:
+def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
     """Give the command line on a ledger in which something happened in two minutes."""
     clock = Clock()
     system.ledger.now_ms = clock
@@ -37,7 +38,7 @@ def shell(system: System, database_url: str) -> Shell:
         Start(job_id=2),
         Fail(job_id=2, attempt=1, error='"x"'),
     )
-    return Shell(database_url)
+    return Shell(database_url, tmp_path / "search")
 
 
 # --- activity

@@ -39,7 +39,9 @@ def test_the_samples_make_a_full_ledger(tmp_path: Path) -> None:
     jobs = asked(tmp_path, "jobs", "--oldest")
     made = [job["attempts"]["made"] for job in jobs]
     (summary,) = [job for job in jobs if job["type"] == "summary"]
-    flaky = [event["kind"] for event in asked(tmp_path, "events", "--job", "5")]
+    kinds = [event["kind"] for event in asked(tmp_path, "events", "--job", "5")]
+    # How often, and between which lines, is a matter of the machine.
+    flaky = [kind for kind in kinds if kind != "progressed"]
 
     assert [job["state"] for job in jobs] == ["complete"] * 11 + ["failed", "complete"]
     # The fifth and the tenth were tried again.
@@ -56,11 +58,11 @@ def test_the_samples_make_a_full_ledger(tmp_path: Path) -> None:
         "failed",
         "promoted",
         "started",
-        "progressed",
         "logged",
         "logged",
         "completed",
     ]
+    assert "progressed" in kinds
     assert "job 12 failed: sample-latin-1.txt\n" in said
     assert "\n  ledger show 12 " in said
     assert asked(tmp_path, "verify")["differences"] == []

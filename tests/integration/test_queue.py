@@ -888,7 +888,7 @@ queue.create("email")
 with queue.database.write() as tx:
     ledger.store.lock_head(tx)
     if os.fork() == 0:
-        time.sleep(60)
+        time.sleep(3600)
         os._exit(0)
     os.kill(os.getpid(), 9)
 """
@@ -897,7 +897,7 @@ with queue.database.write() as tx:
     created: list[Job] = []
     writer = threading.Thread(target=lambda: created.append(queue.create("email")))
     writer.start()
-    writer.join(5)
+    writer.join(DEADLINE_S)
     locked = writer.is_alive()
     os.killpg(parent.pid, signal.SIGKILL)
     writer.join()

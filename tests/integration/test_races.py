@@ -1,6 +1,7 @@
 """Many writers at one database; and each guard once taken away, to see what it guards."""
 
 import multiprocessing
+import os
 import random
 import signal
 import sqlite3
@@ -337,6 +338,37 @@ def beat_once(system: System) -> str:
     with system.database.write() as tx:
         workers.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
     return "beaten"
+
+
+def test_two_threads_that_need_a_lock_file_for_the_first_time_at_once_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the file open twice, the lock was given back on the one on which nobody had it."""
+    opened, may_go_on = threading.Event(), threading.Event()
+    lock, other = LockFile(tmp_path / "lock"), LockFile(tmp_path / "lock")
+    os_open = os.open
+
+    def open_slowly(*how: Any) -> int:
+        fd = os_open(*how)
+        if not opened.is_set():
+            opened.set()
+            assert may_go_on.wait(PATIENCE_S)
+        return fd
+
+    monkeypatch.setattr("ledger.locks.os.open", open_slowly)
+    watcher = threading.Thread(target=lambda: lock.path)
+    watcher.start()
+    assert opened.wait(PATIENCE_S)
+    lock.acquire()
+    may_go_on.set()
+    watcher.join()
+    held = other.try_acquire()
+    lock.release()
+    free = other.try_acquire()
+    lock.close()
+    other.close()
+
+    assert (held, free) == (False, True)
 
 
 # --- the fence

@@ -55,9 +55,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.fixture
-def shell(system: System, database_url: str, installed: None) -> Shell:
+def shell(system: System, database_url: str, tmp_path: Path, installed: None) -> Shell:
     """Give the command line on a ledger with the tables of the package's projection."""
-    shell = Shell(database_url)
+    shell = Shell(database_url, tmp_path / "search")
     assert "tables of durations created" in shell.says("migrate")
     return shell
 
@@ -391,7 +391,7 @@ def test_what_cannot_be_had_stops_nobody_else(
     (tmp_path / "site" / "broken_models.py").write_text(textwrap.dedent(MODELS))
     points = {name: value for name, (value, _) in BROKEN.items()} | {"good": "broken_models:Good"}
     install(tmp_path / "site", points, monkeypatch)
-    shell = Shell(database_url)
+    shell = Shell(database_url, tmp_path / "search")
 
     found = compose(Settings(database_url=database_url))
     followers = [follower.name for follower in found.followers]

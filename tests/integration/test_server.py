@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from sqlalchemy import create_engine, text
 
 import migrations
 from ledger import sqlite as databases
+from ledger import store
 from ledger.cli import main
 from ledger.commands import Create
 from ledger.composition import System
@@ -327,14 +329,16 @@ def test_a_server_listens_on_a_unix_socket(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    with process:
-        wait_until(path.exists, "the socket is there")
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(path))
+    with process, socket.socket(socket.AF_UNIX) as connection:
+        try:
+            # The socket is there a moment before anyone listens.
+            wait_until(lambda: connection.connect_ex(str(path)) == 0, "the server listens")
             connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = read_all(connection)
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(DEADLINE_S)
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(DEADLINE_S)
+        finally:
+            process.kill()
 
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert answer.endswith(b'{"status":"live"}')
@@ -352,7 +356,7 @@ def test_gunicorn_serves_and_each_of_its_workers_reads_and_writes(
     with Server(database_url, tmp_path, command=command) as server:
         wait_until(lambda: len(children(server.pid)) == 3, "all workers run")
         workers = children(server.pid)
-        answers = [answers_alone(worker, workers, server.port) for worker in workers]
+        answers = [answers_alone(system, worker, workers, server.port) for worker in workers]
         delayed = server.create(delay=1)
         wait_until(
             lambda: server.ask("GET", f"/job/{delayed}").json["state"] == "inactive",
@@ -368,19 +372,46 @@ def test_gunicorn_serves_and_each_of_its_workers_reads_and_writes(
     assert "Traceback" not in output
 
 
-def answers_alone(worker: int, workers: list[int], port: int) -> tuple[str, str, int]:
+def answers_alone(
+    system: System, worker: int, workers: list[int], port: int
+) -> tuple[str, str, int]:
     """Return what one worker answers to a POST and two GETs while the others stand still."""
-    others = [pid for pid in workers if pid != worker]
-    for pid in others:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(system, [pid for pid in workers if pid != worker]):
         created = ask(port, "POST", "/job", {"type": "email"}).json
         shown = ask(port, "GET", f"/job/{created['id']}").json
         stats = ask(port, "GET", "/stats").json
-    finally:
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
     return created["message"], shown["id"], stats["inactiveCount"]
+
+
+@contextmanager
+def standing_still(system: System, pids: list[int]) -> Iterator[None]:
+    """Let processes stand still, but none that holds a lock which others need."""
+
+    def write() -> None:
+        with system.database.write() as tx:
+            store.lock_head(tx)
+
+    def signal_all(number: signal.Signals) -> None:
+        for pid in pids:
+            os.kill(pid, number)
+
+    def stop() -> bool:
+        signal_all(signal.SIGSTOP)
+        written = pool.submit(write)
+        # Whoever runs and holds the lock has given it back by then.
+        if written in wait([written], timeout=1).done:
+            written.result()
+            return True
+        signal_all(signal.SIGCONT)
+        written.result(DEADLINE_S)
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            wait_until(stop, "they stand still in a moment in which they write nothing")
+            yield
+        finally:
+            signal_all(signal.SIGCONT)
 
 
 def test_a_preloaded_worker_is_replaced_when_it_dies_and_ends_well_when_told(

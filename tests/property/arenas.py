@@ -10,7 +10,13 @@ from tests.builders import make_empty, open_system
 
 
 class Arena(Protocol):
-    """Be where examples run, each on a database of its own, or as good as that."""
+    """Be where examples run, each on a database of its own, or as good as that.
+
+    Attributes:
+        search: Where the search index lies; empty is beside a SQLite file.
+    """
+
+    search: Path | str
 
     def fresh(self) -> str:
         """Return the URL of a migrated, empty database."""
@@ -18,6 +24,8 @@ class Arena(Protocol):
 
 class SqliteArena:
     """Copy a migrated file for each example."""
+
+    search: Path | str = ""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -36,7 +44,8 @@ class SqliteArena:
 class PostgresArena:
     """Empty the tables for each example: a new database costs 50 times as much."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, search: Path) -> None:
+        self.search: Path | str = search
         self._url = url
         self._system = open_system(url)
         migrate(self._system.database)

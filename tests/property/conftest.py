@@ -14,6 +14,6 @@ def arena(database_url: str, tmp_path: Path) -> Iterator[Arena]:
     if database_url.startswith("sqlite"):
         yield SqliteArena(tmp_path)
         return
-    postgres = PostgresArena(database_url)
+    postgres = PostgresArena(database_url, tmp_path / "search")
     yield postgres
     postgres.close()

@@ -16,7 +16,7 @@ from fractions import Fraction
 from math import floor
 from typing import Any, ClassVar, Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -523,9 +523,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self, data: st.DataObject) -> None:
         """Begin with some jobs, as an empty ledger is quickly known."""
         self.url = self.arena.fresh()
-        self.system = open_system(self.url, self.clock)
+        self.system = self._opened()
         created = data.draw(st.lists(strategies.creations, max_size=4), label="created")
         self._submit([Words(created, "token:ann", None, atomic=False)])
+
+    def _opened(self) -> System:
+        return open_system(self.url, self.clock, search_directory=self.arena.search)
 
     @rule(data=st.data(), first=disturbances)
     def hand_in(self, data: st.DataObject, first: str) -> None:
@@ -565,7 +568,7 @@ class LedgerMachine(RuleBasedStateMachine):
         match how:
             case "restart":
                 self.system.close()
-                self.system = open_system(self.url, self.clock)
+                self.system = self._opened()
             case "rebuild":
                 done = rebuild(self.system.database, list(self.system.models.values()), silently)
                 assert done == len(self.model.rows)
@@ -765,13 +768,7 @@ def _comparable(row: Row) -> Row:
     return kept | {"body": json.loads(row["body"]), "committed": row["digest"] is not None}
 
 
-PROFILE: Final = settings(
-    max_examples=35,
-    stateful_step_count=20,
-    deadline=None,
-    # Each step runs a handful of transactions and reads all tables back.
-    suppress_health_check=[HealthCheck.too_slow],
-)
+PROFILE: Final = settings(max_examples=35, stateful_step_count=20)
 
 
 def test_the_ledger_is_what_its_history_says(arena: Arena) -> None:

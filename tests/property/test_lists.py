@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
@@ -20,6 +20,7 @@ from projections.job_lists import JobList
 from projections.of_type import page_of_type
 from projections.shown import Shown
 from tests.builders import open_system, rows, shown_ids, verified
+from tests.strategies import SHARED_FIXTURES
 
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
@@ -152,11 +153,7 @@ def shown(system: System, connection: Connection, asked: Asked) -> list[int]:
 
 # Each example asks many pages of one filled ledger: pages change nothing, so the
 # ledger need not be filled anew for each.
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60, suppress_health_check=SHARED_FIXTURES)
 @given(asked=st.lists(pages, min_size=10, max_size=20))
 def test_a_page_is_the_slice_of_the_list(filled: System, asked: list[Asked]) -> None:
     jobs = everything(filled)
@@ -181,11 +178,7 @@ def test_every_deep_page_is_the_slice_of_the_list(filled: System) -> None:
     assert found == [expected(jobs, each) for each in asked]
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60, suppress_health_check=SHARED_FIXTURES)
 @given(asked=st.lists(pages_of_type, min_size=10, max_size=20))
 def test_a_page_of_a_type_is_the_slice_of_its_list(filled: System, asked: list[Asked]) -> None:
     jobs = everything(filled)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ledger.commands import Command, Create, Erase, Remove
@@ -15,6 +15,7 @@ from ledger.settings import SearchOn, Settings
 from projections.catch_up import catch_up
 from tests.property.arenas import Arena
 from tests.search_reference import Indexed, matches
+from tests.strategies import SHARED_FIXTURES
 
 ENGINES: Final[tuple[SearchOn, ...]] = ("whoosh", "sql")
 
@@ -138,11 +139,7 @@ def everything(data: Sequence[Any]) -> list[Happens]:
     return [Happens("create", data=one) for one in data]
 
 
-@settings(
-    max_examples=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=50, suppress_health_check=SHARED_FIXTURES)
 @given(before=happenings, after=happenings, queries=st.lists(texts, min_size=1, max_size=8))
 @example(
     before=[*everything(["welcome tj", "the who", {"a": "张三"}]), Happens("begin a rebuild")],

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -773,13 +773,7 @@ def _last_word(job_id: int, attempt: int) -> OnAttempt:
     return Fail(job_id=job_id, attempt=attempt, error='"no"')
 
 
-PROFILE: Final = settings(
-    max_examples=75,
-    stateful_step_count=10,
-    deadline=None,
-    # Each move runs a handful of transactions.
-    suppress_health_check=[HealthCheck.too_slow],
-)
+PROFILE: Final = settings(max_examples=75, stateful_step_count=10)
 
 
 def test_no_job_is_lost_or_done_twice_whatever_workers_do(arena: Arena) -> None:

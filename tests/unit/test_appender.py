@@ -13,7 +13,7 @@ import pytest
 from ledger.appender import Appender, _Ticket
 from ledger.errors import Unavailable
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def eventually(condition: Callable[[], bool]) -> None:
