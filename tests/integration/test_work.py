@@ -34,6 +34,8 @@ from tests.integration.terminal import shown
 README: Final = README_FILE.read_text()
 REFUSED: Final = 1
 USAGE: Final = 2
+# As the application below says.
+LONG_AT_ONCE: Final = 2
 
 # The application: a handler of each kind that the tests need.
 MODULE: Final = """
@@ -103,6 +105,13 @@ class Work:
         create = [Create(type=type_, **options) for _ in range(number)]
         answers = self.system.ledger.submit(create, actor="test")
         return [answer.job_id for answer in answers]  # type: ignore[union-attr]  # none is refused
+
+    def fill(self, processes: int) -> list[int]:
+        """Create as many long jobs as so many processes do at once, and return their ids.
+
+        A process that is told to stop later than another could take what that gives back.
+        """
+        return self.create("long", LONG_AT_ONCE * processes)
 
     def states(self) -> Counter[str]:
         """Return how many jobs are in each state."""
@@ -393,21 +402,20 @@ def test_the_application_of_the_readme_works(quick: Work) -> None:
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_job_that_outlasts_the_grace_is_given_back(work: Work, processes: str) -> None:
-    (job_id,) = work.create("long")
+    job_ids = work.fill(int(processes))
 
     with work.running("--processes", processes, "--grace", "0.2") as process:
-        work.wait_for(active=1)
+        work.wait_for(active=len(job_ids))
         code = stopped(process, signal.SIGTERM)
-    last = work.events(job_id)[-1]
+    reason = work.events(job_ids[0])[-1]["body"]["reason"]
 
     assert code == 0
-    assert work.states() == {"inactive": 1}
-    assert work.kinds(job_id) == ["created", "started", "returned"]
-    assert re.fullmatch(
-        r"worker \S+ was stopped and waited \d+\.\d s for it", last["body"]["reason"]
-    )
-    assert [facts["job"] for facts in work.said("job given back")] == [str(job_id)]
-    assert work.said("work ended")[0]["returned"] == "1"
+    assert work.states() == {"inactive": len(job_ids)}
+    for job_id in job_ids:
+        assert work.kinds(job_id) == ["created", "started", "returned"]
+    assert re.fullmatch(r"worker \S+ was stopped and waited \d+\.\d s for it", reason)
+    assert sorted(int(facts["job"]) for facts in work.said("job given back")) == job_ids
+    assert work.said("work ended")[0]["returned"] == str(len(job_ids))
     assert verified(work.system).differences == []
 
 
@@ -429,17 +437,18 @@ def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: st
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
-    (job_id,) = work.create("long")
+    job_ids = work.fill(int(processes))
 
     with work.running("--processes", processes, "--grace", "3600") as process:
-        work.wait_for(active=1)
+        work.wait_for(active=len(job_ids))
         process.send_signal(signal.SIGINT)
         wait_until(lambda: bool(work.said("worker stops")), "it stops")
         still = process.poll()
         code = stopped(process, signal.SIGINT)
 
     assert (still, code) == (None, 0)
-    assert work.kinds(job_id) == ["created", "started", "returned"]
+    for job_id in job_ids:
+        assert work.kinds(job_id) == ["created", "started", "returned"]
 
 
 def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) -> None:
