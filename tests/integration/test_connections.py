@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
+from gunicorn.config import Config
 
-from api.gunicorn_worker import STAND_BACK_EVERY_S, _OneWrite
+from api.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _OneWrite
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -185,3 +186,17 @@ def test_a_process_with_few_connections_takes_the_next_ones(pair: Server) -> Non
     assert held(pair)[busy] < 20
     for connection in kept:
         connection.close()
+
+
+def test_what_an_application_writes_of_errors_is_in_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    cfg = Config()
+    errors = _Errors(cfg)
+
+    errors.write("it broke\n")
+    errors.writelines(["twice", "\n"])
+    errors.flush()
+
+    assert cfg.errorlog == "-"
+    assert capfd.readouterr().err == "it broke\ntwice\n"
