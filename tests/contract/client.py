@@ -72,6 +72,12 @@ class Client:
         with self.system.database.read() as connection:
             return store.read_position(connection)
 
+    @property
+    def newest(self) -> int:
+        """Return the id of the job that was created last, removed or not."""
+        with self.system.database.read() as connection:
+            return store.read_head(connection).last_job_id
+
     def ask(self, method: str, target: str, body: bytes | str = b"", /, **headers: str) -> Answer:
         """Send a request; ``X_Request_ID="7"`` is the header ``X-Request-ID``."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -187,12 +187,13 @@ def test_no_body_is_too_odd_to_be_answered(rabble: Client, body: bytes) -> None:
 @ARBITRARY
 @given(jobs=st.lists(JOBS | JSONS, max_size=3))
 def test_no_array_is_too_odd_to_be_answered(rabble: Client, jobs: list[Any]) -> None:
-    before = rabble.position
+    before, newest = rabble.position, rabble.newest
     answer = rabble.post(json.dumps(jobs))
-    created = [item for item in answer.json if "id" in item] if answer.content else []
+    ids = {item["id"] for item in answer.json if "id" in item} if answer.content else set()
 
     assert_sound(answer, moved=rabble.position > before)
-    assert rabble.position == before + len(created)
+    # One that is unique by a key that was used before is answered with the old job.
+    assert rabble.position == before + sum(job_id > newest for job_id in ids)
 
 
 @ARBITRARY
