@@ -69,7 +69,7 @@ class LingeringWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         return now_s - self._stood_back_s < STAND_BACK_S
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Say how many connections there are, which has changed at most since the last turn."""
+        """Tell the others how many connections there are, and go on as ``gthread``."""
         self._share.publish(self.nr_conns)
         super().wait_for_and_dispatch_events(timeout)
 

@@ -59,9 +59,6 @@ class _Order(NamedTuple):
         return self._replace(descending=not self.descending)
 
 
-_OLDEST_FIRST: Final = _Order(descending=False, by_priority=False)
-
-
 def is_shallow(first: int, last: int) -> bool:
     """Tell whether a page is near enough to an end of its list to walk to it."""
     return (0 <= first <= SHALLOW and last >= 0) or (first < 0 and -1 - SHALLOW <= last < 0)

@@ -178,6 +178,7 @@ def test_a_process_with_few_connections_takes_the_next_ones(pair: Server) -> Non
         os.kill(stopped, signal.SIGCONT)
 
     while held(pair)[stopped] < 8 and len(kept) < 40:
+        # Once in that time a process that is ahead stands back.
         time.sleep(STAND_BACK_EVERY_S)
         kept.append(connected(pair))
 
