@@ -46,7 +46,7 @@ def _replay(system: System) -> int:
 
 def _verify(system: System) -> int:
     shadows = system.compared
-    report = verify(system.database, shadows, _ignore)
+    report = verify(system.database, shadows, _ignore, tables=system.own_tables)
     if not report.clean:
         raise RuntimeError(f"the ledger is not as it must be: {report.differences}")
     return report.position

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakMethod
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from ledger import schema
 from ledger.bell import Bell
@@ -84,6 +84,18 @@ class System:
             (model, model.twin(shadow=True))
             for model in self.models.values()
             if isinstance(model, Projection)
+        ]
+
+    @property
+    def own_tables(self) -> list[Table]:
+        """Return the tables that the migrations create, as this version describes them."""
+        from projections.search.sql_engine import SqlEngine  # noqa: PLC0415 - few ask for them
+
+        models = (*self.projections, self.activity)
+        return [
+            *schema.metadata.sorted_tables,
+            *(table for model in models for table in model.tables),
+            *SqlEngine(self.database).tables,
         ]
 
     def starter(self) -> Leadership:

@@ -30,7 +30,8 @@ from projections.build import Build, Twin, read_checkpoint
 from projections.catch_up import Catching, Follower, catch_up
 from projections.projection import Projection
 from projections.replay import Advance, replay, uncollected
-from projections.verify import Difference, Report, compare
+from projections.report import Difference, Report
+from projections.verify import compare
 
 # As many events as can be applied while everybody waits.
 NEAR: Final = 500

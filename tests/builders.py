@@ -1,12 +1,14 @@
 """Build what tests stand on: a clock, a system, jobs in every state, a tampered table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from ledger import chain
 from ledger.commands import Command, Complete, Create, Fail, Remove, Start
 from ledger.composition import System, compose
 from ledger.events import Event
@@ -14,8 +16,9 @@ from ledger.job import Job, evolve
 from ledger.service import Outcome
 from ledger.settings import Settings
 from ledger.testing import clock as public
+from projections.report import Report
 from projections.shown import Shown
-from projections.verify import Report, verify
+from projections.verify import verify
 
 START_MS: Final = public.START_MS
 Clock = public.Clock
@@ -85,7 +88,7 @@ def open_system(
 
 def verified(system: System) -> Report:
     """Return the report of a full verification."""
-    return verify(system.database, system.compared, silently)
+    return verify(system.database, system.compared, silently, tables=system.own_tables)
 
 
 def silently(done: int, total: int) -> None:
@@ -129,26 +132,60 @@ def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> Job:
     return job
 
 
-def unguard(tx: Connection) -> None:
-    """Take the append-only triggers off the events, for good."""
+@contextmanager
+def unguarded(tx: Connection) -> Iterator[None]:
+    """Take the append-only triggers off the events, and put them back at the end."""
     if tx.dialect.name == "sqlite":
-        names = tx.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
-        for name in names:
-            tx.execute(text(f"DROP TRIGGER {name}"))
+        guards = tx.execute(
+            text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        ).all()
+        for name, _ in guards:
+            tx.exec_driver_sql(f"DROP TRIGGER {name}")
+        yield
+        for _, sql in guards:
+            tx.exec_driver_sql(sql)
     else:
-        tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
+        tx.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER USER")
+        yield
+        tx.exec_driver_sql("ALTER TABLE events ENABLE TRIGGER USER")
 
 
 def tamper(system: System, *statements: str, **parameters: object) -> None:
-    """Do to the tables what only their administrator could."""
-    with system.database.write() as tx:
-        unguard(tx)
+    """Do to the tables what only their administrator could, and leave the guards in place."""
+    with system.database.write() as tx, unguarded(tx):
         for statement in statements:
             if parameters:
                 tx.execute(text(statement), parameters)
             else:
                 # JSON has colons, which would be parameters.
                 tx.exec_driver_sql(statement)
+
+
+def relink(system: System) -> None:
+    """Compute the whole chain anew, and the head's, as a forger would."""
+    link = chain.GENESIS
+    with system.database.write() as tx, unguarded(tx):
+        for row in tx.execute(text("SELECT * FROM events ORDER BY position")).mappings().all():
+            link = chain.link(link, chain.leaf(**{name: row[name] for name in _IN_LEAF}))
+            tx.execute(
+                text("UPDATE events SET chain = :chain WHERE position = :position"),
+                {"chain": link, "position": row["position"]},
+            )
+        tx.execute(text("UPDATE ledger_head SET chain = :chain"), {"chain": link})
+
+
+_IN_LEAF: Final = (
+    "position",
+    "job_id",
+    "version",
+    "kind",
+    "schema",
+    "at_ms",
+    "actor",
+    "cause",
+    "body",
+    "digest",
+)
 
 
 def shown_ids(page: Shown) -> list[int]:

@@ -208,6 +208,24 @@ _DESCRIPTIONS = (
     WHERE NOT tgisinternal
     ORDER BY 1
     """,
+    """
+    SELECT relname, relkind, relpersistence, relrowsecurity
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace
+    ORDER BY 1
+    """,
+    """
+    SELECT tablename, rulename, definition
+    FROM pg_rules
+    WHERE schemaname = 'public'
+    ORDER BY 1, 2
+    """,
+    """
+    SELECT proname, prosrc
+    FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace
+    ORDER BY 1
+    """,
     "SELECT version_num FROM alembic_version",
 )
 

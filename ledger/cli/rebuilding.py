@@ -13,7 +13,7 @@ from projections import rebuild as rebuilding
 from projections.build import Build
 from projections.catch_up import Follower
 from projections.projection import Projection
-from projections.verify import Difference
+from projections.report import Difference
 
 
 @click.command()

@@ -152,22 +152,29 @@ def test_an_event_cannot_be_replaced_by_its_place_in_the_stream(written: System)
         attempt(written, replace[written.database.is_embedded])
 
 
-def test_content_can_be_erased(written: System) -> None:
-    attempt(written, "UPDATE events SET content = NULL, salt = NULL WHERE position = 1")
+def test_content_can_be_erased_and_verify_tells_that_no_event_says_so(system: System) -> None:
+    carry_out(
+        system,
+        Create(type="email", data='{"to": "ann"}'),
+        Start(job_id=1),
+        Complete(job_id=1, attempt=1, result='"sent"'),
+    )
+
+    for _ in range(2):
+        attempt(system, "UPDATE events SET content = NULL, salt = NULL WHERE position = 1")
+    unrecorded = verified(system)
+    carry_out(system, Erase(job_id=1, versions=(1,)))
+    recorded = verified(system)
 
     assert rows(
-        written,
+        system,
         "SELECT position, content, salt, digest IS NOT NULL AS committed FROM events "
         "WHERE position = 1",
     ) == [{"position": 1, "content": None, "salt": None, "committed": True}]
-    assert verified(written).erased == 1
-
-
-def test_what_is_erased_can_be_erased_again(written: System) -> None:
-    for _ in range(2):
-        attempt(written, "UPDATE events SET content = NULL, salt = NULL")
-
-    assert verified(written).erased == 2
+    assert [(each.where, each.found) for each in unrecorded.differences] == [
+        ("event 1", "neither: its content is gone")
+    ]
+    assert (unrecorded.erased, recorded.differences, recorded.erased) == (0, [], 1)
 
 
 def test_erasing_a_job_erases_it_in_every_view(system: System) -> None:

@@ -490,7 +490,7 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
 
     assert (result.exit_code, result.stdout) == (REFUSED, "")
     assert result.stderr == (
-        "This ledger is not as it must be (1 events read):\n"
+        "Verification failed (1 events read):\n"
         "  state_counts type=email state=inactive\n"
         "    expected jobs=1\n"
         "    found    jobs=5\n"
@@ -522,7 +522,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
 
     assert (result.exit_code, result.stdout) == (REFUSED, "")
     assert result.stderr.splitlines()[:2] == [
-        "This ledger is not as it must be (2 events read):",
+        "Verification failed (2 events read):",
         "  event 2",
     ]
 

@@ -20,7 +20,7 @@ from ledger.composition import System, compose
 from ledger.migration import migrate
 from ledger.settings import Settings
 from projections.rebuild import rebuild
-from projections.verify import Report
+from projections.report import Report
 from tests.builders import job_in, open_system, rows, silently, verified
 from tests.integration.servers import (
     JSON_TYPE,

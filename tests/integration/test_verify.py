@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import text
 
-from ledger import chain
 from ledger.commands import (
     Complete,
     Create,
@@ -18,8 +16,9 @@ from ledger.commands import (
 )
 from ledger.composition import System
 from projections.rebuild import rebuild
-from projections.verify import MOST_DIFFERENCES, verify
-from tests.builders import carry_out, rows, silently, tamper, verified
+from projections.report import MOST_DIFFERENCES
+from projections.verify import verify
+from tests.builders import carry_out, relink, rows, silently, tamper, verified
 
 
 @pytest.fixture
@@ -51,7 +50,12 @@ def test_an_untouched_ledger_is_clean(kept: System) -> None:
     told: list[tuple[int, int]] = []
     shadows = kept.compared
 
-    report = verify(kept.database, shadows, lambda done, total: told.append((done, total)))
+    report = verify(
+        kept.database,
+        shadows,
+        lambda done, total: told.append((done, total)),
+        tables=kept.own_tables,
+    )
 
     assert report.clean
     assert (report.position, report.erased, report.differences) == (12, 0, [])
@@ -218,24 +222,6 @@ def test_history_written_anew_is_caught_by_the_rules(kept: System) -> None:
     assert "'promoted' cannot lead from inactive to inactive" in differences[0].found
 
 
-def relink(system: System) -> None:
-    """Compute the whole chain anew, as a forger would."""
-    link = chain.GENESIS
-    with system.database.write() as tx:
-        stored = tx.execute(text("SELECT * FROM events ORDER BY position")).mappings().all()
-        for row in stored:
-            names = (
-                "position", "job_id", "version", "kind", "schema", "at_ms", "actor", "cause",
-                "body", "digest",
-            )  # fmt: skip
-            link = chain.link(link, chain.leaf(**{name: row[name] for name in names}))
-            tx.execute(
-                text("UPDATE events SET chain = :chain WHERE position = :position"),
-                {"chain": link, "position": row["position"]},
-            )
-        tx.execute(text("UPDATE ledger_head SET chain = :chain"), {"chain": link})
-
-
 # --- the projections
 
 
@@ -334,7 +320,7 @@ def test_a_ledger_that_differs_everywhere_says_so_briefly(system: System) -> Non
 def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.verify.BATCH", 7)
+    monkeypatch.setattr("projections.checked_history.BATCH", 7)
     system.ledger.submit([Create(type="email")] * 50, actor="test")
     clean = verified(system)
     tamper(system, "UPDATE events SET actor = 'mallory' WHERE position IN (8, 43)")
@@ -342,4 +328,4 @@ def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
     assert clean.differences == []
     assert places(system) == ["event 8", "event 43"]
     shadows = system.compared
-    assert verify(system.database, shadows, silently).position == 50
+    assert verify(system.database, shadows, silently, tables=()).position == 50

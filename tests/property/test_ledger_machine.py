@@ -53,8 +53,8 @@ from projections.build import Build
 from projections.catch_up import catch_up
 from projections.job_lists import JobList
 from projections.rebuild import rebuild
+from projections.report import MOST_DIFFERENCES, Difference
 from projections.shown import Frame
-from projections.verify import Difference
 from tests import strategies
 from tests.builders import (
     PERMITTED,
@@ -369,6 +369,8 @@ class Model:
         self.jobs: dict[int, Job] = {}
         self.keys: dict[str, int] = {}
         self.at_ms = 0
+        # Positions whose content somebody took away, and no event says so.
+        self.wiped: set[int] = set()
 
     def targets(self) -> list[Target]:
         return [
@@ -378,11 +380,11 @@ class Model:
 
     def hand_in(self, words: Words, now_ms: int) -> list[list[Said] | type[LedgerError]]:
         """Carry out what one caller asks; return what must be answered."""
-        before = list(self.rows), dict(self.jobs), dict(self.keys), self.at_ms
+        before = list(self.rows), dict(self.jobs), dict(self.keys), self.at_ms, set(self.wiped)
         at_ms = max(now_ms, self.at_ms)
         answers = [self._carry_out(command, words, at_ms) for command in words.commands]
         if words.atomic and any(isinstance(given, type) for given in answers):
-            self.rows, self.jobs, self.keys, self.at_ms = before
+            self.rows, self.jobs, self.keys, self.at_ms, self.wiped = before
         return answers
 
     def _carry_out(
@@ -424,15 +426,22 @@ class Model:
         self.at_ms = at_ms
         if event.kind == "erased":
             versions = event.body.get("versions", range(1, row["version"]))
-            self.wipe(
+            covered = [
                 earlier["position"]
                 for earlier in self.rows
                 if earlier["job_id"] == job_id and earlier["version"] in versions
-            )
+            ]
+            self._empty(covered)
+            self.wiped.difference_update(covered)
 
     def wipe(self, positions: Iterable[int]) -> None:
-        """Erase the content of the events at *positions*."""
-        for position in list(positions):
+        """Take the content of the events at *positions* away, as no command does."""
+        there = [each for each in positions if self.rows[each - 1]["content"] is not None]
+        self._empty(there)
+        self.wiped.update(there)
+
+    def _empty(self, positions: Iterable[int]) -> None:
+        for position in positions:
             self.rows[position - 1] = self.rows[position - 1] | {"content": None}
 
 
@@ -505,7 +514,7 @@ def chain_of(stored: Sequence[Row]) -> list[bytes]:
 
 
 disturbances = st.sampled_from(
-    (*("nothing",) * 4, "restart", "rebuild", "begin a rebuild", "catch up", "wipe")
+    (*("nothing",) * 4, "restart", "rebuild", "begin a rebuild", "catch up", "wipe", "verify")
 )
 
 
@@ -584,6 +593,9 @@ class LedgerMachine(RuleBasedStateMachine):
             case "wipe" if self.model.rows:
                 positions = st.sets(st.integers(1, len(self.model.rows)), min_size=1, max_size=5)
                 self._wipe(data.draw(positions, label="wiped"))
+                self._verify()
+            case "verify":
+                self._verify()
         if how != "nothing":
             self.everything_is_as_the_model_says()
 
@@ -603,10 +615,20 @@ class LedgerMachine(RuleBasedStateMachine):
         for words, answers in zip(batch, given, strict=True):
             self._compare(words, answers, self.model.hand_in(words, self.clock.now_ms))
 
+    def _verify(self) -> None:
+        """Show that exactly what was taken away is missed, and nothing else differs."""
+        report = verified(self.system)
+        gone = [row for row in self.model.rows if row["digest"] and row["content"] is None]
+        assert [each.where for each in report.differences] == [
+            f"event {position}" for position in sorted(self.model.wiped)
+        ][:MOST_DIFFERENCES]
+        assert (report.position, report.erased) == (
+            len(self.model.rows),
+            len(gone) - len(self.model.wiped),
+        )
+
     def _wipe(self, positions: Collection[int]) -> None:
-        """Erase content directly in the table, which the triggers allow."""
-        if not positions:
-            return
+        """Take content away directly in the table, which the triggers allow."""
         with self.system.database.write() as tx:
             tx.execute(
                 text(
@@ -731,22 +753,20 @@ class LedgerMachine(RuleBasedStateMachine):
         if not hasattr(self, "system"):
             return
         try:
+            self._verify()
+            erase = [Erase(job_id=job_id) for job_id in sorted(self.model.jobs) if job_id]
+            self._submit([Words(erase, "cli:dpo", None, atomic=False)])
             before = self._read_models()
-            self._wipe(range(1, len(self.model.rows) + 1))
-            report = verified(self.system)
+            assert rows(self.system, "SELECT 1 FROM events WHERE content IS NOT NULL") == []
+            self._verify()
             told: list[Difference] = []
             models = list(self.system.models.values())
             rebuild(self.system.database, models, silently, differs=told.append)
 
-            committed = [row for row in self.model.rows if row["digest"] is not None]
-            assert (report.differences, report.position, report.erased) == (
-                [],
-                len(self.model.rows),
-                len(committed),
-            )
+            assert self.model.wiped == set()
             assert told == []
             assert self._read_models() == before
-            assert verified(self.system).differences == []
+            self._verify()
         finally:
             self.system.close()
 

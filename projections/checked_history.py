@@ -1,0 +1,216 @@
+"""History as it is stored, checked event by event while it is read.
+
+Of each event are checked: its place (positions and versions without gaps, times that do
+not fall), the types of its columns, its body, its link in the hash chain, and its content:
+content and salt are both there and have the event's digest, or both are gone and an
+``erased`` event of the job covers the event.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Final
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, exc, func, select
+
+from ledger import chain, codec, store
+from ledger.errors import Corrupt
+from ledger.events import Created, Erased
+from ledger.record import Recorded
+from ledger.schema import events
+from ledger.store import Envelope, Head
+from projections.erasures import Erasures
+from projections.report import MOST_DIFFERENCES, Report
+
+BATCH: Final = 5_000
+
+_NULL: Final = type(None)
+# SQLite keeps any type in any column, and a leaf does not tell 7 from "7", or null from "None".
+_TYPES: Final[Sequence[tuple[type, ...]]] = (
+    *((int,), (int,), (int,), (str,), (int,), (int,), (str,)),
+    (str, _NULL),  # cause
+    (str,),  # body
+    (str, _NULL),  # content
+    (bytes, _NULL),  # salt
+    (bytes, _NULL),  # digest
+    (bytes,),
+)
+_SHAPES: Final = frozenset(product(*_TYPES))
+# What Python's sqlite3 says of text that is not UTF-8.
+_NO_TEXT: Final = "Could not decode to UTF-8"
+
+
+class CheckedHistory:
+    """The stored history, checked column by column as it is read.
+
+    Args:
+        connection: On a snapshot.
+        head: The end of history, as the ledger says.
+        report: Where to note what is wrong.
+        content: Whether to fill ``event.content``.
+    """
+
+    def __init__(
+        self, connection: Connection, head: Head, report: Report, *, content: bool
+    ) -> None:
+        self._connection = connection
+        self._head = head
+        self._report = report
+        self._content = content
+        self._erasures = Erasures(connection)
+        self._at_ms = 0
+        self._last_job_id = 0
+        self._link = chain.GENESIS
+
+    def __iter__(self) -> Iterator[list[Recorded]]:
+        """Yield the events, decoded, in lists.
+
+        Raises:
+            Corrupt: A position is missing, or an event cannot be read.
+        """
+        while self._report.position < self._head.position:
+            envelopes = self._read(after=self._report.position, limit=BATCH)
+            if not envelopes:
+                missing = self._report.position + 1
+                raise Corrupt(f"event {missing} is missing", position=missing)
+            recorded = [self._check(envelope) for envelope in envelopes]
+            self._erasures.flush()
+            yield recorded
+
+    def _read(self, *, after: int, limit: int) -> list[Envelope]:
+        try:
+            return store.read_after(self._connection, after=after, limit=limit)
+        except exc.OperationalError as error:
+            if not is_undecodable(error):
+                raise
+            if limit == 1:
+                position = after + 1
+                raise Corrupt(f"event {position}: {error.orig}", position=position) from error
+        # One of them; what comes before it is checked first.
+        return self._read(after=after, limit=limit // 2)
+
+    def _check(self, envelope: Envelope) -> Recorded:
+        report = self._report
+        position = report.position + 1
+        if envelope.position != position:
+            raise Corrupt(f"event {position} is missing", position=position)
+        _check_types(envelope)
+        report.position = position
+        where = f"event {position}"
+        if envelope.at_ms < self._at_ms:
+            report.differ(where, f"a time from {self._at_ms} on", envelope.at_ms)
+        self._at_ms = envelope.at_ms
+        self._check_content(where, envelope)
+        self._check_link(where, envelope)
+        try:
+            event = codec.decode(envelope.kind, envelope.schema, envelope.body)
+        except Corrupt as error:
+            raise Corrupt(str(error), position=position) from error
+        if isinstance(event, Created):
+            self._last_job_id += 1
+            if envelope.job_id != self._last_job_id:
+                report.differ(where, f"the creation of job {self._last_job_id}", envelope.job_id)
+        elif isinstance(event, Erased):
+            self._erasures.note_erased(position, envelope.job_id, envelope.version, event)
+        if self._content and envelope.content is not None:
+            event = replace(event, content=envelope.content)
+        return Recorded(
+            position,
+            envelope.job_id,
+            envelope.version,
+            envelope.at_ms,
+            envelope.actor,
+            envelope.cause,
+            event,
+        )
+
+    def _check_content(self, where: str, envelope: Envelope) -> None:
+        content, salt, digest = envelope.content, envelope.salt, envelope.digest
+        if content is None and salt is None:
+            if digest is not None:
+                self._erasures.note_gone(envelope.position, envelope.job_id, envelope.version)
+        elif salt is None:
+            self._report.differ(where, "content and its salt, or neither", "content without salt")
+        elif content is None:
+            self._report.differ(where, "content and its salt, or neither", "salt without content")
+        elif len(salt) != chain.SALT_BYTES:
+            # A longer one could be a salt and the beginning of the content.
+            self._report.differ(where, f"a salt of {chain.SALT_BYTES} bytes", f"{len(salt)} bytes")
+        else:
+            computed = chain.digest(salt, content)
+            if computed != digest:
+                found = "none" if digest is None else digest.hex()
+                self._report.differ(where, f"content with the digest {found}", computed.hex())
+
+    def _check_link(self, where: str, envelope: Envelope) -> None:
+        leaf = chain.leaf(
+            position=envelope.position,
+            job_id=envelope.job_id,
+            version=envelope.version,
+            kind=envelope.kind,
+            schema=envelope.schema,
+            at_ms=envelope.at_ms,
+            actor=envelope.actor,
+            cause=envelope.cause,
+            body=envelope.body,
+            digest=envelope.digest,
+        )
+        link = chain.link(self._link, leaf)
+        if link != envelope.chain:
+            self._report.differ(where, f"the chain value {link.hex()}", envelope.chain.hex())
+        # Go on from what is stored, or every later event would be reported too.
+        self._link = envelope.chain
+        self._report.chain = self._link.hex()
+
+    def compare_erasures(self) -> None:
+        """Compare what content is gone with what was erased."""
+        self._report.erased = self._erasures.number()
+        for position, job_id in self._erasures.uncovered(limit=MOST_DIFFERENCES):
+            self._report.differ(
+                f"event {position}",
+                f"content, or an `erased` event of job {job_id} that covers it",
+                "neither: its content is gone",
+            )
+        for position, erased_at in self._erasures.kept(limit=MOST_DIFFERENCES):
+            self._report.differ(
+                f"event {position}", f"no content: event {erased_at} erased it", "content or salt"
+            )
+
+    def compare_head(self) -> None:
+        """Compare the end of history with what the head says of it."""
+        number = self._connection.scalar(select(func.count()).select_from(events)) or 0
+        if number != self._head.position:
+            self._report.differ("head", f"{self._head.position} events", f"{number} events")
+        computed = Head(self._report.position, self._link, self._last_job_id, self._at_ms)
+        for name, expected, found in zip(Head._fields, computed, self._head, strict=True):
+            if expected != found:
+                self._report.differ(f"head {name}", _shown(expected), _shown(found))
+
+
+def is_undecodable(error: exc.DBAPIError) -> bool:
+    """Tell whether SQLite holds text that is not UTF-8, which only a cast can put there."""
+    return str(error.orig).startswith(_NO_TEXT)
+
+
+def _check_types(envelope: Envelope) -> None:
+    if tuple(map(type, envelope)) in _SHAPES:
+        return
+    for name, value, allowed in zip(Envelope._fields, envelope, _TYPES, strict=True):
+        if type(value) not in allowed:
+            position = envelope.position
+            expected = " or ".join(_TYPE_NAMES[each] for each in allowed)
+            found = _TYPE_NAMES.get(type(value), type(value).__name__)
+            raise Corrupt(f"event {position}: {name} is {found}, not {expected}", position=position)
+
+
+_TYPE_NAMES: Final[dict[type, str]] = {
+    int: "an integer",
+    str: "text",
+    bytes: "bytes",
+    float: "a number with a fraction",
+    _NULL: "null",
+}
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
