@@ -74,6 +74,7 @@ class CheckedHistory:
                 missing = self._report.position + 1
                 raise Corrupt(f"event {missing} is missing", position=missing)
             recorded = [self._check(envelope) for envelope in envelopes]
+            self._report.chain = self._link.hex()
             self._erasures.flush()
             yield recorded
 
@@ -96,12 +97,11 @@ class CheckedHistory:
             raise Corrupt(f"event {position} is missing", position=position)
         _check_types(envelope)
         report.position = position
-        where = f"event {position}"
         if envelope.at_ms < self._at_ms:
-            report.differ(where, f"a time from {self._at_ms} on", envelope.at_ms)
+            self._differ(position, f"a time from {self._at_ms} on", envelope.at_ms)
         self._at_ms = envelope.at_ms
-        self._check_content(where, envelope)
-        self._check_link(where, envelope)
+        self._check_content(envelope)
+        self._check_link(envelope)
         try:
             event = codec.decode(envelope.kind, envelope.schema, envelope.body)
         except Corrupt as error:
@@ -109,7 +109,8 @@ class CheckedHistory:
         if isinstance(event, Created):
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:
-                report.differ(where, f"the creation of job {self._last_job_id}", envelope.job_id)
+                expected = f"the creation of job {self._last_job_id}"
+                self._differ(position, expected, envelope.job_id)
         elif isinstance(event, Erased):
             self._erasures.note_erased(position, envelope.job_id, envelope.version, event)
         if self._content and envelope.content is not None:
@@ -124,25 +125,30 @@ class CheckedHistory:
             event,
         )
 
-    def _check_content(self, where: str, envelope: Envelope) -> None:
-        content, salt, digest = envelope.content, envelope.salt, envelope.digest
+    def _check_content(self, envelope: Envelope) -> None:
+        position, content, salt, digest = (
+            envelope.position,
+            envelope.content,
+            envelope.salt,
+            envelope.digest,
+        )
         if content is None and salt is None:
             if digest is not None:
-                self._erasures.note_gone(envelope.position, envelope.job_id, envelope.version)
+                self._erasures.note_gone(position, envelope.job_id, envelope.version)
         elif salt is None:
-            self._report.differ(where, "content and its salt, or neither", "content without salt")
+            self._differ(position, "content and its salt, or neither", "content without salt")
         elif content is None:
-            self._report.differ(where, "content and its salt, or neither", "salt without content")
+            self._differ(position, "content and its salt, or neither", "salt without content")
         elif len(salt) != chain.SALT_BYTES:
             # A longer one could be a salt and the beginning of the content.
-            self._report.differ(where, f"a salt of {chain.SALT_BYTES} bytes", f"{len(salt)} bytes")
+            self._differ(position, f"a salt of {chain.SALT_BYTES} bytes", f"{len(salt)} bytes")
         else:
             computed = chain.digest(salt, content)
             if computed != digest:
                 found = "none" if digest is None else digest.hex()
-                self._report.differ(where, f"content with the digest {found}", computed.hex())
+                self._differ(position, f"content with the digest {found}", computed.hex())
 
-    def _check_link(self, where: str, envelope: Envelope) -> None:
+    def _check_link(self, envelope: Envelope) -> None:
         leaf = chain.leaf(
             position=envelope.position,
             job_id=envelope.job_id,
@@ -156,25 +162,23 @@ class CheckedHistory:
             digest=envelope.digest,
         )
         link = chain.link(self._link, leaf)
-        if link != envelope.chain:
-            self._report.differ(where, f"the chain value {link.hex()}", envelope.chain.hex())
         # Go on from what is stored, or every later event would be reported too.
         self._link = envelope.chain
-        self._report.chain = self._link.hex()
+        if link != envelope.chain:
+            expected = f"the chain value {link.hex()}"
+            self._differ(envelope.position, expected, envelope.chain.hex())
+
+    def _differ(self, position: int, expected: object, found: object) -> None:
+        self._report.differ(f"event {position}", expected, found)
 
     def compare_erasures(self) -> None:
         """Compare what content is gone with what was erased."""
         self._report.erased = self._erasures.number()
         for position, job_id in self._erasures.uncovered(limit=MOST_DIFFERENCES):
-            self._report.differ(
-                f"event {position}",
-                f"content, or an `erased` event of job {job_id} that covers it",
-                "neither: its content is gone",
-            )
+            expected = f"content, or an `erased` event of job {job_id} that covers it"
+            self._differ(position, expected, "neither: its content is gone")
         for position, erased_at in self._erasures.kept(limit=MOST_DIFFERENCES):
-            self._report.differ(
-                f"event {position}", f"no content: event {erased_at} erased it", "content or salt"
-            )
+            self._differ(position, f"no content: event {erased_at} erased it", "content or salt")
 
     def compare_head(self) -> None:
         """Compare the end of history with what the head says of it."""

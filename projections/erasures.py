@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from ledger.errors import Corrupt
 from ledger.events import Erased
+from ledger.rows import Rows
 from ledger.schema import BIGINT, events
 
 _metadata: Final = MetaData()
@@ -50,6 +51,8 @@ _erased: Final = Table(
     Index("erased_content_by_job", "job_id"),
     prefixes=["TEMPORARY"],
 )
+_INSERT_GONE: Final = Rows(insert(_gone), _gone.columns.keys())
+_INSERT_ERASED: Final = Rows(insert(_erased), _erased.columns.keys())
 _IS_COVERED: Final = exists().where(
     _erased.c.job_id == _gone.c.job_id,
     _gone.c.version.between(_erased.c.first, _erased.c.last),
@@ -100,13 +103,13 @@ class Erasures:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._new_gone: list[dict[str, int]] = []
-        self._new_erased: list[dict[str, int]] = []
+        self._new_gone: list[tuple[int, ...]] = []
+        self._new_erased: list[tuple[int, ...]] = []
         _metadata.create_all(connection, checkfirst=False)
 
     def note_gone(self, position: int, job_id: int, version: int) -> None:
         """Note an event that has a digest, and neither content nor salt."""
-        self._new_gone.append({"position": position, "job_id": job_id, "version": version})
+        self._new_gone.append((position, job_id, version))
 
     def note_erased(self, position: int, job_id: int, version: int, event: Erased) -> None:
         """Note an ``erased`` event.
@@ -124,16 +127,14 @@ class Erasures:
                     f"versions 1 to {version - 1}",
                     position=position,
                 )
-            self._new_erased.append(
-                {"position": position, "job_id": job_id, "first": first, "last": last}
-            )
+            self._new_erased.append((position, job_id, first, last))
 
     def flush(self) -> None:
         """Move what was noted into the tables."""
-        for table, noted in ((_gone, self._new_gone), (_erased, self._new_erased)):
-            if noted:
-                self._connection.execute(insert(table), noted)
-                noted.clear()
+        _INSERT_GONE.execute(self._connection, self._new_gone)
+        _INSERT_ERASED.execute(self._connection, self._new_erased)
+        self._new_gone.clear()
+        self._new_erased.clear()
 
     def number(self) -> int:
         """Return the number of events whose content was erased as the rules say."""

@@ -4,12 +4,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Column, Table, select, update
+from sqlalchemy.engine import make_url
 
 from ledger import store
 from ledger.composition import System
+from ledger.migration import migrate
 from projections.rebuild import rebuild
 from tests.builders import open_system, rows, silently, tamper, verified
 from tests.conftest import ENGINES
@@ -191,3 +194,24 @@ def test_verifying_leaves_the_tables_as_they_are(filled: System) -> None:
 
     assert [report.differences for report in reports] == [[], []]
     assert rows(filled, "SELECT count(*) AS n FROM events") == [{"n": 14}]
+
+
+def test_who_may_only_read_can_verify(postgres_url: str, tmp_path: Path) -> None:
+    """And create temporary tables, which PostgreSQL lets everyone do."""
+    system = open_system(postgres_url, search_directory=tmp_path / "search")
+    migrate(system.database)
+    fill(system)
+    system.close()
+    role = f"auditor_{uuid4().hex}"
+    insider = Insider(postgres_url)
+    insider.define(
+        (f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    )
+    try:
+        url = make_url(postgres_url).set(username=role).render_as_string(hide_password=False)
+        result = Shell(url, tmp_path / "search")("verify")
+    finally:
+        insider.define((f"DROP OWNED BY {role}", f"DROP ROLE {role}"))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("14 events verified; ")
