@@ -23,7 +23,7 @@ _TOKENS: Final = re.compile(
     | (?P<text>[xX]?'(?:[^']|'')*')
     | "(?P<quoted>(?:[^"]|"")*)" | `(?P<ticked>(?:[^`]|``)*)` | \[(?P<bracketed>[^]]*)\]
     | (?P<word>[^\W\d][\w$]*)
-    | (?P<other>[\d.]+\w* | \|\| | [<>=!]=? | .)
+    | (?P<other>\.?\d[\w.]* | \|\| | [<>=!]=? | .)
     """,
     re.VERBOSE | re.DOTALL,
 )
