@@ -319,32 +319,6 @@ def test_a_connection_is_kept_from_request_to_request(tmp_path: Path) -> None:
     assert len(sockets) == 1
 
 
-def test_a_server_listens_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sock"
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    process = subprocess.Popen(
-        [tool("ledger"), "serve", "--bind", f"unix:{path}"],
-        env=surroundings(tmp_path, LEDGER_DATABASE_URL=url),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with process, socket.socket(socket.AF_UNIX) as connection:
-        try:
-            # The socket is there a moment before anyone listens.
-            wait_until(lambda: connection.connect_ex(str(path)) == 0, "the server listens")
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = read_all(connection)
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(DEADLINE_S)
-        finally:
-            process.kill()
-
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert answer.endswith(b'{"status":"live"}')
-    assert code == 0
-
-
 # --- gunicorn
 
 
