@@ -3,7 +3,7 @@
 import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -15,6 +15,7 @@ from api.gunicorn_worker import LingeringWorker
 from api.waiting import LongPolls
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
+from ledger.hosts import bound_host
 from ledger.settings import Settings
 from ledger.sweeper import Sweeper
 
@@ -51,8 +52,15 @@ def build(settings: Settings) -> App:
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
         largest_page=settings.largest_page,
+        hosts=_hosts(settings),
         cors_origins=settings.cors_origins,
     )
+
+
+def _hosts(settings: Settings) -> Collection[str]:
+    """Return the hosts by which clients may reach the server."""
+    bound = bound_host(settings.bind)
+    return settings.hosts if bound is None else (*settings.hosts, bound)
 
 
 class _Background:

@@ -22,6 +22,7 @@ from ledger.cli.context import Context, command
 from ledger.cli.parameters import Whole
 from ledger.composition import System, compose, create_registered, prepare
 from ledger.errors import Unavailable
+from ledger.hosts import bound_host, is_loopback, is_wildcard
 from ledger.settings import Settings
 from ledger.sweeper import Sweeper
 from projections.catch_up import Follower, Following
@@ -55,6 +56,7 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
         # Connections must not cross the fork into the server's processes.
         database.close()
     _require_free(settings.bind)
+    _tell_of_names(settings)
     serves = f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it."
     run(settings, lambda: click.echo(serves))
 
@@ -127,6 +129,19 @@ def _is_dead(path: Path) -> bool:
         except OSError as error:
             return error.errno == errno.ECONNREFUSED
     return False
+
+
+def _tell_of_names(settings: Settings) -> None:
+    """Say which names the server answers to, if other machines may reach it by others."""
+    bound = bound_host(settings.bind)
+    if settings.hosts or bound is None or is_loopback(bound):
+        return
+    known = "addresses" if is_wildcard(bound) else bound
+    click.echo(
+        f"Clients may ask for localhost and {known}; other names are answered with 421 until "
+        "LEDGER_HOSTS lists them.",
+        err=True,
+    )
 
 
 @click.command()
