@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format bench clean
+.PHONY: run test check chromium format bench clean
 
 # Install, migrate, serve: on SQLite in this directory, or on LEDGER_DATABASE_URL.
 run: $(VENV)/.run
@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(BIN)/ledger serve
 
 # Everything that must hold: lint, types, import rules, tests on both databases.
-test: check
+test: chromium check
 	$(BIN)/pytest --numprocesses auto --dist worksteal --cov --cov-report term
 
 check: $(VENV)/.dev
@@ -20,6 +20,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Hostile pages are tried in a browser: Debian's package, which is installed if it can be.
+chromium: $(VENV)/.dev
+	@$(BIN)/python -m tests.browser.chromium 2>/dev/null \
+	    || test -n "$$LEDGER_TEST_CHROMIUM" || test "$$(id -u)" != 0 \
+	    || ! command -v apt-get >/dev/null \
+	    || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	@$(BIN)/python -m tests.browser.chromium
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -1,11 +1,12 @@
 """Put the resources behind their routes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import falcon
 
 from api import activity as by_minute
 from api import attempts, errors, health, jobs, lists, openapi, search, stats, workers
+from api.origins import Origins
 from api.paths import Paths
 from api.requests import Negotiation
 from api.waiting import LongPolls
@@ -33,6 +34,7 @@ def create_app(
     lease_ms: int,
     largest_body_bytes: int,
     largest_page: int,
+    hosts: Collection[str] = (),
     cors_origins: tuple[str, ...] = (),
 ) -> App:
     """Return the WSGI app.
@@ -49,9 +51,11 @@ def create_app(
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
         largest_page: Most jobs, events or lines in one answer.
+        hosts: Under which the server may be asked, beside localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
     """
     app: App = falcon.App(media_type=errors.JSON_TYPE)
+    app.add_middleware(Origins(hosts, cors_origins))
     if cors_origins:
         app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
     app.add_middleware([Paths(), Negotiation()])

@@ -47,11 +47,13 @@ _IF_NONE_MATCH: Final = {
 }
 _REASONS: Final = {
     400: "The input is bad; the text says what was expected.",
+    403: "It changes something, and a web page of another origin asked for it.",
     404: "There is no such job, or no such list.",
     406: "The client does not take JSON.",
     409: "The attempt is over, or the job's state forbids it.",
     413: "The body is too large.",
     415: "The body is not said to be JSON in a known charset and encoding.",
+    421: "The host that was asked for is not the server's; the text says what was expected.",
     500: "The stored history contradicts itself, or the server has a fault; its log says more.",
     503: "The database is away or overloaded, or its tables are not those of this version.",
 }
@@ -61,7 +63,10 @@ _ABOUT: Final = (
     "ETag; whoever sends it back as If-None-Match gets 304 until something has happened. A path "
     "that there is not is answered with 404, a method that a path does not know with 405 and, in "
     "Allow, those that it knows. HEAD works where GET does, OPTIONS everywhere; neither changes "
-    "anything."
+    "anything. A request whose Host is neither localhost, a loopback address, nor what the server "
+    "listens on or is told to answer to, is answered with 421. What changes something is refused "
+    "with 403 if Sec-Fetch-Site or, without that, Origin tells that a web page of another origin "
+    "asks for it; programs send neither."
 )
 _WHEN: Final[Mapping[Tag, str]] = {
     Tag.ALWAYS: "The ledger's position: the version of all that there is to read.",
@@ -137,7 +142,9 @@ def _describe(operation: Operation) -> Schema:
 
 
 def _responses(operation: Operation) -> dict[str, Schema]:
-    refuses = [*((400,) if operation.has_input else ()), 406, *operation.refuses]
+    refuses = [*((400,) if operation.has_input else ()), 406, 421, *operation.refuses]
+    if operation.changes:
+        refuses.append(403)
     if operation.asks_database:
         refuses += [500, 503]
     responses = {"200": _success(operation)}

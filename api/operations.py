@@ -87,6 +87,8 @@ _ACTIVITY: Final = (
 )
 
 
+# Methods that change nothing, but for a GET that says otherwise.
+READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # What an operation with a body refuses for it.
 _OF_BODIES: Final = (413, 415)
 
@@ -111,6 +113,7 @@ class Operation:
         takes: Name of the schema of its body, if it needs one.
         tag: When its answer has an ETag.
         asks_database: Whether the database has to be there.
+        changing_get: Whether it changes something although it is a GET.
     """
 
     method: str
@@ -123,6 +126,12 @@ class Operation:
     takes: str | None = None
     tag: Tag = Tag.NEVER
     asks_database: bool = True
+    changing_get: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Return whether it changes something, which only some web pages may: see ``origins``."""
+        return self.changing_get or self.method not in READING_METHODS
 
     @property
     def has_input(self) -> bool:
@@ -223,6 +232,7 @@ OPERATIONS: Final = (
         summary="Queue a job again (Kue's UI does it so)",
         answers="Message",
         refuses=(404,),
+        changing_get=True,
     ),
     Operation(
         method="POST",

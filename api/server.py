@@ -3,10 +3,11 @@
 import gc
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from api.app import App, create_app
 from api.follower_process import FollowerProcess
@@ -14,6 +15,7 @@ from api.gunicorn_worker import LingeringWorker
 from api.waiting import LongPolls
 from ledger.composition import System, compose, prepare
 from ledger.errors import Unavailable
+from ledger.hosts import bound_host
 from ledger.settings import Settings
 from ledger.sweeper import Sweeper
 
@@ -50,8 +52,15 @@ def build(settings: Settings) -> App:
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
         largest_page=settings.largest_page,
+        hosts=_hosts(settings),
         cors_origins=settings.cors_origins,
     )
+
+
+def _hosts(settings: Settings) -> Collection[str]:
+    """Return the hosts by which clients may reach the server."""
+    bound = bound_host(settings.bind)
+    return settings.hosts if bound is None else (*settings.hosts, bound)
 
 
 class _Background:
@@ -151,5 +160,43 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
+    def run(self) -> None:
+        """Run gunicorn's parent process, ours in place of its own."""
+        _Arbiter(self).run()
+
     def load(self) -> App:
         return build(self._settings)
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's parent process, which removes no Unix socket but its own.
+
+    gunicorn removes whatever lies at its path when it stops: by then that may be the
+    socket of a server that was started in our place.
+    """
+
+    def start(self) -> None:
+        super().start()
+        self._bound = self._found()
+
+    def stop(self, *graceful: bool) -> None:
+        if self._found() != self._bound:
+            # Sockets that systemd opened are left alone.
+            self.systemd = True
+        super().stop(*graceful)
+
+    def _found(self) -> list[tuple[int, int] | None]:
+        """Return device and inode of what lies at the path of each Unix socket.
+
+        While a socket is open, no other file gets its inode.
+        """
+        paths = [listener.getsockname() for listener in self.LISTENERS]
+        return [_file_at(path) for path in paths if isinstance(path, str)]
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 
 from ledger.engines import hide_password, parse_url
 from ledger.errors import InvalidInput, SettingsError
+from ledger.hosts import bound_host, parse_host
 from ledger.sqlite import SqliteSynchronous
 from ledger.workers import LEASE_MS
 
@@ -31,6 +32,7 @@ class Settings:
     threads: int = 16
     largest_body_bytes: int = 1024 * 1024
     largest_page: int = 10_000
+    hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     sweep: bool = True
     lease_ms: int = LEASE_MS
@@ -54,12 +56,17 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(parse_host(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if text.startswith("unix:"):
         return text
     if not colon or not host or not 0 <= int(port) < 1 << 16:
         raise ValueError
+    bound_host(text)
     return text
 
 
@@ -133,7 +140,7 @@ SETTINGS: Final = (
     Setting(
         field="bind",
         expected="HOST:PORT or unix:PATH",
-        meaning="Where `ledger serve` listens. There is no access control yet: keep it local.",
+        meaning="Where `ledger serve` listens. There is no authentication yet: keep it local.",
         parse=_address,
     ),
     _number(
@@ -159,6 +166,14 @@ SETTINGS: Final = (
         1,
         1_000_000,
         "Most jobs, events or log lines in one answer.",
+    ),
+    Setting(
+        field="hosts",
+        expected="names or addresses without scheme and port, separated by commas",
+        meaning="Names by which clients reach the server, beside localhost, loopback addresses "
+        "and the host of `LEDGER_BIND`; requests for others are answered with 421. Otherwise any "
+        "web page could read the ledger under a name of its own (DNS rebinding).",
+        parse=_hosts,
     ),
     Setting(
         field="cors_origins",

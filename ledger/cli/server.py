@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from gunicorn.systemd import listen_fds
 
 from api.server import run
 from ledger import migration
@@ -20,6 +22,7 @@ from ledger.cli.context import Context, command
 from ledger.cli.parameters import Whole
 from ledger.composition import System, compose, create_registered, prepare
 from ledger.errors import Unavailable
+from ledger.hosts import bound_host, is_loopback, is_wildcard
 from ledger.settings import Settings
 from ledger.sweeper import Sweeper
 from projections.catch_up import Follower, Following
@@ -53,15 +56,21 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
         # Connections must not cross the fork into the server's processes.
         database.close()
     _require_free(settings.bind)
+    _tell_of_names(settings)
     serves = f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it."
     run(settings, lambda: click.echo(serves))
 
 
 def _require_free(address: str) -> None:
     """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
+    if listen_fds(unset_environment=False):
+        # systemd listens for us.
+        return
     host, _, port = address.rpartition(":")
     if address.startswith("unix:"):
-        _require_writable(Path(address.removeprefix("unix:")).absolute().parent)
+        path = Path(address.removeprefix("unix:").removeprefix("//"))
+        _require_writable(path.absolute().parent)
+        _require_unused(path)
         return
     if port == "0":
         return
@@ -89,6 +98,50 @@ def _require_writable(directory: Path) -> None:
             f"cannot create a socket in {directory}: it must exist, and this user be allowed to "
             "write in it"
         )
+
+
+def _require_unused(path: Path) -> None:
+    """Refuse a path that gunicorn must not replace: it would remove any socket that lies there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        problem = "it exists and is not a socket"
+    elif found.st_uid != os.geteuid():
+        problem = "it is a socket of another user"
+    elif not _is_dead(path):
+        problem = "it is the socket of a running process"
+    else:
+        return
+    raise click.ClickException(
+        f"cannot create a socket at {path}: {problem}; choose another path with --bind unix:PATH, "
+        "or stop and remove what is there"
+    )
+
+
+def _is_dead(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        # One that is too busy to accept is not dead either.
+        client.settimeout(0)
+        try:
+            client.connect(str(path))
+        except OSError as error:
+            return error.errno == errno.ECONNREFUSED
+    return False
+
+
+def _tell_of_names(settings: Settings) -> None:
+    """Say which names the server answers to, if other machines may reach it by others."""
+    bound = bound_host(settings.bind)
+    if settings.hosts or bound is None or is_loopback(bound):
+        return
+    known = "addresses" if is_wildcard(bound) else bound
+    click.echo(
+        f"Clients may ask for localhost and {known}; other names are answered with 421 until "
+        "LEDGER_HOSTS lists them.",
+        err=True,
+    )
 
 
 @click.command()

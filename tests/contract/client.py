@@ -20,6 +20,8 @@ LARGEST_BODY_BYTES = 1024 * 1024
 LARGEST_PAGE = 10_000
 LEASE_MS = 30_000
 MOST_WAITING = 8
+HOST = "127.0.0.1"
+PORT = 3000
 
 
 class Answer(NamedTuple):
@@ -47,6 +49,7 @@ class Client:
         *,
         largest_body_bytes: int = LARGEST_BODY_BYTES,
         largest_page: int = LARGEST_PAGE,
+        hosts: Sequence[str] = (),
         cors_origins: Sequence[str] = (),
         most_waiting: int = MOST_WAITING,
     ) -> None:
@@ -63,6 +66,7 @@ class Client:
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,
             largest_page=largest_page,
+            hosts=hosts,
             cors_origins=tuple(cors_origins),
         )
 
@@ -91,6 +95,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         *,
         chunked: bool = False,
+        http_version: str = "1.1",
     ) -> Answer:
         """Send a request.
 
@@ -98,8 +103,9 @@ class Client:
             method: As on the wire.
             target: As on the wire: nothing is decoded, encoded or checked.
             body: Sent with its length, unless *chunked*.
-            headers: By name.
+            headers: By name; Host is this machine's unless it is among them.
             chunked: Whether the body's length is not told beforehand.
+            http_version: With 1.0, no Host is sent unless it is among the headers.
         """
         path, _, query = target.partition("?")
         if "://" in path:
@@ -116,7 +122,15 @@ class Client:
             # wsgiref knows fewer methods than HTTP has.
             warnings.simplefilter("ignore", WSGIWarning)
             result = testing.simulate_request(
-                self.app, method, "/", headers=dict(headers or {}), body=raw, extras=extras
+                self.app,
+                method,
+                "/",
+                headers=dict(headers or {}),
+                body=raw,
+                extras=extras,
+                host=HOST,
+                port=PORT,
+                http_version=http_version,
             )
         lowered = {name.lower(): value for name, value in result.headers.items()}
         return Answer(result.status_code, lowered, result.content)

@@ -1,7 +1,5 @@
 """Hold the description against the routes, and the app against its description."""
 
-import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 import falcon.inspect
@@ -15,25 +13,8 @@ from api.operations import OPERATIONS, Operation, Tag
 from ledger.errors import Unavailable
 from projections.search.search import DEFAULT_LIMIT
 from tests.contract.client import LARGEST_PAGE, Client
+from tests.contract.examples import filled, named, perform
 
-EXAMPLES: Final[Mapping[str, str]] = {
-    "id": "1",
-    "type": "email",
-    "state": "failed",
-    "range": "0..3",
-    "order": "desc",
-    "priority": "high",
-    "name": "w1",
-}
-# A body that is right, for each operation that needs one.
-BODIES: Final[Mapping[str, Any]] = {
-    "Claim": {"types": ["email"], "worker": "w1"},
-    "Progress": {"attempt": 1, "progress": 40},
-    "Log": {"attempt": 1, "line": "x"},
-    "Complete": {"attempt": 1},
-    "Fail": {"attempt": 1, "error": "x"},
-    "Return": {"attempt": 1, "reason": "x"},
-}
 # HEAD, which is GET without its body, is no operation of the description.
 IMPLIED: Final = frozenset({"HEAD"})
 
@@ -41,13 +22,6 @@ IMPLIED: Final = frozenset({"HEAD"})
 def documented(client: Client) -> dict[str, Any]:
     description: dict[str, Any] = client.get("/openapi.json").json
     return description
-
-
-def filled(path: str) -> str:
-    """Return *path* with an example in each place."""
-    for name, example in EXAMPLES.items():
-        path = path.replace(f"{{{name}}}", example)
-    return path
 
 
 def routes(client: Client) -> set[tuple[str, str]]:
@@ -64,10 +38,6 @@ def described(client: Client, operation: Operation) -> dict[str, Any]:
     """Return what the description says of an operation."""
     one: dict[str, Any] = documented(client)["paths"][operation.path][operation.method.lower()]
     return one
-
-
-def named(operation: Operation) -> str:
-    return f"{operation.method} {operation.path}"
 
 
 def test_the_description_is_openapi_3_1(crowd: Client) -> None:
@@ -154,12 +124,8 @@ def test_without_a_database_it_answers_as_described(
 
     for way in ("read", "write", "snapshot"):
         monkeypatch.setattr(crowd.system.database, way, away)
-    body = {"type": "email"} if operation.takes_jobs else BODIES.get(operation.takes or "")
-    sent = {"Content_Type": "application/json"} if body else {}
 
-    answer = crowd.ask(
-        operation.method, filled(operation.path), json.dumps(body) if body else "", **sent
-    )
+    answer = perform(crowd, operation)
 
     if "503" in responses:
         assert (answer.status, answer.headers["retry-after"]) == (503, "7")

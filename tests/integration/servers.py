@@ -150,6 +150,7 @@ class Server:
         folder: Where it may write; its output goes to a file there.
         command: What to run; ``--bind`` is added.
         variables: Its settings.
+        host: What it listens on.
         wait: Whether to be ready is part of having started.
     """
 
@@ -160,13 +161,14 @@ class Server:
         *,
         command: Sequence[str] = (tool("ledger"), "serve"),
         variables: Mapping[str, str] = MappingProxyType({}),
+        host: str = HOST,
         wait: bool = True,
     ) -> None:
         self.port = free_port()
         self._wait = wait
         self._folder = folder
         self._log = folder / f"server-{self.port}.log"
-        self._command = [*command, "--bind", f"{HOST}:{self.port}"]
+        self._command = [*command, "--bind", f"{host}:{self.port}"]
         self.environment = surroundings(folder, LEDGER_DATABASE_URL=url, **variables)
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -8,7 +8,8 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
@@ -319,30 +320,124 @@ def test_a_connection_is_kept_from_request_to_request(tmp_path: Path) -> None:
     assert len(sockets) == 1
 
 
-def test_a_server_listens_on_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sock"
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    process = subprocess.Popen(
-        [tool("ledger"), "serve", "--bind", f"unix:{path}"],
-        env=surroundings(tmp_path, LEDGER_DATABASE_URL=url),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    with process, socket.socket(socket.AF_UNIX) as connection:
-        try:
-            # The socket is there a moment before anyone listens.
-            wait_until(lambda: connection.connect_ex(str(path)) == 0, "the server listens")
-            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = read_all(connection)
-            process.send_signal(signal.SIGTERM)
-            code = process.wait(DEADLINE_S)
-        finally:
-            process.kill()
+# --- names
 
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert answer.endswith(b'{"status":"live"}')
-    assert code == 0
+
+def answered(port: int, host: str) -> int:
+    """Return the status of an answer to a client that asks for *host*."""
+    connection = HTTPConnection(HOST, port, timeout=DEADLINE_S)
+    with closing(connection):
+        connection.request("GET", "/stats", headers={"Host": host})
+        return connection.getresponse().status
+
+
+def test_a_server_answers_to_names_of_this_machine_and_to_those_in_the_settings(
+    tmp_path: Path,
+) -> None:
+    variables = {"LEDGER_HOSTS": "Ledger.Example.org"}
+    with Server(f"sqlite:///{tmp_path / 'l.db'}", tmp_path, variables=variables) as server:
+        statuses = {
+            host: answered(server.port, host)
+            for host in (
+                "localhost",
+                f"{HOST}:{server.port}",
+                "ledger.example.org:80",
+                "evil.example.org",
+                "10.0.0.7",
+            )
+        }
+        output = server.output
+
+    assert list(statuses.values()) == [200, 200, 200, 421, 421]
+    assert "421" not in output
+
+
+def test_no_odd_request_gets_past_the_check_of_names_and_pages(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with Server(url, tmp_path) as server:
+        server.create()
+        server.ask("PUT", "/job/1/state/complete")
+        statuses = {request: status_of(server.port, request) for request in ODD_REQUESTS}
+        kinds = [event["kind"] for event in server.ask("GET", "/job/1/events").json]
+
+    assert statuses == ODD_REQUESTS
+    assert kinds == ["created", "moved"]
+
+
+# By the first line and the headers of each request, the status of its answer.
+ODD_REQUESTS: Final = {
+    ("GET /stats HTTP/1.0",): 200,
+    ("GET /stats HTTP/1.0", "Host: evil.test"): 421,
+    ("GET /stats HTTP/1.1", "Host:"): 421,
+    ("GET /stats HTTP/1.1", "Host: localhost", "Host: evil.test"): 400,
+    ("GET /stats HTTP/1.1", "Host: evil.test", "X-Forwarded-Host: localhost"): 421,
+    ("GET /stats HTTP/1.1", "Host: evil.test", "Forwarded: host=localhost"): 421,
+    ("GET http://localhost/stats HTTP/1.1", "Host: localhost"): 200,
+    ("GET http://evil.test/stats HTTP/1.1", "Host: localhost"): 421,
+    ("GET http://localhost/stats HTTP/1.1", "Host: evil.test"): 421,
+    ("OPTIONS * HTTP/1.1", "Host: evil.test"): 421,
+    ("CONNECT evil.test:80 HTTP/1.1", "Host: localhost"): 421,
+    ("GET x://localhost/Inactive/1/ HTTP/1.1", "Host: localhost", "Origin: http://evil.test"): 403,
+    (
+        "GET /inactive/1 HTTP/1.1",
+        "Host: localhost",
+        "Sec-Fetch-Site: same-origin",
+        "Sec-Fetch-Site: cross-site",
+    ): 403,
+    (
+        "POST /inactive/1 HTTP/1.1",
+        "Host: localhost",
+        "Sec_Fetch_Site: same-origin",
+        "Origin: http://evil.test",
+    ): 403,
+    (
+        "POST /inactive/1 HTTP/1.1",
+        "Host: localhost",
+        "X-HTTP-Method-Override: GET",
+        "Origin: http://evil.test",
+    ): 403,
+    (
+        "HEAD /inactive/1 HTTP/1.1",
+        "Host: localhost",
+        "X-HTTP-Method-Override: GET",
+        "Origin: http://evil.test",
+    ): 200,
+}
+
+
+def status_of(port: int, request: tuple[str, ...]) -> int:
+    """Return the status of the answer to a request that no library would send."""
+    with socket.create_connection((HOST, port), timeout=DEADLINE_S) as connection:
+        connection.sendall("\r\n".join((*request, "Connection: close", "", "")).encode())
+        return int(read_all(connection).split()[1])
+
+
+def test_a_server_on_all_addresses_answers_to_each_and_says_that_names_have_to_be_listed(
+    tmp_path: Path,
+) -> None:
+    with Server(f"sqlite:///{tmp_path / 'l.db'}", tmp_path, host="0.0.0.0") as server:
+        statuses = [answered(server.port, host) for host in ("10.0.0.7:80", "evil.example.org")]
+        output = server.output
+
+    assert statuses == [200, 421]
+    assert (
+        "Clients may ask for localhost and addresses; other names are answered with 421 until "
+        "LEDGER_HOSTS lists them.\n"
+    ) in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "statuses"),
+    [({}, [200, 421]), ({"LEDGER_HOSTS": "0.0.0.0"}, [200, 200])],
+    ids=["by default", "of all addresses"],
+)
+def test_ones_own_gunicorn_answers_to_the_names_in_the_settings(
+    tmp_path: Path, variables: dict[str, str], statuses: list[int]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+
+    with Server(url, tmp_path, command=GUNICORN, variables=variables) as server:
+        assert [answered(server.port, host) for host in ("localhost", "10.0.0.7")] == statuses
 
 
 # --- gunicorn

@@ -27,6 +27,7 @@ def test_without_any_setting_the_defaults_hold() -> None:
         threads=16,
         largest_body_bytes=1024 * 1024,
         largest_page=10_000,
+        hosts=(),
         cors_origins=(),
         sweep=True,
         lease_ms=30_000,
@@ -48,6 +49,15 @@ def test_without_any_setting_the_defaults_hold() -> None:
         ("LEDGER_THREADS", "64", "threads", 64),
         ("LEDGER_LARGEST_BODY_BYTES", "10", "largest_body_bytes", 10),
         ("LEDGER_LARGEST_PAGE", "10", "largest_page", 10),
+        ("LEDGER_BIND", "[fe80::1%eth0]:3000", "bind", "[fe80::1%eth0]:3000"),
+        ("LEDGER_HOSTS", "", "hosts", ()),
+        ("LEDGER_HOSTS", "ledger.example.org", "hosts", ("ledger.example.org",)),
+        (
+            "LEDGER_HOSTS",
+            " Ledger.Example.ORG. ,, 192.168.1.7,[FE80:0::1] , fe80::2, my_service",
+            "hosts",
+            ("ledger.example.org", "192.168.1.7", "fe80::1", "fe80::2", "my_service"),
+        ),
         ("LEDGER_CORS_ORIGINS", "", "cors_origins", ()),
         (
             "LEDGER_CORS_ORIGINS",
@@ -104,6 +114,28 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ("LEDGER_THREADS", "", "an integer from 1 to 1000"),
         ("LEDGER_LARGEST_BODY_BYTES", "1MB", "an integer from 1 to 1073741824"),
         ("LEDGER_LARGEST_PAGE", "0", "an integer from 1 to 1000000"),
+        ("LEDGER_BIND", "a b:3000", "HOST:PORT or unix:PATH"),
+        *(
+            (
+                "LEDGER_HOSTS",
+                text,
+                "names or addresses without scheme and port, separated by commas",
+            )
+            for text in (
+                "http://ledger.example.org",
+                "ledger.example.org:3000",
+                "ok.example.org, 192.168.1.7:3000",
+                "[::1]:3000",
+                "[::1",
+                "fe80::1%eth0",
+                "*",
+                "*.example.org",
+                ".example.org",
+                "a b",
+                "user@example.org",
+                "bücher.example",
+            )
+        ),
         (
             "LEDGER_CORS_ORIGINS",
             "example.org",
