@@ -208,7 +208,7 @@ def test_one_whose_directory_is_not_there_follows_the_rest_and_tries_again(
         catches_up(system)
         assert not (tmp_path / "later").exists()
         (tmp_path / "later").mkdir()
-        wait_until((tmp_path / "later" / "search" / "current").exists, "an index")
+        wait_until(lambda: any((tmp_path / "later" / "search").glob("*/current")), "an index")
     finally:
         following.stop()
         alone.close()

@@ -1,20 +1,30 @@
 """Nothing is removed, written to or loaded that Ledger did not make, whatever its name."""
 
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
+from sqlalchemy.engine import URL
 
-from ledger.commands import Create
+from ledger.commands import Create, Erase, Remove
 from ledger.composition import System
-from ledger.errors import Unavailable
+from ledger.database import Leadership
+from ledger.errors import LedgerError, Unavailable
+from ledger.migration import migrate
 from ledger.own_files import NotOurs
 from ledger.sqlite_side_files import require_ours
-from tests.builders import carry_out, open_system
-from tests.integration.strangers import KINDS, file, put, seen
+from projections.catch_up import catch_up
+from projections.rebuild import rebuild
+from projections.search import own_directory
+from projections.search.whoosh_engine import WhooshEngine
+from projections.search.whoosh_home import CURRENT, Home
+from tests.builders import carry_out, open_system, silently, verified
+from tests.integration.strangers import KINDS, Seen, file, put, seen, tree
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -230,3 +240,343 @@ def test_a_ledger_is_kept_in_a_file_and_nothing_else(path: Path, kind: str) -> N
         carry_out(opened, Create(type="t"))
 
     assert seen(*before) == before
+
+
+# --- the search index
+
+
+def engine_of(system: System) -> WhooshEngine:
+    engine = system.search.engine
+    assert isinstance(engine, WhooshEngine)
+    return engine
+
+
+def damage(engine: WhooshEngine) -> None:
+    for segment in (engine.path / CURRENT).resolve().glob("MAIN_????????????????.seg"):
+        # Not the file itself: it is mapped, and would be missing under somebody's feet.
+        empty = segment.with_name("empty")
+        empty.touch()
+        empty.replace(segment)
+
+
+def use(system: System) -> None:
+    """Do all that writes to a search index, and removes files of it."""
+    engine = engine_of(system)
+    for number in range(20):
+        # A commit each, and some that join segments.
+        carry_out(system, Create(type="t", data=f'"avi {number}"'))
+        assert len(system.search.find("avi").job_ids) == number + 1
+    carry_out(system, Erase(job_id=1), Remove(job_id=2))
+    rebuild(system.database, [engine, system.activity], silently)
+    assert len(system.search.find("avi").job_ids) == 18
+    damage(engine)
+    reader = WhooshEngine(system.database, engine.path)
+    with pytest.raises(Unavailable, match="damaged"):
+        reader.reached()
+    assert engine.checkpoint() == 0
+    catch_up(system.database, engine)
+    assert len(system.search.find("avi").job_ids) == 18
+    catch_up(system.database, engine.green(), through=3)
+    engine.drop_green()
+    assert next(map(str, system.standings())).startswith("up to date")
+    assert verified(system).differences == []
+
+
+def put_all(folder: Path) -> dict[Path, Seen]:
+    """Put something of each kind into a directory, under names that look like ours."""
+    names = (
+        *("photos-2026", "1.1-notes", "1.1-0123456789abcdef", "2.1-0123456789abcdef"),
+        *("2.1-0123456789abcde", "2.1-0123456789abcdef\n", "MAIN.tmp", "MAIN_notes.txt"),
+        *("_MAIN_notes.toc.bak", "MAIN_0123456789abcdef.segment", "two\nlines", "süd-1"),
+    )
+    before: dict[Path, Seen] = {}
+    for place, kind in enumerate(KINDS):
+        before |= put(kind, folder / f"{names[place % len(names)]}{place // len(names) or ''}")
+    return before
+
+
+def test_nothing_is_touched_in_the_directory_of_the_setting(
+    database_url: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    tree(directory / "my-project")
+    put_all(directory)
+    # As in a home directory, where others may read but not write.
+    directory.chmod(0o755)
+    before = seen(directory)
+
+    system = open_system(database_url, search_directory=directory)
+    migrate(system.database)
+    use(system)
+    system.close()
+
+    (ours,) = set(directory.iterdir()) - set(before)
+    shutil.rmtree(ours)
+    assert seen(directory) == before
+
+
+def test_nothing_is_touched_in_the_working_directory(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = open_system(postgres_url)
+    name = system.database.engine.url.database
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    # A project that is called like the database.
+    tree(Path.cwd() / f"{name}-search")
+    put_all(Path.cwd())
+    before = seen(Path.cwd())
+
+    system = open_system(postgres_url)
+    migrate(system.database)
+    use(system)
+    system.close()
+
+    (ours,) = set(Path.cwd().iterdir()) - set(before)
+    shutil.rmtree(ours)
+    assert seen(Path.cwd()) == before
+
+
+@each_kind
+def test_a_strangers_directory_is_no_search_index_and_all_else_works(
+    ledger: System, path: Path, kind: str
+) -> None:
+    home = path.with_name("ledger.db-search")
+    before = put(kind, home)
+    carry_out(ledger, Create(type="t", data='"avi"'))
+
+    with pytest.raises(NotOurs, match="move it away") as refused:
+        ledger.search.find("avi")
+    with pytest.raises(NotOurs):
+        rebuild(ledger.database, [engine_of(ledger)], silently)
+    catch_up(ledger.database, ledger.activity)
+
+    stands = {each.name: each.stopped for each in ledger.standings()}
+    assert stands == {"search": str(refused.value), "activity": None}
+    lead(ledger.starter)
+    assert verified(ledger).differences == []
+    assert seen(*before) == before
+    shutil.move(home, path.with_name("moved"))
+    assert list(ledger.search.find("avi").job_ids) == [1]
+
+
+def test_what_others_put_into_a_search_index_stays(ledger: System, path: Path) -> None:
+    home = path.with_name("ledger.db-search")
+    carry_out(ledger, Create(type="t", data='"first"'))
+    ledger.search.find("first")
+    first = (home / CURRENT).resolve()
+    before = put_all(home) | put_all(first)
+    # Of another layout, with our marker in the second only: that one is empty, and ours.
+    for name, is_ours in (("1.1-aaaaaaaaaaaaaaaa", False), ("1.1-bbbbbbbbbbbbbbbb", True)):
+        (home / name).mkdir()
+        if is_ours:
+            shutil.copy(home / own_directory.MARKER, home / name)
+        else:
+            before |= seen(home / name)
+    carry_out(ledger, Remove(job_id=1))
+    ledger.search.find("first")
+
+    rebuild(ledger.database, [engine_of(ledger)], silently)
+    with closing(open_system(f"sqlite:///{path}")) as another:
+        carry_out(another, Create(type="t", data='"second"'))
+        assert list(another.search.find("second").job_ids) == [2]
+        damage(engine_of(another))
+    with closing(open_system(f"sqlite:///{path}")) as another:
+        assert list(another.search.find("second").job_ids) == [2]
+
+    assert seen(*before) == before
+    assert not (home / "1.1-bbbbbbbbbbbbbbbb").exists()
+    # What was ours in the first index is gone, the rest is theirs.
+    assert {each for each in first.iterdir() if each not in before} == set()
+
+
+_IN_THE_HOME: Final = (
+    *("current", "current.new", "green", "green.new", "damaged"),
+    *("indexer.lock", "links.lock", "starter.lock"),
+)
+
+
+@each_kind
+@pytest.mark.parametrize("name", _IN_THE_HOME)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_nothing_that_has_a_name_of_ours_is_replaced(
+    ledger: System, path: Path, kind: str, name: str, when: str
+) -> None:
+    home = path.with_name("ledger.db-search")
+    Home(home).lock("indexer")
+    carry_out(ledger, Create(type="t", data='"avi"'))
+    if when == "after":
+        ledger.search.find("avi")
+        (home / name).unlink(missing_ok=True)
+    before = put(kind, home / name)
+
+    refusals = []
+    for _ in range(2):
+        with closing(open_system(f"sqlite:///{path}")) as system:
+            found = map(refusal, all_that_changes_files(system))
+            refusals += [each for each in found if each and "is being built anew" not in each]
+
+    assert seen(*before) == before
+    assert all(str(home / name) in refusal for refusal in refusals)
+    # Who starts the process that indexes may be settled elsewhere.
+    assert refusals or name == "starter.lock"
+
+
+def refusal(act: Callable[[], object]) -> str | None:
+    try:
+        act()
+    except LedgerError as error:
+        return str(error)
+    return None
+
+
+def lead(claim: Callable[[], Leadership]) -> None:
+    leadership = claim()
+    leadership.held()
+    leadership.release()
+
+
+def all_that_changes_files(system: System) -> Iterator[Callable[[], object]]:
+    engine = engine_of(system)
+    reader = WhooshEngine(system.database, engine.path)
+    yield lambda: carry_out(system, Create(type="t", data='"avi"'))
+    yield lambda: system.search.find("avi")
+    yield lambda: lead(engine.leadership)
+    yield lambda: rebuild(system.database, [engine], silently)
+    yield lambda: catch_up(system.database, engine.green(), through=1)
+    yield engine.drop_green
+    yield lambda: damage(engine)
+    yield reader.reached
+    yield engine.checkpoint
+    yield system.standings
+    yield lambda: lead(system.starter)
+
+
+def test_a_directory_that_is_empty_is_adopted(ledger: System, path: Path) -> None:
+    home = path.with_name("ledger.db-search")
+    home.mkdir(mode=0o755)
+    carry_out(ledger, Create(type="t", data='"avi"'))
+    assert [each.stopped for each in ledger.standings()] == [None, None]
+    assert list(home.iterdir()) == []
+
+    assert list(ledger.search.find("avi").job_ids) == [1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 43, 100])
+def test_a_marker_that_a_crash_has_cut_short_is_finished(path: Path, length: int) -> None:
+    other, home = Home(path.with_name("other")), Home(path.with_name("home"))
+    other.lock("indexer")
+    whole = (other.path / own_directory.MARKER).read_bytes()
+    home.path.mkdir(mode=0o700)
+    (home.path / own_directory.MARKER).write_bytes(whole[:length])
+
+    assert home.find(CURRENT) is None
+    assert (home.path / own_directory.MARKER).read_bytes() == whole[:length]
+    home.begin(CURRENT)
+    assert (home.path / own_directory.MARKER).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Signature: 8a477f597d28d172789f06886806bc55\n# This is cargo's.\n",
+        b"\n",
+        b"Signature: 8a477f597d28d172789f06886806bc55\n" * 99,
+    ],
+)
+def test_the_marker_of_another_program_is_not_ours(path: Path, content: bytes) -> None:
+    home = Home(path.with_name("home"))
+    home.path.mkdir(mode=0o700)
+    marker = home.path / own_directory.MARKER
+    marker.write_bytes(content)
+
+    for act in (lambda: home.find(CURRENT), lambda: home.begin(CURRENT), home.is_damaged):
+        with pytest.raises(NotOurs, match=r"such as CACHEDIR\.TAG; "):
+            act()
+
+    assert marker.read_bytes() == content
+    assert list(home.path.iterdir()) == [marker]
+
+
+def test_two_processes_that_make_a_directory_at_once_both_have_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = Home(path.with_name("home")), Home(path.with_name("home"))
+    original = own_directory.names
+    home.path.mkdir(mode=0o700)
+
+    def while_another_makes_it(directory: int) -> list[str]:
+        monkeypatch.setattr(own_directory, "names", original)
+        other.begin(CURRENT)
+        return original(directory)
+
+    # It has seen no marker, and sees what the other one makes next.
+    monkeypatch.setattr(own_directory, "names", while_another_makes_it)
+    home.lock("indexer")
+
+    assert home.find(CURRENT) == other.find(CURRENT) is not None
+
+
+def test_two_ledgers_with_one_setting_have_an_index_each(tmp_path: Path, postgres_url: str) -> None:
+    (tmp_path / "a").mkdir()
+    systems = [
+        open_system(url, search_directory=tmp_path / "search")
+        for url in (
+            f"sqlite:///{tmp_path}/ledger.db",
+            f"sqlite:///{tmp_path}/a/ledger.db",
+            postgres_url,
+            "postgresql://one/ledger",
+            "postgresql://two/ledger",
+            "postgresql://two:5433/ledger",
+            "postgresql:///ledger?host=/run/one",
+            "postgresql:///ledger?host=/run/two",
+        )
+    ]
+    assert len({engine_of(system).path for system in systems}) == len(systems)
+    for number, system in enumerate(systems[:3]):
+        migrate(system.database)
+        carry_out(system, Create(type="t", data=f'"avi{number}"'))
+        assert list(system.search.find(f"avi{number}").job_ids) == [1]
+    for number, system in enumerate(systems[:3]):
+        assert list(system.search.find(f"avi{number}").job_ids) == [1]
+    for system in systems:
+        system.close()
+
+
+def test_a_ledger_has_one_index_however_its_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    (tmp_path / "link.db").symlink_to(path)
+    (tmp_path / "folder").symlink_to(tmp_path)
+
+    def place(url: str) -> Path:
+        with closing(open_system(url, search_directory=tmp_path / "search")) as system:
+            return engine_of(system).path
+
+    assert place(f"sqlite:///{path}") == place(f"sqlite:///{tmp_path}/folder/ledger.db")
+    assert place("postgresql://ann:pw@h/job") == place("postgres://bob@h/job?sslmode=require")
+    assert place(f"sqlite:///{tmp_path}/link.db").name.startswith("link.db-search-")
+
+
+@pytest.mark.parametrize(
+    ("database", "begins"),
+    [
+        ("job", "job-search-"),
+        ("../../etc", ".._.._etc-search-"),
+        ("..", "..-search-"),
+        ("a b\nc", "a_b_c-search-"),
+        ("süd", "s_d-search-"),
+        ("x" * 500, "x" * 64 + "-search-"),
+    ],
+)
+def test_the_name_of_a_database_leads_nowhere_else(
+    tmp_path: Path, database: str, begins: str
+) -> None:
+    url = URL.create("postgresql", host="h", database=database)
+    text = url.render_as_string(hide_password=False)
+    with closing(open_system(text, search_directory=tmp_path)) as system:
+        home = engine_of(system).path
+
+    assert home.parent == tmp_path
+    assert re.fullmatch(re.escape(begins) + "[0-9a-f]{16}", home.name)
+    assert len(home.name) < 100
