@@ -85,11 +85,15 @@ class WhooshEngine(SearchEngine):
 
     def _readable(self) -> Contents:
         """Return the index's contents, those of an empty one if it is of no use."""
-        if self._link == CURRENT and self._home.is_damaged():
+        is_noted = self._link == CURRENT and self._home.is_damaged()
+        if is_noted:
             self._index = None
         index = self._opened()
         try:
             contents = index.contents()
+            for file in contents.files if is_noted else ():
+                # What a reader came across may be no more than one number.
+                file.require_sound()
             if not is_of(self._database, contents.checkpoint):
                 raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
         except Damaged as error:

@@ -42,6 +42,7 @@ from projections.search.own_directory import open_own
 
 _MAGIC: Final = b"ledger-1" if sys.byteorder == "little" else b"1-regdel"
 _CHUNK: Final = 1 << 20
+_BEYOND: Final = "a segment names documents that it does not have"
 
 Postings = Iterable[tuple[bytes, "array[int]"]]
 
@@ -167,6 +168,15 @@ class SegmentFile:
         for place in self._words:
             yield self._word(place), self._postings[self._starts[place] : self._starts[place + 1]]
 
+    def require_sound(self) -> None:
+        """Require that all documents that are named are there; a look at every posting.
+
+        Raises:
+            Damaged: One is not.
+        """
+        if max(self._postings, default=-1) >= len(self.job_ids):
+            raise Damaged(_BEYOND)
+
     def _word(self, place: int) -> bytes:
         return bytes(self._letters[self._places[place] : self._places[place + 1]])
 
@@ -232,7 +242,7 @@ def join(create: Callable[[], AbstractContextManager[BinaryIO]], sources: Sequen
             with create() as joined:
                 write(joined, job_ids, _joined(merge(*streams, key=itemgetter(0, 1))))
         except OverflowError as error:
-            raise Damaged("a segment names documents that it does not have") from error
+            raise Damaged(_BEYOND) from error
     return len(job_ids)
 
 

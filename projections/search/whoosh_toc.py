@@ -70,8 +70,8 @@ class _TocEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     layout: int
-    generation: Annotated[int, Meta(ge=0)]
-    position: Annotated[int, Meta(ge=0)]
+    generation: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    position: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     chain: Annotated[str, Meta(pattern=r"\A([0-9a-f]{2}){0,64}\Z")]
     segments: Annotated[list[_SegmentEntry], Meta(max_length=10_000)]
 

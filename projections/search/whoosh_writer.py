@@ -113,7 +113,10 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
                 raise Damaged(f"{self.folder / name} is not Ledger's: {error}") from error
         if len(data) > LARGEST_TOC_BYTES:
             raise Damaged(f"{self.folder / name} is too long")
-        return whoosh_toc.decode(data, generation)
+        try:
+            return whoosh_toc.decode(data, generation)
+        except Damaged as error:
+            raise Damaged(f"{self.folder / name}: {error}") from error
 
     def write(self, toc: Toc) -> None:
         """Let a table of contents be the last one, and remove what is in none any more.
