@@ -59,11 +59,14 @@ def require_ours(database: Path) -> None:
 
 
 def _is_empty(path: str) -> bool:
-    """Tell whether a database has no page yet; what is no file is none."""
+    """Tell whether a database has no page yet."""
     try:
         there = os.stat(path)  # noqa: PTH116 - as text, as SQLite has it
     except OSError:
         return True
+    if stat.S_ISDIR(there.st_mode):
+        # Which SQLite refuses by itself.
+        return False
     if not stat.S_ISREG(there.st_mode):
         raise NotOurs(path, f"it is {kind(there.st_mode)}", "a ledger is kept in a file")
     return not there.st_size

@@ -236,7 +236,7 @@ def test_a_ledger_is_kept_in_a_file_and_nothing_else(path: Path, kind: str) -> N
     path.unlink()
     before = put(kind, path)
 
-    with closing(open_system(f"sqlite:///{path}")) as opened, pytest.raises(NotOurs):
+    with closing(open_system(f"sqlite:///{path}")) as opened, pytest.raises(Unavailable):
         carry_out(opened, Create(type="t"))
 
     assert seen(*before) == before
