@@ -14,7 +14,8 @@ put in a name's place meanwhile is read, written to or removed.
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -160,14 +161,22 @@ def open_own(path: Path | str, *, directory: int | None = None) -> int:
     return descriptor
 
 
-def create(directory: int, name: str) -> BinaryIO:
-    """Return a new file, to be written.
+@contextmanager
+def created(directory: int, name: str) -> Iterator[BinaryIO]:
+    """Give a new file to write to, which is removed again if the block fails.
 
     Raises:
         FileExistsError: Something has its name.
     """
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb")
+    file = os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        # Such as a full disk: it is tried again and again.
+        remove(directory, name)
+        raise
 
 
 def is_own(directory: int, name: str) -> os.stat_result | None:

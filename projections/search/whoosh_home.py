@@ -44,6 +44,7 @@ _INDEX_NAME: Final = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]{16}")
 
 CURRENT: Final = "current"
 GREEN: Final = "green"
+_UNFINISHED: Final = ".new"
 _DAMAGED: Final = "damaged"
 
 _ADVICE: Final = (
@@ -89,17 +90,18 @@ class Home:
         """Make an empty index and let a link lead to it; return its directory."""
         with self._alone() as home:
             # Before anything is made.
-            self._target(home, link)
+            self._require_free(home, link)
             name = f"{_PREFIX}{secrets.token_hex(8)}"
-            os.mkdir(name, 0o700, dir_fd=home)
-            directory = own_directory.open_directory(name, within=home)
-            try:
-                own_directory.mark(directory)
-            finally:
-                os.close(directory)
             folder = self.path / name
-            Index(folder).create()
-            self._lead(home, link, name)
+            os.mkdir(name, 0o700, dir_fd=home)
+            try:
+                _mark(home, name)
+                Index(folder).create()
+                self._lead(home, link, name)
+            except BaseException:
+                # Such as a full disk: it is tried again and again.
+                _remove(home, name, is_new=True)
+                raise
             self._tidy(home)
         return folder
 
@@ -108,7 +110,7 @@ class Home:
         with self._alone() as home:
             if self._target(home, GREEN) is None:
                 raise Unavailable(f"{self.path / GREEN} is missing: another process removed it")
-            self._target(home, CURRENT)
+            self._require_free(home, CURRENT)
             os.rename(GREEN, CURRENT, src_dir_fd=home, dst_dir_fd=home)
             self._tidy(home)
 
@@ -150,12 +152,16 @@ class Home:
 
     def _lead(self, home: int, link: str, name: str) -> None:
         """Let a link lead to an index, in one step."""
-        new = f"{link}.new"
-        self._target(home, link)
-        if self._target(home, new) is not None:
+        new = f"{link}{_UNFINISHED}"
+        with suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home)
         os.symlink(name, new, dir_fd=home)
         os.rename(new, link, src_dir_fd=home, dst_dir_fd=home)
+
+    def _require_free(self, home: int, link: str) -> None:
+        """Require that a link can be made to lead elsewhere without taking anything away."""
+        for name in (link, f"{link}{_UNFINISHED}"):
+            self._target(home, name)
 
     def _in_the_way(self, name: str, found: str) -> NotOurs:
         return NotOurs(self.path / name, found, "move it away: the search index needs the name")
@@ -185,6 +191,9 @@ class Home:
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
                 os.close(open_regular(_DAMAGED, flags, directory=home))
             except FileExistsError as error:
+                if _is_note(home):
+                    # Another reader was first.
+                    return
                 raise self._in_the_way(_DAMAGED, "it is a file with something in it") from error
             except Strange as error:
                 raise self._in_the_way(_DAMAGED, str(error)) from error
@@ -269,12 +278,26 @@ def _is_note(home: int) -> bool:
     return there is not None and not there.st_size
 
 
-def _remove(home: int, name: str) -> None:
-    """Remove an index that Ledger made, but for what others have put into it."""
+def _mark(home: int, name: str) -> None:
+    directory = own_directory.open_directory(name, within=home)
+    try:
+        own_directory.mark(directory)
+    finally:
+        os.close(directory)
+
+
+def _remove(home: int, name: str, *, is_new: bool = False) -> None:
+    """Remove an index that Ledger made, but for what others have put into it.
+
+    Args:
+        home: The directory in which it lies.
+        name: Its own.
+        is_new: Whether we have just made it, and its marker may not be whole.
+    """
     with suppress(OSError, Strange):
         directory = own_directory.open_directory(name, within=home)
         try:
-            if not own_directory.is_marked(directory):
+            if not is_new and not own_directory.is_marked(directory):
                 return
             for each in filter(is_file_of_index, own_directory.names(directory)):
                 own_directory.remove(directory, each)

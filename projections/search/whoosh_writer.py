@@ -126,7 +126,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
         name = whoosh_toc.toc_name(toc.generation)
         unfinished = f"{name}.{secrets.token_hex(_UNFINISHED_BYTES)}"
         with self.opened() as directory:
-            with own_directory.create(directory, unfinished) as file:
+            with own_directory.created(directory, unfinished) as file:
                 file.write(whoosh_toc.encode(toc))
                 file.flush()
                 os.fsync(file.fileno())
@@ -138,7 +138,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         """Give a new file."""
-        with self.opened() as directory, own_directory.create(directory, name) as file:
+        with self.opened() as directory, own_directory.created(directory, name) as file:
             yield file
 
     # --- what Whoosh's writer asks for

@@ -1,5 +1,7 @@
 """Nothing is removed, written to or loaded that Ledger did not make, whatever its name."""
 
+import errno
+import os
 import re
 import shutil
 import sys
@@ -16,7 +18,7 @@ from ledger.composition import System
 from ledger.database import Leadership
 from ledger.errors import LedgerError, Unavailable
 from ledger.migration import migrate
-from ledger.own_files import NotOurs
+from ledger.own_files import NotOurs, open_regular
 from ledger.sqlite_side_files import require_ours
 from projections.catch_up import catch_up
 from projections.rebuild import rebuild
@@ -516,6 +518,80 @@ def test_two_processes_that_make_a_directory_at_once_both_have_it(
     home.lock("indexer")
 
     assert home.find(CURRENT) == other.find(CURRENT) is not None
+
+
+@pytest.mark.parametrize("fails", ["own_directory.mark", "Index.create", "os.symlink"])
+def test_a_disk_that_is_full_is_not_filled_with_begun_indexes(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    home = Home(path.with_name("home"))
+    home.lock("links")
+    before = seen(home.path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(f"projections.search.whoosh_home.{fails}", fail)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="No space left on device"):
+                home.begin(CURRENT)
+
+    (home.path / "links.lock").unlink()
+    assert seen(home.path) == before
+    assert home.find(CURRENT) is None
+    assert home.begin(CURRENT) == home.find(CURRENT)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_disk_that_is_full_is_not_filled_with_begun_files(
+    ledger: System, path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    carry_out(ledger, Create(type="t", data='"avi"'))
+    ledger.search.find("avi")
+    carry_out(ledger, Create(type="t", data='"avi"'))
+    home = path.with_name("ledger.db-search")
+    before = seen(*(home / CURRENT).resolve().iterdir())
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        # The first is of the segment, the second of the table of contents.
+        if len(calls) % number == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="No space left on device"):
+                catch_up(ledger.database, engine_of(ledger))
+
+    after = seen(*(home / CURRENT).resolve().iterdir())
+    begun = {each for each in after.keys() - before.keys() if each.suffix != ".seg"}
+    assert begun == set()
+    assert len(after) - len(before) == (0 if number == 1 else 2)
+    assert list(ledger.search.find("avi").job_ids) == [2, 1]
+    # A whole segment that no table of contents names goes with the next commit.
+    assert len(list((home / CURRENT).resolve().glob("*.seg"))) == 2
+
+
+def test_two_readers_that_tell_of_damage_at_once_are_both_heard(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, other = Home(path.with_name("home")), Home(path.with_name("home"))
+    home.begin(CURRENT)
+
+    def second(name: str, flags: int, *, directory: int) -> int:
+        monkeypatch.undo()
+        other.tell_damage()
+        return open_regular(name, flags, directory=directory)
+
+    monkeypatch.setattr("projections.search.whoosh_home.open_regular", second)
+    home.tell_damage()
+
+    assert home.is_damaged()
+    home.forget_damage()
+    assert not other.is_damaged()
 
 
 def test_two_ledgers_with_one_setting_have_an_index_each(tmp_path: Path, postgres_url: str) -> None:
