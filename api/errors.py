@@ -38,7 +38,8 @@ def _ours(
     error: Any,  # noqa: ANN401 - of the type it is registered for
     params: Mapping[str, Any],
 ) -> None:
-    resp.status = STATUSES[type(error)]
+    # As Falcon has found the handler: an error may be a special case of one in the table.
+    resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     if isinstance(error, errors.Unavailable):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Corrupt):

@@ -67,9 +67,13 @@ class FollowerProcess:
                 # The database may be away.
                 starter = starter or self._starter()
                 if starter.held() and (child is None or child.poll() is not None):
+                    _close(child)
                     child = self._start()
                 self._complaint = ""
             except LedgerError as error:
+                # Asked for anew: where an index cannot be kept any more, it is another one.
+                _release(starter)
+                starter = None
                 # Once, as long as it is the same.
                 if str(error) != self._complaint:
                     self._complaint = str(error)
@@ -78,10 +82,8 @@ class FollowerProcess:
                 # If it ended here, searches would find nothing new any more.
                 _log.exception("nothing follows; trying again")
             self._stopped.wait(_LOOK_S)
-        if child is not None:
-            child.communicate()
-        if starter is not None:
-            starter.release()
+        _close(child)
+        _release(starter)
 
     def _start(self) -> "subprocess.Popen[bytes]":
         variables = {
@@ -98,3 +100,14 @@ class FollowerProcess:
             # Ctrl-C is for the server, with which it ends.
             process_group=0,
         )
+
+
+def _close(child: "subprocess.Popen[bytes] | None") -> None:
+    """Close the pipe to a child, which ends it, and wait until it has."""
+    if child is not None:
+        child.communicate()
+
+
+def _release(starter: Leadership | None) -> None:
+    if starter is not None:
+        starter.release()

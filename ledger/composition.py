@@ -4,7 +4,9 @@
 collaborators handed in.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -315,15 +317,40 @@ def _search_engine(settings: Settings, database: Database) -> SearchEngine | Non
         return SqlEngine(database)
     from projections.search.whoosh_engine import WhooshEngine  # noqa: PLC0415
 
-    return WhooshEngine(database, _search_directory(settings, database))
+    return WhooshEngine(
+        database,
+        _search_directory(settings, database),
+        with_parent=bool(settings.search_directory),
+    )
+
+
+_LONGEST_NAME: Final = 64
 
 
 def _search_directory(settings: Settings, database: Database) -> Path:
-    if settings.search_directory:
-        return Path(settings.search_directory).absolute()
+    """Return the directory of the index, which is this ledger's alone.
+
+    Where it lies among others' files, and perhaps among other ledgers' indexes, it is named
+    after the database, and what tells two databases of one name apart.
+    """
     if isinstance(database, SqliteDatabase):
-        return database.path.with_name(f"{database.path.name}-search")
-    return Path(f"{database.engine.url.database or 'ledger'}-search").absolute()
+        beside = database.path.with_name(f"{database.path.name}-search")
+        name, identity = database.path.name, ["sqlite", os.path.realpath(database.path)]
+    else:
+        url = database.engine.url
+        # As the driver does: without a name, it is the user's.
+        name = url.database or url.username or "ledger"
+        # A server may be named in the query too, also by the directory of its socket.
+        host = str(url.query.get("host", url.host or ""))
+        port = str(url.query.get("port", url.port or ""))
+        identity = [url.get_backend_name(), host, port, name]
+        beside = None
+    if beside is not None and not settings.search_directory:
+        return beside
+    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
+    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
+    # Without a setting, in the working directory.
+    return Path(settings.search_directory).absolute() / f"{shown}-search-{digest[:16]}"
 
 
 def prepare(database: Database) -> None:

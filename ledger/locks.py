@@ -6,15 +6,22 @@ is taken on the one and given back on the other, and nobody gets it any more.  T
 stays when it is free: removing it would let two in.  Should somebody remove it all the
 same, with the directory in which it lies, whoever holds a role on it sees that, and takes
 the one that is there now.
+
+A lock file is empty, or holds the one byte that ``touch`` writes.  Whatever else has its
+name is somebody else's, and is neither locked nor written to.
 """
 
 import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ledger.database import Leadership
 from ledger.errors import Unavailable
+from ledger.own_files import NotOurs, Strange, open_regular, require_one_name
+
+_TOUCH: Final = b"\n"
 
 
 class LockFile:
@@ -35,7 +42,7 @@ class LockFile:
     def touch(self) -> None:
         """Write to the file, always the same byte, if there is room on the disk for it."""
         with suppress(OSError):
-            os.pwrite(self._open(), b"\n", 0)
+            os.pwrite(self._open(), _TOUCH, 0)
 
     def acquire(self) -> None:
         """Wait for the lock; the kernel wakes those who wait in turn."""
@@ -67,19 +74,38 @@ class LockFile:
 
     def _open(self) -> int:
         if not self._fds:
-            try:
-                fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise Unavailable(
-                    f"cannot open {self._path}: {error.strerror}; its directory "
-                    "must exist and be writable"
-                ) from error
+            fd = _opened(self._path)
             self._fds.append(fd)
             if self._fds[0] != fd:
                 # Another thread was first: nobody has used ours.
                 self._fds.remove(fd)
                 os.close(fd)
         return self._fds[0]
+
+
+def _opened(path: Path) -> int:
+    try:
+        fd = open_regular(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            _require_lock(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+    except Strange as error:
+        raise NotOurs(path, str(error), "move it away: processes queue on this file") from error
+    except OSError as error:
+        raise Unavailable(
+            f"cannot open {path}: {error.strerror}; its directory must exist and be writable"
+        ) from error
+    return fd
+
+
+def _require_lock(fd: int) -> None:
+    there = os.fstat(fd)
+    require_one_name(there)
+    # No more is read of what may be long.
+    if os.pread(fd, len(_TOUCH) + 1, 0) not in {b"", _TOUCH}:
+        raise Strange(f"it is a file of {there.st_size} bytes, and no lock")
 
 
 def is_file(path: Path, file: os.stat_result) -> bool:

@@ -203,8 +203,8 @@ SETTINGS: Final = (
     Setting(
         field="search_directory",
         expected="a path",
-        meaning="Where Whoosh's index lies; by default beside the SQLite file, or in the working "
-        "directory, with the name of the database.",
+        meaning="Directory in which Whoosh's index gets one of its own, named after the database; "
+        "by default the index lies beside the SQLite file, or in the working directory.",
         parse=str,
     ),
     _number(

@@ -29,7 +29,7 @@ A file that is removed, or replaced by a backup, stays open under no name: whoev
 open goes on reading and writing, and all of that is gone when the last one closes it.  So
 whoever writes looks first whether the file at the path is the one that is open, and readers
 look once a second.  If it is another one, that is opened; if there is none, the database is
-away.
+away.  A file is opened only if what lies beside it is SQLite's.
 """
 
 import logging
@@ -51,6 +51,7 @@ from ledger.errors import Unavailable
 from ledger.inotify import WrittenFile
 from ledger.locks import FileLeadership, LockFile, is_file
 from ledger.rows import driver_of
+from ledger.sqlite_side_files import require_ours
 from ledger.wakeable import WakeableSleep
 
 # OFF is for tests: a power cut damages the file.
@@ -98,6 +99,8 @@ class SqliteDatabase(Database):
         @event.listens_for(engine, "do_connect")
         def heed(*_: object) -> None:
             self.heed_file()
+            if self._opened is None:
+                require_ours(self.path)
 
         @event.listens_for(engine, "connect")
         def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -197,6 +200,7 @@ class SqliteDatabase(Database):
         except FileNotFoundError as error:
             raise Unavailable(f"{self.path} was removed; put it back, and all goes on") from error
         if not os.path.samestat(opened, there):
+            require_ours(self.path)
             _log.error("%s was replaced by another file, which is opened now", self.path)
             self._opened = there
             self._generation += 1

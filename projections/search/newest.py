@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
+from projections.search.contract import Damaged
 from projections.search.whoosh_index import Contents
 from projections.search.whoosh_segment import SegmentFile
-from projections.search.whoosh_writer import Segment
+from projections.search.whoosh_toc import Segment
 
 # Documents looked at first, and how much more each further time.
 _FIRST_WINDOW: Final = 256
@@ -33,11 +34,17 @@ def newest(contents: Contents, asked: Sequence[str], *, limit: int, offset: int)
         asked: At least one word.
         limit: How many at most.
         offset: How many of the newest to skip.
+
+    Raises:
+        Damaged: A segment names documents that it does not have.
     """
     words = [word.encode() for word in asked]
     segments = zip(reversed(contents.segments), reversed(contents.files), strict=True)
     found = chain.from_iterable(_in_segment(segment, file, words) for segment, file in segments)
-    return list(islice(islice(found, offset, None), limit))
+    try:
+        return list(islice(islice(found, offset, None), limit))
+    except IndexError as error:
+        raise Damaged("a segment names documents that it does not have") from error
 
 
 def _in_segment(segment: Segment, file: SegmentFile, words: Sequence[bytes]) -> Iterator[int]:

@@ -13,6 +13,7 @@ from ledger import store
 from ledger.commands import LARGEST_INTEGER
 from ledger.database import Database
 from ledger.errors import InvalidInput, Overtaken, Unavailable
+from ledger.own_files import NotOurs
 from projections.catch_up import catch_up
 from projections.search.contract import Behind, SearchEngine
 from projections.search.words import asked
@@ -146,6 +147,9 @@ def _check(field: str, number: int, expected: str, most: int) -> None:
 
 
 def _is_hopeless(error: Unavailable, position: int) -> bool:
+    if isinstance(error, NotOurs):
+        # It waits for somebody to move something.
+        return True
     return isinstance(error, Behind) and position - error.position > _HOPELESS
 
 

@@ -23,7 +23,7 @@ from projections.search.contract import Behind, Damaged, SearchEngine, update_of
 from projections.search.newest import newest
 from projections.search.whoosh_home import CURRENT, GREEN, Home
 from projections.search.whoosh_index import Contents, Index
-from projections.search.whoosh_writer import START, Checkpoint, EmptyIndexError
+from projections.search.whoosh_toc import START, Checkpoint
 
 _log = logging.getLogger(__name__)
 
@@ -34,14 +34,22 @@ class WhooshEngine(SearchEngine):
     Args:
         database: The ledger that it follows.
         path: The directory, which is created when there is something to index.
+        with_parent: Whether the one above is created with it.
     """
 
-    def __init__(self, database: Database, path: Path, *, link: str = CURRENT) -> None:
+    def __init__(
+        self, database: Database, path: Path, *, with_parent: bool = False, link: str = CURRENT
+    ) -> None:
         self._database = database
-        self._home = Home(path)
+        self._home = Home(path, with_parent=with_parent)
         self._link = link
         self._index: Index | None = None
         self._reader = _Reader(database, self._home)
+
+    @property
+    def path(self) -> Path:
+        """Return the directory."""
+        return self._home.path
 
     # --- following
 
@@ -59,7 +67,7 @@ class WhooshEngine(SearchEngine):
             self._opened().commit(
                 update.added.items(), update.removed, self._at(through), after=done
             )
-        except (OSError, Damaged, EmptyIndexError) as error:
+        except (OSError, Damaged) as error:
             # Such as a full disk; or a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error
 
@@ -77,11 +85,15 @@ class WhooshEngine(SearchEngine):
 
     def _readable(self) -> Contents:
         """Return the index's contents, those of an empty one if it is of no use."""
+        is_noted = self._link == CURRENT and self._home.is_damaged()
+        if is_noted:
+            self._index = None
+        index = self._opened()
         try:
-            if self._link == CURRENT and self._home.is_damaged():
-                self._index = None
-            index = self._opened()
             contents = index.contents()
+            for file in contents.files if is_noted else ():
+                # What a reader came across may be no more than one number.
+                file.require_sound()
             if not is_of(self._database, contents.checkpoint):
                 raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
         except Damaged as error:
@@ -103,7 +115,6 @@ class WhooshEngine(SearchEngine):
             folder = self._home.begin(self._link)
         if self._index is None or self._index.folder != folder:
             self._index = Index(folder)
-            self._index.clean()
         return self._index
 
     def _at(self, position: int) -> Checkpoint:
@@ -114,7 +125,8 @@ class WhooshEngine(SearchEngine):
     # --- building another beside it
 
     def green(self) -> "WhooshEngine":
-        return WhooshEngine(self._database, self._home.path, link=GREEN)
+        home = self._home
+        return WhooshEngine(self._database, home.path, with_parent=home.with_parent, link=GREEN)
 
     def swap(self) -> None:
         self._home.swap()
@@ -137,7 +149,11 @@ class WhooshEngine(SearchEngine):
     def search(
         self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
     ) -> Sequence[int]:
-        return newest(self._reader.contents(head), asked, limit=limit, offset=offset)
+        contents = self._reader.contents(head)
+        try:
+            return newest(contents, asked, limit=limit, offset=offset)
+        except Damaged as error:
+            raise self._reader.damage(error) from error
 
     def forget(self) -> None:
         self.close()
@@ -198,6 +214,24 @@ class _Reader:
             contents = self._contents = self._newest()
         return contents
 
+    def damage(self, error: Damaged) -> Unavailable:
+        """Tell whoever indexes that the index cannot be read; return what to tell others.
+
+        Raises:
+            Unavailable: Nobody can be told.
+        """
+        index, self._index, self._contents = self._index, None, None
+        if index is not None and self._home.find(CURRENT) == index.folder:
+            # Once: all who search look again and again until there is another.
+            is_told = self._home.is_damaged()
+            self._home.tell_damage()
+            if not is_told:
+                _log.warning("the search index cannot be read: %s", error)
+        return Unavailable(
+            f"the search index is damaged and is being built anew from the ledger: {error}",
+            retry_after_s=2,
+        )
+
     def _serves(self, contents: Contents, head: store.Head) -> bool:
         """Tell whether contents are new enough, and not from a ledger that is gone."""
         position, chain = contents.checkpoint
@@ -222,15 +256,7 @@ class _Reader:
         try:
             contents = self._index.contents()
         except Damaged as error:
-            self._index = self._contents = None
-            # Once: all who search look again and again until there is another.
-            if self._home.find(CURRENT) == folder and not self._home.is_damaged():
-                _log.warning("the search index cannot be read: %s", error)
-                self._home.tell_damage()
-            raise Unavailable(
-                "the search index is damaged and is being built anew from the ledger",
-                retry_after_s=2,
-            ) from error
+            raise self.damage(error) from error
         if not is_of(self._database, contents.checkpoint):
             # Whoever indexes will see it too.
             self._contents = None

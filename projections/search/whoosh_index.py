@@ -1,38 +1,24 @@
 """Let Whoosh keep an index: which segments there are, what is deleted, and how far it is.
 
-Whoosh writes a commit's table of contents beside the last one and renames it into place.
-In it are the segments, with their deleted documents, and the pickled schema, in which we
-note the position up to which the ledger was followed.  So documents, deletions and
-position become true in one rename, or none of them: a crash at any moment loses nothing
-and indexes nothing twice.  What a crash leaves behind, the next commit removes.
-
-The files are pickles: whoever can write the directory can run code.
+A commit's table of contents is written beside the last one and renamed into place.  In it
+are the segments, with their deleted documents, and the position up to which the ledger was
+followed.  So documents, deletions and position become true in one rename, or none of them:
+a crash at any moment loses nothing and indexes nothing twice.  What a crash leaves behind,
+the next commit removes.
 """
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ledger.errors import Overtaken, Unavailable
 from projections.search import whoosh_segment
 from projections.search.contract import Damaged
 from projections.search.whoosh_segment import SegmentFile, Source
-from projections.search.whoosh_writer import (
-    NAME,
-    START,
-    TOC,
-    Checkpoint,
-    Codec,
-    EmptyIndexError,
-    FileIndex,
-    LockError,
-    Schema,
-    Segment,
-    Storage,
-    Writer,
-    without_empty,
-)
+from projections.search.whoosh_toc import START, Checkpoint, Segment, Toc
+from projections.search.whoosh_writer import LockError, Storage, Writer, without_empty
 
 # So many small segments are joined to one.
 FACTOR: Final = 8
@@ -63,52 +49,49 @@ class Index:
     """Be an index in a directory.
 
     Args:
-        folder: An existing directory; an index is made in it by ``create``.
+        folder: A directory with our marker; an index is made in it by ``create``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._storage = Storage(str(folder))
+        self._storage = Storage(folder)
         # What is open already; files never change.
         self._files: dict[str, SegmentFile] = {}
 
     def create(self) -> None:
         """Make an empty index; it follows from the beginning."""
-        schema = Schema()
-        schema.checkpoint = START
-        FileIndex.create(self._storage, schema, NAME)
+        self._storage.write(Toc(generation=0, checkpoint=START, segments=[]))
 
     def generation(self) -> int:
         """Return the number of the last commit, -1 if there is no index."""
         try:
-            return int(TOC._latest_generation(self._storage, NAME))  # noqa: SLF001 - opening reads all
-        except OSError:
+            return self._storage.generation()
+        except (OSError, Damaged):
             return -1
 
     def contents(self) -> Contents:
         """Return what the last commit made of the index.
 
         Raises:
-            Damaged: It cannot be read, or there is none.
+            Damaged: It is no index of ours, or there is none.
+            Unavailable: The system does not let us read it.
         """
         for _ in range(_TRIES):
             try:
-                toc = self._toc()
+                toc = self._storage.read()
                 files = [self._file(segment) for segment in toc.segments]
             except FileNotFoundError as error:
                 missing = error
                 time.sleep(_BETWEEN_TRIES_S)
                 continue
+            except OSError as error:
+                # Such as too many open files: that is no damage.
+                raise Unavailable(f"the search index cannot be read: {error}") from error
             self._files = {
                 segment.file_name: file for segment, file in zip(toc.segments, files, strict=True)
             }
-            return Contents(toc.generation, toc.schema.checkpoint, toc.segments, files)
+            return Contents(toc.generation, toc.checkpoint, toc.segments, files)
         raise Damaged(f"{missing.filename} is missing")
-
-    def clean(self) -> None:
-        """Remove what a killed writer left and no commit would; for the one who writes."""
-        for path in self.folder.glob(f"_{NAME}_*.toc.*"):
-            path.unlink(missing_ok=True)
 
     def commit(
         self,
@@ -135,32 +118,35 @@ class Index:
         writer = self._writer()
         try:
             # Only now nobody else can move it.
-            position = writer.schema.checkpoint.position
+            position = writer.checkpoint.position
             if position != after:
                 raise Overtaken("search", position)  # noqa: TRY301 - one way out
-            for segment, file in zip(writer.segments, self.contents().files, strict=True):
-                numbers = [file.number(job_id) for job_id in removed] if removed else ()
+            for segment in writer.segments if removed else ():
+                file = self._file(segment)
+                numbers = [file.number(job_id) for job_id in removed]
                 found = [number for number in numbers if number is not None]
                 if found:
                     segment.delete(found)
             for job_id, words in documents:
                 writer.add(job_id, words)
-            writer.schema.checkpoint = checkpoint
+            writer.checkpoint = checkpoint
             writer.commit(mergetype=without_empty)
         except BaseException:
             writer.abandon()
             raise
-        self._tidy()
+        self._tidy(writer.committed)
 
-    def _tidy(self) -> None:
+    def _tidy(self, segments: Sequence[Segment]) -> None:
         """Join small segments while there are too many; the checkpoint stays."""
-        while (run := to_join((contents := self.contents()).segments)) is not None:
+        while (run := to_join(segments)) is not None:
+            contents = self.contents()
             sources = [
                 Source(file, segment.kept())
                 for segment, file in zip(contents.segments[run], contents.files[run], strict=True)
             ]
             joined = Segment()
-            joined.set_doc_count(whoosh_segment.join(self.folder / joined.file_name, sources))
+            create = partial(self._storage.create, joined.file_name)
+            joined.set_doc_count(whoosh_segment.join(create, sources))
             writer = self._writer()
             try:
                 writer.segments[run] = [joined]
@@ -168,17 +154,7 @@ class Index:
             except BaseException:
                 writer.abandon()
                 raise
-
-    def _toc(self) -> Any:  # noqa: ANN401 - Whoosh ships no types
-        try:
-            return TOC.read(self._storage, NAME)
-        except FileNotFoundError:
-            raise
-        except EmptyIndexError as error:
-            raise Damaged(f"there is no index in {self.folder}") from error
-        except Exception as error:
-            # Half a pickle can be any error.
-            raise Damaged(f"the index in {self.folder} cannot be read: {error!r}") from error
+            segments = writer.committed
 
     def _file(self, segment: Segment) -> SegmentFile:
         name = segment.file_name
@@ -189,7 +165,7 @@ class Index:
 
     def _writer(self) -> Writer:
         try:
-            return Writer(FileIndex(self._storage, indexname=NAME), codec=Codec())
+            return Writer(self._storage)
         except LockError as error:
             raise Unavailable("another process writes to the search index; try again") from error
 

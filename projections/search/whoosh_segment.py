@@ -17,7 +17,8 @@ bisection and intersected without decoding what is not looked at.  It takes less
 too, and joining files costs a fifth of indexing their documents again.
 
 All is in this machine's byte order.  A file is read only if it is as long as it says and
-its checksum is right: whatever else it holds could only be wrong answers.
+its checksum is right.  Whatever else it holds could only be wrong answers: a number that
+leads beyond an array ends in ``Damaged``, or in nothing.
 """
 
 import mmap
@@ -27,17 +28,21 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from ledger.own_files import Strange
 from projections.search.contract import Damaged
+from projections.search.own_directory import open_own
 
 _MAGIC: Final = b"ledger-1" if sys.byteorder == "little" else b"1-regdel"
 _CHUNK: Final = 1 << 20
+_BEYOND: Final = "a segment names documents that it does not have"
 
 Postings = Iterable[tuple[bytes, "array[int]"]]
 
@@ -67,33 +72,32 @@ _header: Final = struct.Struct("=8sQQQQQ")
 _HEADER_BYTES: Final = _header.size
 
 
-def write(path: Path, job_ids: "array[int]", postings: Postings) -> None:
+def write(file: BinaryIO, job_ids: "array[int]", postings: Postings) -> None:
     """Write a segment that survives a power cut once this returns.
 
     Args:
-        path: A file that does not exist.
+        file: It is empty.
         job_ids: Of the documents, rising; 8 bytes each.
         postings: The words, sorted, each with the numbers of the documents that have it,
             rising; 4 bytes each.
     """
-    with path.open("xb") as file:
-        file.write(bytes(_HEADER_BYTES))
-        body = _Body(file)
-        body.write(job_ids)
-        starts, places, letters = array("I", [0]), array("I", [0]), []
-        for word, numbers in postings:
-            body.write(numbers)
-            starts.append(starts[-1] + len(numbers))
-            places.append(places[-1] + len(word))
-            letters.append(word)
-        body.write(starts)
-        body.write(places)
-        body.write(b"".join(letters))
-        file.seek(0)
-        header = _Header(_MAGIC, len(job_ids), starts[-1], len(letters), places[-1], body.checksum)
-        file.write(_header.pack(*header))
-        file.flush()
-        os.fsync(file.fileno())
+    file.write(bytes(_HEADER_BYTES))
+    body = _Body(file)
+    body.write(job_ids)
+    starts, places, letters = array("I", [0]), array("I", [0]), []
+    for word, numbers in postings:
+        body.write(numbers)
+        starts.append(starts[-1] + len(numbers))
+        places.append(places[-1] + len(word))
+        letters.append(word)
+    body.write(starts)
+    body.write(places)
+    body.write(b"".join(letters))
+    file.seek(0)
+    header = _Header(_MAGIC, len(job_ids), starts[-1], len(letters), places[-1], body.checksum)
+    file.write(_header.pack(*header))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 class _Body:
@@ -117,11 +121,16 @@ class SegmentFile:
     """
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            try:
-                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            except ValueError as error:
-                raise Damaged(f"{path} is empty") from error
+        try:
+            descriptor = open_own(path)
+        except Strange as error:
+            raise Damaged(f"{path} is not Ledger's: {error}") from error
+        try:
+            data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise Damaged(f"{path} is empty") from error
+        finally:
+            os.close(descriptor)
         if len(data) < _HEADER_BYTES:
             raise Damaged(f"{path} is too short")
         header = _Header._make(_header.unpack_from(data))
@@ -159,6 +168,15 @@ class SegmentFile:
         for place in self._words:
             yield self._word(place), self._postings[self._starts[place] : self._starts[place + 1]]
 
+    def require_sound(self) -> None:
+        """Require that all documents that are named are there; a look at every posting.
+
+        Raises:
+            Damaged: One is not.
+        """
+        if max(self._postings, default=-1) >= len(self.job_ids):
+            raise Damaged(_BEYOND)
+
     def _word(self, place: int) -> bytes:
         return bytes(self._letters[self._places[place] : self._places[place + 1]])
 
@@ -195,8 +213,15 @@ class Source(NamedTuple):
     kept: Sequence[int] | None
 
 
-def join(path: Path, sources: Sequence[Source]) -> int:
+def join(create: Callable[[], AbstractContextManager[BinaryIO]], sources: Sequence[Source]) -> int:
     """Write one segment that holds what *sources* do, in their order.
+
+    Args:
+        create: Creates the file.
+        sources: At least one.
+
+    Raises:
+        Damaged: One of them names documents that it does not have.
 
     Returns:
         How many documents it has.  If none, nothing is written.
@@ -213,7 +238,11 @@ def join(path: Path, sources: Sequence[Source]) -> int:
             new = {old: base + place for place, old in enumerate(kept)}
             streams.append(_renumbered(file, order, new))
     if job_ids:
-        write(path, job_ids, _joined(merge(*streams, key=itemgetter(0, 1))))
+        try:
+            with create() as joined:
+                write(joined, job_ids, _joined(merge(*streams, key=itemgetter(0, 1))))
+        except OverflowError as error:
+            raise Damaged(_BEYOND) from error
     return len(job_ids)
 
 

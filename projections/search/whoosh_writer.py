@@ -1,129 +1,42 @@
-"""Make Whoosh's writer write our segments.
+"""Make Whoosh's writer write our segments, and our table of contents.
 
 Whoosh asks a *codec* for what writes a segment's parts.  Ours are one file, so its writer
 is given nothing to write into, and writes the file itself when the segment is finished.
-All else is Whoosh's: the lock, the table of contents, the files that are left over.
-
-The names of the classes here are in the pickles: who moves one has to change ``LAYOUT``.
+The order of a commit and the lock are Whoosh's.  Its own files are not: they are pickles,
+and it removes whatever has a name that begins as one of them does.
 """
 
 import os
+import secrets
 import warnings
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
-from projections.search import whoosh_segment
+from ledger.locks import LockFile
+from ledger.own_files import NotOurs, Strange
+from projections.search import own_directory, whoosh_segment, whoosh_toc
+from projections.search.contract import Damaged
+from projections.search.whoosh_toc import LARGEST_TOC_BYTES, NAME, Segment, Toc
 
 with warnings.catch_warnings():
-    # Of escapes in its source; once compiled, it says no more.
+    # As in ``whoosh_toc``.
     warnings.simplefilter("ignore")
     from whoosh.codec import base
-    from whoosh.fields import Schema
-    from whoosh.filedb.filestore import FileStorage
-    from whoosh.filedb.structfile import StructFile
-    from whoosh.index import TOC, EmptyIndexError, FileIndex, LockError
+    from whoosh.filedb import filestore
+    from whoosh.index import FileIndex, LockError
     from whoosh.writing import SegmentWriter
 
-__all__ = [
-    "LAYOUT",
-    "NAME",
-    "START",
-    "TOC",
-    "Checkpoint",
-    "Codec",
-    "EmptyIndexError",
-    "FileIndex",
-    "LockError",
-    "Schema",
-    "Segment",
-    "Storage",
-    "Writer",
-    "without_empty",
-]
+__all__ = ["LockError", "Storage", "Writer", "without_empty"]
 
-# Changes with that of a segment, and of what is pickled.
-LAYOUT: Final = 1
-NAME: Final = "MAIN"
-_EXTENSION: Final = ".seg"
-
-
-class Checkpoint(NamedTuple):
-    """Be the place in a ledger up to which an index has followed it.
-
-    Attributes:
-        chain: The chain value of the event there, which no other ledger has.
-    """
-
-    position: int
-    chain: bytes
-
-
-START: Final = Checkpoint(0, b"")
-
-
-class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
-    """Be what the table of contents says of a segment: its size, and what is deleted."""
-
-    def __init__(self) -> None:
-        super().__init__(NAME)
-        self._documents = 0
-        # A bit a document, none at all as long as there is none to set.
-        self._deleted = b""
-        self._deleted_count = 0
-
-    @property
-    def file_name(self) -> str:
-        """Return the name of its file."""
-        return str(self.make_filename(_EXTENSION))
-
-    def codec(self) -> "Codec":
-        return Codec()
-
-    def should_assemble(self) -> bool:
-        return False
-
-    def set_doc_count(self, count: int) -> None:
-        self._documents = count
-
-    def doc_count_all(self) -> int:
-        return self._documents
-
-    def deleted_count(self) -> int:
-        return self._deleted_count
-
-    def is_deleted(self, number: int) -> bool:
-        return bool(self._deleted) and bool(self._deleted[number >> 3] & 1 << (number & 7))
-
-    def deleted_docs(self) -> set[int]:
-        return {number for number in range(self._documents) if self.is_deleted(number)}
-
-    def delete_document(self, number: int, delete: bool = True) -> None:  # noqa: FBT001, FBT002 - Whoosh's
-        if delete:
-            self.delete((number,))
-
-    def delete(self, numbers: Collection[int]) -> None:
-        """Mark documents as deleted."""
-        bits = bytearray(self._deleted or bytes((self._documents + 7) >> 3))
-        for number in numbers:
-            bit = 1 << (number & 7)
-            if not bits[number >> 3] & bit:
-                bits[number >> 3] |= bit
-                self._deleted_count += 1
-        self._deleted = bytes(bits)
-
-    def kept(self) -> list[int] | None:
-        """Return the documents that are not deleted, None if that is all."""
-        if not self._deleted_count:
-            return None
-        return [number for number in range(self._documents) if not self.is_deleted(number)]
+_UNFINISHED_BYTES: Final = 8
 
 
 class _Nothing:
-    """Be a part of Whoosh's writer that has nothing to write: segments are one file."""
+    """A part of Whoosh's writer that has nothing to write: segments are one file."""
 
     is_closed = False
 
@@ -131,8 +44,8 @@ class _Nothing:
         self.is_closed = True
 
 
-class Codec(base.Codec):  # type: ignore[misc]  # as Segment
-    """Make Whoosh's writer write our segments."""
+class _Codec(base.Codec):  # type: ignore[misc]  # Whoosh ships no types
+    """What makes Whoosh's writer write our segments."""
 
     length_stats = False
 
@@ -146,33 +59,158 @@ class Codec(base.Codec):  # type: ignore[misc]  # as Segment
         return _Nothing()
 
 
-class Storage(FileStorage):  # type: ignore[misc]  # as Segment
-    """Be a directory in which a renamed file survives a power cut."""
+class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
+    """The directory of an index, in which only files of ours are read, written and removed.
 
-    def open_file(self, name: str, **_: object) -> StructFile:
-        # Tables of contents are all that is read so, and one that is damaged would be
-        # left open.
-        return StructFile(BytesIO(Path(self.folder, name).read_bytes()), name=name)
+    Of Whoosh's it is the base, which can do nothing at all with files.
+    """
 
-    def rename_file(self, frm: str, to: str, safe: bool = False) -> None:  # noqa: FBT001, FBT002 - Whoosh's
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Give the directory's descriptor.
+
+        Raises:
+            Damaged: There is no directory of ours.
+        """
         try:
-            file = os.open(frm, os.O_RDONLY, dir_fd=folder)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-            super().rename_file(frm, to, safe)
-            os.fsync(folder)
+            directory = own_directory.open_directory(self.folder)
+        except FileNotFoundError as error:
+            raise Damaged(f"there is no index in {self.folder}") from error
+        except Strange as error:
+            raise Damaged(f"{self.folder} is not Ledger's: {error}") from error
+        try:
+            if not own_directory.is_marked(directory):
+                raise Damaged(
+                    f"{self.folder} is not Ledger's: it has no {own_directory.MARKER} of ours"
+                )
+            yield directory
         finally:
-            os.close(folder)
+            os.close(directory)
+
+    def generation(self) -> int:
+        """Return the number of the last commit, -1 if there is none."""
+        with self.opened() as directory:
+            return whoosh_toc.latest_generation(own_directory.names(directory))
+
+    def read(self) -> Toc:
+        """Return the last table of contents.
+
+        Raises:
+            Damaged: There is none, or it cannot be read.
+            FileNotFoundError: A newer one took its place meanwhile.
+        """
+        with self.opened() as directory:
+            generation = whoosh_toc.latest_generation(own_directory.names(directory))
+            if generation < 0:
+                raise Damaged(f"there is no index in {self.folder}")
+            name = whoosh_toc.toc_name(generation)
+            try:
+                data = own_directory.read(directory, name, most=LARGEST_TOC_BYTES + 1)
+            except Strange as error:
+                raise Damaged(f"{self.folder / name} is not Ledger's: {error}") from error
+        if len(data) > LARGEST_TOC_BYTES:
+            raise Damaged(f"{self.folder / name} is too long")
+        try:
+            return whoosh_toc.decode(data, generation)
+        except Damaged as error:
+            raise Damaged(f"{self.folder / name}: {error}") from error
+
+    def write(self, toc: Toc) -> None:
+        """Let a table of contents be the last one, and remove what is in none any more.
+
+        Once this returns, it and the segments that it names survive a power cut.
+        """
+        name = whoosh_toc.toc_name(toc.generation)
+        unfinished = f"{name}.{secrets.token_hex(_UNFINISHED_BYTES)}"
+        with self.opened() as directory:
+            with own_directory.created(directory, unfinished) as file:
+                file.write(whoosh_toc.encode(toc))
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+            for left in whoosh_toc.left_over(own_directory.names(directory), toc):
+                own_directory.remove(directory, left)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """Give a new file."""
+        with self.opened() as directory, own_directory.created(directory, name) as file:
+            yield file
+
+    # --- what Whoosh's writer asks for
+
+    def lock(self, name: str) -> "_WriteLock":
+        return _WriteLock(self.folder / name)
+
+    def temp_storage(self, name: str | None = None) -> filestore.RamStorage:
+        # For postings that do not fit into memory, of which it has none.
+        return filestore.RamStorage()
 
 
-class Writer(SegmentWriter):  # type: ignore[misc]  # as Segment
-    """Be Whoosh's writer, but for the postings, which go into our file as they come."""
+class _WriteLock:
+    """What Whoosh takes for one of its locks."""
 
-    def __init__(self, index: FileIndex, codec: Codec) -> None:
-        super().__init__(index, codec=codec, compound=False)
+    def __init__(self, path: Path) -> None:
+        self._file = LockFile(path)
+
+    def acquire(self, *, blocking: bool = False) -> bool:
+        try:
+            return self._file.try_acquire()
+        except NotOurs as error:
+            raise Damaged(str(error)) from error
+
+    def release(self) -> None:
+        self._file.close()
+
+
+class _Index(FileIndex):  # type: ignore[misc]  # as _Codec
+    """What Whoosh's writer takes for its index; the table of contents is ours.
+
+    Attributes:
+        toc: The one that was read last.
+    """
+
+    toc: Toc
+
+    def __init__(self, storage: Storage) -> None:
+        # Whoosh's own would read a table of contents of its own.
+        self.storage = storage
+        self.indexname = NAME
+
+    def _read_toc(self) -> Toc:
+        self.toc = self.storage.read()
+        return self.toc
+
+
+class Writer(SegmentWriter):  # type: ignore[misc]  # as _Codec
+    """Whoosh's writer, but for the postings, which go into our file as they come.
+
+    Attributes:
+        checkpoint: How far the index is; to be moved before the commit.
+        committed: What the index consists of after it.
+
+    Raises:
+        LockError: Another process writes.
+        Damaged: The index cannot be read.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        index = _Index(storage)
+        # The lock is made by a name: not in a directory that is somebody else's.
+        with storage.opened():
+            pass
+        try:
+            super().__init__(index, codec=_Codec(), compound=False)
+        except BaseException:
+            if self.writelock is not None:
+                self.writelock.release()
+            raise
+        self.checkpoint = index.toc.checkpoint
+        self.committed: Sequence[Segment] = ()
         self._job_ids = array("Q")
         self._numbers: defaultdict[str, array[int]] = defaultdict(lambda: array("I"))
 
@@ -187,8 +225,14 @@ class Writer(SegmentWriter):  # type: ignore[misc]  # as Segment
 
     def _flush_segment(self) -> None:
         postings = sorted((word.encode(), numbers) for word, numbers in self._numbers.items())
-        path = Path(self.storage.folder) / self.newsegment.file_name
-        whoosh_segment.write(path, self._job_ids, postings)
+        with self.storage.create(self.newsegment.file_name) as file:
+            whoosh_segment.write(file, self._job_ids, postings)
+
+    def _commit_toc(self, segments: list[Segment]) -> None:
+        self.storage.write(
+            Toc(generation=self.generation, checkpoint=self.checkpoint, segments=segments)
+        )
+        self.committed = segments
 
     def abandon(self) -> None:
         """Change nothing, and free the lock, wherever the writer failed."""

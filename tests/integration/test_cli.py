@@ -27,6 +27,7 @@ from ledger.commands import (
 from ledger.composition import System
 from ledger.locks import FileLeadership
 from ledger.migration import migrate
+from projections.search.whoosh_home import Home
 from tests.builders import (
     START_MS,
     Clock,
@@ -664,8 +665,7 @@ def test_follow_once_says_how_far_each_has_come(quick: Shell) -> None:
 
 
 def test_follow_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) -> None:
-    (tmp_path / "ledger.db-search").mkdir()
-    other = FileLeadership(tmp_path / "ledger.db-search" / "indexer.lock")
+    other = FileLeadership(Home(tmp_path / "ledger.db-search").lock("indexer"))
     assert other.held()
 
     assert quick.says("follow", "--once", "search") == "search is followed by another process\n"

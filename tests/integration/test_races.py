@@ -1,7 +1,6 @@
 """Many writers at one database; and each guard once taken away, to see what it guards."""
 
 import multiprocessing
-import os
 import random
 import signal
 import sqlite3
@@ -41,6 +40,7 @@ from ledger.events import Event
 from ledger.job import Job
 from ledger.locks import LockFile
 from ledger.migration import migrate
+from ledger.own_files import open_regular
 from ledger.service import Outcome, _Submission
 from ledger.sqlite import SqliteDatabase
 from projections.unique_keys import UniqueKeys
@@ -346,16 +346,15 @@ def test_two_threads_that_need_a_lock_file_for_the_first_time_at_once_share_it(
     """With the file open twice, the lock was given back on the one on which nobody had it."""
     opened, may_go_on = threading.Event(), threading.Event()
     lock, other = LockFile(tmp_path / "lock"), LockFile(tmp_path / "lock")
-    os_open = os.open
 
     def open_slowly(*how: Any) -> int:
-        fd = os_open(*how)
+        fd = open_regular(*how)
         if not opened.is_set():
             opened.set()
             assert may_go_on.wait(PATIENCE_S)
         return fd
 
-    monkeypatch.setattr("ledger.locks.os.open", open_slowly)
+    monkeypatch.setattr("ledger.locks.open_regular", open_slowly)
     watcher = threading.Thread(target=lambda: lock.path)
     watcher.start()
     assert opened.wait(PATIENCE_S)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final
@@ -36,7 +37,7 @@ from projections.search.search import LONGEST_QUERY, Search
 from projections.search.sql_engine import SqlEngine
 from projections.search.whoosh_engine import WhooshEngine
 from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
-from projections.search.whoosh_writer import Segment
+from projections.search.whoosh_toc import Segment
 from projections.search.words import VERSION as WORDS_VERSION
 from projections.standing import standings
 from tests.builders import carry_out, open_system, rows, silently, tamper
@@ -63,9 +64,13 @@ def found(system: System, query: str) -> list[int]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(system: System) -> Path:
     """Return where the system's index lies."""
-    return tmp_path / "search"
+    engine = system.search.engine
+    assert isinstance(engine, WhooshEngine)
+    # Only who is told to makes the directory above.
+    engine.path.parent.mkdir(exist_ok=True)
+    return engine.path
 
 
 @pytest.fixture
@@ -173,8 +178,7 @@ def test_a_killed_indexer_has_indexed_each_event_once(
             assert expected - load.erased <= set(jobs) <= expected
             assert max(jobs.values(), default=1) == 1
             assert position > last
-            # Each of Whoosh's folders for what is unfinished has this name.
-            orphans.append(_orphans(folder) - {"MAIN.tmp"})
+            orphans.append(_orphans(folder))
             last = position
         parent.stdin.close()
 
@@ -221,7 +225,7 @@ def _orphans(folder: Path) -> set[str]:
     index = (folder / "current").resolve()
     contents = Index(index).contents()
     parts = {segment.file_name for segment in contents.segments}
-    parts |= {"MAIN_WRITELOCK", f"_MAIN_{contents.generation}.toc"}
+    parts |= {"CACHEDIR.TAG", "MAIN_WRITELOCK", f"_MAIN_{contents.generation}.toc"}
     names = {path.name for path in index.iterdir()}
     assert parts - {"MAIN_WRITELOCK"} <= names
     return names - parts
@@ -231,7 +235,7 @@ def _assert_no_orphans(folder: Path) -> None:
     index = (folder / "current").resolve()
     assert _orphans(folder) == set()
     assert {path.name for path in folder.iterdir()} == {
-        *("current", "indexer.lock", "links.lock"),
+        *("CACHEDIR.TAG", "current", "indexer.lock", "links.lock"),
         index.name,
     }
 
@@ -268,8 +272,6 @@ def test_a_damaged_index_is_built_anew_and_says_so(
     pattern: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if damage is _flip and pattern == "*.toc":
-        pattern = "*.seg"  # the end of a pickle is a full stop: nothing but a cut shows
     jobs = create(system, "avi video", "video")
     catch_up(system.database, engine)
     (path,) = (folder / "current").resolve().glob(pattern)
@@ -337,8 +339,10 @@ def test_damage_is_told_of_once_however_many_look(
 def test_the_index_of_another_ledger_is_not_read(tmp_path: Path) -> None:
     systems = []
     for name, texts in (("one", ("avi", "avi", "avi")), ("two", ("video", "film"))):
-        url = f"sqlite:///{tmp_path / name}.db"
-        system = open_system(url, search_directory=tmp_path / "search")
+        # As if one had been moved to where the other was.
+        system = open_system(f"sqlite:///{tmp_path / name}.db")
+        engine = WhooshEngine(system.database, tmp_path / "search")
+        system = replace(system, search=Search(system.database, engine, wait_ms=0))
         migrate(system.database)
         create(system, *texts)
         systems.append(system)
@@ -397,7 +401,8 @@ def test_an_open_index_is_not_read_for_another_history_of_the_same_length(tmp_pa
 def test_who_looks_how_far_an_index_is_leaves_it_alone(
     system: System, folder: Path, engine: WhooshEngine, tmp_path: Path
 ) -> None:
-    other = open_system(f"sqlite:///{tmp_path / 'other.db'}", search_directory=folder)
+    other = open_system(f"sqlite:///{tmp_path / 'other.db'}")
+    others = WhooshEngine(other.database, folder)
     migrate(other.database)
     stands = [str(each) for each in standings(system.database, [engine], ())]
     assert not folder.exists()
@@ -405,19 +410,20 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     assert found(system, "avi") == [1]
     before = sorted(folder.rglob("*"))
 
-    stands += [str(each) for each in standings(other.database, other.followers[:1], ())]
+    stands += [str(each) for each in standings(other.database, [others], ())]
     assert sorted(folder.rglob("*")) == before
     stands += [str(each) for each in standings(system.database, [engine], ())]
-    (segment,) = folder.glob("current/*.seg")
+    (segment,) = (folder / "current").resolve().glob("*.seg")
     segment.write_bytes(b"")
     looks = WhooshEngine(system.database, folder)
     stands += [str(each) for each in standings(system.database, [looks], ())]
 
+    damaged = "the search index is damaged and is being built anew from the ledger"
     assert stands == [
         "up to date, at position 0",
         "up to date, at position 0",
         "up to date, at position 1",
-        "stopped: the search index is damaged and is being built anew from the ledger",
+        f"stopped: {damaged}: {segment} is empty",
     ]
     other.close()
 

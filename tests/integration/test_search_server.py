@@ -208,7 +208,32 @@ def test_one_whose_directory_is_not_there_follows_the_rest_and_tries_again(
         catches_up(system)
         assert not (tmp_path / "later").exists()
         (tmp_path / "later").mkdir()
-        wait_until((tmp_path / "later" / "search" / "current").exists, "an index")
+        wait_until(lambda: any((tmp_path / "later" / "search").glob("*/current")), "an index")
+    finally:
+        following.stop()
+        alone.close()
+
+
+def test_one_whose_directory_became_somebody_elses_goes_on_with_the_rest(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(database_url=database_url, search_directory=str(tmp_path / "shared"))
+    alone = compose(settings, indexes=False)
+    following = FollowerProcess(["search", "activity"], alone.starter, settings)
+    following.start()
+    try:
+        catches_up(system)
+        wait_until(lambda: any((tmp_path / "shared").glob("*/current")), "an index")
+        (home,) = (tmp_path / "shared").iterdir()
+        home.rename(tmp_path / "moved")
+        home.mkdir()
+        (home / "photos-2026").mkdir()
+        for child in children(os.getpid()):
+            if "follow" in psutil.Process(child).cmdline():
+                os.kill(child, signal.SIGKILL)
+        # Another process has to be started for that, by whoever may.
+        catches_up(system)
+        assert [each.name for each in home.iterdir()] == ["photos-2026"]
     finally:
         following.stop()
         alone.close()

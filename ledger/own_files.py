@@ -1,0 +1,107 @@
+"""Open files under names that somebody else may have given to something of theirs.
+
+Ledger writes to few files, all with fixed names, in directories that it shares with others:
+a file of the user's may have such a name, or a link to one.  Opening a link would write to
+what it leads to, opening a FIFO would wait for whoever opens its other end.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import Unavailable
+
+_KINDS: Final = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFREG: "a file",
+}
+# Without it, opening a FIFO waits for whoever opens its other end.
+_WITHOUT_WAITING: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NotOurs(Unavailable):
+    """Something of somebody else's, where Ledger would keep its own.
+
+    Attributes:
+        path: Where.
+        found: What is there, as in "it is a directory".
+    """
+
+    def __init__(self, path: Path | str, found: str, advice: str) -> None:
+        super().__init__(f"{path} is not Ledger's: {found}; {advice}")
+        self.path = Path(path)
+        self.found = found
+
+
+class Strange(Exception):  # noqa: N818 - it names what it is
+    """What is wrong with a file or a directory that should be ours.
+
+    Its text is what was found, as in "it is a directory".
+    """
+
+
+def kind(mode: int) -> str:
+    """Return what a file of that mode is, such as ``a FIFO``."""
+    return _KINDS.get(stat.S_IFMT(mode), "a device")
+
+
+def open_regular(
+    path: Path | str, flags: int, mode: int = 0o600, *, directory: int | None = None
+) -> int:
+    """Open a regular file; follow no link, and wait for nobody.
+
+    Args:
+        path: The file, or its name in *directory*.
+        flags: As those of ``os.open``.
+        mode: That of a file that is created.
+        directory: A descriptor.
+
+    Raises:
+        Strange: Something else is there.
+        OSError: It cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | _WITHOUT_WAITING, mode, dir_fd=directory)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        there = os.stat(path, dir_fd=directory, follow_symlinks=False)
+        _require_regular(there)
+        raise
+    try:
+        _require_regular(os.fstat(descriptor))
+    except Strange:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def require_own(there: os.stat_result) -> None:
+    """Require that something belongs to this user.
+
+    Raises:
+        Strange: It belongs to another one.
+    """
+    user = os.geteuid()
+    if there.st_uid != user:
+        raise Strange(f"it belongs to user {there.st_uid}, not to {user}")
+
+
+def require_one_name(there: os.stat_result) -> None:
+    """Require that a file has no other name: what is written to it is written there too.
+
+    Raises:
+        Strange: It is a hard link.
+    """
+    # None is left of one that was removed meanwhile.
+    if there.st_nlink > 1:
+        raise Strange(f"it is a hard link, one of {there.st_nlink} names of a file")
+
+
+def _require_regular(there: os.stat_result) -> None:
+    if not stat.S_ISREG(there.st_mode):
+        raise Strange(f"it is {kind(there.st_mode)}")
