@@ -5,8 +5,7 @@ they are.  A file of the user's that has such a name would be gone, and so would
 are in the ``-wal`` alone when the database file itself is missing: SQLite deletes a log
 beside an empty database.
 
-# Source: https://www.sqlite.org/fileformat2.html
-# Source: https://www.sqlite.org/walformat.html
+Source: https://www.sqlite.org/fileformat2.html and https://www.sqlite.org/walformat.html
 """
 
 import os
@@ -51,7 +50,8 @@ def require_ours(database: Path) -> None:
             raise Unavailable(f"{beside} cannot be read: {error.strerror}") from error
         if not is_sqlites(head):
             raise NotOurs(beside, f"it is not SQLite's -{suffix} file", _MOVE)
-        if is_empty and _has_commits(suffix, head):
+        # Looked at again: whoever creates the database writes to it before there is a log.
+        if is_empty and _has_commits(suffix, head) and _is_empty(path):
             raise Unavailable(
                 f"{beside} belongs to a database that is not there: {database} is missing or "
                 "empty; put that file back, or move this one away: SQLite would delete it"

@@ -8,7 +8,7 @@ may have chosen it.
 All is done with a directory's descriptor, and no link is followed, so that nothing that is
 put in a name's place meanwhile is read, written to or removed.
 
-# Source: https://bford.info/cachedir/
+Source: https://bford.info/cachedir/
 """
 
 import errno

@@ -182,6 +182,24 @@ def test_a_log_is_kept_whose_database_is_missing(ledger: System, path: Path) -> 
         assert carry_out(opened, Create(type="t"))[0].job_id == 2
 
 
+def test_a_database_that_another_process_creates_meanwhile_is_opened(
+    tmp_path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was empty when we looked, and has its first log when we look beside it."""
+    path = tmp_path / "ledger.db"
+    path.touch()
+
+    def meanwhile(name: str) -> bytes:
+        path.write_bytes(sqlite_template.read_bytes())
+        if not name.endswith("-wal"):
+            raise FileNotFoundError(name)
+        return b"\x37\x7f\x06\x82" + bytes(28)
+
+    monkeypatch.setattr("ledger.sqlite_side_files._head", meanwhile)
+
+    require_ours(path)
+
+
 def test_a_journal_is_kept_whose_database_is_missing(path: Path) -> None:
     journal = path.with_name("ledger.db-journal")
     # It holds pages of a database of seven.
