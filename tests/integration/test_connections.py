@@ -16,7 +16,7 @@ from gunicorn.config import Config
 from api.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _OneWrite
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
-REQUEST = b"GET /health/live HTTP/1.1\r\nHost: here\r\n\r\n"
+REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"status":"live"}'
 
 
