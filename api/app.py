@@ -4,19 +4,21 @@ from collections.abc import Callable, Collection, Sequence
 
 import falcon
 
-from api import activity as by_minute
-from api import attempts, errors, health, jobs, lists, openapi, search, stats, workers
-from api.origins import Origins
-from api.paths import Paths
-from api.requests import Negotiation
-from api.waiting import LongPolls
-from ledger.service import Ledger
-from projections.activity import Activity
-from projections.jobs import Jobs
-from projections.pauses import Pauses
-from projections.search.search import Search
-from projections.standing import Standing
-from projections.state_counts import StateCounts
+from ledger.api import openapi
+from ledger.api.http import errors
+from ledger.api.http.long_poll import LongPolls
+from ledger.api.http.origins import Origins
+from ledger.api.http.raw_paths import Paths
+from ledger.api.http.requests import Negotiation
+from ledger.api.resources import activity as by_minute
+from ledger.api.resources import attempt_reports, health, jobs, lists, search, stats, workers
+from ledger.log.ledger import Ledger
+from ledger.projections.lag import Standing
+from ledger.projections.models.activity import Activity
+from ledger.projections.models.jobs import Jobs
+from ledger.projections.models.pauses import Pauses
+from ledger.projections.models.state_counts import StateCounts
+from ledger.projections.search.search import Search
 
 App = falcon.App[falcon.Request, falcon.Response]
 
@@ -63,8 +65,8 @@ def create_app(
     database = ledger.database
     presence = workers.Presence(ledger, lease_ms=lease_ms)
 
-    def hearing(word: attempts.Word) -> attempts.Hearing:
-        return attempts.Hearing(ledger, word, largest_body_bytes=largest_body_bytes)
+    def hearing(word: attempt_reports.Word) -> attempt_reports.Hearing:
+        return attempt_reports.Hearing(ledger, word, largest_body_bytes=largest_body_bytes)
 
     job_lists = lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page)
     for template, resource in (
@@ -72,12 +74,14 @@ def create_app(
         ("/job/{job_id}", jobs.Job(ledger, jobs_view)),
         (
             "/job/{job_id}/log",
-            jobs.JobLog(database, jobs_view, hearing(attempts.LOG), largest_page=largest_page),
+            jobs.JobLog(
+                database, jobs_view, hearing(attempt_reports.LOG), largest_page=largest_page
+            ),
         ),
-        ("/job/{job_id}/progress", hearing(attempts.PROGRESS)),
-        ("/job/{job_id}/complete", hearing(attempts.COMPLETE)),
-        ("/job/{job_id}/fail", hearing(attempts.FAIL)),
-        ("/job/{job_id}/return", hearing(attempts.RETURN)),
+        ("/job/{job_id}/progress", hearing(attempt_reports.PROGRESS)),
+        ("/job/{job_id}/complete", hearing(attempt_reports.COMPLETE)),
+        ("/job/{job_id}/fail", hearing(attempt_reports.FAIL)),
+        ("/job/{job_id}/return", hearing(attempt_reports.RETURN)),
         ("/job/{job_id}/events", jobs.JobHistory(database, largest_page=largest_page)),
         ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
         ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),

@@ -6,12 +6,12 @@ from typing import Final
 
 import falcon
 
-from api import wire
-from api.operations import OPERATIONS, Operation, Tag
-from api.reading import answer
-from api.schemas import COMPONENTS, NAME, Schema
-from ledger.job import LIVE_STATES
-from ledger.options import PRIORITIES
+from ledger.api.http import json_out
+from ledger.api.http.etag import answer
+from ledger.api.operations import OPERATIONS, Operation, Tag
+from ledger.api.schemas import COMPONENTS, NAME, Schema
+from ledger.queue.kue_options import PRIORITIES
+from ledger.rules.job import LIVE_STATES
 
 _RANGE: Final[Schema] = {
     "type": "string",
@@ -194,7 +194,7 @@ class OpenApi:
     """Answer ``GET /openapi.json``."""
 
     def __init__(self) -> None:
-        self._document: bytes = wire.encode(document())
+        self._document: bytes = json_out.encode(document())
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         answer(resp, self._document)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from api.schemas import Schema
-from projections.search.search import DEFAULT_LIMIT, LONGEST_QUERY
+from ledger.api.schemas import Schema
+from ledger.projections.search.search import DEFAULT_LIMIT, LONGEST_QUERY
 
 _SORT: Final = {
     "name": "sort",

@@ -2,18 +2,23 @@
 
 from typing import Any, Final
 
-from api.attempts import LONGEST_REASON, MOST_LINES
-from api.workers import LONGEST_WAIT_S, MOST_CLAIMED, MOST_TYPES
-from ledger.commands import (
+from ledger.api.limits import (
+    LONGEST_REASON,
+    LONGEST_WAIT_S,
+    MOST_CLAIMED,
+    MOST_LINES,
+    MOST_TYPES,
+)
+from ledger.queue.kue_options import PRIORITIES
+from ledger.rules.commands import (
     COMPLETE_PERCENT,
     LARGEST_INTEGER,
     LONGEST_KEY,
     LONGEST_TYPE,
     LONGEST_WORKER,
 )
-from ledger.events import EVENTS
-from ledger.job import LIVE_STATES
-from ledger.options import PRIORITIES
+from ledger.rules.events import EVENTS
+from ledger.rules.job import LIVE_STATES
 
 Schema = dict[str, Any]
 

@@ -1,10 +1,10 @@
-"""Be gunicorn's entry: ``gunicorn api.wsgi:app``, set by ``LEDGER_*`` variables.
+"""Be gunicorn's entry: ``gunicorn ledger.api.wsgi:app``, set by ``LEDGER_*`` variables.
 
 ``LEDGER_THREADS`` has to say how many threads gunicorn was given: half of them may wait
 for jobs.
 """
 
-from api.server import build
-from ledger.settings import read_settings
+from ledger.api.server.run import build
+from ledger.processes.settings import read_settings
 
 app = build(read_settings())

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 
-from ledger import commands
-from ledger.commands import Command
-from ledger.service import Ledger, Outcome
+from ledger.log.ledger import Ledger, Outcome
+from ledger.rules import commands
+from ledger.rules.commands import Command
 
 WORKERS = 20
 # Jobs that wait in the queue at any time: how far apart a job's events lie.

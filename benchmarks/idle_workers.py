@@ -30,7 +30,7 @@ def _work(url: str) -> None:
 
 def main(url: str, number: int, ready: Path) -> None:
     # What every worker would import by itself.
-    import_module("ledger.composition")
+    import_module("ledger.processes.composition")
     fork = multiprocessing.get_context("fork")
     workers = [fork.Process(target=_work, args=(url,), daemon=True) for _ in range(number)]
     for worker in workers:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from ledger import store
-from ledger.composition import System, compose
-from ledger.settings import Settings
-from projections.rebuild import rebuild
-from projections.replay import replay
-from projections.verify import verify
+from ledger.log import store
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.replay import replay
+from ledger.projections.verify.verify import verify
 
 
 def _ignore(done: int, total: int) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmarks import history, servers
 from benchmarks.processes import free_port, require, running
-from ledger.composition import compose
-from ledger.migration import migrate
-from ledger.settings import SearchOn, Settings
-from projections.catch_up import catch_up
+from ledger.database.migration import migrate
+from ledger.processes.composition import compose
+from ledger.processes.settings import SearchOn, Settings
+from ledger.projections.follower import catch_up
 
 HERE = Path(__file__).parent
 INSTALLED = HERE / ".peers"

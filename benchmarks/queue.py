@@ -35,9 +35,9 @@ from benchmarks.contestants import (
 from benchmarks.peers import install_kue
 from benchmarks.processes import clean_environment, cpu_percent, free_port, running
 from benchmarks.report import Figure, Report
-from ledger.composition import compose
-from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
 
 Tell = Callable[[str], None]
 

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from benchmarks import machine, servers
 from benchmarks.report import Figure, Report
-from ledger.commands import Complete, Create, Start
-from ledger.composition import System, compose
-from ledger.migration import migrate
-from ledger.settings import Settings
-from projections.catch_up import catch_up
-from projections.job_lists import JobList
-from projections.rebuild import rebuild
-from projections.verify import verify
+from ledger.database.migration import migrate
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.projections.follower import catch_up
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.verify.verify import verify
+from ledger.rules.commands import Complete, Create, Start
 
 JOBS: Final = 200_000
 # A writer, and the whole of a reader's views, must not wait longer.

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from benchmarks import history, machine, servers
 from benchmarks.one_pass import PASSES
 from benchmarks.report import Figure, Report
-from ledger.composition import compose
-from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
 
 # What a rebuild on SQLite is to reach, in events a second.
 REBUILD_TARGET = 100_000

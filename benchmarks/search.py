@@ -18,12 +18,12 @@ from benchmarks import history, machine, wrk
 from benchmarks.peers import PROGRAMS, Kue, Ours, Server, install_kue
 from benchmarks.processes import require
 from benchmarks.report import Figure, Report
-from ledger.composition import System, compose
-from ledger.migration import migrate
-from ledger.settings import SearchOn, Settings
-from projections.catch_up import catch_up
-from projections.rebuild import rebuild
-from projections.search.contract import SearchEngine
+from ledger.database.migration import migrate
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import SearchOn, Settings
+from ledger.projections.follower import catch_up
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.search.engine import SearchEngine
 
 SIZES: Final = (1_000, 100_000)
 DOCUMENTS: Final = 200_000

@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from ledger.attempt import Fail, Retry, RunningJob
     from ledger.errors import (
         AttemptOver,
         InvalidInput,
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
         SchemaMismatch,
         Unavailable,
     )
-    from ledger.queue import Queue
-    from ledger.queued_job import Job
-    from ledger.worker import Worker
+    from ledger.queue.job import Job
+    from ledger.queue.queue import Queue
+    from ledger.worker.running_job import Fail, Retry, RunningJob
+    from ledger.worker.worker import Worker
 
 __all__: Final = [
     "AttemptOver",
@@ -65,10 +65,10 @@ _HOMES: Final = {
         "SchemaMismatch",
         "Unavailable",
     ),
-    "ledger.queue": ("Queue",),
-    "ledger.queued_job": ("Job",),
-    "ledger.attempt": ("Fail", "Retry", "RunningJob"),
-    "ledger.worker": ("Worker",),
+    "ledger.queue.queue": ("Queue",),
+    "ledger.queue.job": ("Job",),
+    "ledger.worker.running_job": ("Fail", "Retry", "RunningJob"),
+    "ledger.worker.worker": ("Worker",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -99,9 +99,9 @@ def connect(database_url: str | None = None, *, actor: str | None = None) -> "Qu
         Unavailable: The database is away.
     """
     # As all that is public, and more so: it imports the projections, which import ours.
-    from ledger.composition import open_queue  # noqa: PLC0415
-    from ledger.queue import own_name  # noqa: PLC0415
-    from ledger.settings import read_settings  # noqa: PLC0415
+    from ledger.processes.composition import open_queue  # noqa: PLC0415
+    from ledger.processes.settings import read_settings  # noqa: PLC0415
+    from ledger.queue.queue import own_name  # noqa: PLC0415
 
     settings = read_settings({"database_url": database_url})
     return open_queue(settings, actor=f"app:{actor or own_name()}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ledger.queue import Queue
+    from ledger.queue.queue import Queue
     from ledger.testing import Clock
 
 

@@ -1,4 +1,4 @@
-"""Run migrations on the connection that ``ledger.migration`` hands over."""
+"""Run migrations on the connection that ``ledger.database.migration`` hands over."""
 
 from alembic import context
 from sqlalchemy import text

@@ -30,8 +30,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import quoted_name
 
-from ledger.record import Change
-from ledger.rows import Rows
+from ledger.database.fast_sql import Rows
+from ledger.log.recorded import Change
 
 SHADOW_PREFIX: Final = "shadow_"
 GREEN_SUFFIX: Final = "_green"

@@ -16,10 +16,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from ledger import codec, store
 from ledger.errors import Corrupt
-from ledger.job import Job, evolve
-from ledger.record import Change, Recorded
+from ledger.log import codec, store
+from ledger.log.recorded import Change, Recorded
+from ledger.rules.job import Job, evolve
 
 # Told after each batch: events done, events in all.
 Advance = Callable[[int, int], None]

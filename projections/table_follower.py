@@ -9,15 +9,20 @@ from typing import ClassVar, Self
 
 from sqlalchemy import Connection, bindparam, select
 
-from ledger.database import Database, Leadership
+from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.record import Change
-from ledger.schema import checkpoints
-from projections import green
-from projections.build import Build, begin_checkpoint, read_checkpoint, set_checkpoint
-from projections.catch_up import Follower, Told
-from projections.projection import Projection
-from projections.rebuild import complete
+from ledger.log.recorded import Change
+from ledger.log.schema import checkpoints
+from ledger.projections.follower import Follower, Told
+from ledger.projections.projection import Projection
+from ledger.projections.rebuild import table_swap
+from ledger.projections.rebuild.build import (
+    Build,
+    begin_checkpoint,
+    read_checkpoint,
+    set_checkpoint,
+)
+from ledger.projections.rebuild.rebuild import complete
 
 _LOCK = (
     select(checkpoints.c.position, checkpoints.c.fingerprint)
@@ -51,11 +56,11 @@ class TableFollower(Projection, Follower):
         """Create the tables if there are none; return whether there were none."""
         with self.database.write() as tx:
             self.database.lock_schema(tx)
-            if green.are_there(tx, self.tables):
+            if table_swap.are_there(tx, self.tables):
                 if read_checkpoint(tx, self.name) is not None:
                     return False
                 # Left of a downgrade, which dropped how far they had come.
-                green.drop_tables(tx, self)
+                table_swap.drop_tables(tx, self)
             for table in self.tables:
                 table.create(tx, checkfirst=True)
             set_checkpoint(tx, self, 0)
@@ -66,8 +71,8 @@ class TableFollower(Projection, Follower):
     def checkpoint(self) -> int:
         with self.database.read() as connection:
             found = read_checkpoint(connection, self.name)
-            if found is None and not green.are_there(connection, self.tables):
-                raise SchemaMismatch(green.not_there(self.name))
+            if found is None and not table_swap.are_there(connection, self.tables):
+                raise SchemaMismatch(table_swap.not_there(self.name))
         return self._checked(found)
 
     def follow(self, changes: Sequence[Change], *, through: int) -> None:

@@ -8,23 +8,23 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from ledger import chain
-from ledger.commands import Command, Complete, Create, Fail, Remove, Start
-from ledger.composition import System, compose
-from ledger.events import Event
-from ledger.job import Job, evolve
-from ledger.service import Outcome
-from ledger.settings import Settings
+from ledger.log import hash_chain
+from ledger.log.ledger import Outcome
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.projections.models.job_json import Shown
+from ledger.projections.report import Report
+from ledger.projections.verify.verify import verify
+from ledger.rules.commands import Command, Complete, Create, Fail, Remove, Start
+from ledger.rules.events import Event
+from ledger.rules.job import Job, evolve
 from ledger.testing import clock as public
-from projections.report import Report
-from projections.shown import Shown
-from projections.verify import verify
 
 START_MS: Final = public.START_MS
 Clock = public.Clock
 
 # The permitted steps, written out a second time: from a state, by an event, to
-# which states.  Nothing here comes from ledger.job.TRANSITIONS.
+# which states.  Nothing here comes from ledger.rules.job.TRANSITIONS.
 PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "absent": {
         "created": frozenset({"inactive", "delayed"}),
@@ -163,10 +163,10 @@ def tamper(system: System, *statements: str, **parameters: object) -> None:
 
 def relink(system: System) -> None:
     """Compute the whole chain anew, and the head's, as a forger would."""
-    link = chain.GENESIS
+    link = hash_chain.GENESIS
     with system.database.write() as tx, unguarded(tx):
         for row in tx.execute(text("SELECT * FROM events ORDER BY position")).mappings().all():
-            link = chain.link(link, chain.leaf(**{name: row[name] for name in _IN_LEAF}))
+            link = hash_chain.link(link, hash_chain.leaf(**{name: row[name] for name in _IN_LEAF}))
             tx.execute(
                 text("UPDATE events SET chain = :chain WHERE position = :position"),
                 {"chain": link, "position": row["position"]},

@@ -14,10 +14,10 @@ from hypothesis import settings as hypothesis
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
-from ledger import schema
-from ledger.composition import System, compose
-from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.log import schema
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
 
 ENGINES = ("sqlite", "postgres")
 

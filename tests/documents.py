@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from api.operations import OPERATIONS
+from ledger.api.operations import OPERATIONS
 from ledger.cli import COMMANDS, main
-from ledger.events import Erased, Moved, Removed, Reprioritized
-from ledger.job import LIVE_STATES, TRANSITIONS, State
-from ledger.settings import SETTINGS, Settings
+from ledger.processes.settings import SETTINGS, Settings
+from ledger.rules.events import Erased, Moved, Removed, Reprioritized
+from ledger.rules.job import LIVE_STATES, TRANSITIONS, State
 from tests.contract.mended import MENDED
 
 ROOT = Path(__file__).parents[1]

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from ledger.composition import System
-from ledger.database import Leadership
+from ledger.database.contract import Leadership
 from ledger.errors import Overtaken
-from ledger.record import Change
-from projections.catch_up import Follower, Told
+from ledger.log.recorded import Change
+from ledger.processes.composition import System
+from ledger.projections.follower import Follower, Told
 
 
 class Remembering(Follower):

@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, NullPool, create_engine
 
-from ledger import chain
-from ledger.commands import (
+from ledger.log import hash_chain
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.rules.commands import (
     Complete,
     Create,
     Erase,
@@ -26,8 +28,6 @@ from ledger.commands import (
     Remove,
     Start,
 )
-from ledger.composition import System
-from projections.catch_up import catch_up
 from tests.builders import carry_out
 
 SQLITE: Final = "sqlite"
@@ -114,12 +114,12 @@ class Insider:
             for statement in changes:
                 tx.exec_driver_sql(statement)
             mark = "%s" if tx.dialect.name == POSTGRES else "?"
-            link, row = chain.GENESIS, None
+            link, row = hash_chain.GENESIS, None
             for row in _events(tx):
                 content, salt = row["content"], row["salt"]
-                digest = row["digest"] if content is None else chain.digest(salt, content)
+                digest = row["digest"] if content is None else hash_chain.digest(salt, content)
                 kept = {name: row[name] for name in _IN_LEAF}
-                link = chain.link(link, chain.leaf(**kept, digest=digest))
+                link = hash_chain.link(link, hash_chain.leaf(**kept, digest=digest))
                 tx.exec_driver_sql(
                     f"UPDATE events SET digest = {mark}, chain = {mark} "
                     f"WHERE position = {row['position']}",

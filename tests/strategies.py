@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from ledger.commands import Command
+from ledger.rules.commands import Command
 from ledger.testing.strategies import (
     Target,
     actors,

@@ -2,9 +2,9 @@
 
 import ledger
 from benchmarks.queue_peers.contest import CONCURRENCY, DATA, TYPE, Contestant, main, nothing
-from ledger.composition import compose
-from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
 
 
 class Ours(Contestant):

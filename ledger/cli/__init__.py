@@ -1,13 +1,13 @@
 """Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
 
 A module a question: ``jobs`` asks and changes jobs, ``work`` does them, ``workers``
-tells who does, ``audit`` asks history, ``rebuilding`` builds read models anew, ``activity``
+tells who does, ``history`` asks history, ``rebuild`` builds read models anew, ``activity``
 shows what happened of late, ``server`` runs what keeps running.
 """
 
 import click
 
-from ledger.cli import audit, jobs, rebuilding, server, workers
+from ledger.cli import history, jobs, rebuild, server, workers
 from ledger.cli.activity import activity
 from ledger.cli.context import Context
 from ledger.cli.work import work
@@ -28,11 +28,11 @@ COMMANDS = (
     workers.workers,
     workers.pause,
     workers.resume,
-    audit.events,
-    audit.replay,
-    audit.verify,
-    rebuilding.rebuild,
-    audit.status,
+    history.events,
+    history.replay,
+    history.verify,
+    rebuild.rebuild,
+    history.status,
     server.sweep,
     server.follow,
 )

@@ -6,13 +6,13 @@ from typing import Final
 
 import click
 
-from api import wire
+from ledger.api.http import json_out
 from ledger.cli import output
-from ledger.cli.bring_up import bring_up
+from ledger.cli.catch_up_once import bring_up
 from ledger.cli.context import Context, as_json, command
 from ledger.cli.parameters import Text, Whole
 from ledger.errors import InvalidInput, Stuck
-from projections.activity import MINUTE_MS, Minute
+from ledger.projections.models.activity import MINUTE_MS, Minute
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 # Of 80 columns, what the others leave; a cut bar would be the newest.
@@ -57,7 +57,7 @@ def activity(
                 connection, from_ms=from_ms, to_ms=last_ms + MINUTE_MS, type_=type_
             )
     if as_json:
-        output.json_line(wire.activity(busy.minutes))
+        output.json_line(json_out.activity(busy.minutes))
     else:
         _print(busy.minutes, from_ms=from_ms, minutes_in_all=minutes)
 

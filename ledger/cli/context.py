@@ -11,11 +11,11 @@ from typing import Final
 import click
 from sqlalchemy import Connection
 
-from ledger.composition import System, compose
+from ledger.database.migration import require_current
+from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
-from ledger.migration import require_current
-from ledger.settings import Settings, read_settings
-from ledger.sqlite import SqliteDatabase
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings, read_settings
 
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 # What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.

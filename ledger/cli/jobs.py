@@ -10,20 +10,21 @@ import click
 import msgspec
 from sqlalchemy import Connection
 
-from api import wire
-from ledger import codec, content, store
-from ledger.arguments import LARGEST_PAGE
+from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import REFUSED, Context, actor, as_json, cause, command
 from ledger.cli.parameters import NUMBER, Milliseconds, Text, Whole
-from ledger.commands import Erase, Move, OnJob, Remove
 from ledger.errors import InvalidInput, JobNotFound, Refused
-from ledger.events import Failed, Logged
-from ledger.job import LIVE_STATES, State
-from ledger.options import create_command
-from projections.job_lists import JobList
-from projections.of_type import page_of_type
-from projections.shown import Shown
+from ledger.log import codec, store
+from ledger.projections.models.job_json import Shown
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.jobs_of_type import page_of_type
+from ledger.queue.arguments import LARGEST_PAGE
+from ledger.queue.kue_options import create_command
+from ledger.rules import json_text
+from ledger.rules.commands import Erase, Move, OnJob, Remove
+from ledger.rules.events import Failed, Logged
+from ledger.rules.job import LIVE_STATES, State
 
 NEWEST = 20
 
@@ -56,14 +57,14 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
         if not (value is None or value is False or value == ())
     }
     if "backoff" in given:
-        given["backoff"] = content.parse("backoff", str(given["backoff"]).encode())
+        given["backoff"] = json_text.parse("backoff", str(given["backoff"]).encode())
     if "searchKeys" in given:
         given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
     asked = create_command(type_, _data(raw, came_in=data == "-"), given)
     with context.system() as system:
         outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
     if as_json:
-        output.json_line(wire.encode({"id": outcome.job_id}))
+        output.json_line(json_out.encode({"id": outcome.job_id}))
     elif outcome.events:
         click.echo(f"job {outcome.job_id} created")
     else:
@@ -74,7 +75,7 @@ def _data(raw: bytes, *, came_in: bool) -> str:
     if came_in and not raw:
         raise InvalidInput("data", "data: expected JSON on standard input, got nothing")
     try:
-        return content.text("data", raw)
+        return json_text.text("data", raw)
     except InvalidInput as error:
         # As shells leave it: without the quotes that a text has.
         if raw[:1].isalpha():
@@ -127,7 +128,7 @@ def _log(connection: Connection, job_id: int) -> list[_Line]:
         [envelope] = store.read_stream(connection, job_id, after=version - 1, limit=1)
         event = codec.decode(kind, envelope.schema, envelope.body)
         if isinstance(event, Logged | Failed):
-            line = "(erased)" if text is None else content.log_line(kind, text)
+            line = "(erased)" if text is None else json_text.log_line(kind, text)
             lines.append(_Line(output.moment(envelope.at_ms), event.attempt, kind, line))
     return lines
 
@@ -255,7 +256,7 @@ def search(
     with context.system() as system:
         found = system.search.find(" ".join(words), limit=limit, offset=skip)
         if as_json:
-            output.json_line(wire.ids(found.job_ids))
+            output.json_line(json_out.ids(found.job_ids))
             return
         with system.database.read() as connection:
             shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
@@ -312,7 +313,7 @@ def stats(context: Context, *, as_json: bool) -> None:
         by_type = system.state_counts.by_type(connection)
         paused = system.pauses.paused(connection)
     if as_json:
-        output.json_line(wire.stats(totals))
+        output.json_line(json_out.stats(totals))
         return
     rows = [
         (name, *(counts.get(state, 0) for state in LIVE_STATES)) for name, counts in by_type.items()
@@ -360,7 +361,7 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
         refused |= failed
         text = str(answer) if failed else f"job {each.job_id} {done}"
         if as_json:
-            output.json_line(wire.encode({"error" if failed else "message": text}))
+            output.json_line(json_out.encode({"error" if failed else "message": text}))
         else:
             click.echo(f"Error: {text}" if failed else text, err=failed)
     if refused:

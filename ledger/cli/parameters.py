@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from ledger.commands import LARGEST_INTEGER, storable
 from ledger.errors import InvalidInput
+from ledger.rules.commands import LARGEST_INTEGER, storable
 
 # More digits are out of range, and Python refuses to read them without end.
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,16}", re.ASCII)

@@ -14,18 +14,18 @@ from typing import Final
 import click
 from gunicorn.systemd import listen_fds
 
-from api.server import run
-from ledger import migration
+from ledger.api.server.run import run
 from ledger.cli import output
-from ledger.cli.bring_up import bring_up
+from ledger.cli.catch_up_once import bring_up
 from ledger.cli.context import Context, command
 from ledger.cli.parameters import Whole
-from ledger.composition import System, compose, create_registered, prepare
+from ledger.database import migration
 from ledger.errors import Unavailable
-from ledger.hosts import bound_host, is_loopback, is_wildcard
-from ledger.settings import Settings
-from ledger.sweeper import Sweeper
-from projections.catch_up import Follower, Following
+from ledger.processes.composition import System, compose, create_registered, prepare
+from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
+from ledger.processes.settings import Settings
+from ledger.projections.follower import Follower, Following
+from ledger.worker.sweeper import Sweeper
 
 _DEFAULT: Final = Settings()
 

@@ -21,11 +21,11 @@ from rich.text import Text
 
 from ledger.cli.captured import Captured
 from ledger.cli.output import is_terminal, plain
-from ledger.cli.tally import Count, Rate
 from ledger.errors import LedgerError
-from ledger.job import State
-from ledger.queue import Queue
-from projections.state_counts import StateCounts
+from ledger.processes.counters import Count, Rate
+from ledger.projections.models.state_counts import StateCounts
+from ledger.queue.queue import Queue
+from ledger.rules.job import State
 
 _COLUMNS: Final = {
     "waiting": State.INACTIVE,

@@ -8,19 +8,19 @@ from typing import Final
 
 import click
 
-from api.follower_process import FollowerProcess
 from ledger.cli.context import Context, command
-from ledger.cli.crew import Crew, Requests, telling, work_here
-from ledger.cli.lines import say, send_lines
 from ledger.cli.parameters import Seconds, Whole
 from ledger.cli.summary import Summary, is_watched
-from ledger.cli.tally import Count, Tally
-from ledger.cli.target import Target, TargetError, load, slots
-from ledger.composition import STARTER, followed_for
-from ledger.queue import Queue
-from ledger.settings import Settings
-from ledger.sweeper import Sweeper
-from ledger.worker import GRACE_S, Worker
+from ledger.processes.composition import STARTER, followed_for
+from ledger.processes.counters import Count, Tally
+from ledger.processes.follower_process import FollowerProcess
+from ledger.processes.import_target import Target, TargetError, load, slots
+from ledger.processes.log_format import say, send_lines
+from ledger.processes.settings import Settings
+from ledger.processes.worker_processes import Crew, Requests, telling, work_here
+from ledger.queue.queue import Queue
+from ledger.worker.sweeper import Sweeper
+from ledger.worker.worker import GRACE_S, Worker
 
 MOST_PROCESSES: Final = 1_000
 MOST_AT_ONCE: Final = 10_000

@@ -4,11 +4,11 @@ from collections import Counter
 
 import click
 
-from api import wire
-from ledger import workers as heartbeats
+from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import Context, actor, as_json, cause, command
-from ledger.commands import Pause, Resume
+from ledger.queue import heartbeats
+from ledger.rules.commands import Pause, Resume
 
 
 @click.command()
@@ -41,7 +41,7 @@ def workers(context: Context, *, as_json: bool) -> None:
         for worker in seen
     ]
     if as_json:
-        output.json_line(wire.encode(shown))
+        output.json_line(json_out.encode(shown))
         return
     if not seen:
         click.echo("no workers")

@@ -15,7 +15,7 @@ has what Hypothesis needs.
 from typing import Final
 
 from ledger.testing.clock import Clock
-from ledger.testing.drained import Ran, drain
+from ledger.testing.drain import Ran, drain
 from ledger.testing.queues import open_queue
 
 __all__: Final = ["Clock", "Ran", "drain", "open_queue"]

@@ -21,12 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from ledger.composition import compose, queue_of
-from ledger.migration import migrate
-from ledger.queue import Queue
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.processes.composition import compose, queue_of
+from ledger.processes.settings import Settings
+from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.queue import Queue
 from ledger.testing.clock import Clock
-from ledger.workers import LEASE_MS
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a directory of one's own is made in it
 

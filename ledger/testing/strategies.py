@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from msgspec.structs import replace
 
-from ledger.commands import (
+from ledger.errors import InvalidInput, Refused
+from ledger.log.recorded import LEDGER_STREAM, Recorded
+from ledger.queue.kue_options import PRIORITIES
+from ledger.rules.commands import (
     LARGEST_INTEGER,
     LONGEST_TYPE,
     Claim,
@@ -42,11 +45,8 @@ from ledger.commands import (
     Return,
     Start,
 )
-from ledger.errors import InvalidInput, Refused
-from ledger.events import Backoff, Event
-from ledger.job import Job, State, decide, evolve
-from ledger.options import PRIORITIES
-from ledger.record import LEDGER_STREAM, Recorded
+from ledger.rules.events import Backoff, Event
+from ledger.rules.job import Job, State, decide, evolve
 from ledger.testing.clock import START_MS
 
 WORKER: Final = "host:1:1"

@@ -9,14 +9,14 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ledger import store
-from ledger.commands import LARGEST_INTEGER
-from ledger.database import Database
+from ledger.database.contract import Database
+from ledger.database.own_files import NotOurs
 from ledger.errors import InvalidInput, Overtaken, Unavailable
-from ledger.own_files import NotOurs
-from projections.catch_up import catch_up
-from projections.search.contract import Behind, SearchEngine
-from projections.search.words import asked
+from ledger.log import store
+from ledger.projections.follower import catch_up
+from ledger.projections.search.engine import Behind, SearchEngine
+from ledger.projections.search.words import asked
+from ledger.rules.commands import LARGEST_INTEGER
 
 DEFAULT_LIMIT: Final = 1_000
 LONGEST_QUERY: Final = 4_096

@@ -25,16 +25,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger import store
-from ledger.database import Database, Leadership
+from ledger.database.contract import Database, Leadership
+from ledger.database.fast_sql import Query
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.record import Change
-from ledger.rows import Query
-from ledger.schema import BIGINT
-from projections.catch_up import catch_up
-from projections.search.contract import Behind, SearchEngine, update_of
-from projections.search.sql_words import Fts5, Tsvector, Words
-from projections.search.words import VERSION
+from ledger.log import store
+from ledger.log.recorded import Change
+from ledger.log.schema import BIGINT
+from ledger.projections.follower import catch_up
+from ledger.projections.search.engine import Behind, SearchEngine, update_of
+from ledger.projections.search.sql_words import Fts5, Tsvector, Words
+from ledger.projections.search.words import VERSION
 
 LIVE: Final = ""
 GREEN: Final = "_green"

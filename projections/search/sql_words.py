@@ -37,13 +37,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
 
-from ledger.database import Database
-from ledger.rows import Query
-from ledger.schema import BIGINT
-from projections.green import grants_of
-from projections.projection import in_parts
-from projections.search.contract import Update
-from projections.search.words import in_ascii
+from ledger.database.contract import Database
+from ledger.database.fast_sql import Query
+from ledger.log.schema import BIGINT
+from ledger.projections.projection import in_parts
+from ledger.projections.rebuild.table_swap import grants_of
+from ledger.projections.search.engine import Update
+from ledger.projections.search.words import in_ascii
 
 _TABLE: Final = "search_words"
 # As long as PostgreSQL may look for the newest first; see ``Tsvector.find``.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.composition import System
+from ledger.processes.composition import System
 from tests.browser.chromium import MISSING, find_chromium
 from tests.browser.hostile import HostileSite
 from tests.builders import open_system

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.composition import System
+from ledger.processes.composition import System
 from tests.browser.chromium import page
 from tests.browser.hostile import Asked, HostileSite
 from tests.builders import rows

@@ -10,10 +10,10 @@ from wsgiref.validate import WSGIWarning
 
 from falcon import testing
 
-from api.app import App, create_app
-from api.waiting import LongPolls
-from ledger import store
-from ledger.composition import System
+from ledger.api.app import App, create_app
+from ledger.api.http.long_poll import LongPolls
+from ledger.log import store
+from ledger.processes.composition import System
 
 JSON_TYPE = "application/json; charset=utf-8"
 LARGEST_BODY_BYTES = 1024 * 1024

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 
-from ledger.composition import System
-from ledger.migration import migrate
+from ledger.database.migration import migrate
+from ledger.processes.composition import System
 from tests.builders import job_in, make_empty, open_system
 from tests.conftest import ENGINES
 from tests.contract.client import Client

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from ledger.commands import Complete, Create, Elapse, Fail, Log, Progress, Remove, Start
-from ledger.composition import System
 from ledger.errors import LedgerError
+from ledger.processes.composition import System
+from ledger.rules.commands import Complete, Create, Elapse, Fail, Log, Progress, Remove, Start
 from tests.builders import Clock
 
 _STACK: Final = "\n    at handle (kue_worker.js:{at})\n    at Worker.<anonymous> (worker.js:230:7)"

@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import text
 
-from ledger.commands import Complete, Create, Fail, Start
-from projections.catch_up import catch_up
+from ledger.projections.follower import catch_up
+from ledger.rules.commands import Complete, Create, Fail, Start
 from tests.builders import START_MS, Clock, carry_out
 from tests.contract.client import LARGEST_PAGE, Client
 

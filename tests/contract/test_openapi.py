@@ -9,9 +9,9 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from api.operations import OPERATIONS, Operation, Tag
+from ledger.api.operations import OPERATIONS, Operation, Tag
 from ledger.errors import Unavailable
-from projections.search.search import DEFAULT_LIMIT
+from ledger.projections.search.search import DEFAULT_LIMIT
 from tests.contract.client import LARGEST_PAGE, Client
 from tests.contract.examples import filled, named, perform
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import falcon.inspect
 import pytest
 
-from api.operations import OPERATIONS, Operation
-from ledger.composition import System
-from ledger.migration import migrate
+from ledger.api.operations import OPERATIONS, Operation
+from ledger.database.migration import migrate
+from ledger.processes.composition import System
 from tests.builders import Clock, job_in, open_system, rows
 from tests.contract.client import HOST, JSON_TYPE, LEASE_MS, PORT, Client
 from tests.contract.examples import filled, named, perform

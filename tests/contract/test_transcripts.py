@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ledger.composition import System
+from ledger.processes.composition import System
 from tests.contract.mended import MENDED, Answer, numbers
 from tests.contract.transcripts import Record, Said, records, replay
 

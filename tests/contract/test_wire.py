@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ledger.commands import Complete, Elapse, Fail, Log, Progress, Start
-from ledger.composition import System
+from ledger.processes.composition import System
+from ledger.rules.commands import Complete, Elapse, Fail, Log, Progress, Start
 from tests.builders import START_MS, Clock, carry_out, job_in
 from tests.contract.client import JSON_TYPE, Client
 

@@ -11,10 +11,10 @@ import falcon
 import pytest
 from falcon import testing
 
-from api.waiting import LongPolls
-from ledger.commands import LARGEST_INTEGER, Pause, Resume
-from ledger.composition import System
-from ledger.sweeper import Sweeper
+from ledger.api.http.long_poll import LongPolls
+from ledger.processes.composition import System
+from ledger.rules.commands import LARGEST_INTEGER, Pause, Resume
+from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, carry_out, job_in, rows
 from tests.contract.bad_input import IDS_THAT_ARE_NONE, JSON, NO_JOB
 from tests.contract.client import LARGEST_BODY_BYTES, LEASE_MS, Answer, Client

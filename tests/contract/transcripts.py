@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ledger.commands import Create, Remove
-from ledger.composition import System
+from ledger.processes.composition import System
+from ledger.rules.commands import Create, Remove
 from tests.builders import Clock
 from tests.contract.client import Client
 from tests.contract.stage import PREPARED, Stage

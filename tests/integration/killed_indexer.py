@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from ledger.engines import open_database
-from projections.catch_up import catch_up
-from projections.search.whoosh_engine import WhooshEngine
+from ledger.database.url import open_database
+from ledger.projections.follower import catch_up
+from ledger.projections.search.whoosh.engine import WhooshEngine
 
 
 def index(url: str, folder: str, batch: int) -> None:

@@ -18,9 +18,9 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 
-from ledger.composition import compose
 from ledger.errors import Unavailable
-from ledger.settings import Settings
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
 
 HOST: Final = "127.0.0.1"
 DEADLINE_S: Final = 60.0

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import pytest
 
-from ledger.commands import Create
-from ledger.composition import System
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.record import Change
-from projections.activity import Activity, Busy
-from projections.catch_up import Following, catch_up
-from projections.replay import replay
+from ledger.log.recorded import Change
+from ledger.processes.composition import System
+from ledger.projections.follower import Following, catch_up
+from ledger.projections.models.activity import Activity, Busy
+from ledger.projections.replay import replay
+from ledger.rules.commands import Create
 from tests.builders import carry_out, open_system, rows, tamper, verified
 from tests.integration.servers import surroundings
 from tests.integration.test_catch_up import eventually, lives

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import exc, text
 
-from ledger.commands import Complete, Create, Erase, Start
-from ledger.composition import System
-from ledger.sqlite import SqliteDatabase
-from projections.job_lists import JobList
+from ledger.database.sqlite import SqliteDatabase
+from ledger.processes.composition import System
+from ledger.projections.models.job_lists import JobList
+from ledger.rules.commands import Complete, Create, Erase, Start
 from tests.builders import carry_out, rows, verified
 
 COLUMNS = {

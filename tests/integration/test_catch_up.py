@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert
 
-from ledger.commands import Complete, Create, Erase, Log, Progress, Start
-from ledger.composition import System
 from ledger.errors import Overtaken, Stuck, Unavailable
-from ledger.record import Change
-from ledger.schema import failures
-from projections import catch_up as catching
-from projections.catch_up import Catching, Failure, Following, catch_up, read_failures
-from projections.replay import Memory, replay
+from ledger.log.recorded import Change
+from ledger.log.schema import failures
+from ledger.processes.composition import System
+from ledger.projections import follower as catching
+from ledger.projections.follower import Catching, Failure, Following, catch_up, read_failures
+from ledger.projections.replay import Memory, replay
+from ledger.rules.commands import Complete, Create, Erase, Log, Progress, Start
 from tests.builders import carry_out, open_system, rows, tamper
 from tests.followers import Remembering
 from tests.integration.servers import DEADLINE_S
@@ -166,8 +166,8 @@ def test_the_jobs_of_a_batch_are_recalled_together(filled: System) -> None:
 def test_a_long_past_is_read_in_pages(
     filled: System, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.store._PAGE", page)
-    monkeypatch.setattr("ledger.store._HISTORIES_AT_ONCE", 7)
+    monkeypatch.setattr("ledger.log.store._PAGE", page)
+    monkeypatch.setattr("ledger.log.store._HISTORIES_AT_ONCE", 7)
     follower = Remembering(filled)
     follower.position = 130
 
@@ -347,7 +347,7 @@ def test_the_second_stands_by_and_takes_over(system: System, started: Starts) ->
 def test_what_stops_it_is_kept_until_it_is_mended(
     filled: System, started: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.catch_up.STUCK_S", 0.01)
+    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     follower = Remembering(filled)
     follower.refuse = poisoned(150)
     following = started(follower)
@@ -386,8 +386,8 @@ def test_what_stopped_a_process_that_died_is_forgotten_by_the_next(
 def test_it_survives_what_passes(
     filled: System, started: Starts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.catch_up.STANDBY_S", 0.01)
-    monkeypatch.setattr("projections.catch_up.STUCK_S", 0.01)
+    monkeypatch.setattr("ledger.projections.follower.STANDBY_S", 0.01)
+    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     refused: list[int] = []
 
     def refuse(changes: Sequence[Change]) -> None:

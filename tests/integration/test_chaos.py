@@ -18,9 +18,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from ledger.commands import Create
-from ledger.composition import System
-from ledger.events import Backoff
+from ledger.processes.composition import System
+from ledger.rules.commands import Create
+from ledger.rules.events import Backoff
 from tests.builders import rows, verified
 from tests.integration.servers import is_running, kill_group, surroundings, wait_until
 from tests.integration.test_crashes import chance

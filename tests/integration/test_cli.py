@@ -13,7 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.cli import COMMANDS, main
-from ledger.commands import (
+from ledger.database.file_lock import FileLeadership
+from ledger.database.migration import migrate
+from ledger.processes.composition import System
+from ledger.projections.search.whoosh.folders import Home
+from ledger.rules.commands import (
     Complete,
     Create,
     Fail,
@@ -24,10 +28,6 @@ from ledger.commands import (
     Reprioritize,
     Start,
 )
-from ledger.composition import System
-from ledger.locks import FileLeadership
-from ledger.migration import migrate
-from projections.search.whoosh_home import Home
 from tests.builders import (
     START_MS,
     Clock,
@@ -353,7 +353,7 @@ def test_events_are_chosen_by_job_place_and_number(shell: Shell, system: System)
 def test_a_page_of_events_is_followed_by_the_next(
     quick: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.cli.audit.PAGE", 3)
+    monkeypatch.setattr("ledger.cli.history.PAGE", 3)
     for _ in range(7):
         quick.says("create", "email")
 

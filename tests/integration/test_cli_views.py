@@ -12,10 +12,10 @@ from rich.progress import Progress
 
 from ledger.cli.activity import sparkline
 from ledger.cli.output import Advancing, Count
-from ledger.commands import Complete, Create, Fail, Start
-from ledger.composition import System
-from projections.build import Build
-from projections.catch_up import catch_up
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.projections.rebuild.build import Build
+from ledger.rules.commands import Complete, Create, Fail, Start
 from tests.builders import START_MS, Clock, carry_out, tamper
 from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell, table
 

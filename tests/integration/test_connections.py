@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]  # comes with the package that bri
 import pytest
 from gunicorn.config import Config
 
-from api.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _OneWrite
+from ledger.api.server.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _OneWrite
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import pytest
 
-from ledger.composition import System, compose
-from ledger.migration import migrate
-from ledger.settings import Settings
-from projections.rebuild import rebuild
-from projections.report import Report
+from ledger.database.migration import migrate
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.report import Report
 from tests.builders import job_in, open_system, rows, silently, verified
 from tests.integration.servers import (
     JSON_TYPE,

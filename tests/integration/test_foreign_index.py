@@ -22,21 +22,21 @@ from whoosh.fields import Schema
 from whoosh.filedb.filestore import FileStorage
 from whoosh.index import TOC
 
-from ledger import store
-from ledger.commands import Create, Remove
-from ledger.composition import System
+from ledger.database.own_files import NotOurs
 from ledger.errors import Unavailable
-from ledger.own_files import NotOurs
-from projections.catch_up import catch_up
-from projections.rebuild import rebuild
-from projections.search import own_directory, whoosh_segment, whoosh_toc
-from projections.search.contract import Damaged
-from projections.search.newest import newest
-from projections.search.whoosh_engine import WhooshEngine
-from projections.search.whoosh_home import CURRENT
-from projections.search.whoosh_index import Contents
-from projections.search.whoosh_segment import SegmentFile, Source
-from projections.search.whoosh_toc import START, Checkpoint, Segment, Toc
+from ledger.log import store
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.search.engine import Damaged
+from ledger.projections.search.whoosh import own_directory, segment_file, table_of_contents
+from ledger.projections.search.whoosh.engine import WhooshEngine
+from ledger.projections.search.whoosh.folders import CURRENT
+from ledger.projections.search.whoosh.index import Contents
+from ledger.projections.search.whoosh.newest import newest
+from ledger.projections.search.whoosh.segment_file import SegmentFile, Source
+from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint, Segment, Toc
+from ledger.rules.commands import Create, Remove
 from tests.builders import carry_out, open_system, silently
 from tests.integration.servers import Server, surroundings, tool, wait_until
 from tests.integration.strangers import ANOTHER_USER, KINDS, put, seen
@@ -378,7 +378,7 @@ def rewritten(toc: bytes, **fields: object) -> bytes:
 
 
 def toc_of(*segments: Segment) -> bytes:
-    return whoosh_toc.encode(
+    return table_of_contents.encode(
         Toc(generation=1, checkpoint=Checkpoint(7, b"x" * 32), segments=list(segments))
     )
 
@@ -417,13 +417,13 @@ def entry(**fields: object) -> dict[str, object]:
 )
 def test_a_table_of_contents_is_read_strictly(fields: dict[str, object]) -> None:
     with pytest.raises(Damaged):
-        whoosh_toc.decode(rewritten(toc_of(), **fields), 1)
+        table_of_contents.decode(rewritten(toc_of(), **fields), 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff", b"null", bytes(99)])
 def test_what_is_no_table_of_contents_is_damaged(data: bytes) -> None:
     with pytest.raises(Damaged):
-        whoosh_toc.decode(data, 1)
+        table_of_contents.decode(data, 1)
 
 
 def test_a_table_of_contents_says_again_what_was_written() -> None:
@@ -431,7 +431,7 @@ def test_a_table_of_contents_says_again_what_was_written() -> None:
     segment.set_doc_count(9)
     segment.delete([0, 8])
 
-    toc = whoosh_toc.decode(toc_of(segment, Segment()), 1)
+    toc = table_of_contents.decode(toc_of(segment, Segment()), 1)
 
     assert (toc.generation, toc.checkpoint) == (1, Checkpoint(7, b"x" * 32))
     assert toc.segments[0].entry() == segment.entry()
@@ -489,7 +489,7 @@ def test_numbers_that_lead_nowhere_are_damage_or_find_nothing(
             assert set(found) <= {1, 2}
         joined = tmp_path / f"joined{deleted}"
         with suppress(Damaged):
-            whoosh_segment.join(lambda: joined.open("wb"), [Source(file, segment.kept())] * 2)  # noqa: B023 - at once
+            segment_file.join(lambda: joined.open("wb"), [Source(file, segment.kept())] * 2)  # noqa: B023 - at once
             SegmentFile(joined)
 
 

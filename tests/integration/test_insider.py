@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Column, Table, select, update
 from sqlalchemy.engine import make_url
 
-from ledger import store
-from ledger.composition import System
-from ledger.migration import migrate
-from projections.rebuild import rebuild
+from ledger.database.migration import migrate
+from ledger.log import store
+from ledger.processes.composition import System
+from ledger.projections.rebuild.rebuild import rebuild
 from tests.builders import open_system, rows, silently, tamper, verified
 from tests.conftest import ENGINES
 from tests.documents import ROOT

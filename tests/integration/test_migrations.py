@@ -7,13 +7,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, inspect, text
 
-from ledger import schema
-from ledger.commands import Create, Pause, Start
-from ledger.composition import System, prepare
+from ledger.database.migration import is_empty, migrate, require_current
 from ledger.errors import SchemaMismatch
-from ledger.migration import is_empty, migrate, require_current
-from projections.rebuild import rebuild
-from projections.search.sql_engine import SqlEngine
+from ledger.log import schema
+from ledger.processes.composition import System, prepare
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.search.sql_engine import SqlEngine
+from ledger.rules.commands import Create, Pause, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 
 HEAD = "0004"

@@ -15,13 +15,15 @@ from typing import Any, Final
 import pytest
 
 import ledger
-from ledger import Job, Queue, commands
-from ledger.commands import Claim, Complete, Create, Fail, Pause, Start
-from ledger.composition import System
-from ledger.database import POOL_OVERFLOW, POOL_SIZE
+from ledger import Job, Queue
+from ledger.database.contract import POOL_OVERFLOW, POOL_SIZE
 from ledger.errors import InvalidInput, JobFailed, JobNotFound, SchemaMismatch
-from ledger.service import Claimed, Outcome, _Submission
-from projections.rebuild import rebuild
+from ledger.log.ledger import Claimed, Outcome, _Submission
+from ledger.processes.composition import System
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.queue.queue import own_name
+from ledger.rules import commands
+from ledger.rules.commands import Claim, Complete, Create, Fail, Pause, Start
 from tests.builders import START_MS, Clock, rows, silently, verified
 from tests.integration.servers import DEADLINE_S, surroundings, wait_until
 
@@ -523,7 +525,7 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a waiter look only when it is woken."""
-    monkeypatch.setattr("ledger.queued_job._LONGEST_WAIT_S", DEADLINE_S)
+    monkeypatch.setattr("ledger.queue.queue.job._LONGEST_WAIT_S", DEADLINE_S)
 
 
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
@@ -843,7 +845,7 @@ def test_a_commands_actor_is_who_connected(system: System, database_url: str) ->
     job = anonymous.create("email")
     anonymous.close()
 
-    assert rows(system, "SELECT actor FROM events") == [{"actor": f"app:{ledger.queue.own_name()}"}]
+    assert rows(system, "SELECT actor FROM events") == [{"actor": f"app:{own_name()}"}]
     assert job.id == 1
 
 
@@ -886,7 +888,7 @@ import os, sys, time, ledger, ledger.store
 queue = ledger.connect(sys.argv[1])
 queue.create("email")
 with queue.database.write() as tx:
-    ledger.store.lock_head(tx)
+    ledger.log.store.lock_head(tx)
     if os.fork() == 0:
         time.sleep(3600)
         os._exit(0)

@@ -19,9 +19,19 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, exc
 
-from ledger import job as job_rules
-from ledger import sqlite, store, workers
-from ledger.commands import (
+from ledger.database import sqlite
+from ledger.database.file_lock import LockFile
+from ledger.database.migration import migrate
+from ledger.database.own_files import open_regular
+from ledger.database.sqlite import SqliteDatabase
+from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
+from ledger.log import store
+from ledger.log.ledger import Outcome, _Submission
+from ledger.processes.composition import System
+from ledger.projections.models.unique_keys import UniqueKeys
+from ledger.queue import heartbeats
+from ledger.rules import job as job_rules
+from ledger.rules.commands import (
     Command,
     Complete,
     Create,
@@ -34,16 +44,8 @@ from ledger.commands import (
     Reprioritize,
     Start,
 )
-from ledger.composition import System
-from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
-from ledger.events import Event
-from ledger.job import Job
-from ledger.locks import LockFile
-from ledger.migration import migrate
-from ledger.own_files import open_regular
-from ledger.service import Outcome, _Submission
-from ledger.sqlite import SqliteDatabase
-from projections.unique_keys import UniqueKeys
+from ledger.rules.events import Event
+from ledger.rules.job import Job
 from tests.builders import carry_out, open_system, rows, verified
 
 PATIENCE_S = 60.0
@@ -336,7 +338,7 @@ def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
 
 def beat_once(system: System) -> str:
     with system.database.write() as tx:
-        workers.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
+        heartbeats.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
     return "beaten"
 
 
@@ -354,7 +356,7 @@ def test_two_threads_that_need_a_lock_file_for_the_first_time_at_once_share_it(
             assert may_go_on.wait(PATIENCE_S)
         return fd
 
-    monkeypatch.setattr("ledger.locks.open_regular", open_slowly)
+    monkeypatch.setattr("ledger.database.file_lock.open_regular", open_slowly)
     watcher = threading.Thread(target=lambda: lock.path)
     watcher.start()
     assert opened.wait(PATIENCE_S)

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from ledger import store
-from ledger.commands import (
+from ledger.errors import Corrupt, Stuck, Unavailable
+from ledger.log import store
+from ledger.log.recorded import Change
+from ledger.processes.composition import System
+from ledger.projections.models.state_counts import StateCounts
+from ledger.projections.rebuild.rebuild import drop, rebuild
+from ledger.projections.replay import Replay, fold, replay
+from ledger.rules.commands import (
     Command,
     Complete,
     Create,
@@ -25,12 +31,6 @@ from ledger.commands import (
     Return,
     Start,
 )
-from ledger.composition import System
-from ledger.errors import Corrupt, Stuck, Unavailable
-from ledger.record import Change
-from projections.rebuild import drop, rebuild
-from projections.replay import Replay, fold, replay
-from projections.state_counts import StateCounts
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 
 TABLES = ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses")
@@ -89,7 +89,7 @@ def filled(system: System) -> System:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a rebuild take small steps."""
     for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-        monkeypatch.setattr(f"projections.build.{name}", 50)
+        monkeypatch.setattr(f"ledger.projections.rebuild.build.{name}", 50)
 
 
 def changes_of(system: System, *, remembered: int | None = None, batch: int = 7) -> list[Change]:

@@ -17,16 +17,16 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import text
 
-from ledger import store
-from ledger.commands import Complete, Create, Remove, Start
-from ledger.composition import System
 from ledger.errors import Unavailable
-from projections.build import Build
-from projections.catch_up import catch_up
-from projections.job_lists import JobList
-from projections.projection import Projection
-from projections.rebuild import rebuild
-from projections.state_counts import StateCounts
+from ledger.log import store
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.state_counts import StateCounts
+from ledger.projections.projection import Projection
+from ledger.projections.rebuild.build import Build
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.rules.commands import Complete, Create, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 from tests.integration.servers import surroundings
 from tests.integration.test_catch_up import eventually, lives
@@ -47,7 +47,7 @@ def filled(system: System) -> System:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a rebuild take many steps."""
     for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-        monkeypatch.setattr(f"projections.build.{name}", BATCH)
+        monkeypatch.setattr(f"ledger.projections.rebuild.build.{name}", BATCH)
 
 
 @contextmanager
@@ -151,8 +151,8 @@ def test_a_reader_without_end_is_told_of(
     filled: System, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if filled.database.is_embedded:
-        monkeypatch.setattr("projections.green.locked_for_swap", in_use)
-    monkeypatch.setattr("projections.rebuild.PATIENCE_S", 0.2)
+        monkeypatch.setattr("ledger.projections.rebuild.table_swap.locked_for_swap", in_use)
+    monkeypatch.setattr("ledger.projections.rebuild.rebuild.PATIENCE_S", 0.2)
     with closing(open_system(database_url)) as reader:
         with reader.database.snapshot():
             with pytest.raises(Unavailable, match="what was built is kept, so try again"):
@@ -168,7 +168,7 @@ def test_a_reader_without_end_is_told_of(
 
 @contextmanager
 def in_use(*_: object) -> Iterator[None]:
-    from projections.green import InUse  # noqa: PLC0415 - as the one place that raises it
+    from ledger.projections.rebuild.table_swap import InUse  # noqa: PLC0415 - as the one place that raises it
 
     raise InUse("somebody reads the tables that are to be swapped")
     yield
@@ -312,7 +312,7 @@ def leftovers(system: System) -> list[Any]:
 def test_a_large_old_table_is_emptied_little_by_little(
     filled: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.green.ROWS_AT_ONCE", 300)
+    monkeypatch.setattr("ledger.projections.rebuild.table_swap.ROWS_AT_ONCE", 300)
 
     rebuild(filled.database, filled.projections, silently)
 
@@ -331,7 +331,7 @@ def test_where_names_of_indexes_cannot_be_changed_they_are_built_anew(
 
         raise exc.OperationalError("", None, Exception("table may not be modified"))
 
-    monkeypatch.setattr("projections.green._rename_indexes", forbidden)
+    monkeypatch.setattr("ledger.projections.rebuild.table_swap._rename_indexes", forbidden)
     rebuild(filled.database, filled.projections, silently)
 
     if filled.database.is_embedded:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.commands import Create
-from ledger.composition import System, compose
+from ledger.database.file_lock import FileLeadership
 from ledger.errors import Unavailable
-from ledger.locks import FileLeadership
-from ledger.settings import Settings
-from projections.search.whoosh_engine import WhooshEngine
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.projections.search.whoosh.engine import WhooshEngine
+from ledger.rules.commands import Create
 from tests.builders import carry_out, open_system, rows
 from tests.integration.test_catch_up import eventually
 
@@ -33,7 +33,7 @@ def backup(tmp_path: Path, sqlite_template: Path) -> Path:
 @pytest.fixture
 def system(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     """Give a ledger that has its file open, and looks for it each time."""
-    monkeypatch.setattr("ledger.sqlite.HEED_S", 0.0)
+    monkeypatch.setattr("ledger.database.sqlite.HEED_S", 0.0)
     with closing(open_system(f"sqlite:///{path}")) as system:
         carry_out(system, Create(type="old"), Create(type="old"))
         yield system

@@ -20,26 +20,26 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Connection, text
 
-from ledger import store
-from ledger.commands import Command, Create, Erase, Remove
-from ledger.composition import System, compose, queue_of
-from ledger.database import Database
+from ledger.database.contract import Database
+from ledger.database.file_lock import LockFile
+from ledger.database.migration import migrate
 from ledger.errors import InvalidInput, Overtaken, Unavailable
-from ledger.locks import LockFile
-from ledger.migration import migrate
-from ledger.record import Change
-from ledger.settings import Settings
-from projections.catch_up import catch_up
-from projections.rebuild import rebuild
-from projections.search import sql_words
-from projections.search.contract import Behind, Damaged, Update, update_of
-from projections.search.search import LONGEST_QUERY, Search
-from projections.search.sql_engine import SqlEngine
-from projections.search.whoosh_engine import WhooshEngine
-from projections.search.whoosh_index import LARGEST_JOINED, Index, to_join
-from projections.search.whoosh_toc import Segment
-from projections.search.words import VERSION as WORDS_VERSION
-from projections.standing import standings
+from ledger.log import store
+from ledger.log.recorded import Change
+from ledger.processes.composition import System, compose, queue_of
+from ledger.processes.settings import Settings
+from ledger.projections.follower import catch_up
+from ledger.projections.lag import standings
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.search import sql_words
+from ledger.projections.search.engine import Behind, Damaged, Update, update_of
+from ledger.projections.search.search import LONGEST_QUERY, Search
+from ledger.projections.search.sql_engine import SqlEngine
+from ledger.projections.search.whoosh.engine import WhooshEngine
+from ledger.projections.search.whoosh.index import LARGEST_JOINED, Index, to_join
+from ledger.projections.search.whoosh.table_of_contents import Segment
+from ledger.projections.search.words import VERSION as WORDS_VERSION
+from ledger.rules.commands import Command, Create, Erase, Remove
 from tests.builders import carry_out, open_system, rows, silently, tamper
 from tests.integration.servers import DEADLINE_S, wait_until
 
@@ -502,7 +502,7 @@ def test_no_event_is_missing_from_an_index_that_was_swapped_in_meanwhile(
         monkeypatch.undo()
         return update_of(changes)
 
-    monkeypatch.setattr("projections.search.whoosh_engine.update_of", swapping)
+    monkeypatch.setattr("ledger.projections.search.whoosh.engine.update_of", swapping)
     with pytest.raises(Overtaken):
         catch_up(system.database, engine)
 
@@ -556,7 +556,7 @@ def test_a_swap_beside_a_search_hides_nothing_from_it(
     catch_up(system.database, engine)
     now = head(system)
     # Whoever swaps has not seen the second job: as one whose swap does not look would not.
-    monkeypatch.setattr("projections.search.sql_engine.store.read_position", lambda _: 0)
+    monkeypatch.setattr("ledger.projections.search.sql_engine.store.read_position", lambda _: 0)
     original = type(system.database).translated
     swapped: list[bool] = []
 
@@ -663,7 +663,7 @@ def test_a_search_waits_no_longer_than_it_may_and_says_how_far_the_index_is(
     create(system, "avi")
     reader = Search(system.database, engine, wait_ms=30_000, indexes=False)
     clock = Clock()
-    monkeypatch.setattr("projections.search.search.time", clock)
+    monkeypatch.setattr("ledger.projections.search.search.time", clock)
 
     with pytest.raises(Unavailable, match="has come to event 1 of 2"):
         reader.find("avi")

@@ -13,10 +13,10 @@ from typing import Any, Final
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
-from api.follower_process import FollowerProcess
-from ledger.commands import Create
-from ledger.composition import System, compose
-from ledger.settings import SearchOn, Settings
+from ledger.processes.composition import System, compose
+from ledger.processes.follower_process import FollowerProcess
+from ledger.processes.settings import SearchOn, Settings
+from ledger.rules.commands import Create
 from tests.builders import carry_out
 from tests.contract.client import Client
 from tests.integration.servers import Asker, Server, children, is_running, wait_until

@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
-import migrations
-from ledger import sqlite as databases
-from ledger import store
+from ledger import migrations
 from ledger.cli import main
-from ledger.commands import Create
-from ledger.composition import System
-from ledger.migration import migrate
+from ledger.database import sqlite as databases
+from ledger.database.migration import migrate
+from ledger.log import store
+from ledger.processes.composition import System
+from ledger.rules.commands import Create
 from tests.builders import carry_out, open_system, rows, verified
 from tests.integration.servers import (
     DEADLINE_S,
@@ -39,7 +39,7 @@ from tests.integration.servers import (
     wait_until,
 )
 
-GUNICORN: Final = (tool("gunicorn"), "api.wsgi:app", "--no-control-socket")
+GUNICORN: Final = (tool("gunicorn"), "ledger.api.wsgi:app", "--no-control-socket")
 NO_DATABASE: Final = 3
 
 
@@ -156,7 +156,7 @@ def a_version_later(folder: Path, current: str, monkeypatch: pytest.MonkeyPatch)
         f"revision = 'later'\ndown_revision = {current!r}\n\ndef upgrade() -> None: pass\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr("ledger.migration._PACKAGE", package.name)
+    monkeypatch.setattr("ledger.database.migration._PACKAGE", package.name)
 
 
 def test_an_empty_postgresql_database_is_served_after_ledger_migrate(

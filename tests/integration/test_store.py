@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy import text
 
-from ledger import chain, store
-from ledger.commands import Complete, Create, Erase, Fail, Log, Progress, Start
-from ledger.composition import System
 from ledger.errors import Corrupt, InvalidInput, SchemaMismatch, Unavailable
-from ledger.events import Created, Logged, Started
-from ledger.record import Recorded
-from ledger.service import LONGEST_ACTOR, LONGEST_CAUSE
-from ledger.store import Head
+from ledger.log import hash_chain, store
+from ledger.log.ledger import LONGEST_ACTOR, LONGEST_CAUSE
+from ledger.log.recorded import Recorded
+from ledger.log.store import Head
+from ledger.processes.composition import System
+from ledger.rules.commands import Complete, Create, Erase, Fail, Log, Progress, Start
+from ledger.rules.events import Created, Logged, Started
 from tests.builders import START_MS, Clock, carry_out, open_system, rows, tamper, verified
 
 
@@ -55,7 +55,7 @@ def test_an_event_is_stored_column_by_column(filled: System) -> None:
     )
     assert (first.salt and len(first.salt), first.digest) == (
         16,
-        chain.digest(first.salt or b"", '{"n": 1.50}'),
+        hash_chain.digest(first.salt or b"", '{"n": 1.50}'),
     )
     assert (third.content, third.salt, third.digest) == (None, None, None)
     assert third.body == '{"attempt":1,"worker":"w"}'

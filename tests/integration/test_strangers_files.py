@@ -13,18 +13,18 @@ from typing import Final
 import pytest
 from sqlalchemy.engine import URL
 
-from ledger.commands import Create, Erase, Remove
-from ledger.composition import System
-from ledger.database import Leadership
+from ledger.database.contract import Leadership
+from ledger.database.migration import migrate
+from ledger.database.own_files import NotOurs, open_regular
+from ledger.database.sqlite_side_files import require_ours
 from ledger.errors import LedgerError, Unavailable
-from ledger.migration import migrate
-from ledger.own_files import NotOurs, open_regular
-from ledger.sqlite_side_files import require_ours
-from projections.catch_up import catch_up
-from projections.rebuild import rebuild
-from projections.search import own_directory
-from projections.search.whoosh_engine import WhooshEngine
-from projections.search.whoosh_home import CURRENT, Home
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.search.whoosh import own_directory
+from ledger.projections.search.whoosh.engine import WhooshEngine
+from ledger.projections.search.whoosh.folders import CURRENT, Home
+from ledger.rules.commands import Create, Erase, Remove
 from tests.builders import carry_out, open_system, silently, verified
 from tests.integration.strangers import KINDS, Seen, file, put, seen, tree
 
@@ -195,7 +195,7 @@ def test_a_database_that_another_process_creates_meanwhile_is_opened(
             raise FileNotFoundError(name)
         return b"\x37\x7f\x06\x82" + bytes(28)
 
-    monkeypatch.setattr("ledger.sqlite_side_files._head", meanwhile)
+    monkeypatch.setattr("ledger.database.sqlite_side_files._head", meanwhile)
 
     require_ours(path)
 
@@ -216,7 +216,7 @@ def test_a_journal_is_kept_whose_database_is_missing(path: Path) -> None:
 def test_a_file_that_takes_the_others_place_is_opened_only_if_sqlites_lie_beside_it(
     ledger: System, path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.sqlite.HEED_S", 0.0)
+    monkeypatch.setattr("ledger.database.sqlite.HEED_S", 0.0)
     carry_out(ledger, Create(type="t"))
     for each in path.parent.glob("ledger.db*"):
         each.unlink()
@@ -550,7 +550,7 @@ def test_a_disk_that_is_full_is_not_filled_with_begun_indexes(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as full:
-        full.setattr(f"projections.search.whoosh_home.{fails}", fail)
+        full.setattr(f"ledger.projections.search.whoosh.folders.{fails}", fail)
         for _ in range(2):
             with pytest.raises(Unavailable, match="No space left on device"):
                 home.begin(CURRENT)
@@ -604,7 +604,7 @@ def test_two_readers_that_tell_of_damage_at_once_are_both_heard(
         other.tell_damage()
         return open_regular(name, flags, directory=directory)
 
-    monkeypatch.setattr("projections.search.whoosh_home.open_regular", second)
+    monkeypatch.setattr("ledger.projections.search.whoosh.folders.open_regular", second)
     home.tell_damage()
 
     assert home.is_damaged()

@@ -14,14 +14,16 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Connection
 
-from api import wire
-from ledger import store, workers
-from ledger.commands import Complete, Create, Fail, Move, Progress, Remove, Start
-from ledger.composition import System
+from ledger.api.http import json_out
 from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Unavailable
-from ledger.events import Backoff
-from ledger.service import Ledger
-from ledger.sweeper import LARGEST_SWEEP, DueJobs, HeldAttempt, Sweeper
+from ledger.log import store
+from ledger.log.ledger import Ledger
+from ledger.processes.composition import System
+from ledger.queue import heartbeats
+from ledger.queue.read_models import DueJobs, HeldAttempt
+from ledger.rules.commands import Complete, Create, Fail, Move, Progress, Remove, Start
+from ledger.rules.events import Backoff
+from ledger.worker.sweeper import LARGEST_SWEEP, Sweeper
 from tests.builders import Clock, carry_out, job_in, open_system, rows
 from tests.integration.servers import (
     Server,
@@ -106,7 +108,7 @@ def counts(system: System) -> dict[str, int]:
 
 def log_of(system: System, job_id: int) -> bytes:
     with system.database.read() as connection:
-        return wire.log_lines(store.read_log(connection, job_id, newest=10))
+        return json_out.log_lines(store.read_log(connection, job_id, newest=10))
 
 
 # --- what time does
@@ -278,7 +280,7 @@ def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
 
 def beat(system: System, worker: str, *, lease_ms: int) -> None:
     with system.database.write() as tx:
-        workers.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
+        heartbeats.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
 
 
 def held_by(system: System, worker: str | None, **options: Any) -> int:
@@ -397,15 +399,15 @@ def test_a_worker_that_left_is_struck_from_the_list(system: System, clock: Clock
     beat(system, "b", lease_ms=LATE_MS)
 
     with system.database.read() as connection:
-        both = workers.seen(connection)
+        both = heartbeats.seen(connection)
     with system.database.write() as tx:
-        workers.leave(tx, "a")
+        heartbeats.leave(tx, "a")
     with system.database.read() as connection:
-        left = workers.seen(connection)
+        left = heartbeats.seen(connection)
 
     start_ms = clock.now_ms - 5
-    b = workers.WorkerSeen("b", {"email": 1}, start_ms, clock.now_ms, LATE_MS)
-    assert both == [workers.WorkerSeen("a", {"email": 1}, start_ms, start_ms, SOON_MS), b]
+    b = heartbeats.WorkerSeen("b", {"email": 1}, start_ms, clock.now_ms, LATE_MS)
+    assert both == [heartbeats.WorkerSeen("a", {"email": 1}, start_ms, start_ms, SOON_MS), b]
     assert left == [b]
 
 
@@ -414,15 +416,15 @@ def test_a_worker_that_died_is_struck_from_the_list_after_a_day(
 ) -> None:
     for name in ("dead", "alive", "holder"):
         beat(system, name, lease_ms=SOON_MS)
-    clock.now_ms += workers.FORGOTTEN_MS
+    clock.now_ms += heartbeats.FORGOTTEN_MS
     beat(system, "alive", lease_ms=SOON_MS)
     clock.now_ms += 1
     job_id = held_by(system, "holder")
-    kept = workers.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
+    kept = heartbeats.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
     # What it holds is failed first.
     Sweeper(system.ledger, system.jobs).sweep()
     with system.database.read() as connection:
-        left = [worker.name for worker in workers.seen(connection)]
+        left = [worker.name for worker in heartbeats.seen(connection)]
 
     assert (kept, left) == (0, ["alive"])
     assert state_of(system, job_id) == "failed"
@@ -651,7 +653,7 @@ def test_silence_while_the_database_was_away_is_nobodys(
     sweeper = Sweeper(system.ledger, system.jobs)
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
-    monkeypatch.setattr("ledger.sweeper._JUMP_MS", 10 * LATE_MS)
+    monkeypatch.setattr("ledger.worker.worker.sweeper._JUMP_MS", 10 * LATE_MS)
 
     def unavailable() -> bool:
         raise Unavailable("the database is away")

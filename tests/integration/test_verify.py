@@ -4,20 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from ledger.commands import (
-    Complete,
-    Create,
-    Fail,
-    Log,
-    Move,
-    Progress,
-    Remove,
-    Start,
-)
-from ledger.composition import System
-from projections.rebuild import rebuild
-from projections.report import MOST_DIFFERENCES
-from projections.verify import verify
+from ledger.processes.composition import System
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.report import MOST_DIFFERENCES
+from ledger.projections.verify.verify import verify
+from ledger.rules.commands import Complete, Create, Fail, Log, Move, Progress, Remove, Start
 from tests.builders import carry_out, relink, rows, silently, tamper, verified
 
 
@@ -320,7 +311,7 @@ def test_a_ledger_that_differs_everywhere_says_so_briefly(system: System) -> Non
 def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("projections.checked_history.BATCH", 7)
+    monkeypatch.setattr("ledger.projections.verify.checked_history.BATCH", 7)
     system.ledger.submit([Create(type="email")] * 50, actor="test")
     clean = verified(system)
     tamper(system, "UPDATE events SET actor = 'mallory' WHERE position IN (8, 43)")

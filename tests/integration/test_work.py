@@ -21,11 +21,11 @@ import psutil  # type: ignore[import-untyped]  # comes with the package that bri
 import pytest
 
 import ledger
-from ledger import workers
-from ledger.commands import Create
-from ledger.composition import System, compose
-from ledger.migration import migrate
-from ledger.settings import Settings
+from ledger.database.migration import migrate
+from ledger.processes.composition import System, compose
+from ledger.processes.settings import Settings
+from ledger.queue import heartbeats
+from ledger.rules.commands import Create
 from tests.builders import verified
 from tests.documents import README as README_FILE
 from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
@@ -135,7 +135,7 @@ class Work:
     def pids(self) -> list[int]:
         """Return the processes that have told of themselves, and run."""
         with self.system.database.read() as connection:
-            seen = workers.seen(connection)
+            seen = heartbeats.seen(connection)
         return sorted(
             pid for pid in (int(one.name.split(":")[-2]) for one in seen) if is_running(pid)
         )

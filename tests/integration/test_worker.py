@@ -15,11 +15,13 @@ import pytest
 
 import ledger
 from ledger import Fail, InvalidInput, Job, Queue, Retry, RunningJob, Worker
-from ledger.commands import Claim, Command, Elapse
-from ledger.composition import System
+from ledger.database import migration
 from ledger.errors import AttemptOver, JobFailed, Unavailable
-from ledger.service import Answer
-from ledger.sweeper import Sweeper
+from ledger.log.ledger import Answer
+from ledger.processes.composition import System
+from ledger.queue.queue import own_name
+from ledger.rules.commands import Claim, Command, Elapse
+from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, open_system, rows, verified
 from tests.integration.servers import DEADLINE_S, postgres, wait_until
 
@@ -437,7 +439,7 @@ def another(url: str) -> Iterator[Queue]:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a worker look only when it is woken, or has to."""
-    monkeypatch.setattr("ledger.worker._LONGEST_PAUSE_S", 10 * DEADLINE_S)
+    monkeypatch.setattr("ledger.worker.worker._LONGEST_PAUSE_S", 10 * DEADLINE_S)
 
 
 def test_two_workers_share_the_jobs_and_do_none_twice(queue: Queue, database_url: str) -> None:
@@ -945,7 +947,7 @@ class Weather:
 
 @pytest.fixture
 def weather(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Weather:
-    monkeypatch.setattr("ledger.worker._RETRY_S", 0.01)
+    monkeypatch.setattr("ledger.worker.worker._RETRY_S", 0.01)
     weather = Weather(queue)
     monkeypatch.setattr(queue.ledger, "submit", weather)
     return weather
@@ -1005,7 +1007,7 @@ def test_a_completion_whose_answer_was_lost_is_told_again_and_changes_nothing(
 ) -> None:
     queue.process("email")(lambda job: job.attempt)
     job = queue.create("email")
-    weather.lose_answer_to = ledger.commands.Complete
+    weather.lose_answer_to = ledger.rules.commands.Complete
 
     with working(queue) as worker:
         result = job.wait(DEADLINE_S)
@@ -1040,7 +1042,7 @@ def test_a_worker_works_on_when_postgresql_comes_back() -> None:
     with postgres() as server:
         url = server.url
         bare = open_system(url)
-        ledger.migration.migrate(bare.database)
+        migration.migrate(bare.database)
         bare.close()
         gate = Gate()
         with another(url) as queue:
@@ -1126,7 +1128,7 @@ def test_each_worker_has_a_name_of_its_own(queue: Queue) -> None:
     names = [Worker(queue).name for _ in range(2)]
 
     assert len({*names}) == 2
-    assert all(name.startswith(f"{ledger.queue.own_name()}:") for name in names)
+    assert all(name.startswith(f"{own_name()}:") for name in names)
 
 
 def test_the_word_for_an_attempt_that_is_over_is_refused_at_the_ledger_too(queue: Queue) -> None:
@@ -1136,7 +1138,7 @@ def test_the_word_for_an_attempt_that_is_over_is_refused_at_the_ledger_too(queue
         job.wait(DEADLINE_S)
 
     with pytest.raises(AttemptOver, match="attempt 1 is over; the job is complete"):
-        queue.execute(ledger.commands.Complete(job_id=job.id, attempt=1))
+        queue.execute(ledger.rules.commands.Complete(job_id=job.id, attempt=1))
 
 
 # --- what must not end a worker, nor keep a job

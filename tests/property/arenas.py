@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Protocol
 
-from ledger.migration import migrate
+from ledger.database.migration import migrate
 from tests.builders import make_empty, open_system
 
 

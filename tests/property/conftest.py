@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from projections import green
+from ledger.projections.rebuild import table_swap
 from tests.property.arenas import Arena, PostgresArena, SqliteArena
 
 
 @pytest.fixture
 def arena(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
     """Give each engine its way to a fresh database, where rebuilds give way to nobody."""
-    monkeypatch.setattr(green, "GIVE_WAY_S", 0)
+    monkeypatch.setattr(table_swap, "GIVE_WAY_S", 0)
     if database_url.startswith("sqlite"):
         yield SqliteArena(tmp_path)
         return

@@ -28,7 +28,16 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import bindparam, text
 
-from ledger.commands import (
+from ledger.errors import AttemptOver, InvalidInput, JobNotFound, LedgerError, Refused
+from ledger.log.ledger import Answer, Outcome, _Submission
+from ledger.processes.composition import System
+from ledger.projections.follower import catch_up
+from ledger.projections.models.job_json import Frame
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.rebuild.build import Build
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.report import MOST_DIFFERENCES, Difference
+from ledger.rules.commands import (
     Command,
     Complete,
     Create,
@@ -45,16 +54,7 @@ from ledger.commands import (
     Return,
     Start,
 )
-from ledger.composition import System
-from ledger.errors import AttemptOver, InvalidInput, JobNotFound, LedgerError, Refused
-from ledger.job import LIVE_STATES, State
-from ledger.service import Answer, Outcome, _Submission
-from projections.build import Build
-from projections.catch_up import catch_up
-from projections.job_lists import JobList
-from projections.rebuild import rebuild
-from projections.report import MOST_DIFFERENCES, Difference
-from projections.shown import Frame
+from ledger.rules.job import LIVE_STATES, State
 from tests import strategies
 from tests.builders import (
     PERMITTED,

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from ledger.commands import Command, Complete, Create, Fail, Move, Remove, Reprioritize, Start
-from ledger.composition import System
-from ledger.job import LIVE_STATES, State
-from ledger.migration import migrate
-from projections import job_lists
-from projections import of_type as of_type_module
-from projections.job_lists import JobList
-from projections.of_type import page_of_type
-from projections.shown import Shown
+from ledger.database.migration import migrate
+from ledger.processes.composition import System
+from ledger.projections.models import job_lists
+from ledger.projections.models import jobs_of_type as of_type_module
+from ledger.projections.models.job_json import Shown
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.jobs_of_type import page_of_type
+from ledger.rules.commands import Command, Complete, Create, Fail, Move, Remove, Reprioritize, Start
+from ledger.rules.job import LIVE_STATES, State
 from tests.builders import open_system, rows, shown_ids, verified
 from tests.strategies import SHARED_FIXTURES
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ledger.commands import Command, Create, Erase, Remove
-from ledger.composition import compose
-from ledger.settings import SearchOn, Settings
-from projections.catch_up import catch_up
+from ledger.processes.composition import compose
+from ledger.processes.settings import SearchOn, Settings
+from ledger.projections.follower import catch_up
+from ledger.rules.commands import Command, Create, Erase, Remove
 from tests.property.arenas import Arena
 from tests.search_reference import Indexed, matches
 from tests.strategies import SHARED_FIXTURES

@@ -6,7 +6,7 @@ never change it.
 
 from typing import Final, NamedTuple
 
-from ledger.events import (
+from ledger.rules.events import (
     Backoff,
     Completed,
     Created,

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, MetaData, NullPool, Table, create_engine, text
 
-from ledger.catalog import deviations
-from ledger.catalog.description import Kind, Part, compare
-from ledger.schema import events
+from ledger.log.catalog import deviations
+from ledger.log.catalog.description import Kind, Part, compare
+from ledger.log.schema import events
 
 WORKERS = """CREATE TABLE workers (
     name TEXT NOT NULL,

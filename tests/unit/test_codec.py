@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import fields
 
-from ledger import codec
 from ledger.errors import Corrupt
-from ledger.events import EVENTS, Completed, Created, Event, Started
+from ledger.log import codec
+from ledger.rules.events import EVENTS, Completed, Created, Event, Started
 from tests.unit.samples import SAMPLES, Sample
 
 

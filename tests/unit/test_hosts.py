@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from ledger.hosts import (
+from ledger.processes.hosts import (
     Authority,
     bound_host,
     is_loopback,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ledger import commands, events
-from ledger.commands import (
+from ledger.errors import AttemptOver, Corrupt, InvalidInput, JobNotFound, Refused
+from ledger.rules import commands, events
+from ledger.rules.commands import (
     Claim,
     Command,
     Complete,
@@ -26,9 +27,8 @@ from ledger.commands import (
     Return,
     Start,
 )
-from ledger.errors import AttemptOver, Corrupt, InvalidInput, JobNotFound, Refused
-from ledger.events import Backoff, Event
-from ledger.job import TRANSITIONS, Job, State, backoff_wait_ms, decide, evolve
+from ledger.rules.events import Backoff, Event
+from ledger.rules.job import TRANSITIONS, Job, State, backoff_wait_ms, decide, evolve
 from tests.builders import PERMITTED, START_MS, folded
 
 NOW_MS = START_MS + 5_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.origins import Hosts, is_own_origin
+from ledger.api.http.origins import Hosts, is_own_origin
 
 LOOPBACK = ("localhost", "localhost:3000", "127.0.0.1:80", "127.3.2.1", "[::1]:3000")
 NAMES = ("ledger.lan", "ledger.lan:3000", "Ledger.LAN.")

@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from ledger.errors import SettingsError
-from ledger.settings import SETTINGS, Settings, read_settings
+from ledger.processes.settings import SETTINGS, Settings, read_settings
 
 URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 

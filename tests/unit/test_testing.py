@@ -14,10 +14,11 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import ledger
-from ledger import Fail, InvalidInput, Queue, Retry, RunningJob, workers
-from ledger.commands import Claim, Pause, Start
-from ledger.job import Job, evolve
-from ledger.record import Recorded
+from ledger import Fail, InvalidInput, Queue, Retry, RunningJob
+from ledger.log.recorded import Recorded
+from ledger.queue import heartbeats
+from ledger.rules.commands import Claim, Pause, Start
+from ledger.rules.job import Job, evolve
 from ledger.testing import Clock, Ran, drain, open_queue, strategies
 from ledger.testing.clock import START_MS
 from tests.builders import PERMITTED
@@ -363,7 +364,7 @@ def test_the_jobs_of_a_lost_worker_are_done(ledger_queue: Queue, ledger_clock: C
     job = ledger_queue.create("email", attempts=2)
     ledger_queue.ledger.claim(Claim(worker="gone", slots={"email": 1}), actor="worker:gone")
     with ledger_queue.database.write() as tx:
-        workers.beat(tx, "gone", {"email": 1}, now_ms=ledger_clock.now_ms, lease_ms=30_000)
+        heartbeats.beat(tx, "gone", {"email": 1}, now_ms=ledger_clock.now_ms, lease_ms=30_000)
 
     ledger_clock.advance(30)
     before = drain(ledger_queue)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from projections.search.data import text
-from projections.search.words import LONGEST_TEXT, LONGEST_WORD, asked, in_ascii, words
+from ledger.projections.search.json_values import text
+from ledger.projections.search.words import LONGEST_TEXT, LONGEST_WORD, asked, in_ascii, words
 from tests.search_reference import words_asked, words_of
 
 

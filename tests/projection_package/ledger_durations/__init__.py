@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import BigInteger, Column, Connection, Index, Text, select
 
-from ledger.database import Database
-from ledger.events import Completed
-from ledger.record import Change
-from projections.projection import Upsert
-from projections.table_follower import TableFollower
+from ledger.database.contract import Database
+from ledger.log.recorded import Change
+from ledger.projections.projection import Upsert
+from ledger.projections.table_follower import TableFollower
+from ledger.rules.events import Completed
 
 
 class Durations(TableFollower):

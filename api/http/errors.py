@@ -1,0 +1,84 @@
+"""Answer every error as JSON: the one table from our errors to statuses."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import falcon
+
+from ledger import errors
+from ledger.api.http.json_out import encode
+
+JSON_TYPE: Final = "application/json; charset=utf-8"
+
+STATUSES: Final[Mapping[type[errors.LedgerError], str]] = {
+    errors.InvalidInput: falcon.HTTP_400,
+    errors.JobNotFound: falcon.HTTP_404,
+    errors.AttemptOver: falcon.HTTP_409,
+    errors.Refused: falcon.HTTP_409,
+    errors.Unavailable: falcon.HTTP_503,
+    errors.SchemaMismatch: falcon.HTTP_503,
+    errors.Corrupt: falcon.HTTP_500,
+}
+
+_log = logging.getLogger(__name__)
+
+
+def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
+    """Make *app* answer all errors, ours and Falcon's, as ``{"error": …}``."""
+    app.add_error_handler(Exception, _unexpected)
+    for error in STATUSES:
+        app.add_error_handler(error, _ours)
+    app.add_error_handler(falcon.HTTPError, _falcons)
+
+
+def _ours(
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
+) -> None:
+    # As Falcon has found the handler: an error may be a special case of one in the table.
+    resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    if isinstance(error, errors.Unavailable):
+        resp.set_header("Retry-After", str(error.retry_after_s))
+    if isinstance(error, errors.Corrupt):
+        _log.error("%s %s: %s", req.method, req.path, error)
+    _answer(resp, str(error))
+
+
+def _unexpected(
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
+) -> None:
+    _log.error("%s %s failed", req.method, req.path, exc_info=error)
+    resp.status = falcon.HTTP_500
+    _answer(resp, "internal error; the server's log says more")
+
+
+def _falcons(
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
+) -> None:
+    resp.status = error.status
+    if error.headers is not None:
+        resp.set_headers(error.headers)
+    _answer(resp, _text(req, error))
+
+
+def _text(req: falcon.Request, error: falcon.HTTPError) -> str:
+    if isinstance(error, falcon.HTTPRouteNotFound):
+        return f"no such route: {req.method} {req.path}"
+    if isinstance(error, falcon.HTTPMethodNotAllowed):
+        allowed = dict(error.headers or {})["Allow"]
+        return f"{req.path} does not know {req.method}, only {allowed}"
+    return error.description or error.title or str(error.status)
+
+
+def _answer(resp: falcon.Response, text: str) -> None:
+    resp.content_type = JSON_TYPE
+    resp.data = encode({"error": text})

@@ -1,0 +1,119 @@
+"""Write answers: arrays of jobs, histories, logs, counts, as JSON.
+
+What is JSON already, a job and the content of an event, goes out as it is stored.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ledger.log.store import Envelope
+from ledger.projections.models.activity import Minute
+from ledger.projections.models.state_counts import Stats
+from ledger.queue.heartbeats import WorkerSeen
+from ledger.rules.job import LIVE_STATES
+from ledger.rules.json_text import log_line
+
+_encode = msgspec.json.encode
+
+
+def history(envelopes: Iterable[Envelope]) -> bytes:
+    """Return the JSON array of events, with what one needs to check the chain."""
+    return f"[{','.join(map(_event, envelopes))}]".encode()
+
+
+def _event(envelope: Envelope) -> str:
+    head = _encode(
+        {
+            "position": envelope.position,
+            "job_id": str(envelope.job_id),
+            "version": envelope.version,
+            "kind": envelope.kind,
+            "schema": envelope.schema,
+            "at": rfc3339(envelope.at_ms),
+            "at_ms": envelope.at_ms,
+            "actor": envelope.actor,
+            "cause": envelope.cause,
+        }
+    ).decode()
+    tail = _encode(
+        {
+            "salt": _hex(envelope.salt),
+            "digest": _hex(envelope.digest),
+            "chain": _hex(envelope.chain),
+        }
+    ).decode()
+    # Body and content are JSON already, and go out as they are stored.
+    content = "null" if envelope.content is None else envelope.content
+    return f'{head[:-1]},"body":{envelope.body},"content":{content},{tail[1:]}'
+
+
+def activity(minutes: Iterable[Minute]) -> bytes:
+    """Return the JSON array of minutes."""
+    return _encode(
+        [
+            {"at": rfc3339(minute.minute_ms), "at_ms": minute.minute_ms}
+            | dict(zip(Minute._fields[1:], minute[1:], strict=True))
+            for minute in minutes
+        ]
+    )
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def rfc3339(at_ms: int) -> str:
+    """Return a time in UTC milliseconds as RFC 3339 text."""
+    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_lines(lines: Iterable[tuple[str, int, str | None]]) -> bytes:
+    """Return the JSON array of a job's log: its lines, and one a failure.
+
+    A failure's line is the first of its error, as in Kue.  An erased line is
+    left out.
+    """
+    return _encode([log_line(kind, text) for kind, _, text in lines if text is not None])
+
+
+def claimed(json: str, attempt: int) -> str:
+    """Return a job's JSON object with the attempt that its worker speaks for."""
+    return f'{json[:-1]},"attempt":{attempt}}}'
+
+
+def workers(seen: Iterable[WorkerSeen], held: Mapping[str, int]) -> bytes:
+    """Return the JSON array of workers, with the number of jobs that each holds."""
+    return _encode(
+        [
+            {
+                "name": worker.name,
+                "types": worker.types,
+                "started_at": str(worker.started_at_ms),
+                "seen_at": str(worker.seen_at_ms),
+                "lease_ms": worker.lease_ms,
+                "jobs": held.get(worker.name, 0),
+            }
+            for worker in seen
+        ]
+    )
+
+
+def stats(stats: Stats) -> bytes:
+    """Return the JSON object of the counts, in Kue's key order."""
+    counts = {f"{state}Count": stats.counts[state] for state in LIVE_STATES}
+    return _encode(counts | {"workTime": stats.work_ms})
+
+
+def ids(job_ids: Sequence[int]) -> bytes:
+    """Return the JSON array of ids, which are strings wherever they are read."""
+    # A page has a thousand: to make a string of each took as long as finding them.
+    numbers = _encode(job_ids)[1:-1]
+    return b'["%b"]' % numbers.replace(b",", b'","') if numbers else b"[]"
+
+
+def encode(value: object) -> bytes:
+    """Return *value* as JSON."""
+    return _encode(value)

@@ -1,0 +1,192 @@
+"""Refuse what web pages ask for that are not the server's own.
+
+A browser lets every page send requests to this machine.  Two checks keep pages out, and
+programs, which send none of these headers, notice neither:
+
+``Host``
+    A page may read the answers of its own origin.  Its owner can let the page's name
+    resolve to 127.0.0.1 once the page is loaded (DNS rebinding), and then the API is of
+    that origin.  The browser goes on sending the page's name as ``Host``, so a request
+    is answered only under a name that is known to be ours.
+
+``Sec-Fetch-Site``, ``Origin``
+    A page of another origin cannot read an answer, but a form or an image sends its
+    request all the same.  Browsers say where it comes from, and no page can change what
+    they say: what changes something is carried out only for our own pages, for those
+    that the operator named, and for programs.
+
+``X-Forwarded-Host`` and the like play no part: any client can write them.  Nor does
+``SERVER_NAME``, which gunicorn takes from ``Host`` on a Unix socket.
+"""
+
+import re
+from collections.abc import Collection
+from functools import cache
+from typing import Any, Final
+
+import falcon
+
+from ledger.api.operations import OPERATIONS, READING_METHODS
+from ledger.processes.hosts import address_of, is_loopback, is_wildcard, parse_authority
+
+# As many values of Host as a server meets in practice; others are parsed each time.
+_MOST_REMEMBERED: Final = 1_000
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# A page of ours, or the user: an address that was typed, a bookmark.
+_OURS: Final = frozenset({"same-origin", "none"})
+
+
+class Hosts:
+    """The hosts under which the server may be asked: this machine's, and named ones.
+
+    Args:
+        named: As ``ledger.processes.hosts`` writes them.  A wildcard address stands for every
+            address: rebinding needs a name, and probes of Kubernetes ask for the
+            address of a pod, which nobody knows beforehand.
+    """
+
+    def __init__(self, named: Collection[str]) -> None:
+        self._named = frozenset(named)
+        self._any_address = any(map(is_wildcard, named))
+
+    def __contains__(self, host: object) -> bool:
+        if not isinstance(host, str):
+            return False
+        return (
+            host in self._named
+            or is_loopback(host)
+            or (self._any_address and address_of(host) is not None)
+        )
+
+    def accept(self, authority: str) -> bool:
+        """Return whether *authority*, a host with or without a port, is one of them."""
+        try:
+            return parse_authority(authority).host in self
+        except ValueError:
+            return False
+
+
+def is_own_origin(origin: str, host: str | None) -> bool:
+    """Return whether a page of *origin* was served under the ``Host`` of a request.
+
+    Whether TLS ends in front of us is unknown, so a ``Host`` without a port has the
+    default one of the origin's scheme.
+    """
+    scheme, _, authority = origin.partition("://")
+    if scheme not in _DEFAULT_PORTS or host is None:
+        return False
+    try:
+        page, asked = parse_authority(authority), parse_authority(host)
+    except ValueError:
+        return False
+    default = _DEFAULT_PORTS[scheme]
+    ports = [default if port is None else port for port in (page.port, asked.port)]
+    return page.host == asked.host and ports[0] == ports[1]
+
+
+class Origins:
+    """The middleware that does so; the first, so that nothing is done for a stranger.
+
+    Args:
+        hosts: Under which the server may be asked, beside this machine's own.
+        cors_origins: Origins of web pages that may use the API.
+    """
+
+    def __init__(self, hosts: Collection[str], cors_origins: Collection[str]) -> None:
+        self._hosts = Hosts(hosts)
+        self._cors_origins = frozenset(cors_origins)
+        self._remembered: set[str] = set()
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Refuse an unknown host, and a change that a foreign page asks for.
+
+        Raises:
+            falcon.HTTPError: 421 or 403.
+        """
+        env = req.env
+        host = env.get("HTTP_HOST")
+        # Without it comes what speaks HTTP/1.0, such as health checks; no browser does.
+        if host is not None and host not in self._remembered:
+            self._check("Host", host)
+            if len(self._remembered) < _MOST_REMEMBERED:
+                self._remembered.add(host)
+        target = env.get("RAW_URI", "/")
+        if not target.startswith("/") and target != "*":
+            self._check("request target", target, _authority_of(target))
+        # Whatever the route: what is added later is refused before it is thought of.
+        if env["REQUEST_METHOD"] not in READING_METHODS:
+            self._check_change(env)
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Refuse a GET that changes something; after routing, so that no spelling slips by.
+
+        Raises:
+            falcon.HTTPForbidden: A foreign page asks for it.
+        """
+        if req.method == "GET" and _get_changes(req.uri_template or ""):
+            self._check_change(req.env)
+            _check_told(req.env)
+
+    def _check(self, name: str, value: str, authority: str | None = None) -> None:
+        if not self._hosts.accept(value if authority is None else authority):
+            raise falcon.HTTPError(
+                falcon.HTTP_421,
+                description=f"{name}: expected localhost, a loopback address, or the host that "
+                f"the server listens on, got {value!r:.80}; clients may use other names once "
+                "LEDGER_HOSTS lists them",
+            )
+
+    def _check_change(self, env: dict[str, Any]) -> None:
+        origin: str | None = env.get("HTTP_ORIGIN")
+        if origin in self._cors_origins:
+            return
+        site: str | None = env.get("HTTP_SEC_FETCH_SITE")
+        if site is not None:
+            if site.strip().lower() not in _OURS:
+                raise _forbidden("Sec-Fetch-Site", "same-origin or none", site)
+        elif origin is not None and not is_own_origin(origin, env.get("HTTP_HOST")):
+            raise _forbidden("Origin", "the server's own", origin)
+
+
+def _check_told(env: dict[str, Any]) -> None:
+    """Refuse a GET for 0.0.0.0 that changes something, unless its sender is told.
+
+    Every page can name this address of the reader's own machine, but browsers take it for
+    a remote one: over plain http they do not say there where a GET comes from.
+    """
+    host = env.get("HTTP_HOST")
+    is_told = "HTTP_SEC_FETCH_SITE" in env or "HTTP_ORIGIN" in env
+    if host is not None and not is_told and is_wildcard(parse_authority(host).host):
+        raise falcon.HTTPForbidden(
+            description="Host: expected a name or an address of the server for a GET that changes "
+            f"something, got {host!r:.80}; ask localhost, or send a POST"
+        )
+
+
+def _authority_of(target: str) -> str:
+    """Return the authority of ``http://authority/path?query``, empty if there is none."""
+    return re.split(r"[/?#]", target.partition("://")[2], maxsplit=1)[0]
+
+
+def _forbidden(name: str, expected: str, got: str) -> falcon.HTTPError:
+    return falcon.HTTPForbidden(
+        description=f"{name}: expected {expected} for a request that changes something, got "
+        f"{got!r:.80}; pages of other origins may change something once LEDGER_CORS_ORIGINS "
+        "lists their origin"
+    )
+
+
+# A route and its operation name their parameters differently.
+_PARAMETER: Final = re.compile(r"\{[^}]*\}")
+_CHANGING_GETS: Final = frozenset(
+    _PARAMETER.sub("{}", operation.path)
+    for operation in OPERATIONS
+    if operation.method == "GET" and operation.changes
+)
+
+
+@cache
+def _get_changes(template: str) -> bool:
+    return _PARAMETER.sub("{}", template) in _CHANGING_GETS

@@ -1,0 +1,193 @@
+"""Give workers their jobs over HTTP, and hear that they live.
+
+An answer can get lost on its way.  A job that was claimed by it is held by a worker that
+knows nothing of it.  If that worker is gone, it falls silent, and its job is failed when
+its lease is over, as that of any lost worker, or its ttl.  If it lives on, its signs of
+life would keep the job for ever: so its heartbeat is answered with what it holds, and it
+gives back what it does not know (``POST /job/:id/return``).  An answer that would claim
+for a client that is seen to be gone is not even begun: see ``waiting``.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Final
+
+import falcon
+from sqlalchemy import Connection
+
+from ledger.api.http import json_out, requests
+from ledger.api.http.body_fields import Fields
+from ledger.api.http.etag import answer
+from ledger.api.http.long_poll import LongPolls
+from ledger.api.limits import LONGEST_WAIT_S, MOST_CLAIMED, MOST_TYPES
+from ledger.api.resources.attempt_reports import actor_of
+from ledger.errors import InvalidInput
+from ledger.log.ledger import Ledger
+from ledger.projections.models.jobs import Jobs
+from ledger.projections.models.pauses import Pauses
+from ledger.queue import heartbeats
+from ledger.rules.commands import LONGEST_TYPE, Claim, Return, storable, worker_name
+
+# Signs of life in the time that a worker may be silent; a fresher one is not repeated.
+_BEATS_A_LEASE: Final = 6
+
+
+class Presence:
+    """Keep the signs of life of those who work over HTTP.
+
+    Args:
+        ledger: Of which database, and by which clock.
+        lease_ms: How long a worker may be silent.
+    """
+
+    def __init__(self, ledger: Ledger, *, lease_ms: int) -> None:
+        self._ledger = ledger
+        self.lease_ms = lease_ms
+
+    def beat(self, name: str, types: dict[str, int] | None = None) -> None:
+        """Record that a worker lives, unless it did a moment ago.
+
+        Args:
+            name: The worker's.
+            types: What it asks for; None if it does not say.
+        """
+        database = self._ledger.database
+        now_ms = self._ledger.now_ms()
+        with database.read() as connection:
+            known = heartbeats.find(connection, name)
+        if known is not None:
+            types = known.types if types is None else types
+            # How many of each it asks for changes with every claim.
+            same = known.lease_ms == self.lease_ms and known.types.keys() == types.keys()
+            if same and 0 <= now_ms - known.seen_at_ms < self.lease_ms // _BEATS_A_LEASE:
+                # Claims of many threads share a commit; a beat has one of its own.
+                return
+        with database.write() as tx:
+            heartbeats.beat(tx, name, types or {}, now_ms=now_ms, lease_ms=self.lease_ms)
+
+
+class Claims:
+    """Hand out jobs: ``POST /jobs/claim``."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        jobs: Jobs,
+        pauses: Pauses,
+        polls: LongPolls,
+        presence: Presence,
+        *,
+        largest_body_bytes: int,
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._pauses = pauses
+        self._polls = polls
+        self._presence = presence
+        self._largest_body_bytes = largest_body_bytes
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        fields = Fields(req, self._largest_body_bytes, ("types", "worker", "limit", "wait"))
+        claim = _claim(fields)
+        wait_s = fields.number("wait", least=0, most=LONGEST_WAIT_S) if "wait" in fields else 0
+        cause = requests.cause(req)
+        claimed = self._polls.wait(req, lambda: self._take(claim, cause), wait_s)
+        answer(resp, f"[{','.join(claimed)}]".encode())
+
+    def _take(self, claim: Claim, cause: str | None) -> list[str]:
+        """Begin what waits, and return it as it is shown."""
+        # First, or the sweeper might find its jobs held by nobody; and who waits lives.
+        self._presence.beat(claim.worker, dict(claim.slots))
+        database = self._ledger.database
+        with database.read() as connection:
+            if not self._any_waits(connection, claim.slots):
+                return []
+        begun = self._ledger.claim(claim, actor=actor_of(claim.worker), cause=cause)
+        attempts = {one.job.id: one.job.attempt for one in begun.jobs}
+        with database.read() as connection:
+            # One that was removed or moved meanwhile is no work any more.
+            shown = self._jobs.running(connection, attempts)
+        return [json_out.claimed(json, attempt) for json, attempt in shown]
+
+    def _any_waits(self, connection: Connection, types: Collection[str]) -> bool:
+        paused = self._pauses.paused(connection)
+        return any(
+            self._jobs.any_claimable(connection, type_) for type_ in types if type_ not in paused
+        )
+
+
+def _claim(fields: Fields) -> Claim:
+    types = fields.value("types")
+    if not isinstance(types, list) or not 0 < len(types) <= MOST_TYPES:
+        raise InvalidInput.expected("types", f"an array of 1 to {MOST_TYPES} types", types)
+    for type_ in types:
+        storable("types", type_)
+        if not 0 < len(type_) <= LONGEST_TYPE:
+            raise InvalidInput.expected("types", f"types of 1 to {LONGEST_TYPE} characters", type_)
+    limit = fields.integer("limit") if "limit" in fields else 1
+    if type(limit) is not int or not 1 <= limit <= MOST_CLAIMED:
+        raise InvalidInput.expected("limit", f"an integer from 1 to {MOST_CLAIMED}", limit)
+    return Claim(worker=fields.value("worker"), slots=dict.fromkeys(types, limit), limit=limit)
+
+
+class Heartbeat:
+    """Take a sign of life: ``POST /workers/:name/heartbeat``."""
+
+    def __init__(self, ledger: Ledger, jobs: Jobs, presence: Presence) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._presence = presence
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self._presence.beat(worker_name(name))
+        with self._ledger.database.read() as connection:
+            held = _held_by(connection, self._jobs, name)
+        jobs = [{"id": str(job_id), "attempt": attempt} for job_id, attempt in held]
+        lease_ms = self._presence.lease_ms
+        answer(resp, json_out.encode({"name": name, "lease_ms": lease_ms, "jobs": jobs}))
+
+
+class Leaving:
+    """Let a worker end: ``DELETE /workers/:name``."""
+
+    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        worker_name(name)
+        database = self._ledger.database
+        with database.read() as connection:
+            held = _held_by(connection, self._jobs, name)
+        back = [
+            Return(job_id=job_id, attempt=attempt, reason=f"worker {name} left")
+            for job_id, attempt in held
+        ]
+        # One that has ended meanwhile is refused, and needs no return.
+        self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
+        with database.write() as tx:
+            heartbeats.leave(tx, name)
+        answer(resp, json_out.encode({"message": f"worker {name} left"}))
+
+
+class Workers:
+    """List those who work: ``GET /workers``.
+
+    Their signs of life are no history, so the answer has no position for its tag.
+    """
+
+    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        with self._ledger.database.read() as connection:
+            held = Counter(one.worker for one in self._jobs.held(connection))
+            seen = heartbeats.seen(connection)
+        answer(resp, json_out.workers(seen, held))
+
+    on_head = on_get
+
+
+def _held_by(connection: Connection, jobs: Jobs, name: str) -> list[tuple[int, int]]:
+    return [(one.job_id, one.attempt) for one in jobs.held(connection) if one.worker == name]

@@ -1,0 +1,119 @@
+"""Build read models anew, and tell how far that has come."""
+
+from collections.abc import Sequence
+
+import click
+
+from ledger.api.http import json_out
+from ledger.cli import output
+from ledger.cli.context import Context, as_json, command
+from ledger.log import store
+from ledger.processes.composition import System
+from ledger.projections.follower import Follower
+from ledger.projections.projection import Projection
+from ledger.projections.rebuild import rebuild as rebuilding
+from ledger.projections.rebuild.build import Build
+from ledger.projections.report import Difference
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Rebuild all of them.")
+@click.option("--status", is_flag=True, help="Show which rebuilds were begun, and how far.")
+@click.option("--drop", is_flag=True, help="Throw away what an interrupted rebuild has built.")
+@as_json
+@command
+def rebuild(
+    context: Context,
+    names: tuple[str, ...],
+    *,
+    every: bool,
+    status: bool,
+    drop: bool,
+    as_json: bool,
+) -> None:
+    """Build projections anew from history, beside the live ones, and put them in their place.
+
+    \b
+    ledger rebuild jobs state_counts
+    ledger rebuild --all
+    ledger rebuild --status
+    ledger rebuild --drop jobs
+
+    Readers are served by the old rows until it is done, and writers go on. A rebuild
+    that fails or is interrupted changes nothing; the next one goes on where it was.
+    What was otherwise in the old rows is told.
+    """
+    with context.system() as system:
+        if status:
+            if names or every or drop:
+                raise click.UsageError("--status is of all rebuilds, and does nothing else")
+            _print_status(system, as_json=as_json)
+            return
+        chosen = _chosen(system, names, every=every)
+        if drop:
+            rebuilding.drop(system.database, chosen)
+            click.echo(f"nothing is kept of rebuilds of {_names(chosen)}")
+            return
+        differences: list[Difference] = []
+        try:
+            with output.progress("Rebuilding") as advance:
+                number = rebuilding.rebuild(
+                    system.database,
+                    chosen,
+                    advance,
+                    differs=differences.append,
+                    phase=advance.phase,
+                )
+        except KeyboardInterrupt:
+            raise click.ClickException(
+                "interrupted; nothing has changed. The same command goes on where it was, with "
+                "--drop it throws away what was built"
+            ) from None
+    if as_json:
+        names = tuple(model.name for model in chosen)
+        shown = {"rebuilt": names, "position": number, "differences": differences}
+        output.json_line(json_out.encode(shown))
+        return
+    for each in differences:
+        click.echo(output.plain(f"{each.where}: was {each.found}; is {each.expected}"))
+    click.echo(f"{_names(chosen)} rebuilt from {number} events")
+
+
+def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projection | Follower]:
+    known = system.models
+    if any(name not in known for name in names) or bool(names) == every:
+        got = " ".join([*map(repr, names), *(["--all"] if every else [])]) or "neither"
+        raise click.UsageError(f"expected NAMES among {', '.join(known)}, or --all; got {got}")
+    return [model for name, model in known.items() if every or name in names]
+
+
+def _names(models: Sequence[Projection | Follower]) -> str:
+    return ", ".join(model.name for model in models)
+
+
+def _position(system: System, model: Projection | Follower) -> int | None:
+    if isinstance(model, Follower):
+        return model.green_checkpoint()
+    return Build(system.database, [model]).begun()
+
+
+def _print_status(system: System, *, as_json: bool) -> None:
+    with system.database.read() as connection:
+        head = store.read_position(connection)
+    begun = {
+        name: position
+        for name, model in system.models.items()
+        if (position := _position(system, model)) is not None
+    }
+    if as_json:
+        output.json_line(json_out.encode({"position": head, "rebuilds": begun}))
+    elif not begun:
+        click.echo("no rebuild was begun")
+    else:
+        rows = [(name, done, head, f"{_share(done, head):.0%}") for name, done in begun.items()]
+        output.table(("rebuild of", "position", "of", "done"), rows)
+
+
+def _share(done: int, total: int) -> float:
+    return done / total if total else 1.0

@@ -1,0 +1,224 @@
+"""Keep a ledger on a PostgreSQL server, for any number of machines.
+
+PostgreSQL queues by itself: the first statement of an append locks the one row of
+``ledger_head``, and whoever waits for it waits in order.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Final
+from weakref import WeakSet
+
+from sqlalchemy import Connection, create_engine, event, exc, text
+from sqlalchemy.engine import URL
+
+from ledger.database.contract import (
+    LOCK_TIMEOUT_MS,
+    POOL_OVERFLOW,
+    POOL_SIZE,
+    Database,
+    Leadership,
+    Watch,
+    translation,
+)
+from ledger.database.fast_sql import driver_of
+from ledger.database.interruptible_wait import WakeableSleep
+from ledger.errors import InvalidInput, Unavailable
+
+# Who waits for news listens here; one word a batch.
+CHANNEL: Final = "ledger"
+
+
+class PostgresDatabase(Database):
+    """Be a ledger on a PostgreSQL server, for any number of machines."""
+
+    is_embedded = False
+    # The tables of a read model are swapped by whoever locks `checkpoints` alone.  A name
+    # leads to the new table at once, the rows in it are seen as of the snapshot: one that
+    # is older than they are would see half of them.  So it is held off while a snapshot
+    # is there; the lock is taken before the snapshot is, which the first SELECT does.
+    _begin_snapshot = (
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE checkpoints IN ACCESS SHARE MODE"
+    )
+
+    def __init__(self, url: URL) -> None:
+        try:
+            engine = create_engine(
+                url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=POOL_SIZE,
+                max_overflow=POOL_OVERFLOW,
+                pool_timeout=LOCK_TIMEOUT_MS // 1000,
+                connect_args={"connect_timeout": 5},
+            )
+        except ModuleNotFoundError as error:
+            raise InvalidInput(
+                "database url",
+                "PostgreSQL needs the extra: pip install 'ledger-queue[postgres]'",
+            ) from error
+
+        self._opened: WeakSet[Any] = WeakSet()
+
+        @event.listens_for(engine, "connect")
+        def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
+            self._opened.add(connection)
+            connection.autocommit = True
+            connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+
+        super().__init__(engine)
+
+    def before_fork(self) -> None:
+        # The child leaves the connections alone: the state of none matters to it.
+        pass
+
+    def after_fork(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        # The server would take the parent for alive, with all its locks, as long as a child
+        # has its sockets.  Their numbers stay taken: the driver's objects are still about.
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for connection in self._opened:
+            with suppress(driver_errors()):
+                os.dup2(nowhere, connection.fileno(), inheritable=False)
+        os.close(nowhere)
+        self._opened.clear()
+        super().forget()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        try:
+            with super().translated():
+                yield
+        except psycopg.Error as error:
+            # Of statements that go to the driver directly.
+            self._generation += 1
+            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+                raise Unavailable(f"the database does not answer: {error}") from error
+            raise translation(error, error) from error
+
+    def lock_schema(self, tx: Connection) -> None:
+        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+
+    def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
+        pipeline: AbstractContextManager[object] = driver_of(tx).pipeline()
+        return pipeline
+
+    def announce(self, tx: Connection) -> None:
+        driver_of(tx).execute(f"NOTIFY {CHANNEL}")
+
+    def watch(self) -> Watch:
+        with self.translated():
+            return _Listener(self)
+
+    def leadership(self, role: str) -> Leadership:
+        return _AdvisoryLeadership(self, role)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        # On the connection that the thread keeps: another one would be as many again, and
+        # a server allows a hundred as installed.
+        with self.read() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                try:
+                    connection.exec_driver_sql("ROLLBACK")
+                except exc.SQLAlchemyError:
+                    self.release()
+                raise
+
+    @contextmanager
+    def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
+        with self.translated(), self.engine.connect() as connection:
+            try:
+                connection.exec_driver_sql(self._begin_snapshot)
+                write(connection)
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(exc.SQLAlchemyError):
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
+
+
+class _Listener(Watch):
+    """Listen to what ``announce`` tells."""
+
+    def __init__(self, database: "PostgresDatabase") -> None:
+        self.connection = database.engine.connect()
+        self.connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        self._sleep = WakeableSleep(driver_of(self.connection))
+
+    def wait(self, timeout_s: float) -> bool:
+        try:
+            # What came with the answer to an earlier statement is in no socket any more.
+            if self._heard():
+                return True
+            return self._sleep.sleep(timeout_s) and self._heard()
+        except driver_errors() as error:
+            self.connection.invalidate()
+            raise Unavailable(f"the database does not answer: {error}") from error
+
+    def wake(self) -> None:
+        self._sleep.wake()
+
+    def close(self) -> None:
+        self._sleep.close()
+        with suppress(exc.SQLAlchemyError):
+            # It must not go back to the pool listening.
+            self.connection.invalidate()
+            self.connection.close()
+
+    def _heard(self) -> bool:
+        """Return whether anything has been announced; several are the same news."""
+        return len(list(driver_of(self.connection).notifies(timeout=0))) > 0
+
+
+def driver_errors() -> type[Exception]:
+    """Return the base of the driver's errors, which is there where this is used."""
+    import psycopg  # noqa: PLC0415 - an extra
+
+    return psycopg.Error
+
+
+def _lock_key(name: str) -> int:
+    """Return the number of an advisory lock of that name: 56 bits, as it is signed."""
+    return int.from_bytes(hashlib.sha256(f"ledger:{name}".encode()).digest()[:7])
+
+
+class _AdvisoryLeadership(Leadership):
+    """Hold a session's advisory lock, on the connection of the thread that asks.
+
+    The lock ends with the session, so it is held as long as that connection is the same.
+    """
+
+    def __init__(self, database: PostgresDatabase, role: str) -> None:
+        self._database = database
+        self._key = {"key": _lock_key(role)}
+        self._connection: Connection | None = None
+
+    def held(self) -> bool:
+        with self._database.translated():
+            connection = self._database.kept()
+            if connection is self._connection:
+                # Ours as long as the session lives; this fails if it does not.
+                connection.execute(text("SELECT 1"))
+                return True
+            self._connection = None
+            if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), self._key):
+                self._connection = connection
+        return self._connection is not None
+
+    def release(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            # The session's end would free it too, but a moment after we have gone on.
+            with suppress(exc.SQLAlchemyError):
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), self._key)

@@ -1,0 +1,71 @@
+"""The triggers that keep ``events`` append-only, as this version expects them.
+
+A migration that has run somewhere is never edited, so the migrations have these statements
+too.  ``ledger verify`` compares a database with what is said here, and so does every test
+that verifies a migrated ledger: if the two drift apart, all of them fail.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ledger.log.schema import events
+
+# Erasure sets these two to null; every other change is refused.
+_ERASABLE: Final = ("content", "salt")
+_KEPT: Final = tuple(column.name for column in events.columns if column.name not in _ERASABLE)
+
+
+def sqlite_triggers() -> Sequence[str]:
+    """Return the statements that create the triggers on SQLite."""
+    erased = " AND ".join(f"NEW.{column} IS NULL" for column in _ERASABLE)
+    kept = " AND ".join(f"NEW.{column} IS OLD.{column}" for column in _KEPT)
+    return (
+        f"""
+        CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+        WHEN NOT ({erased} AND {kept})
+        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        """,
+        """
+        CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        """,
+        # INSERT OR REPLACE deletes the row in its way without firing the trigger above.
+        """
+        CREATE TRIGGER events_no_replace BEFORE INSERT ON events
+        WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
+          OR EXISTS (SELECT 1 FROM events WHERE job_id = NEW.job_id AND version = NEW.version)
+        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        """,
+    )
+
+
+def postgres_triggers(schema: str) -> Sequence[str]:
+    """Return the statements that create the triggers on PostgreSQL.
+
+    Args:
+        schema: Where the table ``events`` is.  A function in ``pg_temp`` is found by its
+            qualified name only.
+    """
+    erased = " AND ".join(f"NEW.{column} IS NULL" for column in _ERASABLE)
+    kept = " AND ".join(f"NEW.{column} IS NOT DISTINCT FROM OLD.{column}" for column in _KEPT)
+    return (
+        f"""
+        CREATE FUNCTION {schema}.events_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'UPDATE' THEN
+                IF {erased} AND {kept} THEN
+                    RETURN NEW;
+                END IF;
+            END IF;
+            RAISE EXCEPTION 'events is append-only';
+        END $$
+        """,
+        f"""
+        CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON {schema}.events
+        FOR EACH ROW EXECUTE FUNCTION {schema}.events_append_only()
+        """,
+        f"""
+        CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON {schema}.events
+        FOR EACH STATEMENT EXECUTE FUNCTION {schema}.events_append_only()
+        """,
+    )

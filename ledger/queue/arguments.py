@@ -1,0 +1,122 @@
+"""Read what Python calls say: from Python's values to Kue's options, or a refusal."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, overload
+
+from ledger.errors import InvalidInput
+from ledger.queue import kue_options
+from ledger.rules import json_text
+from ledger.rules.commands import LARGEST_INTEGER, Create
+
+# JSON, as it goes in and comes out.
+Json = Any
+Milliseconds = int | timedelta
+
+# A longer page is better asked for in parts.
+LARGEST_PAGE: Final = 10_000
+_KUES_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
+_OPTIONS: Final = (
+    "priority",
+    "attempts",
+    "delay",
+    "ttl",
+    "backoff",
+    "search_keys",
+    "remove_on_complete",
+    "unique",
+)
+
+
+def create_command(type_: object, data: Json, given: Mapping[str, Any], *, now_ms: int) -> Create:
+    """Return the command that creates a job.
+
+    Args:
+        type_: The job's type.
+        data: Anything that JSON can say.
+        given: The arguments of ``Queue.create``; None counts as not given.
+        now_ms: Now, from which a datetime is away.
+
+    Raises:
+        InvalidInput: A value is not what it must be.
+    """
+    text = "{}" if data is None else json_text.of("data", data)
+    kues: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            kues[_KUES_NAMES.get(name, name)] = _kues(name, value, now_ms)
+    return kue_options.create_command(type_, text, kues)
+
+
+def create_commands(jobs: Iterable[Mapping[str, Any]], *, now_ms: int) -> list[Create]:
+    """Return the commands that create *jobs*, each given by the arguments of ``Queue.create``.
+
+    Raises:
+        InvalidInput: One of them is not what it must be; the text says which.
+    """
+    return [_create_of(place, job, now_ms) for place, job in enumerate(jobs)]
+
+
+def _create_of(place: int, job: Mapping[str, Any], now_ms: int) -> Create:
+    if not isinstance(job, Mapping):
+        expected = f"jobs[{place}]: expected a mapping of create's arguments, got {job!r}"
+        raise InvalidInput("jobs", expected)
+    known = {"type", "data", *_OPTIONS}
+    if not job.keys() <= known:
+        unknown = ", ".join(sorted(map(repr, job.keys() - known)))
+        raise InvalidInput("jobs", f"jobs[{place}]: unknown {unknown}; known are {sorted(known)}")
+    given = {name: job[name] for name in _OPTIONS if name in job}
+    try:
+        return create_command(job.get("type"), job.get("data"), given, now_ms=now_ms)
+    except InvalidInput as error:
+        raise InvalidInput(error.field, f"jobs[{place}]: {error}") from error
+
+
+def _kues(name: str, value: Any, now_ms: int) -> Any:  # noqa: ANN401 - any option's
+    if isinstance(value, datetime) and name == "delay":
+        return _until(value, now_ms)
+    if isinstance(value, timedelta):
+        return milliseconds(name, value)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        return {key: _kues(f"{name}.{key}", item, now_ms) for key, item in value.items()}
+    return value
+
+
+def _until(at: datetime, now_ms: int) -> int | None:
+    """Return the delay until a moment, None if it is past."""
+    if at.tzinfo is None:
+        raise InvalidInput.expected(
+            "delay", "a datetime with a time zone, as datetime.now(UTC) has", at
+        )
+    return max(0, round(at.timestamp() * 1000) - now_ms) or None
+
+
+@overload
+def milliseconds(name: str, value: Milliseconds) -> int: ...
+@overload
+def milliseconds(name: str, value: None) -> None: ...
+def milliseconds(name: str, value: Milliseconds | None) -> int | None:
+    """Return *value* in milliseconds, the smallest number that is not shorter.
+
+    Raises:
+        InvalidInput: It is neither an integer nor a timedelta.
+    """
+    if isinstance(value, timedelta):
+        return -(-value // timedelta(milliseconds=1))
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise InvalidInput.expected(name, "milliseconds, or a timedelta", value)
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Refuse a page that is none, or longer than ``LARGEST_PAGE``.
+
+    Raises:
+        InvalidInput: *limit* or *offset* is out of range.
+    """
+    if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidInput.expected("limit", f"1 to {LARGEST_PAGE}", limit)
+    if not isinstance(offset, int) or not 0 <= offset <= LARGEST_INTEGER:
+        raise InvalidInput.expected("offset", "a whole number from 0 on", offset)

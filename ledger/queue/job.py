@@ -1,0 +1,222 @@
+"""Be a job as applications hold it: what it is now, what becomes of it, its end.
+
+The rules of a job are in ``job``; the job that a handler is called with, which can say
+more, is in ``attempt``.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from ledger.database.contract import Database
+from ledger.errors import JobFailed, JobNotFound
+from ledger.log import store
+from ledger.log.commit_notifier import Bell
+from ledger.log.ledger import Ledger, Outcome
+from ledger.queue import kue_options
+from ledger.queue.arguments import LARGEST_PAGE, Json
+from ledger.queue.read_models import Views
+from ledger.rules import json_text
+from ledger.rules.commands import Command, Move, Remove, Reprioritize
+from ledger.rules.job import State
+
+_ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})
+# A waiter looks by itself this often, should nobody wake it.
+_LONGEST_WAIT_S: Final = 1.0
+
+
+class OwningQueue(Protocol):
+    """The queue that a job belongs to, as far as the job uses it."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def views(self) -> Views: ...
+    @property
+    def bell(self) -> Bell: ...
+    def execute(self, command: Command, /) -> Outcome: ...
+
+
+class Job:
+    """Be a job in the queue.
+
+    What never changes (``id``, ``type``, ``data``) is read once; everything else is
+    read when it is asked for, and so is as it is now.
+
+    Attributes:
+        id: Its number, from 1.
+    """
+
+    def __init__(
+        self,
+        queue: OwningQueue,
+        job_id: int,
+        *,
+        type_: str | None = None,
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = job_id
+        self._queue = queue
+        self._type = type_ if shown is None else shown["type"]
+        self._shown = shown
+
+    def __repr__(self) -> str:
+        try:
+            return f"<Job {self.id}: {self.type}, {self.state}>"
+        except Exception:  # noqa: BLE001 - a repr must not fail
+            return f"<Job {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self._queue) == (other.id, other._queue)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def refresh(self) -> Mapping[str, Any]:
+        """Read the job as it is now: Kue's JSON object.
+
+        Raises:
+            JobNotFound: It has been removed.
+        """
+        with self._queue.database.read() as connection:
+            json = self._queue.views.job(connection, self.id)
+        if json is None:
+            raise JobNotFound(self.id)
+        shown: Mapping[str, Any] = msgspec.json.decode(json)
+        self._shown, self._type = shown, shown["type"]
+        return shown
+
+    @property
+    def type(self) -> str:
+        """Return what kind of job it is."""
+        if self._type is None:
+            self.refresh()
+        return self._type or ""
+
+    @property
+    def data(self) -> Json:
+        """Return what the job was created with."""
+        return (self._shown or self.refresh())["data"]
+
+    @property
+    def state(self) -> str:
+        """Return inactive, delayed, active, complete, failed or removed."""
+        try:
+            state: str = self.refresh()["state"]
+        except JobNotFound:
+            return State.REMOVED.value
+        return state
+
+    @property
+    def priority(self) -> int:
+        """Return its priority; the lower, the sooner."""
+        priority: int = self.refresh()["priority"]
+        return priority
+
+    @property
+    def percent(self) -> int:
+        """Return how far it is, in whole per cent."""
+        return int(self.refresh()["progress"])
+
+    @property
+    def progress_data(self) -> Json:
+        """Return what was last reported with the progress, None if nothing was."""
+        return self.refresh().get("progress_data")
+
+    @property
+    def result(self) -> Json:
+        """Return what the handler returned, None if it has not."""
+        return self.refresh().get("result")
+
+    @property
+    def error(self) -> str | None:
+        """Return the last failure: its message, then the traceback."""
+        return self.refresh().get("error")
+
+    @property
+    def attempts(self) -> Mapping[str, int]:
+        """Return how many attempts were ``made``, how many ``remain``, of how many."""
+        attempts: Mapping[str, int] = self.refresh()["attempts"]
+        return attempts
+
+    @property
+    def created_at(self) -> datetime:
+        """Return when it was created."""
+        created_at_ms = int((self._shown or self.refresh())["created_at"])
+        return datetime.fromtimestamp(created_at_ms / 1000, tz=UTC)
+
+    def log(self) -> list[str]:
+        """Return the lines that its attempts have logged, and one a failure."""
+        with self._queue.database.read() as connection:
+            if self._queue.views.job(connection, self.id) is None:
+                raise JobNotFound(self.id)
+            lines = store.read_log(connection, self.id, newest=LARGEST_PAGE)
+        return [json_text.log_line(kind, text) for kind, _, text in lines if text is not None]
+
+    def events(self) -> list[store.Envelope]:
+        """Return all that ever happened to it, also after its removal."""
+        found: list[store.Envelope] = []
+        with self._queue.database.read() as connection:
+            while some := store.read_stream(connection, self.id, after=len(found)):
+                found += some
+        return found
+
+    def remove(self) -> None:
+        """Take the job out of every view; its history stays.
+
+        Raises:
+            JobNotFound: There is no such job, or no longer.
+        """
+        self._queue.execute(Remove(job_id=self.id))
+
+    def restart(self) -> None:
+        """Let the job wait for a worker again, whatever became of it.
+
+        Raises:
+            JobNotFound: It has been removed.
+        """
+        self._queue.execute(Move(job_id=self.id, to=State.INACTIVE.value))
+
+    def reprioritize(self, priority: int | str) -> None:
+        """Change the priority: a number, the lower the sooner, or one of Kue's names."""
+        number = kue_options.priority("priority", priority)
+        self._queue.execute(Reprioritize(job_id=self.id, priority=number))
+
+    def wait(self, timeout: float | None = None) -> Json:
+        """Wait until the job is done, and return its result.
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: It is not done in time; it goes on.
+            JobFailed: It failed for good.
+            JobNotFound: It was removed before it was done.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        rung = threading.Event()
+        with self._queue.bell.subscribed(rung.set):
+            while (state := self.state) not in _ENDED:
+                left_s = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"job {self.id} is {state} after {timeout} seconds")
+                rung.wait(min(left_s, _LONGEST_WAIT_S))
+                rung.clear()
+        return self._result(state)
+
+    def _result(self, state: str) -> Json:
+        if state == State.REMOVED:
+            completed = [event for event in self.events() if event.kind == "completed"]
+            if not completed:
+                raise JobNotFound(self.id)
+            text = completed[-1].content
+            return None if text is None else msgspec.json.decode(text)
+        if state == State.FAILED:
+            raise JobFailed(self.id, self.error or "")
+        return self.result

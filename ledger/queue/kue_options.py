@@ -1,0 +1,166 @@
+"""Read the options of a job as Kue's clients write them.
+
+What Kue quietly misreads (attempts -1, priority "HIGH", delay true) and an option
+that does not exist are refused with the option's name and what was expected.  A
+string for ``backoff`` is refused above all: Kue evaluates it as code.
+
+An option that is null counts as not given.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ledger.errors import InvalidInput
+from ledger.rules.commands import LARGEST_INTEGER, LONGEST_TYPE, Create, integer
+from ledger.rules.events import Backoff
+
+# Source: Kue 0.11.6, README, "Job Priority".
+PRIORITIES: Final[Mapping[str, int]] = {
+    "low": 10,
+    "normal": 0,
+    "medium": -5,
+    "high": -10,
+    "critical": -15,
+}
+
+# Longer is out of range, and Python refuses to read digits without end.
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
+_DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
+
+
+def create_command(type_: object, data: str, options: object) -> Create:
+    """Return the command that creates a job with Kue's *options*.
+
+    Args:
+        type_: The job's type.
+        data: The job's data, JSON text that has been checked.
+        options: What the client gave: a JSON object or null.
+
+    Raises:
+        InvalidInput: An option is unknown, or its value is not what it must be.
+    """
+    if not type_:
+        raise InvalidInput("type", "Must provide job type")
+    if not isinstance(type_, str) or len(type_) > LONGEST_TYPE:
+        expected = f"1 to {LONGEST_TYPE} characters"
+        raise InvalidInput.expected("Must provide job type", expected, type_)
+    if options is None:
+        options = {}
+    if not isinstance(options, dict):
+        raise InvalidInput.expected("options", "an object", options)
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        reader = _READERS.get(name)
+        if reader is None:
+            known = ", ".join(_READERS)
+            raise InvalidInput(name, f"unknown option {name!r}; expected one of {known}")
+        if value is not None:
+            field, read = reader
+            fields[field] = read(name, value)
+    return Create(type=type_, data=data, **_with_delay(fields))
+
+
+def priority(name: str, value: object) -> int:
+    """Return the number of a priority given as a number, its text or a name.
+
+    Raises:
+        InvalidInput: It is none of these.
+    """
+    if isinstance(value, str) and value in PRIORITIES:
+        return PRIORITIES[value]
+    number = _number(value)
+    if number is None or abs(number) > LARGEST_INTEGER:
+        expected = f"an integer or one of {', '.join(PRIORITIES)}"
+        if _DIGITS.fullmatch(str(value)):
+            expected += f", no further from 0 than {LARGEST_INTEGER}"
+        raise InvalidInput.expected(name, expected, value)
+    return number
+
+
+def _number(value: object) -> int | None:
+    """Return the integer that *value* is or says, None if it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    # JSON does not tell 5 from 5.0 and 5e0.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return int(value)
+    return None
+
+
+def _positive(name: str, value: object) -> int:
+    number = _number(value)
+    return integer(name, value if number is None else number, least=1)
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput.expected(name, "true or false", value)
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput.expected(name, "text", value)
+    return value
+
+
+def _paths(name: str, value: object) -> tuple[str, ...]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise InvalidInput.expected(name, "a path such as a.b, or a list of them", value)
+    return tuple(paths)
+
+
+def _backoff(name: str, value: object) -> Backoff | None:
+    if isinstance(value, bool):
+        return Backoff(type="repeat") if value else None
+    known = {"type", "delay", "maxDelay"}
+    if not isinstance(value, dict) or not value.keys() <= known:
+        raise InvalidInput.expected(name, _EXPECTED_BACKOFF, value)
+    kind = value.get("type")
+    if kind not in ("fixed", "exponential"):
+        raise InvalidInput.expected(f"{name}.type", "fixed or exponential", kind)
+    delay, longest = value.get("delay"), value.get("maxDelay")
+    return Backoff(
+        type=kind,
+        delay_ms=0 if delay is None else _positive(f"{name}.delay", delay),
+        max_delay_ms=None if longest is None else _positive(f"{name}.maxDelay", longest),
+    )
+
+
+_EXPECTED_BACKOFF: Final = (
+    'true, or {"type": "fixed" or "exponential", "delay": ms, "maxDelay": ms}'
+)
+
+
+def _with_delay(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give a backoff without a delay of its own the job's, as Kue does."""
+    backoff = fields.get("backoff")
+    if backoff is not None and backoff.type != "repeat" and not backoff.delay_ms:
+        delay_ms = fields.get("delay_ms")
+        if delay_ms is None:
+            raise InvalidInput(
+                "backoff.delay",
+                "backoff.delay: expected milliseconds, since the job has no delay to repeat",
+            )
+        fields["backoff"] = Backoff(
+            type=backoff.type, delay_ms=delay_ms, max_delay_ms=backoff.max_delay_ms
+        )
+    return fields
+
+
+_READERS: Final[Mapping[str, tuple[str, Callable[[str, object], Any]]]] = {
+    "attempts": ("attempts", _positive),
+    "priority": ("priority", priority),
+    "delay": ("delay_ms", _positive),
+    "ttl": ("ttl_ms", _positive),
+    "backoff": ("backoff", _backoff),
+    "searchKeys": ("search_keys", _paths),
+    "removeOnComplete": ("remove_on_complete", _boolean),
+    "unique": ("unique", _text),
+}

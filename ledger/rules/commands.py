@@ -1,0 +1,335 @@
+"""List what can be asked of the ledger: one frozen class a command, imperative.
+
+A command that exists is well formed: bad values raise ``InvalidInput`` here,
+before anything is locked.  Whether the job's state allows it is decided later,
+in ``job.decide``.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import get_args
+
+from msgspec import Struct
+
+from ledger.errors import InvalidInput
+from ledger.rules.events import Backoff, BackoffType, MovedTo
+
+# Every number on the wire is exact in every JSON reader up to here (RFC 8259, 6).
+LARGEST_INTEGER = 2**53 - 1
+LONGEST_TYPE = 255
+LONGEST_KEY = 255
+# "worker:" and it are an actor, which has 255.
+LONGEST_WORKER = 240
+COMPLETE_PERCENT = 100
+# In characters: all of a batch goes to PostgreSQL as one text, of at most a gigabyte.
+LARGEST_CONTENT = 64 * 1024 * 1024
+
+
+class Create(Struct, frozen=True, kw_only=True):
+    """Create a job.
+
+    Attributes:
+        type: 1 to 255 characters.
+        data: JSON text, checked by ``content.text``.
+        priority: The lower, the sooner.
+        attempts: How often it may run, at least 1.
+        delay_ms: Wait before it may run, greater than 0.
+        ttl_ms: How long an attempt may go without progress, greater than 0.
+        search_keys: Paths into the data to index; None means all of it.
+        unique: At most one job is ever created with this key.
+    """
+
+    type: str
+    data: str = "{}"
+    priority: int = 0
+    attempts: int = 1
+    delay_ms: int | None = None
+    ttl_ms: int | None = None
+    backoff: Backoff | None = None
+    remove_on_complete: bool = False
+    search_keys: tuple[str, ...] | None = None
+    unique: str | None = None
+
+    def __post_init__(self) -> None:
+        storable("type", self.type)
+        if not 0 < len(self.type) <= LONGEST_TYPE:
+            raise InvalidInput.expected("type", f"1 to {LONGEST_TYPE} characters", self.type)
+        storable("data", self.data)
+        integer("priority", self.priority, least=-LARGEST_INTEGER)
+        integer("attempts", self.attempts, least=1)
+        if self.delay_ms is not None:
+            integer("delay", self.delay_ms, least=1)
+        if self.ttl_ms is not None:
+            integer("ttl", self.ttl_ms, least=1)
+        if self.backoff is not None:
+            _check_backoff(self.backoff)
+        for key in self.search_keys or ():
+            storable("searchKeys", key)
+        if self.unique is not None:
+            storable("unique", self.unique)
+            if not 0 < len(self.unique) <= LONGEST_KEY:
+                raise InvalidInput.expected("unique", f"1 to {LONGEST_KEY} characters", self.unique)
+
+
+class OnJob(Struct, frozen=True, kw_only=True):
+    """Be what all commands on an existing job share."""
+
+    job_id: int
+
+    def __post_init__(self) -> None:
+        # Without bounds: an id that no job can have names no job.
+        if type(self.job_id) is not int:
+            raise InvalidInput.expected("job_id", "an integer", self.job_id)
+
+
+class OnAttempt(OnJob, frozen=True, kw_only=True):
+    """Be what all words about a running attempt share."""
+
+    attempt: int
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        integer("attempt", self.attempt, least=0)
+
+
+class Start(OnJob, frozen=True, kw_only=True):
+    """Begin the next attempt, by the worker of that name."""
+
+    worker: str | None = None
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        if self.worker is not None:
+            storable("worker", self.worker)
+
+
+class Progress(OnAttempt, frozen=True, kw_only=True):
+    """Report how far the attempt is, in whole per cent; ``data`` is JSON text."""
+
+    progress: int
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        if type(self.progress) is not int or not 0 <= self.progress <= COMPLETE_PERCENT:
+            raise InvalidInput.expected("progress", "a whole number 0 to 100", self.progress)
+        if self.data is not None:
+            storable("progress data", self.data)
+
+
+class Log(OnAttempt, frozen=True, kw_only=True):
+    """Write a line of the attempt's log; ``line`` is a JSON string."""
+
+    line: str
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("line", self.line)
+
+
+class Complete(OnAttempt, frozen=True, kw_only=True):
+    """Report success; ``result`` is JSON text, None where there is none."""
+
+    result: str | None = None
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        if self.result is not None:
+            storable("result", self.result)
+
+
+class Fail(OnAttempt, frozen=True, kw_only=True):
+    """Report a failed attempt.
+
+    Attributes:
+        error: A JSON string.
+        retry_after_ms: Wait so long before the next try, if there is one, whatever
+            the job's backoff says; 0 tries again at once.
+        final: Do not try again, whatever attempts remain.
+    """
+
+    error: str
+    retry_after_ms: int | None = None
+    final: bool = False
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("error", self.error)
+        if self.retry_after_ms is not None:
+            integer("retry_after", self.retry_after_ms, least=0)
+
+
+class Return(OnAttempt, frozen=True, kw_only=True):
+    """Give the job back unfinished: it waits again, and no try is used up."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        OnAttempt.__post_init__(self)
+        storable("reason", self.reason)
+
+
+class Lose(OnAttempt, frozen=True, kw_only=True):
+    """Fail the attempt of a worker that has been silent for ``silent_ms``."""
+
+    worker: str
+    silent_ms: int
+
+
+class Elapse(OnJob, frozen=True, kw_only=True):
+    """Let time take effect: a delay that is over, a ttl that has run out."""
+
+
+class Move(OnJob, frozen=True, kw_only=True):
+    """Set the state by hand, to one of ``MovedTo``."""
+
+    to: str
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        if self.to not in get_args(MovedTo):
+            raise InvalidInput.expected("state", f"one of {', '.join(get_args(MovedTo))}", self.to)
+
+
+class Reprioritize(OnJob, frozen=True, kw_only=True):
+    """Set the priority; the lower, the sooner."""
+
+    priority: int
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        integer("priority", self.priority, least=-LARGEST_INTEGER)
+
+
+class Remove(OnJob, frozen=True, kw_only=True):
+    """Take the job out of every view; its history stays."""
+
+
+class Erase(OnJob, frozen=True, kw_only=True):
+    """Erase the content of the job's events, all of them or those *versions*."""
+
+    versions: tuple[int, ...] | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        OnJob.__post_init__(self)
+        if self.versions is not None:
+            if not self.versions:
+                raise InvalidInput.expected("versions", "at least one, or None for all", ())
+            for version in self.versions:
+                integer("versions", version, least=1)
+        if self.reason is not None:
+            storable("reason", self.reason)
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """Begin the attempts of jobs that wait, the most urgent first.
+
+    Attributes:
+        worker: Who will do the work, at most 240 characters.
+        slots: For each type how many jobs may be taken.
+        limit: How many in all; None for as many as there are slots.
+    """
+
+    worker: str
+    slots: Mapping[str, int]
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        worker_name(self.worker)
+        for type_, slots in self.slots.items():
+            storable("types", type_)
+            integer("slots", slots, least=0)
+        if self.limit is not None:
+            integer("limit", self.limit, least=1)
+
+
+class OnType(Struct, frozen=True, kw_only=True):
+    """Be what the commands on a whole type of jobs share."""
+
+    type: str
+
+    def __post_init__(self) -> None:
+        storable("type", self.type)
+        if not 0 < len(self.type) <= LONGEST_TYPE:
+            raise InvalidInput.expected("type", f"1 to {LONGEST_TYPE} characters", self.type)
+
+
+class Pause(OnType, frozen=True, kw_only=True):
+    """Let no worker begin a job of the type; what runs goes on."""
+
+
+class Resume(OnType, frozen=True, kw_only=True):
+    """Let workers begin jobs of the type again."""
+
+
+Command = Create | OnJob | OnType | Claim
+
+
+def integer(field: str, value: object, *, least: int) -> int:
+    """Return *value* if it is an integer from *least* to 2**53 - 1.
+
+    Raises:
+        InvalidInput: It is not.
+    """
+    if type(value) is not int or not least <= value <= LARGEST_INTEGER:
+        bounds = f"an integer from {least} to {LARGEST_INTEGER}"
+        raise InvalidInput.expected(field, bounds, value)
+    return value
+
+
+def worker_name(name: str) -> str:
+    """Return *name* if a worker can have it.
+
+    Raises:
+        InvalidInput: It has not 1 to 240 characters, or one that cannot be stored.
+    """
+    storable("worker", name)
+    if not 0 < len(name) <= LONGEST_WORKER:
+        raise InvalidInput.expected("worker", f"1 to {LONGEST_WORKER} characters", name)
+    return name
+
+
+def percent(done: float, total: float) -> int:
+    """Return how much *done* of *total* is, in whole per cent.
+
+    Raises:
+        InvalidInput: *total* is not greater than 0, or one of them is no number.
+    """
+    expected = "done of a total greater than 0"
+    if done == total == 0:
+        # A loop over nothing; Kue says 0 too.
+        return 0
+    try:
+        if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
+            raise InvalidInput.expected("progress", expected, (done, total))
+        # Within bounds first: a tiny total makes it infinite.
+        return int(min(max(done * COMPLETE_PERCENT / total, 0), COMPLETE_PERCENT))
+    except OverflowError as error:
+        raise InvalidInput("progress", f"progress: expected {expected}, got larger ones") from error
+
+
+def _check_backoff(backoff: Backoff) -> None:
+    if backoff.type not in get_args(BackoffType):
+        expected = f"one of {', '.join(get_args(BackoffType))}"
+        raise InvalidInput.expected("backoff.type", expected, backoff.type)
+    integer("backoff.delay", backoff.delay_ms, least=0)
+    if backoff.max_delay_ms is not None:
+        integer("backoff.maxDelay", backoff.max_delay_ms, least=1)
+
+
+def storable(field: str, text: str) -> None:
+    """Refuse text that no database holds exactly: NUL, lone surrogates, and far too much.
+
+    Raises:
+        InvalidInput: *text* holds one, or is no text, or has over 64 Mi characters.
+    """
+    try:
+        if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):
+            if len(text) <= LARGEST_CONTENT:
+                return
+            expected = f"at most {LARGEST_CONTENT} characters, got {len(text)}"
+            raise InvalidInput(field, f"{field}: expected {expected}")
+    except UnicodeEncodeError:
+        pass
+    raise InvalidInput.expected(field, "text without NUL and lone surrogates", text)

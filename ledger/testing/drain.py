@@ -1,0 +1,171 @@
+"""Do the work of a queue here and now, without threads or processes."""
+
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from ledger.errors import InvalidInput, LedgerError
+from ledger.log.ledger import Answer, Claimable, Outcome
+from ledger.queue.arguments import Json
+from ledger.queue.job import Job
+from ledger.queue.queue import Handler, Queue
+from ledger.rules.commands import Claim, Command, Elapse
+from ledger.rules.events import Completed, Failed, Progressed
+from ledger.rules.job import State
+from ledger.worker.running_job import Fail as GiveUp
+from ledger.worker.running_job import Retry, RunningJob, perform
+from ledger.worker.sweeper import Sweeper
+
+# More attempts than any test means to run: a job creates itself again without end.
+MOST_ATTEMPTS: Final = 10_000
+_WORKER: Final = "drain"
+_ACTOR: Final = f"worker:{_WORKER}"
+
+
+class Ran(NamedTuple):
+    """Be an attempt that was made.
+
+    Attributes:
+        job: Its job.
+        attempt: Its number, from 1.
+        state: What the attempt led to: ``complete``; ``failed``; ``delayed`` or
+            ``inactive`` if it failed and will be tried again; or, if the attempt was
+            over before its end, the state that the job was in then.
+        error: What the handler raised, if it did.
+    """
+
+    job: Job
+    attempt: int
+    state: str
+    error: BaseException | None
+
+
+def drain(
+    queue: Queue,
+    *,
+    types: Collection[str] | None = None,
+    raises: bool = False,
+    most: int = MOST_ATTEMPTS,
+) -> list[Ran]:
+    """Do all that can be done now, in this thread, and return what was done.
+
+    Jobs run one after the other, the most urgent first, also those that handlers create.
+    Delayed ones run if they are due by the queue's clock; paused types wait.  What a
+    handler logs and reports is in the ledger at once.
+
+    Args:
+        queue: Whose handlers to call; any queue, not only a test's.
+        types: Of which jobs; None for all that have a handler.
+        raises: Raise what a handler raises, once its attempt has failed; but not
+            ``Retry`` and ``Fail``, which say what to do.
+        most: How many attempts to make at most.
+
+    Raises:
+        InvalidInput: A type has no handler.
+        RuntimeError: There is more to do after *most* attempts.
+    """
+    slots = dict.fromkeys(queue.handlers if types is None else types, 1)
+    missing = sorted(slots.keys() - queue.handlers.keys())
+    if missing:
+        raise InvalidInput("types", f"no function does {', '.join(missing)}")
+    sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+    sweeper.sweep()
+    ran: list[Ran] = []
+    while (claimed := _next(queue, slots, sweeper)) is not None:
+        done = _Attempt(queue, claimed).run()
+        ran.append(done)
+        if done.error is not None and _is_raised(done.error, raises=raises):
+            raise done.error
+        if len(ran) >= most and _any_waits(queue, slots):
+            raise RuntimeError(
+                f"after {most} attempts jobs still wait; does a job create itself again "
+                "without a delay?"
+            )
+    return ran
+
+
+def _next(queue: Queue, slots: dict[str, int], sweeper: Sweeper) -> Claimable | None:
+    """Begin the most urgent job that can run now, if there is one."""
+    claim = Claim(worker=_WORKER, slots=slots, limit=1)
+    while True:
+        claimed = queue.ledger.claim(claim, actor=_ACTOR)
+        if claimed.jobs:
+            return claimed.jobs[0]
+        # A handler may have moved the clock.
+        if not sweeper.sweep():
+            return None
+
+
+def _any_waits(queue: Queue, types: Collection[str]) -> bool:
+    with queue.database.read() as connection:
+        return queue.views.any_claimable(connection, types)
+
+
+def _is_raised(error: BaseException, *, raises: bool) -> bool:
+    if not isinstance(error, Exception):
+        # Ctrl-C, and pytest.fail(): they are meant for whoever runs the test.
+        return True
+    return raises and not isinstance(error, Retry | GiveUp)
+
+
+class _Attempt:
+    """Be an attempt in this thread: each word goes to the ledger as it is said."""
+
+    def __init__(self, queue: Queue, claimed: Claimable) -> None:
+        self._queue = queue
+        self._job = _TimedJob(queue, claimed, self._tell)
+        self._error: BaseException | None = None
+        self._state: str | None = None
+
+    def run(self) -> Ran:
+        job = self._job
+        job.finish(perform(Handler(self._call, 1), job))
+        left = Job(self._queue, job.id, type_=job.type)
+        return Ran(left, job.attempt, self._state or left.state, self._error)
+
+    def _call(self, job: RunningJob) -> Json:
+        try:
+            return self._queue.handlers[job.type].function(job)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _tell(self, job: RunningJob) -> None:
+        said: list[Command] = list(job.take())
+        if self._job.is_late:
+            said.insert(0, Elapse(job_id=job.id))
+        for answer in self._queue.ledger.submit(said, actor=_ACTOR):
+            self._hear(answer)
+
+    def _hear(self, answer: Answer) -> None:
+        if isinstance(answer, LedgerError):
+            self._job.end()
+        elif isinstance(answer, Outcome):
+            for event in answer.events:
+                if isinstance(event, Progressed):
+                    self._job.expires_at_ms = event.expires_at_ms
+                elif isinstance(event, Failed):
+                    self._end(event.next)
+                elif isinstance(event, Completed):
+                    self._end(State.COMPLETE.value)
+
+    def _end(self, state: str) -> None:
+        self._state = state
+        self._job.expires_at_ms = None
+        self._job.end()
+
+
+class _TimedJob(RunningJob):
+    """Expire by the queue's clock: no other thread is there to say so."""
+
+    @property
+    def is_late(self) -> bool:
+        """Tell whether its ttl has run out, and the ledger was not told so yet."""
+        return self.expires_at_ms is not None and self.expires_at_ms <= self._queue.ledger.now_ms()
+
+    @property
+    def expired(self) -> bool:
+        return self._over or self.is_late
+
+    @expired.setter
+    def expired(self, over: bool) -> None:
+        self._over = over

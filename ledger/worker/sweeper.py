@@ -1,0 +1,171 @@
+"""Let time take effect: on delays that are over, late attempts and silent workers.
+
+One sweeper a database works at a time; the others stand by and take over when it
+dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
+one on its own.
+"""
+
+import logging
+import threading
+import time
+from typing import Final
+
+from ledger.errors import LedgerError, Unavailable
+from ledger.log.ledger import Ledger, Outcome
+from ledger.queue import heartbeats
+from ledger.queue.read_models import DueJobs
+from ledger.rules.commands import Elapse, Lose
+
+# A job is promoted within a second of being due: four looks leave room for the work.
+INTERVAL_S: Final = 0.25
+# How often those who stand by, and those whose database is away, try again.
+STANDBY_S: Final = 0.5
+LARGEST_SWEEP: Final = 1_000
+# How often workers that died long ago are struck from the list.
+FORGET_EVERY_S: Final = 600.0
+# Two clocks that disagree by more have been set, or the machine has slept.
+_JUMP_MS: Final = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Sweep one database, if no other sweeper does.
+
+    Args:
+        ledger: Where to record what time has done.
+        jobs: Who knows what is due.
+        lease_ms: How long a worker may be silent that was never seen to say so
+            itself.
+    """
+
+    def __init__(
+        self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = heartbeats.LEASE_MS
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._lease_ms = lease_ms
+        # Holders whose last sign of life tells nothing: none, or one from the future, before
+        # the clock was set back.  And when that was first noticed.
+        self._missed: dict[tuple[str, int | None], int] = {}
+        # Silence before this was ours: the database was away, or the clock jumped, for those
+        # who live as for those who are lost.
+        self._silent_since_ms = 0
+        self._looked = time.monotonic(), ledger.now_ms()
+        self._forget_at_s = 0.0
+        self._complaint = ""
+        self._leadership = ledger.database.leadership("sweeper")
+        self._stopped = threading.Event()
+
+    def sweep(self) -> int:
+        """Let everything that is due happen; return how many jobs it changed."""
+        changed = self._fail_lost()
+        self._forget_dead()
+        while True:
+            now_ms = self._ledger.now_ms()
+            with self._ledger.database.read() as connection:
+                due = self._jobs.due(connection, now_ms=now_ms, limit=LARGEST_SWEEP)
+            commands = [Elapse(job_id=job_id) for job_id in due]
+            answers = self._ledger.submit(commands, actor="sweeper", cause="time")
+            moved = sum(1 for a in answers if isinstance(a, Outcome) and a.events)
+            changed += moved
+            if not moved or len(due) < LARGEST_SWEEP:
+                return changed
+
+    def _fail_lost(self) -> int:
+        """Fail the attempts of workers that are silent; return how many."""
+        now_ms = self._ledger.now_ms()
+        with self._ledger.database.read() as connection:
+            held = self._jobs.held(connection)
+            if not held:
+                self._missed.clear()
+                return 0
+            # Read after the attempts: a worker is there before it holds one.
+            seen = {worker.name: worker for worker in heartbeats.seen(connection)}
+        commands = []
+        missed = {}
+        for attempt in held:
+            worker = seen.get(attempt.worker)
+            seen_at_ms = None if worker is None else worker.seen_at_ms
+            lease_ms = self._lease_ms if worker is None else worker.lease_ms
+            if seen_at_ms is None or seen_at_ms > now_ms:
+                key = (attempt.worker, seen_at_ms)
+                since_ms = missed[key] = self._missed.get(key, now_ms)
+            else:
+                since_ms = max(seen_at_ms, self._silent_since_ms)
+            if now_ms - since_ms > lease_ms:
+                commands.append(
+                    Lose(
+                        job_id=attempt.job_id,
+                        attempt=attempt.attempt,
+                        worker=attempt.worker,
+                        silent_ms=now_ms - since_ms,
+                    )
+                )
+        self._missed = missed
+        answers = self._ledger.submit(commands, actor="sweeper", cause="lease")
+        return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
+
+    def _forget_dead(self) -> None:
+        """Keep the list of workers short, whatever dies."""
+        now_s = time.monotonic()
+        if now_s < self._forget_at_s:
+            return
+        self._forget_at_s = now_s + FORGET_EVERY_S
+        database = self._ledger.database
+        with database.read() as connection:
+            holders = {attempt.worker for attempt in self._jobs.held(connection)}
+        heartbeats.forget(database, holders, now_ms=self._ledger.now_ms())
+
+    def run(self) -> None:
+        """Sweep until ``stop`` is called, through every absence of the database."""
+        try:
+            while not self._stopped.wait(self._step()):
+                pass
+        finally:
+            self._leadership.release()
+
+    def start(self) -> None:
+        """Run in a thread that ends with the process."""
+        threading.Thread(target=self.run, name="ledger-sweeper", daemon=True).start()
+
+    def stop(self) -> None:
+        """Make ``run`` return soon."""
+        self._stopped.set()
+
+    def _step(self) -> float:
+        """Sweep once if it is ours to do; return the seconds to wait."""
+        self._heed_jumps()
+        try:
+            if not self._leadership.held():
+                return STANDBY_S
+            self.sweep()
+            self._complaint = ""
+        except LedgerError as error:
+            if str(error) != self._complaint:
+                # Not twice a second for as long as it lasts.
+                self._complaint = str(error)
+                _log.warning("the sweeper cannot work: %s; it tries again", error)
+            if isinstance(error, Unavailable):
+                # Nor could any worker say that it lives.
+                self._forgive()
+            return STANDBY_S
+        except Exception:  # noqa: BLE001 - the edge of its thread
+            # If it ended here, no job would be promoted again.
+            _log.exception("the sweeper failed; it goes on")
+            return STANDBY_S
+        return INTERVAL_S
+
+    def _heed_jumps(self) -> None:
+        """Forgive silence if the clock was set, or the machine has slept."""
+        (before_s, before_ms), self._looked = (
+            self._looked,
+            (time.monotonic(), self._ledger.now_ms()),
+        )
+        now_s, now_ms = self._looked
+        if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > _JUMP_MS:
+            self._forgive()
+
+    def _forgive(self) -> None:
+        self._silent_since_ms = self._ledger.now_ms()
+        self._missed.clear()

@@ -1,0 +1,131 @@
+"""Answer what happened, minute by minute: what the charts are drawn from.
+
+It catches up, about a second behind, since no decision and no client that has just
+written needs it; so it costs writers nothing.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import BigInteger, Column, Connection, Text, bindparam, func, select
+
+from ledger.database.contract import Database
+from ledger.database.fast_sql import Query
+from ledger.log.recorded import Change
+from ledger.log.schema import BIGINT, checkpoints
+from ledger.projections.projection import Upsert
+from ledger.projections.table_follower import TableFollower
+from ledger.rules.events import Completed, Created, Event, Failed, Started
+
+MINUTE_MS: Final = 60_000
+
+
+class Minute(NamedTuple):
+    """Be what happened in a minute.
+
+    Attributes:
+        minute_ms: Its beginning, UTC milliseconds.
+        created: Jobs that were created.
+        started: Attempts that workers began.
+        completed: Attempts that succeeded.
+        failed: Attempts that failed, whether they were the last or not.
+        work_ms: How long those took that succeeded.
+    """
+
+    minute_ms: int
+    created: int
+    started: int
+    completed: int
+    failed: int
+    work_ms: int
+
+
+class Busy(NamedTuple):
+    """Be the minutes of a range in which something happened.
+
+    Attributes:
+        position: The ledger's position up to which they are counted.
+    """
+
+    position: int
+    minutes: Sequence[Minute]
+
+
+_COUNTED: Final[dict[type[Event], str]] = {
+    Created: "created",
+    Started: "started",
+    Completed: "completed",
+    Failed: "failed",
+}
+
+
+class Activity(TableFollower):
+    """Be a row a minute and type."""
+
+    name = "activity"
+    # A chart by minute needs no haste, and one commit does for what gathers.
+    pause_s = 1.0
+
+    def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(database, shadow=shadow, green=green)
+        self._table = table = self._define(
+            "activity",
+            Column("minute_ms", BIGINT, primary_key=True, autoincrement=False),
+            Column("type", Text, primary_key=True),
+            *(Column(name, BigInteger, nullable=False) for name in Minute._fields[1:]),
+        )
+        self._add = Upsert(table, adds=Minute._fields[1:])
+        moment = (
+            select(checkpoints.c.position).where(checkpoints.c.name == self.name).scalar_subquery()
+        )
+        self._position = Query(select(moment))
+        range_ = (
+            select(table.c.minute_ms, *(func.sum(table.c[name]) for name in Minute._fields[1:]))
+            .where(
+                table.c.minute_ms >= bindparam("from_ms"), table.c.minute_ms < bindparam("to_ms")
+            )
+            .group_by(table.c.minute_ms)
+            .order_by(table.c.minute_ms)
+        )
+        self._minutes = Query(range_)
+        self._minutes_of_type = Query(range_.where(table.c.type == bindparam("type")))
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        counts: Counter[tuple[int, str, str]] = Counter()
+        minute_ms, end_ms = 0, 0
+        for recorded, _, after in changes:
+            event = recorded.event
+            name = _COUNTED.get(type(event))
+            if name is None:
+                continue
+            # Time never runs backwards: a batch is mostly of one minute.
+            if recorded.at_ms >= end_ms:
+                minute_ms = recorded.at_ms - recorded.at_ms % MINUTE_MS
+                end_ms = minute_ms + MINUTE_MS
+            counts[minute_ms, after.type, name] += 1
+            if isinstance(event, Completed) and event.duration_ms:
+                counts[minute_ms, after.type, "work_ms"] += event.duration_ms
+        keys = sorted({(minute_ms, type_) for minute_ms, type_, _ in counts})
+        self._add.execute(
+            tx, [(*key, *(counts[*key, name] for name in Minute._fields[1:])) for key in keys]
+        )
+
+    def minutes(
+        self, connection: Connection, *, from_ms: int, to_ms: int, type_: str | None = None
+    ) -> Busy:
+        """Return the minutes that begin in a range, oldest first.
+
+        Args:
+            connection: Where to read.
+            from_ms: Beginning of the range, UTC milliseconds.
+            to_ms: Its end, which is not in it.
+            type_: Of jobs of which type; None is of all types together.
+        """
+        # Before the rows: they may be newer than we say, never older.
+        (position,) = self._position.first(connection)
+        if type_ is None:
+            rows = self._minutes.all(connection, from_ms=from_ms, to_ms=to_ms)
+        else:
+            rows = self._minutes_of_type.all(connection, from_ms=from_ms, to_ms=to_ms, type=type_)
+        return Busy(position or 0, [Minute(*map(int, row)) for row in rows])

@@ -1,0 +1,123 @@
+"""Write jobs as they are shown: Kue's JSON object, its key order, its types.
+
+A key that is not set is absent.  Ids, times and durations are strings, as in Kue's
+manual.  Content goes out byte for byte as it came in, and is kept in one place only,
+so what is ready to send is the text around it: a *frame* of four parts, between which
+content belongs.  A frame is written when its job changes, which happens a few times,
+and read whenever somebody looks.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import ColumnElement, Label, Table, func, literal, select
+
+from ledger.log import schema
+from ledger.rules.job import Job
+
+_encode = msgspec.json.encode
+
+
+class Frame(NamedTuple):
+    """Be the text around a job's content; columns of ``jobs``."""
+
+    json_start: str
+    json_priority: str
+    json_state: str
+    json_end: str
+
+
+class Content(NamedTuple):
+    """Be a job's content: JSON text, None where there is none or it was erased."""
+
+    data: str | None
+    result: str | None
+    progress_data: str | None
+    error: str | None
+
+
+class Shown(NamedTuple):
+    """Be what is shown of the jobs at one moment.
+
+    Attributes:
+        position: The ledger's position at that moment.
+        json: A job's JSON object, or an array of them.
+    """
+
+    position: int
+    json: str
+
+
+def filled(frame: Frame, content: Content) -> str:
+    """Return the JSON object; as ``json_of`` does in the database."""
+    data, result, progress_data, error = content
+    return "".join(
+        (
+            frame.json_start,
+            "{}" if data is None else data,
+            "" if result is None else f',"result":{result}',
+            frame.json_priority,
+            "" if progress_data is None else f',"progress_data":{progress_data}',
+            frame.json_state,
+            "" if error is None else f',"error":{error}',
+            frame.json_end,
+        )
+    )
+
+
+def json_of(jobs: Table) -> Label[str]:
+    """Return the column that is a job's JSON object, put together by the database.
+
+    Content comes by subselect, not by join: jobs that are skipped need none.
+    """
+
+    def content(name: str) -> ColumnElement[str]:
+        at = jobs.c[f"{name}_position"]
+        events = schema.events
+        found = select(events.c.content).where(events.c.position == at).scalar_subquery()
+        return func.coalesce(literal(f',"{_KEYS.get(name, name)}":') + found, "")
+
+    events = schema.events
+    data = (
+        select(events.c.content).where(events.c.position == jobs.c.data_position).scalar_subquery()
+    )
+    json: ColumnElement[str] = (
+        jobs.c.json_start
+        + func.coalesce(data, "{}")
+        + content("result")
+        + jobs.c.json_priority
+        + content("progress")
+        + jobs.c.json_state
+        + content("error")
+        + jobs.c.json_end
+    )
+    return json.label("json")
+
+
+_KEYS = {"progress": "progress_data"}
+
+
+def frame_of(job: Job) -> Frame:
+    """Return the frame of a job's JSON object."""
+    progress = "0" if job.progress is None else f'"{job.progress}"'
+    times = "".join(
+        f',"{name}":"{value}"'
+        for name, value in (
+            ("failed_at", job.failed_at_ms),
+            ("started_at", job.started_at_ms),
+            ("duration", job.duration_ms),
+            ("delay", job.delay_ms),
+        )
+        if value is not None
+    )
+    worker = "" if job.worker is None else f',"workerId":{_encode(job.worker).decode()}'
+    ttl = "" if job.ttl_ms is None else f',"ttl":"{job.ttl_ms}"'
+    made, most = job.made, job.max_attempts
+    return Frame(
+        f'{{"id":"{job.id}","type":{_encode(job.type).decode()},"data":',
+        f',"priority":{job.priority},"progress":{progress}',
+        f',"state":"{job.state}"',
+        f',"created_at":"{job.created_at_ms}","promote_at":"{job.promote_at_ms}"'
+        f',"updated_at":"{job.updated_at_ms}"{times}{worker}{ttl}'
+        f',"attempts":{{"made":{made},"remaining":{most - made},"max":{most}}}}}',
+    )

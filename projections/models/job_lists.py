@@ -1,0 +1,299 @@
+"""Answer which jobs a list shows.
+
+A page of Kue's lists is a range of *ranks*: ``/jobs/failed/90000..90019``.  SQL
+finds a rank by walking to it (``OFFSET``), so a deep page of a long list costs
+its depth.  ``job_ranks`` makes the walk short: it counts the jobs of each list in
+every run of 1,024 ids and of 1,048,576 ids.  A page that is deep from both ends
+sums up runs until it is in the right one, and walks at most 1,023 entries.  The
+counts change with the jobs, in the same transaction.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    select,
+)
+
+from ledger.database.fast_sql import Query
+from ledger.log import schema
+from ledger.log.schema import BIGINT
+from ledger.projections.models.job_json import Shown, json_of
+from ledger.projections.projection import Upsert
+from ledger.rules.job import LIVE_STATES, Job, State
+
+# Lists over all types are counted under this, which no job has for its type.
+EVERY_TYPE: Final = ""
+# Ids in a run, as powers of two: 1,024 and 1,048,576; the last is the whole list.
+SPANS: Final = (10, 20, 62)
+WHOLE_LIST: Final = SPANS[-1]
+# Up to this depth, walking is quicker than finding out where to start.
+SHALLOW: Final = 1_000
+
+
+class JobList(NamedTuple):
+    """Name a list of jobs: all, those in a state, or those of a type in a state."""
+
+    state: State | None = None
+    type: str | None = None
+
+
+class _Order(NamedTuple):
+    descending: bool
+    by_priority: bool
+
+    @property
+    def reversed(self) -> "_Order":
+        return self._replace(descending=not self.descending)
+
+
+def is_shallow(first: int, last: int) -> bool:
+    """Tell whether a page is near enough to an end of its list to walk to it."""
+    return (0 <= first <= SHALLOW and last >= 0) or (first < 0 and -1 - SHALLOW <= last < 0)
+
+
+def clip(first: int, last: int, length: int) -> tuple[int, int]:
+    """Return ranks from 0 on and within a list of *length*; (1, 0) for no page."""
+    first = max(0, first + length if first < 0 else first)
+    last = min(length - 1, last + length if last < 0 else last)
+    return (first, last) if first <= last else (1, 0)
+
+
+class JobLists:
+    """Be all lists of the jobs of a table.
+
+    Args:
+        jobs: The table.
+        ranks: Its counts, with ``rank_columns``.
+    """
+
+    def __init__(self, jobs: Table, ranks: Table) -> None:
+        self._jobs = jobs
+        self._add_ranks = Upsert(ranks, adds=("jobs",))
+        in_list = and_(
+            ranks.c.type == bindparam("list_type"),
+            ranks.c.state.in_(bindparam("list_states", expanding=True)),
+        )
+        self._length = select(func.sum(ranks.c.jobs)).where(in_list, ranks.c.span == WHOLE_LIST)
+        self._run = _run_of_rank(ranks, in_list)
+        self._pages: dict[tuple[object, ...], Query] = {}
+
+    def follow(self, tx: Connection, before: Mapping[int, Job], after: Mapping[int, Job]) -> None:
+        """Count the jobs where they are *after*, and no longer where they were *before*."""
+        fine, *coarser = SPANS
+        moves = Counter(
+            (job.type, before[job.id].state, job.state, job.id >> fine) for job in after.values()
+        )
+        counts: Counter[tuple[str, str, int, int]] = Counter()
+        for (type_, old, new, bucket), number in moves.items():
+            if old is new:
+                continue
+            for state, change in ((old, -number), (new, number)):
+                if state not in LIVE_STATES:
+                    continue
+                for name in (type_, EVERY_TYPE):
+                    counts[name, state.value, fine, bucket] += change
+                    for span in coarser:
+                        counts[name, state.value, span, bucket >> (span - fine)] += change
+        self._add_ranks.execute(tx, [(*key, counts[key]) for key in sorted(counts) if counts[key]])
+
+    def page(
+        self,
+        connection: Connection,
+        jobs: JobList,
+        first: int,
+        last: int,
+        *,
+        descending: bool = False,
+        by_priority: bool = False,
+    ) -> Shown:
+        """Return the jobs with the ranks *first* to *last* of a list.
+
+        Args:
+            connection: On a snapshot, unless ``is_shallow(first, last)``.
+            jobs: Which list.
+            first: Rank of the first job, from 0; negative counts from the end.
+            last: Rank of the last job, inclusive; as *first*.
+            descending: Reverse the whole list first.
+            by_priority: Order by priority, then age, in place of age alone.
+        """
+        order = _Order(descending, by_priority)
+        if is_shallow(first, last):
+            if first >= 0:
+                return self._walk(connection, jobs, first, last - first + 1, order)
+            return self._walk(connection, jobs, -1 - last, last - first + 1, order, backwards=True)
+        length = self.length(connection, jobs)
+        first, last = clip(first, last, length)
+        return self._find(connection, jobs, first, last, length, order)
+
+    def _find(
+        self,
+        connection: Connection,
+        jobs: JobList,
+        first: int,
+        last: int,
+        length: int,
+        order: _Order,
+    ) -> Shown:
+        """Return the page of ranks within the list, from whichever place is nearest."""
+        size = last - first + 1
+        behind = length - 1 - last
+        if min(first, behind) > SHALLOW and not order.by_priority:
+            oldest = behind if order.descending else first
+            start, skip = self._seek(connection, jobs, oldest)
+            return self._walk(
+                connection, jobs, skip, size, order, backwards=order.descending, start=start
+            )
+        if behind < first:
+            return self._walk(connection, jobs, behind, size, order, backwards=True)
+        return self._walk(connection, jobs, first, size, order)
+
+    def length(self, connection: Connection, jobs: JobList) -> int:
+        """Return how many jobs a list has."""
+        return int(connection.scalar(self._length, self._in_list(jobs)) or 0)
+
+    def _seek(self, connection: Connection, jobs: JobList, rank: int) -> tuple[int, int]:
+        """Return an id, and how many jobs from there *rank* is away."""
+        start = 0
+        coarser = WHOLE_LIST
+        for span in reversed(SPANS[:-1]):
+            parameters = {
+                "span": span,
+                "start": start >> span,
+                "end": (start >> span) + (1 << (coarser - span)),
+                "rank": rank,
+            }
+            run = connection.execute(self._run, parameters | self._in_list(jobs)).one()
+            start, rank, coarser = run.bucket << span, rank - int(run.before), span
+        return start, rank
+
+    @staticmethod
+    def _in_list(jobs: JobList) -> dict[str, Any]:
+        states = LIVE_STATES if jobs.state is None else (jobs.state,)
+        return {
+            "list_type": EVERY_TYPE if jobs.type is None else jobs.type,
+            "list_states": [state.value for state in states],
+        }
+
+    def _walk(
+        self,
+        connection: Connection,
+        jobs: JobList,
+        skip: int,
+        size: int,
+        order: _Order,
+        *,
+        backwards: bool = False,
+        start: int = 0,
+    ) -> Shown:
+        """Return *size* jobs of a list after skipping some, from id *start* on.
+
+        *backwards* walks from the other end, and shows what it meets in *order*.
+        """
+        shape = jobs.state is None, jobs.type is None, order, backwards
+        query = self._pages.get(shape)
+        if query is None:
+            query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
+        position, json = query.first(
+            connection,
+            # An empty list has no rank at all to begin at.
+            skip=max(0, skip),
+            size=max(0, size),
+            start=start,
+            state=jobs.state and jobs.state.value,
+            type=jobs.type,
+        )
+        return Shown(position, f"[{json or ''}]")
+
+    def _page_statement(
+        self,
+        jobs: JobList,
+        order: _Order,
+        backwards: bool,  # noqa: FBT001 - part of the shape, as the others
+    ) -> Select[Any]:
+        """Return the statement for all pages of the shape of *jobs*.
+
+        Its one row is the moment, and the page's objects in a line; the aggregate
+        takes them in the subselect's order, on both engines.
+        """
+        table = self._jobs
+        # By priority there is no starting in the middle, and a condition on the id
+        # would tempt the planner to sort.
+        conditions = [] if order.by_priority else [table.c.id >= bindparam("start")]
+        if jobs.state is not None:
+            conditions.append(table.c.state == bindparam("state"))
+        if jobs.type is not None:
+            conditions.append(table.c.type == bindparam("type"))
+        columns = [table.c.priority, table.c.id] if order.by_priority else [table.c.id]
+        walked = order.reversed if backwards else order
+        page = (
+            select(*columns, json_of(table))
+            .where(*conditions)
+            .order_by(*(column.desc() if walked.descending else column for column in columns))
+            .limit(bindparam("size"))
+            .offset(bindparam("skip"))
+            .subquery("page")
+        )
+        if backwards:
+            shown = [page.c[column.name] for column in columns]
+            page = (
+                select(page.c.json)
+                .order_by(*(column.desc() if order.descending else column for column in shown))
+                .subquery("shown")
+            )
+        return select(_MOMENT, func.aggregate_strings(page.c.json, ","))
+
+
+def rank_columns() -> Sequence[Column[Any]]:
+    """Return the columns of the table that counts the jobs in runs of ids."""
+    return (
+        Column("type", Text, primary_key=True),
+        Column("state", Text, primary_key=True),
+        Column("span", Integer, primary_key=True),
+        Column("bucket", BIGINT, primary_key=True),
+        Column("jobs", BigInteger, nullable=False),
+    )
+
+
+def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
+    """Return the statement for the run of ids in which a rank falls.
+
+    Its row has the run's ``bucket`` and the number of jobs ``before`` it.
+    """
+    number = func.sum(ranks.c.jobs)
+    runs = (
+        select(
+            ranks.c.bucket,
+            number.label("jobs"),
+            func.sum(number).over(order_by=ranks.c.bucket).label("through"),
+        )
+        .where(
+            in_list,
+            ranks.c.span == bindparam("span"),
+            ranks.c.bucket >= bindparam("start"),
+            ranks.c.bucket < bindparam("end"),
+        )
+        .group_by(ranks.c.bucket)
+        .subquery()
+    )
+    return (
+        select(runs.c.bucket, (runs.c.through - runs.c.jobs).label("before"))
+        .where(runs.c.through > bindparam("rank"))
+        .order_by(runs.c.bucket)
+        .limit(1)
+    )
+
+
+_MOMENT: Final = select(schema.head.c.position).scalar_subquery()

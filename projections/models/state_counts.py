@@ -1,0 +1,143 @@
+"""Answer how many jobs there are, by type and state, without counting them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+)
+
+from ledger.database.fast_sql import Query
+from ledger.log import schema
+from ledger.log.recorded import Change
+from ledger.projections.projection import Projection, Upsert
+from ledger.rules.events import Completed
+from ledger.rules.job import LIVE_STATES, State
+
+# No job has it; its rows sum up all types.
+EVERY_TYPE = ""
+
+
+class Stats(NamedTuple):
+    """Be the counts of one moment.
+
+    Attributes:
+        position: The ledger's position at that moment.
+        counts: Number of jobs in each of the five states.
+        work_ms: Time that completed jobs took, removed ones too.
+    """
+
+    position: int
+    counts: Mapping[State, int]
+    work_ms: int
+
+
+class StateCounts(Projection):
+    """Be the counts: a row a type and state, and one a state for all types."""
+
+    name = "state_counts"
+
+    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+        super().__init__(shadow=shadow, green=green)
+        self._table = table = self._define(
+            "state_counts",
+            Column("type", Text, primary_key=True),
+            Column("state", Text, primary_key=True),
+            Column("jobs", BigInteger, nullable=False),
+            Column("work_ms", BigInteger, nullable=False),
+        )
+        self._add = Upsert(table, adds=("jobs", "work_ms"))
+        self._stats = Query(_stats_statement(table))
+        self._count = Query(
+            select(schema.head.c.position, table.c.jobs)
+            .select_from(schema.head)
+            .outerjoin(
+                table,
+                (table.c.type == bindparam("type")) & (table.c.state == bindparam("state")),
+            )
+        )
+        self._by_type = (
+            select(table.c.type, table.c.state, table.c.jobs)
+            .where(table.c.type != EVERY_TYPE, table.c.jobs != 0)
+            .order_by(table.c.type)
+        )
+        self._types = (
+            select(table.c.type)
+            .where(table.c.type != EVERY_TYPE)
+            .group_by(table.c.type)
+            .having(func.sum(table.c.jobs) > 0)
+        )
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        moves = Counter((after.type, before.state, after.state) for _, before, after in changes)
+        jobs: Counter[tuple[str, str]] = Counter()
+        work_ms: Counter[tuple[str, str]] = Counter()
+        for (type_, old, new), number in moves.items():
+            for state, change in ((old, -number), (new, number)):
+                if state in LIVE_STATES:
+                    jobs[type_, state.value] += change
+                    jobs[EVERY_TYPE, state.value] += change
+        for recorded, _, after in changes:
+            event = recorded.event
+            if type(event) is Completed and event.duration_ms:
+                work_ms[after.type, after.state.value] += event.duration_ms
+                work_ms[EVERY_TYPE, after.state.value] += event.duration_ms
+        # In one order everywhere, or two writers of a shared row could deadlock.
+        self._add.execute(
+            tx,
+            [
+                (*key, jobs[key], work_ms[key])
+                for key in sorted(jobs.keys() | work_ms.keys())
+                if jobs[key] or work_ms[key]
+            ],
+        )
+
+    def contents(self) -> Mapping[str, Select[Any]]:
+        table = self._table
+        rows = select(table).where(or_(table.c.jobs != 0, table.c.work_ms != 0))
+        return {"state_counts": rows}
+
+    def stats(self, connection: Connection, type_: str | None = None) -> Stats:
+        """Return the counts over all types, or of one, in one statement."""
+        counted = EVERY_TYPE if type_ is None else type_
+        position, work_ms, *counts = self._stats.first(connection, type=counted)
+        return Stats(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
+
+    def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
+        """Return the ledger's position and the number of jobs of a type in a state."""
+        position, jobs = self._count.first(connection, type=type_, state=state.value)
+        return position, jobs or 0
+
+    def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
+        """Return the number of jobs in each state that has some, by type."""
+        found: dict[str, dict[State, int]] = {}
+        for type_, state, jobs in connection.execute(self._by_type):
+            found.setdefault(type_, {})[State(state)] = jobs
+        return found
+
+    def types(self, connection: Connection) -> list[str]:
+        """Return the types that have jobs, sorted by code point."""
+        return sorted(connection.scalars(self._types))
+
+
+def _stats_statement(table: Table) -> Select[Any]:
+    """Return the statement whose one row is the moment, the work time, five counts."""
+
+    def of(state: State) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((table.c.state == state.value, table.c.jobs))), 0)
+
+    moment = select(schema.head.c.position).scalar_subquery()
+    work_ms = func.coalesce(func.sum(table.c.work_ms), 0)
+    return select(moment, work_ms, *map(of, LIVE_STATES)).where(table.c.type == bindparam("type"))

@@ -1,0 +1,71 @@
+"""Answer what was, at any position: the counts, or one job.
+
+History is folded up to there, and nothing else is asked.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from ledger.log import store
+from ledger.projections.models.job_json import Content, Shown, filled, frame_of
+from ledger.projections.replay import Advance, fold, replay
+from ledger.rules.events import Completed
+
+
+@dataclass(slots=True, kw_only=True)
+class PastCounts:
+    """Be the counts of a past moment.
+
+    Attributes:
+        jobs: Number of jobs by type and state.
+        work_ms: Time that completed jobs took, by type.
+    """
+
+    jobs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    work_ms: Counter[str] = field(default_factory=Counter)
+
+
+def counts_at(connection: Connection, position: int, advance: Advance) -> PastCounts:
+    """Return the counts as they were once event *position* had happened.
+
+    Args:
+        connection: On a snapshot.
+        position: Up to where to replay.
+        advance: Told after each batch: events done, events in all.
+    """
+    past = PastCounts()
+    for changes in replay(connection, through=position):
+        for recorded, before, after in changes:
+            if before.exists:
+                past.jobs[before.type, before.state.value] -= 1
+            if after.exists:
+                past.jobs[after.type, after.state.value] += 1
+            event = recorded.event
+            if isinstance(event, Completed) and event.duration_ms:
+                past.work_ms[after.type] += event.duration_ms
+        advance(changes[-1].recorded.position, position)
+    past.jobs = +past.jobs
+    return past
+
+
+def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
+    """Return the job as it was once event *position* had happened.
+
+    Content that has been erased since is gone here too.
+    """
+    job = fold(connection, job_id, until_position=position)
+    if not job.exists:
+        return None
+
+    def content(at: int | None) -> str | None:
+        return None if at is None else store.read_content(connection, at)
+
+    contents = Content(
+        content(job.data_position),
+        content(job.result_position),
+        content(job.progress_position),
+        content(job.error_position),
+    )
+    return Shown(position, filled(frame_of(job), contents))

@@ -1,0 +1,285 @@
+"""Keep the green twins of projections: create them, and put them in the live ones' place.
+
+The swap
+--------
+A swap is one short transaction: it renames tables and what hangs on them, so that
+afterwards the schema is, name for name, what the migrations made.
+
+On PostgreSQL a rename waits until nobody reads the old table, and whoever comes after
+waits behind it.  So the locks are asked for with a short timeout, and if a long reader
+is in the way the swap lets everybody pass and tries again.  A snapshot that is older
+than the green rows would see only some of them under the new name; so the swap also
+waits for all snapshots (see ``PostgresDatabase``), which hold ``checkpoints``.
+
+SQLite reads a snapshot of the schema too, and nobody waits.  But it cannot rename an
+index, and to build those of a large table anew takes seconds.  So their names are
+changed in ``sqlite_schema``, by the procedure that SQLite documents for changes that
+``ALTER TABLE`` does not know; where that is forbidden, they are built anew.  To drop a
+large table takes long as well, since each of its pages is visited: the old one gets
+another name, and is emptied little by little once writers can go on.
+
+Source: https://www.sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema
+Changes".
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy import Connection, Index, Table, exc, inspect, text
+from sqlalchemy.schema import CreateTable
+
+from ledger.database.contract import Database
+from ledger.errors import LedgerError
+from ledger.projections.projection import GREEN_SUFFIX, Projection
+
+OLD_SUFFIX: Final = "_old"
+# What the others wait at most behind a swap that waits for a reader.
+SWAP_LOCK_MS: Final = 100
+# Emptied in one go, without anyone noticing.
+ROWS_AT_ONCE: Final = 20_000
+# Long enough for a process to wake up on a busy machine.
+GIVE_WAY_S: Final = 0.02
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+
+
+class InUse(LedgerError):  # noqa: N818 - as all in ledger.errors
+    """Tell that somebody reads the tables that were to be swapped."""
+
+
+def create_tables(tx: Connection, projection: Projection) -> None:
+    """Create the tables of *projection*, without their indexes."""
+    for table in projection.tables:
+        tx.execute(CreateTable(table))
+
+
+def create_indexes(database: Database, projection: Projection) -> None:
+    """Create those indexes that are missing, each in a transaction of its own."""
+    for table in projection.tables:
+        with database.read() as connection:
+            there = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+        for index in _by_name(table.indexes):
+            if index.name not in there:
+                with database.write() as tx:
+                    index.create(tx)
+                give_way(database)
+        if not database.is_embedded:
+            with database.write() as tx:
+                # Or the first queries after the swap are planned for an empty table.
+                tx.execute(text(f"ANALYZE {_quoted(tx, table.name)}"))
+
+
+def give_way(database: Database) -> None:
+    """Let those write who have waited for us.
+
+    On SQLite nobody hands them the lock: they are woken when it is free, and who asks for
+    it again at once has it before they have looked.  So one writer waited for six indexes.
+    """
+    if database.is_embedded:
+        time.sleep(GIVE_WAY_S)
+
+
+def drop_tables(tx: Connection, projection: Projection) -> None:
+    """Drop the tables of *projection*, if they are there."""
+    for table in projection.tables:
+        tx.execute(text(f"DROP TABLE IF EXISTS {_quoted(tx, table.name)}"))
+
+
+def are_there(connection: Connection, tables: Iterable[Table]) -> bool:
+    """Return whether all of the tables exist."""
+    there = set(inspect(connection).get_table_names())
+    return all(table.name in there for table in tables)
+
+
+def not_there(name: str) -> str:
+    """Return what there is to say of a read model whose tables nobody has created."""
+    return (
+        f"it has no tables yet; `ledger migrate` creates them, `ledger rebuild {name}` also "
+        "fills them"
+    )
+
+
+def swap(tx: Connection, live: Projection) -> None:
+    """Put the green tables of *live* in the place of its own.
+
+    Args:
+        tx: A transaction that holds the head's lock, and ``locked_for_swap``.
+        live: The projection on its own tables, which need not be there.
+    """
+    there = set(inspect(tx).get_table_names())
+    for table in live.tables:
+        if tx.dialect.name == "sqlite":
+            _swap_on_sqlite(tx, table, exists=table.name in there)
+        else:
+            _swap_on_postgres(tx, table.name, exists=table.name in there)
+
+
+@contextmanager
+def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
+    """Keep everybody from reading *tables* until *tx* ends.
+
+    Raises:
+        InUse: Somebody does, and *tx* has failed; try again.
+    """
+    if tx.dialect.name == "sqlite":
+        yield
+        return
+    there = set(inspect(tx).get_table_names())
+    names = ["checkpoints", *(table.name for table in tables if table.name in there)]
+    try:
+        tx.execute(text(f"SET LOCAL lock_timeout = {SWAP_LOCK_MS}"))
+        for name in names:
+            tx.execute(text(f"LOCK TABLE {_quoted(tx, name)} IN ACCESS EXCLUSIVE MODE"))
+    except exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+            raise InUse("somebody reads the tables that are to be swapped") from error
+        raise
+    yield
+
+
+def drop_old(database: Database, live: Projection) -> None:
+    """Drop what swaps have left of *live*, a little at a time."""
+    if not database.is_embedded:
+        return
+    for table in live.tables:
+        name = table.name + OLD_SUFFIX
+        with database.read() as connection:
+            inspector = inspect(connection)
+            if not inspector.has_table(name):
+                continue
+            indexes = [index["name"] for index in inspector.get_indexes(name)]
+        for index in indexes:
+            with database.write() as tx:
+                tx.execute(text(f"DROP INDEX {_quoted(tx, str(index))}"))
+            give_way(database)
+        has_rowid = table.dialect_options["sqlite"]["with_rowid"]
+        while has_rowid and _delete_some(database, name):
+            give_way(database)
+        with database.write() as tx:
+            tx.execute(text(f"DROP TABLE {_quoted(tx, name)}"))
+
+
+def _delete_some(database: Database, name: str) -> bool:
+    """Delete some rows; return whether there are more."""
+    with database.write() as tx:
+        quoted = _quoted(tx, name)
+        some = f"SELECT rowid FROM {quoted} ORDER BY rowid LIMIT {ROWS_AT_ONCE}"  # noqa: S608
+        deleted = tx.execute(text(f"DELETE FROM {quoted} WHERE rowid IN ({some})"))  # noqa: S608
+    return deleted.rowcount == ROWS_AT_ONCE
+
+
+# --- PostgreSQL
+
+
+def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
+    quoted, green = _quoted(tx, name), _quoted(tx, name + GREEN_SUFFIX)
+    grants: Sequence[str] = ()
+    if exists:
+        grants = grants_of(tx, name)
+        tx.execute(text(f"DROP TABLE {quoted}"))
+    tx.execute(text(f"ALTER TABLE {green} RENAME TO {quoted}"))
+    indexes = tx.scalars(
+        text(
+            """
+            SELECT indexname
+            FROM pg_indexes
+            WHERE schemaname = current_schema() AND tablename = :name
+            """
+        ),
+        {"name": name},
+    ).all()
+    for index in indexes:
+        # Of a primary key, this renames the constraint too.
+        tx.execute(
+            text(
+                f"ALTER INDEX {_quoted(tx, index)} RENAME TO {_quoted(tx, live_name(index, name))}"
+            )
+        )
+    for grant in grants:
+        tx.exec_driver_sql(grant)
+
+
+def grants_of(tx: Connection, name: str) -> Sequence[str]:
+    """Return what gives others again what they may do with a table."""
+    return tx.scalars(
+        text(
+            """
+            SELECT format('GRANT %s ON %I TO %s%s', privilege_type, table_name,
+                          CASE grantee WHEN 'PUBLIC' THEN grantee ELSE quote_ident(grantee) END,
+                          CASE is_grantable WHEN 'YES' THEN ' WITH GRANT OPTION' ELSE '' END)
+            FROM information_schema.role_table_grants
+            WHERE table_schema = current_schema()
+              AND table_name = :name
+              AND grantee <> grantor
+            """
+        ),
+        {"name": name},
+    ).all()
+
+
+# --- SQLite
+
+
+def _swap_on_sqlite(tx: Connection, table: Table, *, exists: bool) -> None:
+    name, old = table.name, table.name + OLD_SUFFIX
+    if exists:
+        tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
+    green = _quoted(tx, name + GREEN_SUFFIX)
+    tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
+    try:
+        _rename_indexes(tx, name, old)
+    except exc.OperationalError:
+        # A SQLite that was built to forbid it.
+        _build_indexes(tx, table, old)
+
+
+def _rename_indexes(tx: Connection, name: str, old: str) -> None:
+    indexes = tx.execute(
+        text(
+            """
+            SELECT rowid, name, tbl_name, sql
+            FROM sqlite_master
+            WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN (:name, :old)
+            """
+        ),
+        {"name": name, "old": old},
+    ).all()
+    tx.exec_driver_sql("PRAGMA writable_schema = ON")
+    try:
+        for rowid, index, of, sql in indexes:
+            new = live_name(index, name) if of == name else index + OLD_SUFFIX
+            tx.execute(
+                text("UPDATE sqlite_master SET name = :new, sql = :sql WHERE rowid = :rowid"),
+                {"new": new, "sql": sql.replace(index, new, 1), "rowid": rowid},
+            )
+    finally:
+        # Reads it again as well; the others do as it is another one since the rename.
+        tx.exec_driver_sql("PRAGMA writable_schema = RESET")
+
+
+def _build_indexes(tx: Connection, table: Table, old: str) -> None:
+    for of in (old, table.name):
+        for there in inspect(tx).get_indexes(of) if inspect(tx).has_table(of) else ():
+            tx.execute(text(f"DROP INDEX {_quoted(tx, str(there['name']))}"))
+    for index in _by_name(table.indexes):
+        index.create(tx)
+
+
+# --- names
+
+
+def live_name(index: str, table: str) -> str:
+    """Return what an index of the green twin is called in the live one's place."""
+    if index.endswith(GREEN_SUFFIX):
+        return index.removesuffix(GREEN_SUFFIX)
+    # Named by the database, after the table.
+    return index.replace(table + GREEN_SUFFIX, table, 1)
+
+
+def _by_name(indexes: Iterable[Index]) -> list[Index]:
+    return sorted(indexes, key=lambda index: str(index.name))
+
+
+def _quoted(tx: Connection, name: str) -> str:
+    return tx.dialect.identifier_preparer.quote(name)

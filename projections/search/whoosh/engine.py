@@ -1,0 +1,264 @@
+"""Search with Whoosh: an index in a directory of this machine.
+
+One process of the machine indexes, all of them read.  A commit is seen by whoever opens
+the index after it; what is open stays as it was and never changes, so all threads of a
+process share it, and open it again only when it is not new enough for them.
+
+An index says with which event of which ledger it stopped.  One that cannot be read, or
+that followed another ledger (the database was replaced, or restored from a backup), is
+not repaired: an empty one takes its place and follows the ledger from its beginning.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ledger.database.contract import Database, Leadership
+from ledger.database.file_lock import FileLeadership
+from ledger.errors import Overtaken, Unavailable
+from ledger.log import store
+from ledger.log.recorded import Change
+from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
+from ledger.projections.search.whoosh.folders import CURRENT, GREEN, Home
+from ledger.projections.search.whoosh.index import Contents, Index
+from ledger.projections.search.whoosh.newest import newest
+from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+class WhooshEngine(SearchEngine):
+    """Be the index in a directory.
+
+    Args:
+        database: The ledger that it follows.
+        path: The directory, which is created when there is something to index.
+        with_parent: Whether the one above is created with it.
+    """
+
+    def __init__(
+        self, database: Database, path: Path, *, with_parent: bool = False, link: str = CURRENT
+    ) -> None:
+        self._database = database
+        self._home = Home(path, with_parent=with_parent)
+        self._link = link
+        self._index: Index | None = None
+        self._reader = _Reader(database, self._home)
+
+    @property
+    def path(self) -> Path:
+        """Return the directory."""
+        return self._home.path
+
+    # --- following
+
+    def checkpoint(self) -> int:
+        """Return how far the index is; one that is of no use is begun anew."""
+        return self._readable().checkpoint.position
+
+    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+        done = self._readable().checkpoint.position
+        if changes[0].recorded.position != done + 1:
+            raise Overtaken(self.name, done)
+        update = update_of(changes)
+        try:
+            # A rebuild may have put another index in its place meanwhile, less far.
+            self._opened().commit(
+                update.added.items(), update.removed, self._at(through), after=done
+            )
+        except (OSError, Damaged) as error:
+            # Such as a full disk; or a rebuild has removed this index.
+            raise Unavailable(f"the search index cannot be written: {error}") from error
+
+    def leadership(self) -> Leadership:
+        return _Role(self._home, "indexer")
+
+    def reached(self) -> int:
+        try:
+            return self._reader.newest().checkpoint.position
+        except Behind as behind:
+            return behind.position
+
+    def starter(self) -> Leadership:
+        return _Role(self._home, "starter")
+
+    def _readable(self) -> Contents:
+        """Return the index's contents, those of an empty one if it is of no use."""
+        is_noted = self._link == CURRENT and self._home.is_damaged()
+        if is_noted:
+            self._index = None
+        index = self._opened()
+        try:
+            contents = index.contents()
+            for file in contents.files if is_noted else ():
+                # What a reader came across may be no more than one number.
+                file.require_sound()
+            if not is_of(self._database, contents.checkpoint):
+                raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
+        except Damaged as error:
+            if self._home.find(self._link) not in {None, index.folder}:
+                # A rebuild has put another in its place meanwhile, and removed it.
+                return self._readable()
+            _log.warning("the search index is built anew from the ledger: %s", error)
+            self._index = Index(self._home.begin(self._link))
+            contents = self._index.contents()
+        if self._link == CURRENT:
+            self._home.forget_damage()
+        return contents
+
+    def _opened(self) -> Index:
+        """Return the index that is there now: a rebuild may have put another in its place."""
+        folder = self._home.find(self._link)
+        if folder is None:
+            _log.info("a search index is begun in %s", self._home.path)
+            folder = self._home.begin(self._link)
+        if self._index is None or self._index.folder != folder:
+            self._index = Index(folder)
+        return self._index
+
+    def _at(self, position: int) -> Checkpoint:
+        with self._database.read() as connection:
+            chain = store.read_chain(connection, position)
+        return Checkpoint(position, chain or b"")
+
+    # --- building another beside it
+
+    def green(self) -> "WhooshEngine":
+        home = self._home
+        return WhooshEngine(self._database, home.path, with_parent=home.with_parent, link=GREEN)
+
+    def swap(self) -> None:
+        self._home.swap()
+        self._index = None
+
+    def drop_green(self) -> None:
+        self._home.drop_green()
+
+    def green_checkpoint(self) -> int | None:
+        folder = self._home.find(GREEN)
+        if folder is None:
+            return None
+        try:
+            return Index(folder).contents().checkpoint.position
+        except Damaged:
+            return 0
+
+    # --- searching
+
+    def search(
+        self, asked: Sequence[str], *, head: store.Head, limit: int, offset: int
+    ) -> Sequence[int]:
+        contents = self._reader.contents(head)
+        try:
+            return newest(contents, asked, limit=limit, offset=offset)
+        except Damaged as error:
+            raise self._reader.damage(error) from error
+
+    def forget(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._index = None
+        self._reader = _Reader(self._database, self._home)
+
+
+class _Role(FileLeadership):
+    """Be the claim to a role in a directory, which is made again should somebody remove it."""
+
+    def __init__(self, home: Home, role: str) -> None:
+        super().__init__(home.lock(role))
+        self._home = home
+        self._role = role
+
+    def held(self) -> bool:
+        self._home.lock(self._role)
+        return super().held()
+
+
+def is_of(database: Database, checkpoint: Checkpoint) -> bool:
+    """Tell whether an index followed this ledger, and no further than it goes."""
+    if checkpoint == START:
+        return True
+    with database.read() as connection:
+        return store.read_chain(connection, checkpoint.position) == checkpoint.chain
+
+
+class _Reader:
+    """Hold the index open for all threads of a process."""
+
+    def __init__(self, database: Database, home: Home) -> None:
+        self._database = database
+        self._home = home
+        self._opening = threading.Lock()
+        self._index: Index | None = None
+        self._contents: Contents | None = None
+
+    def contents(self, head: store.Head) -> Contents:
+        """Return the index as of some head of the ledger, or later."""
+        contents = self._contents
+        if contents is not None and self._serves(contents, head):
+            return contents
+        with self._opening:
+            # Another thread may have done it meanwhile.
+            contents = self._contents
+            if contents is None or not self._serves(contents, head):
+                contents = self._contents = self._newest()
+        if contents.checkpoint.position < head.position:
+            raise Behind(contents.checkpoint.position)
+        return contents
+
+    def newest(self) -> Contents:
+        """Return the index as it is now."""
+        with self._opening:
+            contents = self._contents = self._newest()
+        return contents
+
+    def damage(self, error: Damaged) -> Unavailable:
+        """Tell whoever indexes that the index cannot be read; return what to tell others.
+
+        Raises:
+            Unavailable: Nobody can be told.
+        """
+        index, self._index, self._contents = self._index, None, None
+        if index is not None and self._home.find(CURRENT) == index.folder:
+            # Once: all who search look again and again until there is another.
+            is_told = self._home.is_damaged()
+            self._home.tell_damage()
+            if not is_told:
+                _log.warning("the search index cannot be read: %s", error)
+        return Unavailable(
+            f"the search index is damaged and is being built anew from the ledger: {error}",
+            retry_after_s=2,
+        )
+
+    def _serves(self, contents: Contents, head: store.Head) -> bool:
+        """Tell whether contents are new enough, and not from a ledger that is gone."""
+        position, chain = contents.checkpoint
+        if position == head.position:
+            # A ledger that was restored from a backup may have grown to the same length.
+            return chain == head.chain or contents.checkpoint == START
+        return position > head.position and is_of(self._database, contents.checkpoint)
+
+    def _newest(self) -> Contents:
+        folder = self._home.find(CURRENT)
+        if folder is None:
+            raise Behind(0)
+        if self._index is None or self._index.folder != folder:
+            self._index, self._contents = Index(folder), None
+        contents = self._contents
+        if (
+            contents is not None
+            and contents.generation == self._index.generation()
+            and is_of(self._database, contents.checkpoint)
+        ):
+            return contents
+        try:
+            contents = self._index.contents()
+        except Damaged as error:
+            raise self.damage(error) from error
+        if not is_of(self._database, contents.checkpoint):
+            # Whoever indexes will see it too.
+            self._contents = None
+            raise Behind(0)
+        return contents

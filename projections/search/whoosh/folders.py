@@ -1,0 +1,309 @@
+"""Keep the directories of an index: the one that is read, and the one that is built.
+
+::
+
+    ledger.db-search/
+        CACHEDIR.TAG            says that Ledger made this directory
+        indexer.lock            who writes
+        starter.lock            which server process starts who writes
+        links.lock              who changes a link
+        current                 a link to the index that is read
+        green                   a link to the one that a rebuild makes beside it
+        damaged                 a reader could not read ``current``
+        2.1-3f2a90c1b4d5e6f7/   an index; its name begins with the version of its layout
+            CACHEDIR.TAG        says that Ledger made this one too
+            …
+
+A link changes in one step, so whoever opens ``current`` finds a whole index: the old
+one or the new.
+
+A directory of that name may have been there before, or somebody may have put something into
+it.  What Ledger did not make is not read, written to, replaced or removed; if it is in the
+way, there is no index, and everyone who asks for one is told what to do.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from ledger.database.file_lock import LockFile
+from ledger.database.own_files import NotOurs, Strange, kind, open_regular
+from ledger.errors import Unavailable
+from ledger.projections.search import words
+from ledger.projections.search.whoosh import own_directory
+from ledger.projections.search.whoosh.index import Index
+from ledger.projections.search.whoosh.own_directory import MARKER
+from ledger.projections.search.whoosh.table_of_contents import LAYOUT, is_file_of_index
+
+_PREFIX: Final = f"{LAYOUT}.{words.VERSION}-"
+# Of this version or any other.
+_INDEX_NAME: Final = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]{16}")
+
+CURRENT: Final = "current"
+GREEN: Final = "green"
+_UNFINISHED: Final = ".new"
+_DAMAGED: Final = "damaged"
+
+_ADVICE: Final = (
+    "delete it if it is the search index of an older version; else move it away, let it be this "
+    "user's alone (chown, chmod go-w), or set LEDGER_SEARCH_DIRECTORY to another directory"
+)
+
+
+class Home:
+    """The directory of a ledger's indexes.
+
+    Args:
+        path: It is created when something is written, for nobody else to enter.
+        with_parent: Whether the directory above is created with it.
+    """
+
+    def __init__(self, path: Path, *, with_parent: bool = False) -> None:
+        self.path = path
+        self.with_parent = with_parent
+
+    def lock(self, role: str) -> Path:
+        """Return the file that whoever has a role locks.
+
+        Raises:
+            NotOurs: The directory is somebody else's.
+            Unavailable: It cannot be created.
+        """
+        self._make()
+        return self.path / f"{role}.lock"
+
+    def find(self, link: str) -> Path | None:
+        """Return the index that a link leads to, None if there is none of this version.
+
+        Raises:
+            NotOurs: The directory is somebody else's, or what has the link's name.
+            Unavailable: It cannot be read.
+        """
+        with self._opened() as home:
+            name = None if home is None else self._target(home, link)
+        return self.path / name if name is not None and name.startswith(_PREFIX) else None
+
+    def begin(self, link: str) -> Path:
+        """Make an empty index and let a link lead to it; return its directory."""
+        with self._alone() as home:
+            # Before anything is made.
+            self._require_free(home, link)
+            name = f"{_PREFIX}{secrets.token_hex(8)}"
+            folder = self.path / name
+            os.mkdir(name, 0o700, dir_fd=home)
+            try:
+                _mark(home, name)
+                Index(folder).create()
+                self._lead(home, link, name)
+            except BaseException:
+                # Such as a full disk: it is tried again and again.
+                _remove(home, name, is_new=True)
+                raise
+            self._tidy(home)
+        return folder
+
+    def swap(self) -> None:
+        """Let the green index be the current one, and drop the old one."""
+        with self._alone() as home:
+            if self._target(home, GREEN) is None:
+                raise Unavailable(f"{self.path / GREEN} is missing: another process removed it")
+            self._require_free(home, CURRENT)
+            os.rename(GREEN, CURRENT, src_dir_fd=home, dst_dir_fd=home)
+            self._tidy(home)
+
+    def drop_green(self) -> None:
+        """Drop the green index, if there is one."""
+        if self.find(GREEN) is not None:
+            with self._alone() as home:
+                if self._target(home, GREEN) is not None:
+                    os.unlink(GREEN, dir_fd=home)
+                self._tidy(home)
+
+    @contextmanager
+    def _alone(self) -> Iterator[int]:
+        """Keep others from removing an index to which no link leads yet."""
+        lock = LockFile(self.lock("links"))
+        lock.acquire()
+        try:
+            with self._opened() as home:
+                if home is None:
+                    raise Unavailable(f"{self.path} was removed; try again")
+                yield home
+        finally:
+            lock.close()
+
+    # --- links
+
+    def _target(self, home: int, link: str) -> str | None:
+        """Return the name of the index that a link leads to, None if there is no link."""
+        try:
+            name = os.readlink(link, dir_fd=home)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            there = os.stat(link, dir_fd=home, follow_symlinks=False)
+            raise self._in_the_way(link, f"it is {kind(there.st_mode)}") from None
+        if not _INDEX_NAME.fullmatch(name):
+            raise self._in_the_way(link, "it is a symbolic link to something else")
+        return name
+
+    def _lead(self, home: int, link: str, name: str) -> None:
+        """Let a link lead to an index, in one step."""
+        new = f"{link}{_UNFINISHED}"
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=home)
+        os.symlink(name, new, dir_fd=home)
+        os.rename(new, link, src_dir_fd=home, dst_dir_fd=home)
+
+    def _require_free(self, home: int, link: str) -> None:
+        """Require that a link can be made to lead elsewhere without taking anything away."""
+        for name in (link, f"{link}{_UNFINISHED}"):
+            self._target(home, name)
+
+    def _in_the_way(self, name: str, found: str) -> NotOurs:
+        return NotOurs(self.path / name, found, "move it away: the search index needs the name")
+
+    def _tidy(self, home: int) -> None:
+        """Remove the indexes to which no link leads: those who read them have them open."""
+        kept = set()
+        for link in (CURRENT, GREEN):
+            with suppress(OSError):
+                kept.add(os.readlink(link, dir_fd=home))
+        for name in own_directory.names(home):
+            if _INDEX_NAME.fullmatch(name) and name not in kept:
+                _remove(home, name)
+
+    # --- a reader's word to whoever indexes
+
+    def tell_damage(self) -> None:
+        """Note that the current index cannot be read.
+
+        Raises:
+            NotOurs: Something is in the way of the note.
+        """
+        with self._opened() as home:
+            if home is None or _is_note(home):
+                return
+            try:
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+                os.close(open_regular(_DAMAGED, flags, directory=home))
+            except FileExistsError as error:
+                if _is_note(home):
+                    # Another reader was first.
+                    return
+                raise self._in_the_way(_DAMAGED, "it is a file with something in it") from error
+            except Strange as error:
+                raise self._in_the_way(_DAMAGED, str(error)) from error
+            except OSError:
+                # Such as a full disk: whoever looks next tries again.
+                return
+
+    def is_damaged(self) -> bool:
+        """Tell whether a reader could not read the current index."""
+        with self._opened() as home:
+            return home is not None and _is_note(home)
+
+    def forget_damage(self) -> None:
+        """Remove the note."""
+        with self._opened() as home:
+            if home is not None and _is_note(home):
+                own_directory.remove(home, _DAMAGED)
+
+    # --- the directory itself
+
+    @contextmanager
+    def _opened(self, *, adopts: bool = False) -> Iterator[int | None]:
+        """Give the directory's descriptor, None if Ledger has made none yet.
+
+        Args:
+            adopts: Whether to make an empty directory ours.
+
+        Raises:
+            NotOurs: The directory is somebody else's.
+            Unavailable: The system does not let us use it.
+        """
+        home = self._open(adopts=adopts)
+        try:
+            yield home
+        except OSError as error:
+            raise Unavailable(f"the search index in {self.path} cannot be used: {error}") from error
+        finally:
+            if home is not None:
+                os.close(home)
+
+    def _open(self, *, adopts: bool) -> int | None:
+        try:
+            home = own_directory.open_directory(self.path)
+            try:
+                if own_directory.is_marked(home):
+                    return home
+                own_directory.require_new(home)
+                if adopts:
+                    own_directory.mark(home)
+                if own_directory.is_marked(home):
+                    return home
+            except BaseException:
+                os.close(home)
+                raise
+        except FileNotFoundError:
+            return None
+        except Strange as error:
+            raise NotOurs(self.path, str(error), _ADVICE) from error
+        except OSError as error:
+            raise Unavailable(f"{self.path} cannot be used: {error.strerror}") from error
+        os.close(home)
+        return None
+
+    def _make(self) -> None:
+        try:
+            if self.with_parent:
+                self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise Unavailable(
+                f"cannot create {self.path}: {error.strerror}; the directory above must exist "
+                "and be writable, or LEDGER_SEARCH_DIRECTORY name another"
+            ) from error
+        with self._opened(adopts=True):
+            pass
+
+
+def _is_note(home: int) -> bool:
+    there = own_directory.is_own(home, _DAMAGED)
+    return there is not None and not there.st_size
+
+
+def _mark(home: int, name: str) -> None:
+    directory = own_directory.open_directory(name, within=home)
+    try:
+        own_directory.mark(directory)
+    finally:
+        os.close(directory)
+
+
+def _remove(home: int, name: str, *, is_new: bool = False) -> None:
+    """Remove an index that Ledger made, but for what others have put into it.
+
+    Args:
+        home: The directory in which it lies.
+        name: Its own.
+        is_new: Whether we have just made it, and its marker may not be whole.
+    """
+    with suppress(OSError, Strange):
+        directory = own_directory.open_directory(name, within=home)
+        try:
+            if not is_new and not own_directory.is_marked(directory):
+                return
+            for each in filter(is_file_of_index, own_directory.names(directory)):
+                own_directory.remove(directory, each)
+            # The last: should this be cut short, the next one goes on.
+            own_directory.remove(directory, MARKER)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=home)

@@ -1,0 +1,93 @@
+"""Find the newest documents that have all of some words, without looking at all others.
+
+Postings rise, so the newest are at their end.  Of each segment, the youngest first, the
+rarest word's documents are taken from the end, in growing windows, and those are kept
+that every other word has too: by bisection where that word has many more, as sets where
+it has about as many.  A word that half of all jobs have, asked for alone, costs what the
+page costs; two such words that never meet cost one pass over both in C.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Final
+
+from ledger.projections.search.engine import Damaged
+from ledger.projections.search.whoosh.index import Contents
+from ledger.projections.search.whoosh.segment_file import SegmentFile
+from ledger.projections.search.whoosh.table_of_contents import Segment
+
+# Documents looked at first, and how much more each further time.
+_FIRST_WINDOW: Final = 256
+_GROWTH: Final = 4
+# Bisecting costs about that many steps through an array.
+_BISECTION: Final = 32
+
+Numbers = Sequence[int]
+
+
+def newest(contents: Contents, asked: Sequence[str], *, limit: int, offset: int) -> list[int]:
+    """Return the ids of jobs that have all the words, the newest first.
+
+    Args:
+        contents: The index.
+        asked: At least one word.
+        limit: How many at most.
+        offset: How many of the newest to skip.
+
+    Raises:
+        Damaged: A segment names documents that it does not have.
+    """
+    words = [word.encode() for word in asked]
+    segments = zip(reversed(contents.segments), reversed(contents.files), strict=True)
+    found = chain.from_iterable(_in_segment(segment, file, words) for segment, file in segments)
+    try:
+        return list(islice(islice(found, offset, None), limit))
+    except IndexError as error:
+        raise Damaged("a segment names documents that it does not have") from error
+
+
+def _in_segment(segment: Segment, file: SegmentFile, words: Sequence[bytes]) -> Iterator[int]:
+    """Yield the ids of a segment's jobs that have all the words, the newest first."""
+    lists = []
+    for word in words:
+        postings = file.postings(word)
+        if not postings:
+            return
+        lists.append(postings)
+    lists.sort(key=len)
+    job_ids = file.job_ids
+    has_deletions = segment.has_deletions()
+    for numbers in _common(lists[0], lists[1:]):
+        if has_deletions:
+            yield from (job_ids[n] for n in numbers if not segment.is_deleted(n))
+        else:
+            yield from map(job_ids.__getitem__, numbers)
+
+
+def _common(rarest: Numbers, others: Sequence[Numbers]) -> Iterator[Numbers]:
+    """Yield the numbers that are in all the lists, the highest first, in lists."""
+    end, window = len(rarest), _FIRST_WINDOW
+    while end:
+        start = max(0, end - window)
+        numbers: Numbers = rarest[start:end]
+        for other in others:
+            numbers = _both(numbers, other)
+            if not numbers:
+                break
+        yield numbers[::-1]
+        end, window = start, window * _GROWTH
+
+
+def _both(numbers: Numbers, other: Numbers) -> Numbers:
+    """Return those of *numbers* that are in *other* too."""
+    low = bisect_left(other, numbers[0])
+    high = bisect_left(other, numbers[-1] + 1, low)
+    if high - low <= len(numbers) * _BISECTION:
+        return sorted(set(numbers).intersection(other[low:high]))
+    found = []
+    for number in numbers:
+        low = bisect_left(other, number, low, high)
+        if low < high and other[low] == number:
+            found.append(number)
+    return found

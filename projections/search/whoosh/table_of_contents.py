@@ -1,0 +1,253 @@
+"""Say what an index consists of: its table of contents, a file of JSON.
+
+Whoosh would pickle it, and who reads a pickle runs what it says.  This is plain, and
+whatever is not as it must be is an error: numbers without bounds would do harm later.
+"""
+
+import re
+import secrets
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from ledger.projections.search.engine import Damaged
+
+with warnings.catch_warnings():
+    # Of escapes in its source; once compiled, it says no more.
+    warnings.simplefilter("ignore")
+    from whoosh.codec import base
+    from whoosh.fields import Schema
+
+# Changes with that of a segment, and of what is written here.
+LAYOUT: Final = 2
+NAME: Final = "MAIN"
+# The deletions of 400 million documents.
+LARGEST_TOC_BYTES: Final = 64 * 1024 * 1024
+
+WRITE_LOCK: Final = f"{NAME}_WRITELOCK"
+_TOC_NAME: Final = re.compile(rf"_{NAME}_(0|[1-9][0-9]{{0,17}})\.toc")
+_UNFINISHED: Final = re.compile(rf"_{NAME}_[0-9]{{1,18}}\.toc\.[0-9a-f]{{16}}")
+_SEGMENT_NAME: Final = re.compile(rf"{NAME}_[0-9a-f]{{16}}\.seg")
+
+
+class Checkpoint(NamedTuple):
+    """The place in a ledger up to which an index has followed it.
+
+    Attributes:
+        chain: The chain value of the event there, which no other ledger has.
+    """
+
+    position: int
+    chain: bytes
+
+
+START: Final = Checkpoint(0, b"")
+
+
+class _SegmentEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is written of a segment.
+
+    Attributes:
+        id: What its file's name is made of.
+        deleted: A bit a document, none at all if no document is deleted; in base64.
+    """
+
+    id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    documents: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    deleted: bytes
+    deleted_count: Annotated[int, Meta(ge=0, lt=1 << 32)]
+
+
+class _TocEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is written of a table of contents.
+
+    Attributes:
+        chain: In hexadecimal digits.
+    """
+
+    layout: int
+    generation: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    position: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    chain: Annotated[str, Meta(pattern=r"\A([0-9a-f]{2}){0,64}\Z")]
+    segments: Annotated[list[_SegmentEntry], Meta(max_length=10_000)]
+
+
+class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
+    """What a table of contents says of a segment: its size, and what is deleted."""
+
+    def __init__(self, id_: str | None = None) -> None:
+        self.indexname = NAME
+        # Whoosh's random numbers are slow, and two forked children have the same.
+        self.segid = id_ or secrets.token_hex(8)
+        self.compound = False
+        self._documents = 0
+        # A bit a document, none at all as long as there is none to set.
+        self._deleted = b""
+        self._deleted_count = 0
+
+    @classmethod
+    def of(cls, entry: _SegmentEntry) -> "Segment":
+        """Return the segment of which an entry was written.
+
+        Raises:
+            Damaged: The entry contradicts itself.
+        """
+        bits = int.from_bytes(entry.deleted, "little")
+        if (
+            len(entry.deleted) not in {0, (entry.documents + 7) >> 3}
+            or bits >> entry.documents
+            or bits.bit_count() != entry.deleted_count
+        ):
+            raise Damaged(f"the deletions of segment {entry.id} contradict one another")
+        segment = cls(entry.id)
+        segment._documents = entry.documents
+        segment._deleted = entry.deleted
+        segment._deleted_count = entry.deleted_count
+        return segment
+
+    def entry(self) -> _SegmentEntry:
+        """Return what is to be written of it."""
+        return _SegmentEntry(
+            id=self.segid,
+            documents=self._documents,
+            deleted=self._deleted,
+            deleted_count=self._deleted_count,
+        )
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of its file."""
+        return f"{NAME}_{self.segid}.seg"
+
+    def codec(self) -> Any:  # noqa: ANN401 - Whoosh's
+        raise NotImplementedError
+
+    def should_assemble(self) -> bool:
+        return False
+
+    def set_doc_count(self, count: int) -> None:
+        self._documents = count
+
+    def doc_count_all(self) -> int:
+        return self._documents
+
+    def deleted_count(self) -> int:
+        return self._deleted_count
+
+    def is_deleted(self, number: int) -> bool:
+        return bool(self._deleted) and bool(self._deleted[number >> 3] & 1 << (number & 7))
+
+    def deleted_docs(self) -> set[int]:
+        return {number for number in range(self._documents) if self.is_deleted(number)}
+
+    def delete_document(self, number: int, delete: bool = True) -> None:  # noqa: FBT001, FBT002 - Whoosh's
+        if delete:
+            self.delete((number,))
+
+    def delete(self, numbers: Collection[int]) -> None:
+        """Mark documents as deleted."""
+        bits = bytearray(self._deleted or bytes((self._documents + 7) >> 3))
+        for number in numbers:
+            bit = 1 << (number & 7)
+            if not bits[number >> 3] & bit:
+                bits[number >> 3] |= bit
+                self._deleted_count += 1
+        self._deleted = bytes(bits)
+
+    def kept(self) -> list[int] | None:
+        """Return the documents that are not deleted, None if that is all."""
+        if not self._deleted_count:
+            return None
+        return [number for number in range(self._documents) if not self.is_deleted(number)]
+
+
+@dataclass(slots=True, kw_only=True)
+class Toc:
+    """What an index consists of at a commit.
+
+    Attributes:
+        generation: The commit's number.
+        segments: Oldest documents first.
+        schema: Whoosh's writer asks for one; there are no fields.
+    """
+
+    generation: int
+    checkpoint: Checkpoint
+    segments: list[Segment]
+    schema: Schema = field(default_factory=Schema)
+
+
+def encode(toc: Toc) -> bytes:
+    """Return what is to be written."""
+    return msgspec.json.encode(
+        _TocEntry(
+            layout=LAYOUT,
+            generation=toc.generation,
+            position=toc.checkpoint.position,
+            chain=toc.checkpoint.chain.hex(),
+            segments=[segment.entry() for segment in toc.segments],
+        )
+    )
+
+
+_decoder: Final = msgspec.json.Decoder(_TocEntry)
+
+
+def decode(data: bytes, generation: int) -> Toc:
+    """Return the table of contents that was written.
+
+    Args:
+        data: The file.
+        generation: That of its name.
+
+    Raises:
+        Damaged: It is no table of contents of ours.
+    """
+    try:
+        entry = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Damaged(f"the table of contents cannot be read: {error}") from error
+    if (entry.layout, entry.generation) != (LAYOUT, generation):
+        raise Damaged(
+            f"the table of contents says layout {entry.layout} and generation "
+            f"{entry.generation}, not {LAYOUT} and {generation}"
+        )
+    if len({segment.id for segment in entry.segments}) < len(entry.segments):
+        raise Damaged("the table of contents names a segment twice")
+    return Toc(
+        generation=generation,
+        checkpoint=Checkpoint(entry.position, bytes.fromhex(entry.chain)),
+        segments=[Segment.of(segment) for segment in entry.segments],
+    )
+
+
+# --- the names of an index's files
+
+
+def toc_name(generation: int) -> str:
+    """Return the name of a table of contents."""
+    return f"_{NAME}_{generation}.toc"
+
+
+def latest_generation(names: Sequence[str]) -> int:
+    """Return the number of the last commit, -1 if none of the names is a table of contents."""
+    found = map(_TOC_NAME.fullmatch, names)
+    return max((int(match[1]) for match in found if match), default=-1)
+
+
+def is_file_of_index(name: str) -> bool:
+    """Tell whether a name is exactly that of a file that an index has, or had."""
+    return name == WRITE_LOCK or any(
+        pattern.fullmatch(name) for pattern in (_SEGMENT_NAME, _TOC_NAME, _UNFINISHED)
+    )
+
+
+def left_over(names: Sequence[str], toc: Toc) -> list[str]:
+    """Return the names of files that are no more, or never became, part of an index."""
+    parts = {WRITE_LOCK, toc_name(toc.generation)}
+    parts.update(segment.file_name for segment in toc.segments)
+    return [name for name in names if name not in parts and is_file_of_index(name)]

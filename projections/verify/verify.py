@@ -1,0 +1,162 @@
+"""Verify a ledger: replay every event, and compare everything that is stored.
+
+Four things are checked, on one snapshot: the tables (columns, constraints, triggers, rules
+are those that this version creates), the envelopes (positions, versions, times, types,
+content, the chain), the rules (each event was allowed by the table of transitions), and
+the projections, which are built anew on temporary tables and compared with the live ones
+row by row, both ways.
+"""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import Connection, Table, select
+
+from ledger.database.contract import Database
+from ledger.errors import Corrupt
+from ledger.log.catalog import NOTHING, Kind, deviations
+from ledger.log.recorded import Change
+from ledger.log.schema import events, head
+from ledger.log.store import Head
+from ledger.projections.projection import Projection
+from ledger.projections.rebuild import table_swap
+from ledger.projections.rebuild.build import read_checkpoint
+from ledger.projections.rebuild.compare import compare
+from ledger.projections.replay import Advance, Replay
+from ledger.projections.report import Report
+from ledger.projections.verify.checked_history import CheckedHistory
+
+
+def verify(
+    database: Database,
+    shadows: Sequence[tuple[Projection, Projection]],
+    advance: Advance,
+    *,
+    tables: Sequence[Table],
+) -> Report:
+    """Replay all of history and compare it with everything that is stored.
+
+    A projection that catches up is compared as of where it has come.
+
+    Args:
+        database: The ledger's.
+        shadows: Each projection, and a shadow of it to build for comparison.
+        advance: Told after each batch: events done, events in all.
+        tables: Ledger's own tables, which must be as this version creates them.
+
+    Raises:
+        Unavailable: The database is away.
+    """
+    report = Report()
+    with database.read_once(), database.snapshot() as connection:
+        # A read model without tables is told of below, with what to do.
+        named = {table.name for live, _ in shadows for table in live.tables}
+        readable = _can_be_read(connection, tables, report, not_missed=named)
+        end = _read_head(connection, report) if readable else None
+        if end is not None:
+            _compare_history(connection, shadows, end, report, advance)
+    return report
+
+
+def _can_be_read(
+    connection: Connection,
+    tables: Sequence[Table],
+    report: Report,
+    *,
+    not_missed: Collection[str],
+) -> bool:
+    """Report tables that are not as they should be; tell whether history can be read.
+
+    Args:
+        connection: Where to look.
+        tables: The tables, as they should be.
+        report: Where to report.
+        not_missed: Names of tables that need not be there.
+    """
+    readable = True
+    for part, expected, found in deviations(connection, tables):
+        if part.kind is Kind.TABLE and found == NOTHING and part.table in not_missed:
+            continue
+        report.differ(str(part), expected, found)
+        if part.table in {events.name, head.name} and part.kind in {Kind.TABLE, Kind.COLUMN}:
+            readable = False
+    return readable
+
+
+def _read_head(connection: Connection, report: Report) -> Head | None:
+    """Return the one row of the head; report it if it is not one, or cannot be used."""
+    rows = connection.execute(select(head).order_by(head.c.id)).all()
+    if [row.id for row in rows] != [1]:
+        report.differ("head", "one row, with id 1", f"rows with id {[row.id for row in rows]}")
+        return None
+    found = Head(*rows[0][1:])
+    for (name, value), type_ in zip(found._asdict().items(), (int, bytes, int, int), strict=True):
+        # SQLite keeps any type in any column.
+        if type(value) is not type_:
+            report.differ(f"head {name}", type_.__name__, repr(value))
+            return None
+    return found
+
+
+def _compare_history(
+    connection: Connection,
+    shadows: Sequence[tuple[Projection, Projection]],
+    end: Head,
+    report: Report,
+    advance: Advance,
+) -> None:
+    shadows = [pair for pair in shadows if _can_be_compared(connection, pair[0], report)]
+    # Temporary tables, gone with the snapshot's rollback.
+    for _, shadow in shadows:
+        shadow.metadata.create_all(connection, checkfirst=False)
+    through = {live.name: _end(connection, live, end, report) for live, _ in shadows}
+    content = any(live.wants_content for live, _ in shadows)
+    history = CheckedHistory(connection, end, report, content=content)
+    try:
+        for changes in Replay(connection, history):
+            last = changes[-1].recorded.position
+            for live, shadow in shadows:
+                some = _until(changes, through[live.name])
+                if some:
+                    shadow.apply(connection, some)
+            advance(last, end.position)
+    except Corrupt as error:
+        report.differ(f"event {error.position}", "what the rules allow", error)
+        return
+    history.compare_head()
+    history.compare_erasures()
+    for live, shadow in shadows:
+        report.projections.append(live.name)
+        compare(connection, live, shadow, report)
+
+
+def _end(connection: Connection, live: Projection, end: Head, report: Report) -> int | None:
+    """Return how far a projection has come, None if it is where the ledger is."""
+    if live.is_inline:
+        return None
+    found = read_checkpoint(connection, live.name)
+    position = found[0] if found else 0
+    if position > end.position:
+        report.differ(f"checkpoint {live.name}", f"at most {end.position}", position)
+    return position
+
+
+def _can_be_compared(connection: Connection, live: Projection, report: Report) -> bool:
+    """Tell whether the tables of a projection can be compared; report it if not."""
+    name = live.name
+    found = None if live.is_inline else read_checkpoint(connection, name)
+    if not table_swap.are_there(connection, live.tables):
+        if found is None and not live.is_inline:
+            report.not_compared[name] = table_swap.not_there(name)
+        else:
+            report.differ(name, "its tables", f"not all of them; run `ledger rebuild {name}`")
+        return False
+    if found is None or found[1] == live.fingerprint:
+        return True
+    report.differ(name, "tables of this version of it", f"others; run `ledger rebuild {name}`")
+    return False
+
+
+def _until(changes: list[Change], position: int | None) -> list[Change]:
+    if position is None:
+        return changes
+    return changes[: max(0, position + 1 - changes[0].recorded.position)]
