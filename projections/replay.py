@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from ledger.errors import Corrupt
 from ledger.log import codec, store
 from ledger.log.recorded import Change, Recorded
-from ledger.rules.job import Job, evolve
+from ledger.rules.job import JobState, evolve
 
 # Told after each batch: events done, events in all.
 Advance = Callable[[int, int], None]
@@ -38,7 +38,7 @@ class Memory:
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, JobState] = {}
 
     def fold(self, connection: Connection, recorded: Sequence[Recorded]) -> list[Change]:
         """Return what each event changed.
@@ -59,7 +59,7 @@ class Memory:
             if before is None:
                 if version > 1:
                     self._recall(connection, recorded[len(changes) :], behind=recorded[0].position)
-                before = jobs.get(job_id) or Job(job_id)
+                before = jobs.get(job_id) or JobState(job_id)
             if version != before.version + 1:
                 raise Corrupt(
                     f"event {position}: job {job_id} has version {version} after {before.version}",
@@ -87,7 +87,7 @@ class Memory:
         for position, job_id, _, at_ms, _, _, body in store.read_histories(
             connection, unknown, through=behind - 1
         ):
-            before = jobs.get(job_id) or Job(job_id)
+            before = jobs.get(job_id) or JobState(job_id)
             jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
 
 
@@ -160,13 +160,13 @@ def fold(
     *,
     until_version: int | None = None,
     until_position: int | None = None,
-) -> Job:
+) -> JobState:
     """Return the job as its own events made it, up to a version or a position.
 
     Raises:
         Corrupt: Its history contradicts itself.
     """
-    job = Job(job_id)
+    job = JobState(job_id)
     while True:
         envelopes = store.read_stream(connection, job_id, after=job.version)
         for envelope in envelopes:

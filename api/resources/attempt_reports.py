@@ -19,7 +19,7 @@ from ledger.log.ledger import Ledger
 from ledger.rules.commands import (
     LARGEST_INTEGER,
     Complete,
-    Fail,
+    FailAttempt,
     Log,
     OnAttempt,
     Progress,
@@ -68,7 +68,7 @@ def _complete(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
 
 def _fail(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
     return [
-        Fail(
+        FailAttempt(
             job_id=job_id,
             attempt=attempt,
             error=fields.string("error"),

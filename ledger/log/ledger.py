@@ -27,7 +27,7 @@ from ledger.log.recorded import LEDGER_STREAM, Change, Recorded
 from ledger.log.store import Head
 from ledger.rules.commands import Claim, Command, Create, OnJob, OnType, Pause, Start, storable
 from ledger.rules.events import Created, Erased, Event
-from ledger.rules.job import Job, State, decide, evolve
+from ledger.rules.job import JobState, State, decide, evolve
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000
@@ -43,7 +43,7 @@ class InlineProjection(Protocol):
 class JobStates(Protocol):
     """Know the jobs that have not been removed."""
 
-    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, Job]:
+    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
         """Return those of the jobs that there are."""
 
 
@@ -54,7 +54,7 @@ class Claimable(NamedTuple):
         data: Its data, JSON text; None if it was erased.
     """
 
-    job: Job
+    job: JobState
     data: str | None
 
 
@@ -257,7 +257,7 @@ class _Batch:
         self.changes: list[Change] = []
         self._tx = tx
         self._views = views
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
         # How many jobs wait in the view but no longer.
         self._left_waiting = 0
@@ -282,7 +282,7 @@ class _Batch:
             # A job that was created and is in no view has been removed.
             gone = [job_id for job_id in existing if job_id not in self._jobs]
             for job_id, version in store.read_versions(self._tx, gone).items():
-                self._jobs[job_id] = Job(job_id, version=version, state=State.REMOVED)
+                self._jobs[job_id] = JobState(job_id, version=version, state=State.REMOVED)
 
     def decide(self, submission: _Submission) -> list[Answer]:
         """Decide a caller's commands in order, all or each for itself."""
@@ -302,15 +302,15 @@ class _Batch:
             known = self._keys.get(command.unique) if command.unique is not None else None
             if known is not None:
                 return Outcome(job_id=known, position=self._position, events=())
-            return self._carry_out(command, Job(self.last_job_id + 1), submission)
+            return self._carry_out(command, JobState(self.last_job_id + 1), submission)
         if isinstance(command, Claim):
             return self._claim(command, submission)
         if isinstance(command, OnType):
             return self._pause(command, submission)
-        job = self._jobs.get(command.job_id) or Job(command.job_id)
+        job = self._jobs.get(command.job_id) or JobState(command.job_id)
         return self._carry_out(command, job, submission)
 
-    def _carry_out(self, command: Command, job: Job, submission: _Submission) -> Answer:
+    def _carry_out(self, command: Command, job: JobState, submission: _Submission) -> Answer:
         try:
             events = decide(command, job, at_ms=self.at_ms)
         except (Refused, InvalidInput) as refusal:
@@ -364,7 +364,9 @@ class _Batch:
             return Outcome(job_id=LEDGER_STREAM, position=self._position, events=())
         if LEDGER_STREAM not in self._jobs:
             versions = store.read_versions(self._tx, [LEDGER_STREAM])
-            self._jobs[LEDGER_STREAM] = Job(LEDGER_STREAM, version=versions.get(LEDGER_STREAM, 0))
+            self._jobs[LEDGER_STREAM] = JobState(
+                LEDGER_STREAM, version=versions.get(LEDGER_STREAM, 0)
+            )
         (paused.add if isinstance(command, Pause) else paused.remove)(command.type)
         return self._carry_out(command, self._jobs[LEDGER_STREAM], submission)
 
@@ -372,7 +374,7 @@ class _Batch:
     def _position(self) -> int:
         return self.head.position + len(self.changes)
 
-    def _fold(self, before: Job, event: Event, submission: _Submission) -> Job:
+    def _fold(self, before: JobState, event: Event, submission: _Submission) -> JobState:
         position = self._position + 1
         after = evolve(before, event, position=position, at_ms=self.at_ms)
         recorded = Recorded(

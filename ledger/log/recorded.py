@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from ledger.rules.events import Event
-from ledger.rules.job import Job
+from ledger.rules.job import JobState
 
 # The stream of what concerns no single job.
 LEDGER_STREAM: Final = 0
@@ -35,5 +35,5 @@ class Change(NamedTuple):
     """Be what a projection is told: an event, and the job on both sides of it."""
 
     recorded: Recorded
-    before: Job
-    after: Job
+    before: JobState
+    after: JobState

@@ -138,7 +138,7 @@ class Complete(OnAttempt, frozen=True, kw_only=True):
             storable("result", self.result)
 
 
-class Fail(OnAttempt, frozen=True, kw_only=True):
+class FailAttempt(OnAttempt, frozen=True, kw_only=True):
     """Report a failed attempt.
 
     Attributes:

@@ -97,7 +97,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
 }
 
 
-class Job(NamedTuple):
+class JobState(NamedTuple):
     """Be a job as its events have made it; a row of the ``jobs`` projection.
 
     A tuple, since a replay makes one an event: ``_replace`` costs a fifth of
@@ -156,15 +156,15 @@ class Job(NamedTuple):
         return self.state in _LIVE
 
 
-_PLACE: Final = {name: place for place, name in enumerate(Job._fields)}
+_PLACE: Final = {name: place for place, name in enumerate(JobState._fields)}
 _VERSION, _STATE, _UPDATED = _PLACE["version"], _PLACE["state"], _PLACE["updated_at_ms"]
 
 
-def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
+def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobState:
     """Return *job* as it is after *event*, of whose content it knows nothing.
 
     Args:
-        job: The job before, ``Job(id)`` if it did not exist.
+        job: The job before, ``JobState(id)`` if it did not exist.
         event: What happened.
         position: The event's place in the ledger.
         at_ms: The event's time, UTC milliseconds.
@@ -189,15 +189,15 @@ def evolve(job: Job, event: Event, *, position: int, at_ms: int) -> Job:
     for name, value in changes.items():
         values[_PLACE[name]] = value
     # As ``_make``, which counts them first.
-    return tuple.__new__(Job, values)
+    return tuple.__new__(JobState, values)
 
 
-def decide(command: commands.Command, job: Job, *, at_ms: int) -> tuple[Event, ...]:
+def decide(command: commands.Command, job: JobState, *, at_ms: int) -> tuple[Event, ...]:
     """Return the events that *command* causes; none if it is already so.
 
     Args:
         command: What is asked.
-        job: The job as it is, ``Job(id)`` if it does not exist.
+        job: The job as it is, ``JobState(id)`` if it does not exist.
         at_ms: The time at which the events will be recorded.
 
     Raises:
@@ -209,7 +209,7 @@ def decide(command: commands.Command, job: Job, *, at_ms: int) -> tuple[Event, .
     return tuple(_DECISIONS[type(command)](command, job, at_ms))
 
 
-def backoff_wait_ms(job: Job) -> int:
+def backoff_wait_ms(job: JobState) -> int:
     """Return how long *job* waits before its next try, after ``job.made`` runs.
 
     Source: Kue 0.11.6, lib/queue/job.js: the exponential is
@@ -235,7 +235,7 @@ def backoff_wait_ms(job: Job) -> int:
 _Changes = dict[str, Any]
 
 
-def _created(job: Job, event: events.Created, position: int, at_ms: int) -> _Changes:
+def _created(job: JobState, event: events.Created, position: int, at_ms: int) -> _Changes:
     backoff = event.backoff
     return {
         "type": event.type,
@@ -254,7 +254,7 @@ def _created(job: Job, event: events.Created, position: int, at_ms: int) -> _Cha
     }
 
 
-def _started(job: Job, event: events.Started, position: int, at_ms: int) -> _Changes:
+def _started(job: JobState, event: events.Started, position: int, at_ms: int) -> _Changes:
     return {
         "attempt": event.attempt,
         "started_attempt": event.attempt,
@@ -264,18 +264,18 @@ def _started(job: Job, event: events.Started, position: int, at_ms: int) -> _Cha
     }
 
 
-def _progressed(job: Job, event: events.Progressed, position: int, at_ms: int) -> _Changes:
+def _progressed(job: JobState, event: events.Progressed, position: int, at_ms: int) -> _Changes:
     changes: _Changes = {"progress": event.progress, "due_at_ms": event.expires_at_ms}
     if event.has_data:
         changes["progress_position"] = position
     return changes
 
 
-def _logged(job: Job, event: events.Logged, position: int, at_ms: int) -> _Changes:
+def _logged(job: JobState, event: events.Logged, position: int, at_ms: int) -> _Changes:
     return {}
 
 
-def _completed(job: Job, event: events.Completed, position: int, at_ms: int) -> _Changes:
+def _completed(job: JobState, event: events.Completed, position: int, at_ms: int) -> _Changes:
     return {
         "made": min(job.made + 1, job.max_attempts),
         "progress": commands.COMPLETE_PERCENT,
@@ -285,7 +285,7 @@ def _completed(job: Job, event: events.Completed, position: int, at_ms: int) -> 
     }
 
 
-def _failed(job: Job, event: events.Failed, position: int, at_ms: int) -> _Changes:
+def _failed(job: JobState, event: events.Failed, position: int, at_ms: int) -> _Changes:
     changes: _Changes = {
         "made": min(job.made + 1, job.max_attempts),
         "failed_at_ms": at_ms,
@@ -297,15 +297,15 @@ def _failed(job: Job, event: events.Failed, position: int, at_ms: int) -> _Chang
     return changes
 
 
-def _returned(job: Job, event: events.Returned, position: int, at_ms: int) -> _Changes:
+def _returned(job: JobState, event: events.Returned, position: int, at_ms: int) -> _Changes:
     return {"due_at_ms": None}
 
 
-def _promoted(job: Job, event: events.Promoted, position: int, at_ms: int) -> _Changes:
+def _promoted(job: JobState, event: events.Promoted, position: int, at_ms: int) -> _Changes:
     return {"due_at_ms": None}
 
 
-def _moved(job: Job, event: events.Moved, position: int, at_ms: int) -> _Changes:
+def _moved(job: JobState, event: events.Moved, position: int, at_ms: int) -> _Changes:
     if event.attempt is not None:
         return {"attempt": event.attempt, "due_at_ms": event.expires_at_ms}
     # Kue: moved to delayed, a job is due when its delay was, so mostly at once.
@@ -313,26 +313,28 @@ def _moved(job: Job, event: events.Moved, position: int, at_ms: int) -> _Changes
     return {"due_at_ms": job.promote_at_ms if waits else None}
 
 
-def _reprioritized(job: Job, event: events.Reprioritized, position: int, at_ms: int) -> _Changes:
+def _reprioritized(
+    job: JobState, event: events.Reprioritized, position: int, at_ms: int
+) -> _Changes:
     return {"priority": event.priority}
 
 
-def _removed(job: Job, event: events.Removed, position: int, at_ms: int) -> _Changes:
+def _removed(job: JobState, event: events.Removed, position: int, at_ms: int) -> _Changes:
     return {"due_at_ms": None}
 
 
-def _erased(job: Job, event: events.Erased, position: int, at_ms: int) -> _Changes:
+def _erased(job: JobState, event: events.Erased, position: int, at_ms: int) -> _Changes:
     return {}
 
 
 def _of_type(
-    job: Job, event: events.Paused | events.Resumed, position: int, at_ms: int
+    job: JobState, event: events.Paused | events.Resumed, position: int, at_ms: int
 ) -> _Changes:
     return {}
 
 
 _CHANGES: Final = cast(
-    "Mapping[type[Event], Callable[[Job, Event, int, int], _Changes]]",
+    "Mapping[type[Event], Callable[[JobState, Event, int, int], _Changes]]",
     {
         events.Created: _created,
         events.Started: _started,
@@ -353,7 +355,7 @@ _CHANGES: Final = cast(
 
 # Where an event leads, if the table allows it.
 _TARGETS: Final = cast(
-    "Mapping[type[Event], Callable[[Job, Event], State]]",
+    "Mapping[type[Event], Callable[[JobState, Event], State]]",
     {
         events.Created: lambda _, event: (
             State.INACTIVE if event.promote_at_ms is None else State.DELAYED
@@ -392,7 +394,7 @@ _PARTICIPLE: Final = {
 }
 
 
-def _require(job: Job, event: type[Event]) -> None:
+def _require(job: JobState, event: type[Event]) -> None:
     """Refuse unless the table has an exit for *event* from the job's state."""
     if event in TRANSITIONS[job.state]:
         return
@@ -406,7 +408,7 @@ def _require(job: Job, event: type[Event]) -> None:
     )
 
 
-def _require_attempt(job: Job, attempt: int, event: type[Event]) -> None:
+def _require_attempt(job: JobState, attempt: int, event: type[Event]) -> None:
     """Refuse a word about any attempt but the one that is running."""
     if event in TRANSITIONS[job.state] and attempt == job.attempt:
         return
@@ -423,7 +425,7 @@ def _require_attempt(job: Job, attempt: int, event: type[Event]) -> None:
     )
 
 
-def _create(command: commands.Create, job: Job, at_ms: int) -> Iterator[Event]:
+def _create(command: commands.Create, job: JobState, at_ms: int) -> Iterator[Event]:
     yield events.Created(
         type=command.type,
         priority=command.priority,
@@ -439,18 +441,18 @@ def _create(command: commands.Create, job: Job, at_ms: int) -> Iterator[Event]:
     )
 
 
-def _expiry(job: Job, at_ms: int) -> int | None:
+def _expiry(job: JobState, at_ms: int) -> int | None:
     return None if job.ttl_ms is None else at_ms + job.ttl_ms
 
 
-def _start(command: commands.Start, job: Job, at_ms: int) -> Iterator[Event]:
+def _start(command: commands.Start, job: JobState, at_ms: int) -> Iterator[Event]:
     _require(job, events.Started)
     yield events.Started(
         attempt=job.attempt + 1, worker=command.worker, expires_at_ms=_expiry(job, at_ms)
     )
 
 
-def _progress(command: commands.Progress, job: Job, at_ms: int) -> Iterator[Event]:
+def _progress(command: commands.Progress, job: JobState, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Progressed)
     yield events.Progressed(
         attempt=command.attempt,
@@ -461,12 +463,12 @@ def _progress(command: commands.Progress, job: Job, at_ms: int) -> Iterator[Even
     )
 
 
-def _log(command: commands.Log, job: Job, at_ms: int) -> Iterator[Event]:
+def _log(command: commands.Log, job: JobState, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Logged)
     yield events.Logged(attempt=command.attempt, content=command.line)
 
 
-def _complete(command: commands.Complete, job: Job, at_ms: int) -> Iterator[Event]:
+def _complete(command: commands.Complete, job: JobState, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Completed)
     started_at_ms = job.started_at_ms if job.started_attempt == job.attempt else None
     yield events.Completed(
@@ -478,7 +480,7 @@ def _complete(command: commands.Complete, job: Job, at_ms: int) -> Iterator[Even
         yield events.Removed(reason="complete")
 
 
-def _fail(command: commands.Fail, job: Job, at_ms: int) -> Iterator[Event]:
+def _fail(command: commands.FailAttempt, job: JobState, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Failed)
     yield _failure(
         job,
@@ -490,19 +492,19 @@ def _fail(command: commands.Fail, job: Job, at_ms: int) -> Iterator[Event]:
     )
 
 
-def _lose(command: commands.Lose, job: Job, at_ms: int) -> Iterator[Event]:
+def _lose(command: commands.Lose, job: JobState, at_ms: int) -> Iterator[Event]:
     if job.state is State.ACTIVE and (job.attempt, job.worker) == (command.attempt, command.worker):
         error = f"worker {command.worker} was lost: silent for {command.silent_ms} ms"
         yield _failure(job, at_ms, reason="lost", error=json.dumps(error, ensure_ascii=False))
 
 
-def _return(command: commands.Return, job: Job, at_ms: int) -> Iterator[Event]:
+def _return(command: commands.Return, job: JobState, at_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Returned)
     yield events.Returned(attempt=command.attempt, reason=command.reason)
 
 
 def _failure(
-    job: Job,
+    job: JobState,
     at_ms: int,
     *,
     reason: Literal["error", "ttl", "lost"],
@@ -528,7 +530,7 @@ def _failure(
     return events.Failed(attempt=job.attempt, reason=reason, content=error, **changes)
 
 
-def _elapse(command: commands.Elapse, job: Job, at_ms: int) -> Iterator[Event]:
+def _elapse(command: commands.Elapse, job: JobState, at_ms: int) -> Iterator[Event]:
     if job.due_at_ms is None or job.due_at_ms > at_ms:
         return
     if job.state is State.DELAYED:
@@ -538,7 +540,7 @@ def _elapse(command: commands.Elapse, job: Job, at_ms: int) -> Iterator[Event]:
         yield _failure(job, at_ms, reason="ttl", error='"TTL exceeded"')
 
 
-def _move(command: commands.Move, job: Job, at_ms: int) -> Iterator[Event]:
+def _move(command: commands.Move, job: JobState, at_ms: int) -> Iterator[Event]:
     _require(job, events.Moved)
     if job.state == command.to:
         return
@@ -549,18 +551,18 @@ def _move(command: commands.Move, job: Job, at_ms: int) -> Iterator[Event]:
         yield events.Moved(to=to)
 
 
-def _reprioritize(command: commands.Reprioritize, job: Job, at_ms: int) -> Iterator[Event]:
+def _reprioritize(command: commands.Reprioritize, job: JobState, at_ms: int) -> Iterator[Event]:
     _require(job, events.Reprioritized)
     if job.priority != command.priority:
         yield events.Reprioritized(priority=command.priority)
 
 
-def _remove(command: commands.Remove, job: Job, at_ms: int) -> Iterator[Event]:
+def _remove(command: commands.Remove, job: JobState, at_ms: int) -> Iterator[Event]:
     _require(job, events.Removed)
     yield events.Removed()
 
 
-def _erase(command: commands.Erase, job: Job, at_ms: int) -> Iterator[Event]:
+def _erase(command: commands.Erase, job: JobState, at_ms: int) -> Iterator[Event]:
     _require(job, events.Erased)
     for version in command.versions or ():
         if not 1 <= version <= job.version:
@@ -569,23 +571,23 @@ def _erase(command: commands.Erase, job: Job, at_ms: int) -> Iterator[Event]:
     yield events.Erased(versions=command.versions, reason=command.reason)
 
 
-def _pause(command: commands.Pause, job: Job, at_ms: int) -> Iterator[Event]:
+def _pause(command: commands.Pause, job: JobState, at_ms: int) -> Iterator[Event]:
     yield events.Paused(type=command.type)
 
 
-def _resume(command: commands.Resume, job: Job, at_ms: int) -> Iterator[Event]:
+def _resume(command: commands.Resume, job: JobState, at_ms: int) -> Iterator[Event]:
     yield events.Resumed(type=command.type)
 
 
 _DECISIONS: Final = cast(
-    "Mapping[type[commands.Command], Callable[[commands.Command, Job, int], Iterator[Event]]]",
+    "Mapping[type[commands.Command], Callable[[commands.Command, JobState, int], Iterator[Event]]]",
     {
         commands.Create: _create,
         commands.Start: _start,
         commands.Progress: _progress,
         commands.Log: _log,
         commands.Complete: _complete,
-        commands.Fail: _fail,
+        commands.FailAttempt: _fail,
         commands.Return: _return,
         commands.Lose: _lose,
         commands.Pause: _pause,

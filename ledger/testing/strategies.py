@@ -31,7 +31,7 @@ from ledger.rules.commands import (
     Create,
     Elapse,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Lose,
     Move,
@@ -46,7 +46,7 @@ from ledger.rules.commands import (
     Start,
 )
 from ledger.rules.events import Backoff, Event
-from ledger.rules.job import Job, State, decide, evolve
+from ledger.rules.job import JobState, State, decide, evolve
 from ledger.testing.clock import START_MS
 
 WORKER: Final = "host:1:1"
@@ -187,7 +187,7 @@ _on_any_job: SearchStrategy[OnJob] = st.one_of(
     st.builds(Log, job_id=_job, attempt=_attempts, line=json_strings),
     st.builds(Complete, job_id=_job, attempt=_attempts, result=st.none() | json_texts),
     st.builds(
-        Fail,
+        FailAttempt,
         job_id=_job,
         attempt=_attempts,
         error=json_strings,
@@ -240,8 +240,8 @@ def next_step(target: Target) -> SearchStrategy[Command]:
             Progress(job_id=job_id, attempt=attempt, progress=50, data='{"at": 1}'),
             Log(job_id=job_id, attempt=attempt, line='"half"'),
             Complete(job_id=job_id, attempt=attempt, result='{"ok": true}'),
-            Fail(job_id=job_id, attempt=attempt, error='"no"'),
-            Fail(job_id=job_id, attempt=attempt, error='"no"', retry_after_ms=1_000),
+            FailAttempt(job_id=job_id, attempt=attempt, error='"no"'),
+            FailAttempt(job_id=job_id, attempt=attempt, error='"no"', retry_after_ms=1_000),
             Return(job_id=job_id, attempt=attempt, reason="stopped"),
         ),
         "complete": (Move(job_id=job_id, to="active"),),
@@ -297,7 +297,7 @@ class _History:
     def __init__(self) -> None:
         self.recorded: list[Recorded] = []
         self.at_ms = START_MS
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, JobState] = {}
         self._keys: set[str] = set()
         self._paused: set[str] = set()
 
@@ -322,7 +322,7 @@ class _History:
         for event in events:
             job = self._jobs[job.id] = self._record(job, event, actor, cause)
 
-    def _job_of(self, command: Command) -> Job | None:
+    def _job_of(self, command: Command) -> JobState | None:
         """Return the job that a command is on, None if it is already so."""
         match command:
             case Create(unique=key):
@@ -330,17 +330,17 @@ class _History:
                     return None
                 if key is not None:
                     self._keys.add(key)
-                return Job(max(self._jobs, default=0) + 1)
+                return JobState(max(self._jobs, default=0) + 1)
             case OnJob(job_id=job_id):
-                return self._jobs.get(job_id) or Job(job_id)
+                return self._jobs.get(job_id) or JobState(job_id)
             case Pause(type=type_) | Resume(type=type_):
                 if (type_ in self._paused) == isinstance(command, Pause):
                     return None
                 (self._paused.discard if type_ in self._paused else self._paused.add)(type_)
-                return self._jobs.get(LEDGER_STREAM) or Job(LEDGER_STREAM)
+                return self._jobs.get(LEDGER_STREAM) or JobState(LEDGER_STREAM)
         return None
 
-    def _record(self, before: Job, event: Event, actor: str, cause: str | None) -> Job:
+    def _record(self, before: JobState, event: Event, actor: str, cause: str | None) -> JobState:
         position = len(self.recorded) + 1
         after = evolve(before, event, position=position, at_ms=self.at_ms)
         recorded = Recorded(position, after.id, after.version, self.at_ms, actor, cause, event)

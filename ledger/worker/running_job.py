@@ -31,7 +31,7 @@ _CONTENT: Final[dict[type[commands.OnAttempt], str]] = {
     commands.Log: "line",
     commands.Progress: "data",
     commands.Complete: "result",
-    commands.Fail: "error",
+    commands.FailAttempt: "error",
 }
 
 
@@ -253,8 +253,8 @@ def _failure(
     *,
     retry_after_ms: int | None = None,
     final: bool = False,
-) -> commands.Fail:
-    return commands.Fail(
+) -> commands.FailAttempt:
+    return commands.FailAttempt(
         job_id=job.id,
         attempt=job.attempt,
         error=described(error),

@@ -49,7 +49,7 @@ _RETRY_S: Final = 0.5
 # Signs of life in the time that a worker may be silent.
 _BEATS_A_LEASE: Final = 3
 
-_LAST_WORDS: Final = (commands.Complete, commands.Fail)
+_LAST_WORDS: Final = (commands.Complete, commands.FailAttempt)
 
 _log = logging.getLogger(__name__)
 _numbers = count(1)
@@ -288,7 +288,7 @@ class Worker:
             for event in answer.events:
                 if isinstance(event, Progressed):
                     job.expires_at_ms = event.expires_at_ms
-                elif isinstance(event, Failed) and isinstance(word, commands.Fail):
+                elif isinstance(event, Failed) and isinstance(word, commands.FailAttempt):
                     self._tell("failed", job, json_text.log_line("failed", word.error), event.next)
                 elif isinstance(event, Completed):
                     self._tell("completed", job)

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Label, Table, func, literal, select
 
 from ledger.log import schema
-from ledger.rules.job import Job
+from ledger.rules.job import JobState
 
 _encode = msgspec.json.encode
 
@@ -97,7 +97,7 @@ def json_of(jobs: Table) -> Label[str]:
 _KEYS = {"progress": "progress_data"}
 
 
-def frame_of(job: Job) -> Frame:
+def frame_of(job: JobState) -> Frame:
     """Return the frame of a job's JSON object."""
     progress = "0" if job.progress is None else f'"{job.progress}"'
     times = "".join(

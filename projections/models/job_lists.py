@@ -32,7 +32,7 @@ from ledger.log import schema
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Shown, json_of
 from ledger.projections.projection import Upsert
-from ledger.rules.job import LIVE_STATES, Job, State
+from ledger.rules.job import LIVE_STATES, JobState, State
 
 # Lists over all types are counted under this, which no job has for its type.
 EVERY_TYPE: Final = ""
@@ -90,7 +90,9 @@ class JobLists:
         self._run = _run_of_rank(ranks, in_list)
         self._pages: dict[tuple[object, ...], Query] = {}
 
-    def follow(self, tx: Connection, before: Mapping[int, Job], after: Mapping[int, Job]) -> None:
+    def follow(
+        self, tx: Connection, before: Mapping[int, JobState], after: Mapping[int, JobState]
+    ) -> None:
         """Count the jobs where they are *after*, and no longer where they were *before*."""
         fine, *coarser = SPANS
         moves = Counter(

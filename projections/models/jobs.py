@@ -35,7 +35,7 @@ from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, Shown, frame_of, json_of
 from ledger.projections.models.job_lists import JobLists, rank_columns
 from ledger.projections.projection import Projection, in_parts
-from ledger.rules.job import LIVE_STATES, Job, State
+from ledger.rules.job import LIVE_STATES, JobState, State
 
 
 class Held(NamedTuple):
@@ -62,7 +62,7 @@ _CONSTANT: Final = frozenset(
         "json_start",
     }
 )
-_COLUMNS: Final = (*Job._fields, *Frame._fields)
+_COLUMNS: Final = (*JobState._fields, *Frame._fields)
 _CHANGING: Final = tuple(name for name in _COLUMNS if name not in _CONSTANT)
 # Not with IN, for which SQLite builds a table at every statement: 3 of 15 µs a row.
 _STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STATES)
@@ -90,11 +90,11 @@ class Jobs(Projection):
             (*_CHANGING, "id_"),
         )
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
-        self._load = Listed(select(*(jobs.c[name] for name in Job._fields)), jobs.c.id)
+        self._load = Listed(select(*(jobs.c[name] for name in JobState._fields)), jobs.c.id)
         content = select(schema.events.c.content)
         self._claimable = Query(
             select(
-                *(jobs.c[name] for name in Job._fields),
+                *(jobs.c[name] for name in JobState._fields),
                 content.where(schema.events.c.position == jobs.c.data_position)
                 .scalar_subquery()
                 .label("data"),
@@ -142,8 +142,8 @@ class Jobs(Projection):
     # --- following the ledger
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        before: dict[int, Job] = {}
-        after: dict[int, Job] = {}
+        before: dict[int, JobState] = {}
+        after: dict[int, JobState] = {}
         for recorded, was, job in changes:
             before.setdefault(recorded.job_id, was)
             after[recorded.job_id] = job
@@ -170,7 +170,7 @@ class Jobs(Projection):
 
     # --- what the rules and the sweeper ask
 
-    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, Job]:
+    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
         """Return those of the jobs that there are."""
         found = {}
         for some in in_parts(job_ids):
@@ -217,16 +217,16 @@ class Jobs(Projection):
         return [(found[key], key[1]) for key in attempts.items() if key in found]
 
 
-_STATE: Final = Job._fields.index("state")
-_REMOVE_ON_COMPLETE: Final = Job._fields.index("remove_on_complete")
+_STATE: Final = JobState._fields.index("state")
+_REMOVE_ON_COMPLETE: Final = JobState._fields.index("remove_on_complete")
 
 
-def _job(row: Sequence[Any]) -> Job:
+def _job(row: Sequence[Any]) -> JobState:
     """Return the job of a row, whose values are as the database has them."""
     values = list(row)
     values[_STATE] = State(values[_STATE])
     values[_REMOVE_ON_COMPLETE] = bool(values[_REMOVE_ON_COMPLETE])
-    return Job._make(values)
+    return JobState._make(values)
 
 
 def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
@@ -282,7 +282,7 @@ _PLACE: Final = {name: place for place, name in enumerate(_COLUMNS)}
 _changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "id")))
 
 
-def _row(job: Job) -> Sequence[Any]:
+def _row(job: JobState) -> Sequence[Any]:
     """Return the job as a row; drivers take a plain text or number more quickly."""
     row: list[Any] = [*job, *frame_of(job)]
     row[_PLACE["state"]] = job.state.value

@@ -20,7 +20,7 @@ from ledger.projections.search.whoosh.folders import Home
 from ledger.rules.commands import (
     Complete,
     Create,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     Progress,
@@ -245,11 +245,13 @@ def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
         Create(type="email", data='{"a": 1}', attempts=2, ttl_ms=90_000),
         Start(job_id=1),
         Log(job_id=1, attempt=1, line='"to\\n1"'),
-        Fail(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
+        FailAttempt(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
     )
     clock.now_ms = START_MS + 60_000
     carry_out(
-        system, Start(job_id=1), Fail(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"')
+        system,
+        Start(job_id=1),
+        FailAttempt(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"'),
     )
     system.close()
 
@@ -576,7 +578,7 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
         Create(type="sms", delay_ms=1_000),
         Start(job_id=1, worker="worker:host:1:1"),
         Progress(job_id=1, attempt=1, progress=40, data='{"at": 1}'),
-        Fail(job_id=1, attempt=1, error='"broken"'),
+        FailAttempt(job_id=1, attempt=1, error='"broken"'),
         Reprioritize(job_id=1, priority=-10),
         Start(job_id=1),
         Complete(job_id=1, attempt=2, result="0"),

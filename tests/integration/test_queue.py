@@ -23,7 +23,7 @@ from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.queue.queue import own_name
 from ledger.rules import commands
-from ledger.rules.commands import Claim, Complete, Create, Fail, Pause, Start
+from ledger.rules.commands import Claim, Complete, Create, FailAttempt, Pause, Start
 from tests.builders import START_MS, Clock, rows, silently, verified
 from tests.integration.servers import DEADLINE_S, surroundings, wait_until
 
@@ -59,7 +59,7 @@ def run(queue: Queue, job: Job, result: str | None = None, error: str | None = N
     if error is None:
         queue.execute(Complete(job_id=job.id, attempt=attempt, result=result))
     else:
-        queue.execute(Fail(job_id=job.id, attempt=attempt, error=json.dumps(error)))
+        queue.execute(FailAttempt(job_id=job.id, attempt=attempt, error=json.dumps(error)))
 
 
 # --- creating

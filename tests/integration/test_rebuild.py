@@ -20,7 +20,7 @@ from ledger.rules.commands import (
     Complete,
     Create,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     Pause,
@@ -65,7 +65,7 @@ def busy(number: int) -> list[Command]:
         commands += random_.choice(
             (
                 (Complete(job_id=other, attempt=1, result="1"),),
-                (Fail(job_id=other, attempt=1, error='"x"'), Start(job_id=other)),
+                (FailAttempt(job_id=other, attempt=1, error='"x"'), Start(job_id=other)),
                 (Return(job_id=other, attempt=1, reason="stopped"),),
                 (Pause(type=f"type {other % 4}"), Pause(type="another")),
                 (Resume(type=f"type {other % 4}"),),

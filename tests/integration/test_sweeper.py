@@ -21,7 +21,7 @@ from ledger.log.ledger import Ledger
 from ledger.processes.composition import System
 from ledger.queue import heartbeats
 from ledger.queue.read_models import DueJobs, HeldAttempt
-from ledger.rules.commands import Complete, Create, Fail, Move, Progress, Remove, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Move, Progress, Remove, Start
 from ledger.rules.events import Backoff
 from ledger.worker.sweeper import LARGEST_SWEEP, Sweeper
 from tests.builders import Clock, carry_out, job_in, open_system, rows
@@ -213,7 +213,9 @@ def test_a_job_that_was_moved_before_it_was_due_is_left_alone(
     waiting = job_in(system, "delayed", delay_ms=SOON_MS)
     running = job_in(system, "active", ttl_ms=SOON_MS)
     carry_out(
-        system, Move(job_id=waiting, to="failed"), Fail(job_id=running, attempt=1, error='"no"')
+        system,
+        Move(job_id=waiting, to="failed"),
+        FailAttempt(job_id=running, attempt=1, error='"no"'),
     )
 
     clock.now_ms += LATE_MS
@@ -368,7 +370,7 @@ def test_an_attempt_that_no_worker_holds_cannot_lose_it(
     by_hand = held_by(system, "host:17:1")
     carry_out(
         system,
-        Fail(job_id=by_hand, attempt=1, error='"no"'),
+        FailAttempt(job_id=by_hand, attempt=1, error='"no"'),
         Move(job_id=by_hand, to="active"),
     )
     sweeper.sweep()

@@ -18,7 +18,7 @@ from ledger import Fail, InvalidInput, Queue, Retry, RunningJob
 from ledger.log.recorded import Recorded
 from ledger.queue import heartbeats
 from ledger.rules.commands import Claim, Pause, Start
-from ledger.rules.job import Job, evolve
+from ledger.rules.job import JobState, evolve
 from ledger.testing import Clock, Ran, drain, open_queue, strategies
 from ledger.testing.clock import START_MS
 from tests.builders import PERMITTED
@@ -470,10 +470,10 @@ def test_a_history_is_gapless_in_order_and_permitted(history: list[Recorded]) ->
 
     assert [recorded.position for recorded in history] == list(range(1, len(history) + 1))
     assert times == sorted(times)
-    jobs: dict[int, Job] = {}
+    jobs: dict[int, JobState] = {}
     for recorded in history:
         versions[recorded.job_id] += 1
-        before = jobs.get(recorded.job_id) or Job(recorded.job_id)
+        before = jobs.get(recorded.job_id) or JobState(recorded.job_id)
         after = evolve(before, recorded.event, position=recorded.position, at_ms=recorded.at_ms)
         permitted = PERMITTED[at_state.get(recorded.job_id, "absent")][recorded.event.kind]
 
