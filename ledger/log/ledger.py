@@ -26,8 +26,9 @@ from ledger.log.group_commit import Appender, Take
 from ledger.log.recorded import LEDGER_STREAM, Change, Recorded
 from ledger.log.store import Head
 from ledger.rules.commands import Claim, Command, Create, OnJob, OnType, Pause, Start, storable
+from ledger.rules.decide import decide
 from ledger.rules.events import Created, Erased, Event
-from ledger.rules.job import JobState, State, decide, evolve
+from ledger.rules.job import JobState, State, evolve
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000

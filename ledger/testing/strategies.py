@@ -45,8 +45,9 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
+from ledger.rules.decide import decide
 from ledger.rules.events import Backoff, Event
-from ledger.rules.job import JobState, State, decide, evolve
+from ledger.rules.job import JobState, State, evolve
 from ledger.testing.clock import START_MS
 
 WORKER: Final = "host:1:1"

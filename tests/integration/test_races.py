@@ -30,7 +30,7 @@ from ledger.log.ledger import Outcome, _Submission
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.queue import heartbeats
-from ledger.rules import job as job_rules
+from ledger.rules import decide as decisions
 from ledger.rules.commands import (
     Command,
     Complete,
@@ -414,9 +414,9 @@ def test_without_the_fence_the_late_word_ends_the_new_attempt(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unfenced(job: JobState, _attempt: int, event: type[Event]) -> None:
-        job_rules._require(job, event)
+        decisions._require(job, event)
 
-    monkeypatch.setattr(job_rules, "_require_attempt", unfenced)
+    monkeypatch.setattr(decisions, "_require_attempt", unfenced)
     lost_and_started_anew(system)
 
     carry_out(system, Complete(job_id=1, attempt=1, result='"late"'))

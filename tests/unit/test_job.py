@@ -27,8 +27,9 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
+from ledger.rules.decide import backoff_wait_ms, decide
 from ledger.rules.events import Backoff, Event
-from ledger.rules.job import TRANSITIONS, JobState, State, backoff_wait_ms, decide, evolve
+from ledger.rules.job import TRANSITIONS, JobState, State, evolve
 from tests.builders import PERMITTED, START_MS, folded
 
 NOW_MS = START_MS + 5_000
