@@ -25,7 +25,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
 from ledger.log.commit_notifier import Bell
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
 
@@ -70,7 +70,7 @@ class Told(ABC):
         """
 
     @abstractmethod
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         """Apply *changes* and move the checkpoint to *through*, in one commit.
 
         Args:
@@ -186,13 +186,13 @@ class Catching:
         self._memory.forget()
         return position
 
-    def _changes(self, after: int, through: int) -> list[Change]:
+    def _changes(self, after: int, through: int) -> list[AnyChange]:
         """Return the changes behind *after*, fewer if their content is large.
 
         What has happened needs no snapshot.
         """
         follower = self._follower
-        changes: list[Change] = []
+        changes: list[AnyChange] = []
         room = MOST_CONTENT
         number = FIRST_READ if follower.wants_content else through - after
         with self._database.read() as connection:
@@ -213,7 +213,7 @@ class Catching:
                 raise Stuck(follower.title, error.position or after + 1, str(error)) from error
         return changes
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    def _tell(self, changes: Sequence[AnyChange]) -> None:
         """Tell the follower, by halves if it cannot be told all at once."""
         position = changes[-1].recorded.position
         try:

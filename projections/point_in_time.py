@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from ledger.log import store
+from ledger.log.recorded import LEDGER_STREAM, of_jobs
 from ledger.projections.models.job_json import Content, Shown, filled, frame_of
 from ledger.projections.replay import Advance, fold, replay
 from ledger.rules.events import Completed
@@ -37,7 +38,7 @@ def counts_at(connection: Connection, position: int, advance: Advance) -> PastCo
     """
     past = PastCounts()
     for changes in replay(connection, through=position):
-        for recorded, before, after in changes:
+        for recorded, before, after in of_jobs(changes):
             if before.exists:
                 past.jobs[before.type, before.state.value] -= 1
             if after.exists:
@@ -55,6 +56,8 @@ def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
 
     Content that has been erased since is gone here too.
     """
+    if job_id == LEDGER_STREAM:
+        return None
     job = fold(connection, job_id, until_position=position)
     if not job.exists:
         return None

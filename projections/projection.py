@@ -31,7 +31,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import quoted_name
 
 from ledger.database.fast_sql import Rows
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange, Change, LedgerChange, of_jobs, of_ledger
 
 SHADOW_PREFIX: Final = "shadow_"
 GREEN_SUFFIX: Final = "_green"
@@ -79,7 +79,20 @@ class Projection(ABC):
 
     @abstractmethod
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Follow *changes*, which come in order, a batch at a time."""
+        """Follow *changes* of jobs, which come in order, a batch at a time."""
+
+    def apply_ledger(  # noqa: B027 - most projections are of jobs alone
+        self, tx: Connection, changes: Sequence[LedgerChange]
+    ) -> None:
+        """Follow *changes* of the ledger itself, in order, after the batch's other changes."""
+
+    def apply_all(self, tx: Connection, changes: Sequence[AnyChange]) -> None:
+        """Follow *changes* of jobs and of the ledger itself."""
+        jobs = of_jobs(changes)
+        if jobs:
+            self.apply(tx, jobs)
+        if len(jobs) < len(changes):
+            self.apply_ledger(tx, of_ledger(changes))
 
     def contents(self) -> Mapping[str, Select[Any]]:
         """Return, for each table, the rows that two equal projections share.

@@ -18,8 +18,11 @@ from sqlalchemy import Connection
 
 from ledger.errors import Corrupt
 from ledger.log import codec, store
-from ledger.log.recorded import Change, Recorded
+from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
+from ledger.rules import ledger_state
+from ledger.rules.events import LedgerEvent
 from ledger.rules.job import JobState, evolve
+from ledger.rules.ledger_state import Entry, Key
 
 # Told after each batch: events done, events in all.
 Advance = Callable[[int, int], None]
@@ -39,8 +42,9 @@ class Memory:
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
         self._jobs: dict[int, JobState] = {}
+        self._ledger = _LedgerStream()
 
-    def fold(self, connection: Connection, recorded: Sequence[Recorded]) -> list[Change]:
+    def fold(self, connection: Connection, recorded: Sequence[Recorded]) -> list[AnyChange]:
         """Return what each event changed.
 
         Args:
@@ -50,13 +54,16 @@ class Memory:
         Raises:
             Corrupt: History contradicts itself.
         """
-        changes: list[Change] = []
+        changes: list[AnyChange] = []
         new = tuple.__new__
         jobs = self._jobs
         for event in recorded:
             position, job_id, version, at_ms, _, _, body = event
             before = jobs.get(job_id)
             if before is None:
+                if job_id == LEDGER_STREAM:
+                    changes.append(self._ledger.fold(connection, event, recorded[0].position))
+                    continue
                 if version > 1:
                     self._recall(connection, recorded[len(changes) :], behind=recorded[0].position)
                 before = jobs.get(job_id) or JobState(job_id)
@@ -84,11 +91,53 @@ class Memory:
         }
         # What is created in this batch has no past.
         unknown -= {event.job_id for event in recorded if event.version == 1}
+        unknown.discard(LEDGER_STREAM)
         for position, job_id, _, at_ms, _, _, body in store.read_histories(
             connection, unknown, through=behind - 1
         ):
             before = jobs.get(job_id) or JobState(job_id)
             jobs[job_id] = evolve(before, body, position=position, at_ms=at_ms)
+
+
+class _LedgerStream:
+    """The ledger's own stream, folded: its entries, and its version."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
+
+    def fold(self, connection: Connection, recorded: Recorded, begin: int) -> LedgerChange:
+        """Return what *recorded* changed.
+
+        Args:
+            connection: Where to read the stream's past, if the replay began behind it.
+            recorded: The stream's next event.
+            begin: Position at which the batch of *recorded* begins.
+        """
+        if not self._version and recorded.version > 1:
+            for past in store.read_histories(connection, {LEDGER_STREAM}, through=begin - 1):
+                self._step(past)
+        return self._step(recorded)
+
+    def _step(self, recorded: Recorded) -> LedgerChange:
+        position, event = recorded.position, recorded.event
+        if recorded.version != self._version + 1:
+            raise Corrupt(
+                f"event {position}: the ledger's own stream has version {recorded.version} "
+                f"after {self._version}",
+                position=position,
+            )
+        if not isinstance(event, LedgerEvent):
+            raise Corrupt(
+                f"event {position}: {event.kind!r} cannot happen to the ledger itself",
+                position=position,
+            )
+        key = ledger_state.key_of(event)
+        before = self._entries.get(key) or ledger_state.initial(key)
+        after = ledger_state.evolve(before, event, position=position, at_ms=recorded.at_ms)
+        self._entries[key] = after
+        self._version = recorded.version
+        return LedgerChange(recorded, before, after)
 
 
 class Replay:
@@ -111,7 +160,7 @@ class Replay:
         self._history = history
         self._memory = Memory(remembered=remembered)
 
-    def __iter__(self) -> Iterator[list[Change]]:
+    def __iter__(self) -> Iterator[list[AnyChange]]:
         """Yield the changes in order, in lists.
 
         Raises:

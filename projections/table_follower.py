@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints
 from ledger.projections.follower import Follower, Told
 from ledger.projections.projection import Projection
@@ -75,12 +75,12 @@ class TableFollower(Projection, Follower):
                 raise SchemaMismatch(table_swap.not_there(self.name))
         return self._checked(found)
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         with self.database.write() as tx:
             position = self._locked(tx)
             if position != changes[0].recorded.position - 1:
                 raise Overtaken(self.name, position)
-            self.apply(tx, changes)
+            self.apply_all(tx, changes)
             set_checkpoint(tx, self, through)
 
     def _locked(self, tx: Connection) -> int:

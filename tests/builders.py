@@ -26,11 +26,7 @@ Clock = public.Clock
 # The permitted steps, written out a second time: from a state, by an event, to
 # which states.  Nothing here comes from ledger.rules.job.TRANSITIONS.
 PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
-    "absent": {
-        "created": frozenset({"inactive", "delayed"}),
-        "paused": frozenset({"absent"}),
-        "resumed": frozenset({"absent"}),
-    },
+    "absent": {"created": frozenset({"inactive", "delayed"})},
     "inactive": {
         "started": frozenset({"active"}),
         "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
@@ -71,6 +67,10 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "removed": {
         "erased": frozenset({"removed"}),
     },
+}
+# The same of the ledger's own entries: of a subject, from a state, by an event, to a state.
+PERMITTED_OF_LEDGER: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
+    "type": {"running": {"paused": "paused"}, "paused": {"resumed": "running"}},
 }
 
 

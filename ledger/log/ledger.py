@@ -6,7 +6,7 @@ order, insert the events, apply the inline projections, move the head, commit.
 A refused command refuses only itself.
 
 The jobs are loaded from an inline projection.  The ledger does not know which:
-``Jobs``, ``Pauses`` and ``UniqueKeys`` are what it needs of them, and who composes
+``Jobs``, ``LedgerEntries`` and ``UniqueKeys`` are what it needs of them, and who composes
 the system hands them in.
 """
 
@@ -23,22 +23,35 @@ from ledger.database.contract import Database
 from ledger.errors import InvalidInput, LedgerError, Refused
 from ledger.log import store
 from ledger.log.group_commit import Appender, Take
-from ledger.log.recorded import LEDGER_STREAM, Change, Recorded
+from ledger.log.recorded import (
+    LEDGER_STREAM,
+    AnyChange,
+    Change,
+    LedgerChange,
+    Recorded,
+    of_jobs,
+    of_ledger,
+)
 from ledger.log.store import Head
-from ledger.rules.commands import Claim, Command, Create, OnJob, OnType, Pause, Start, storable
+from ledger.rules import ledger_state
+from ledger.rules.commands import Claim, Command, Create, OnJob, OnLedger, Start, storable
 from ledger.rules.decide import decide
-from ledger.rules.events import Created, Erased, Event
+from ledger.rules.events import Created, Erased, Event, Subject
 from ledger.rules.job import JobState, State, evolve
+from ledger.rules.ledger_state import Entry, EntryState, Key
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000
 
 
 class InlineProjection(Protocol):
-    """Be a read model that commits with the events."""
+    """A read model that commits with the events."""
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Follow *changes*, which come in order, a batch at a time."""
+        """Follow *changes* of jobs, which come in order, a batch at a time."""
+
+    def apply_ledger(self, tx: Connection, changes: Sequence[LedgerChange]) -> None:
+        """Follow *changes* of the ledger itself, in order, after the batch's other changes."""
 
 
 class JobStates(Protocol):
@@ -66,8 +79,11 @@ class WaitingJobs(Protocol):
         """Return jobs of a type that wait, by priority, then age."""
 
 
-class Pauses(Protocol):
-    """Know which types are paused."""
+class LedgerEntries(Protocol):
+    """The entries of the ledger's own state."""
+
+    def load(self, tx: Connection, keys: Collection[Key]) -> Mapping[Key, Entry]:
+        """Return those of the entries that are not as they were initially."""
 
     def paused(self, tx: Connection) -> Collection[str]:
         """Return the types of which no job may begin."""
@@ -86,7 +102,7 @@ class Jobs(JobStates, WaitingJobs, Protocol):
 
 class _Views(NamedTuple):
     jobs: Jobs
-    pauses: Pauses
+    entries: LedgerEntries
     unique_keys: UniqueKeys
 
 
@@ -134,7 +150,8 @@ class Ledger:
     Args:
         database: Where history is kept.
         jobs: What the commands are decided upon, and what waits for a worker.
-        pauses: Which types no worker may begin.
+        entries: What the commands on the ledger itself are decided upon, and which types
+            no worker may begin.
         unique_keys: What makes a second creation answer the first one's job.
         projections: Read models that commit with the events, in this order.
         now_ms: The clock, UTC milliseconds.
@@ -145,14 +162,14 @@ class Ledger:
         database: Database,
         *,
         jobs: Jobs,
-        pauses: Pauses,
+        entries: LedgerEntries,
         unique_keys: UniqueKeys,
         projections: Sequence[InlineProjection],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.database = database
         self.now_ms = now_ms
-        self._views = _Views(jobs, pauses, unique_keys)
+        self._views = _Views(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._appender = Appender(self._append)
 
@@ -243,8 +260,12 @@ class Ledger:
                     store.erase(
                         tx, change.job_id, versions=change.event.versions, before=change.version
                     )
+            changes, of_itself = of_jobs(batch.changes), of_ledger(batch.changes)
             for projection in self._projections:
-                projection.apply(tx, batch.changes)
+                if changes:
+                    projection.apply(tx, changes)
+                if of_itself:
+                    projection.apply_ledger(tx, of_itself)
             self.database.announce(tx)
 
 
@@ -255,26 +276,36 @@ class _Batch:
         self.head = head
         self.at_ms = at_ms
         self.last_job_id = head.last_job_id
-        self.changes: list[Change] = []
+        self.changes: list[AnyChange] = []
         self._tx = tx
         self._views = views
         self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
         # How many jobs wait in the view but no longer.
         self._left_waiting = 0
+        # Entries that commands of the batch name, and the version of the ledger's own stream.
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
         # Read when first asked for: few batches need it.
-        self._paused: set[str] | None = None
+        self._paused: Collection[str] | None = None
 
     def load(self, submissions: Sequence[_Submission]) -> None:
         """Load what the commands name, in one statement each."""
         job_ids = set()
         keys = set()
+        named = set()
         for submission in submissions:
             for command in submission.commands:
                 if isinstance(command, OnJob):
                     job_ids.add(command.job_id)
                 elif isinstance(command, Create) and command.unique is not None:
                     keys.add(command.unique)
+                elif isinstance(command, OnLedger):
+                    named.add(ledger_state.key_of(command))
+        if named:
+            self._entries.update(self._views.entries.load(self._tx, named))
+            versions = store.read_versions(self._tx, [LEDGER_STREAM])
+            self._version = versions.get(LEDGER_STREAM, 0)
         if keys:
             self._keys.update(self._views.unique_keys.find(self._tx, sorted(keys)))
         existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
@@ -289,13 +320,13 @@ class _Batch:
         """Decide a caller's commands in order, all or each for itself."""
         if not submission.atomic:
             return [self._decide(command, submission) for command in submission.commands]
-        paused = None if self._paused is None else set(self._paused)
         before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
+        of_itself = dict(self._entries), self._version
         answers = [self._decide(command, submission) for command in submission.commands]
         if any(isinstance(answer, LedgerError) for answer in answers):
             self.last_job_id, kept, self._jobs, self._keys = before
             del self.changes[kept:]
-            self._paused = paused
+            self._entries, self._version = of_itself
         return answers
 
     def _decide(self, command: Command, submission: _Submission) -> Answer:
@@ -306,8 +337,8 @@ class _Batch:
             return self._carry_out(command, JobState(self.last_job_id + 1), submission)
         if isinstance(command, Claim):
             return self._claim(command, submission)
-        if isinstance(command, OnType):
-            return self._pause(command, submission)
+        if isinstance(command, OnLedger):
+            return self._carry_out_on_ledger(command, submission)
         job = self._jobs.get(command.job_id) or JobState(command.job_id)
         return self._carry_out(command, job, submission)
 
@@ -334,7 +365,7 @@ class _Batch:
         limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
         ranked = []
         for type_, slots in claim.slots.items():
-            if slots and type_ not in self._paused_types():
+            if slots and not self._is_paused(type_):
                 waiting = self._waiting(type_, min(slots, limit))
                 turns: Counter[int] = Counter()
                 for one in waiting:
@@ -353,40 +384,33 @@ class _Batch:
         waiting = [Claimable(known.get(one.job.id, one.job), one.data) for one in found]
         return [one for one in waiting if one.job.state is State.INACTIVE][:limit]
 
-    def _paused_types(self) -> set[str]:
+    def _is_paused(self, type_: str) -> bool:
+        entry = self._entries.get(Key(Subject.TYPE, type_))
+        if entry is not None:
+            return entry.state is EntryState.PAUSED
         if self._paused is None:
-            self._paused = set(self._views.pauses.paused(self._tx))
-        return self._paused
+            self._paused = self._views.entries.paused(self._tx)
+        return type_ in self._paused
 
-    def _pause(self, command: OnType, submission: _Submission) -> Answer:
-        """Record a pause, or its end, in the ledger's own stream; once."""
-        paused = self._paused_types()
-        if (command.type in paused) == isinstance(command, Pause):
-            return Outcome(job_id=LEDGER_STREAM, position=self._position, events=())
-        if LEDGER_STREAM not in self._jobs:
-            versions = store.read_versions(self._tx, [LEDGER_STREAM])
-            self._jobs[LEDGER_STREAM] = JobState(
-                LEDGER_STREAM, version=versions.get(LEDGER_STREAM, 0)
-            )
-        (paused.add if isinstance(command, Pause) else paused.remove)(command.type)
-        return self._carry_out(command, self._jobs[LEDGER_STREAM], submission)
+    def _carry_out_on_ledger(self, command: OnLedger, submission: _Submission) -> Answer:
+        key = ledger_state.key_of(command)
+        entry = self._entries.get(key) or ledger_state.initial(key)
+        events = ledger_state.decide(command, entry, at_ms=self.at_ms)
+        for event in events:
+            self._version += 1
+            recorded = self._recorded(LEDGER_STREAM, self._version, event, submission)
+            after = ledger_state.evolve(entry, event, position=recorded.position, at_ms=self.at_ms)
+            self.changes.append(LedgerChange(recorded, entry, after))
+            entry = self._entries[key] = after
+        return Outcome(job_id=LEDGER_STREAM, position=self._position, events=events)
 
     @property
     def _position(self) -> int:
         return self.head.position + len(self.changes)
 
     def _fold(self, before: JobState, event: Event, submission: _Submission) -> JobState:
-        position = self._position + 1
-        after = evolve(before, event, position=position, at_ms=self.at_ms)
-        recorded = Recorded(
-            position,
-            before.id,
-            after.version,
-            self.at_ms,
-            submission.actor,
-            submission.cause,
-            event,
-        )
+        after = evolve(before, event, position=self._position + 1, at_ms=self.at_ms)
+        recorded = self._recorded(before.id, after.version, event, submission)
         self.changes.append(Change(recorded, before, after))
         if before.state is State.INACTIVE and after.state is not State.INACTIVE:
             self._left_waiting += 1
@@ -396,6 +420,19 @@ class _Batch:
             if event.unique is not None:
                 self._keys[event.unique] = after.id
         return after
+
+    def _recorded(
+        self, stream: int, version: int, event: Event, submission: _Submission
+    ) -> Recorded:
+        return Recorded(
+            self._position + 1,
+            stream,
+            version,
+            self.at_ms,
+            submission.actor,
+            submission.cause,
+            event,
+        )
 
 
 def _check_text(field: str, value: str, longest: int) -> None:

@@ -1,9 +1,11 @@
-"""Name what the ledger hands around: a recorded event, and the change it made."""
+"""What the log hands around: a recorded event, and the change that it made."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ledger.rules.events import Event
 from ledger.rules.job import JobState
+from ledger.rules.ledger_state import Entry
 
 # The stream of what concerns no single job.
 LEDGER_STREAM: Final = 0
@@ -32,8 +34,29 @@ class Recorded(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Be what a projection is told: an event, and the job on both sides of it."""
+    """What a projection is told of a job: an event, and the job on both sides of it."""
 
     recorded: Recorded
     before: JobState
     after: JobState
+
+
+class LedgerChange(NamedTuple):
+    """What a projection is told of the ledger itself: an event, and the entry that it names."""
+
+    recorded: Recorded
+    before: Entry
+    after: Entry
+
+
+AnyChange = Change | LedgerChange
+
+
+def of_jobs(changes: Sequence[AnyChange]) -> list[Change]:
+    """Return those of *changes* that happened to jobs, in order."""
+    return [change for change in changes if isinstance(change, Change)]
+
+
+def of_ledger(changes: Sequence[AnyChange]) -> list[LedgerChange]:
+    """Return those of *changes* that happened to the ledger itself, in order."""
+    return [change for change in changes if isinstance(change, LedgerChange)]

@@ -258,7 +258,7 @@ def compose(settings: Settings, *, indexes: bool = True) -> System:
     ledger = Ledger(
         database,
         jobs=jobs,
-        pauses=pauses,
+        entries=pauses,
         unique_keys=unique_keys,
         projections=(jobs, state_counts, unique_keys, pauses),
     )

@@ -7,12 +7,12 @@ in ``job.decide``.
 
 import math
 from collections.abc import Mapping
-from typing import get_args
+from typing import ClassVar, get_args
 
 from msgspec import Struct
 
 from ledger.errors import InvalidInput
-from ledger.rules.events import Backoff, BackoffType, MovedTo
+from ledger.rules.events import Backoff, BackoffType, MovedTo, Subject
 
 # Every number on the wire is exact in every JSON reader up to here (RFC 8259, 6).
 LARGEST_INTEGER = 2**53 - 1
@@ -244,10 +244,31 @@ class Claim(Struct, frozen=True, kw_only=True):
             integer("limit", self.limit, least=1)
 
 
-class OnType(Struct, frozen=True, kw_only=True):
-    """Be what the commands on a whole type of jobs share."""
+class OnLedger(Struct, frozen=True, kw_only=True):
+    """What the commands on the ledger itself share: each names one entry of its state.
+
+    Attributes:
+        subject: What the entry is about.
+    """
+
+    subject: ClassVar[Subject]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the entry."""
+        raise NotImplementedError
+
+
+class OnType(OnLedger, frozen=True, kw_only=True):
+    """What the commands on a whole type of jobs share."""
+
+    subject = Subject.TYPE
 
     type: str
+
+    @property
+    def name(self) -> str:
+        return self.type
 
     def __post_init__(self) -> None:
         storable("type", self.type)
@@ -263,7 +284,7 @@ class Resume(OnType, frozen=True, kw_only=True):
     """Let workers begin jobs of the type again."""
 
 
-Command = Create | OnJob | OnType | Claim
+Command = Create | OnJob | OnLedger | Claim
 
 
 def integer(field: str, value: object, *, least: int) -> int:

@@ -244,14 +244,6 @@ def _erase(command: commands.Erase, job: JobState, at_ms: int) -> Iterator[Event
     yield events.Erased(versions=command.versions, reason=command.reason)
 
 
-def _pause(command: commands.Pause, job: JobState, at_ms: int) -> Iterator[Event]:
-    yield events.Paused(type=command.type)
-
-
-def _resume(command: commands.Resume, job: JobState, at_ms: int) -> Iterator[Event]:
-    yield events.Resumed(type=command.type)
-
-
 _DECISIONS: Final = cast(
     "Mapping[type[commands.Command], Callable[[commands.Command, JobState, int], Iterator[Event]]]",
     {
@@ -263,8 +255,6 @@ _DECISIONS: Final = cast(
         commands.FailAttempt: _fail,
         commands.Return: _return,
         commands.Lose: _lose,
-        commands.Pause: _pause,
-        commands.Resume: _resume,
         commands.Elapse: _elapse,
         commands.Move: _move,
         commands.Reprioritize: _reprioritize,

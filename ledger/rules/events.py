@@ -1,6 +1,7 @@
 """List what can happen to a job: one frozen class an event, in the past tense.
 
-What concerns no single job, the pause of a type, happens to stream 0, the ledger's own.
+What concerns no single job, such as the pause of a type, happens to the ledger itself: a
+``LedgerEvent``, in stream 0.
 
 An event's fields are its *body*: what the rules need to replay, kept for ever.
 ``content`` is what users put in (the job's data, a result, an error, a log
@@ -12,9 +13,10 @@ never touches history.  A new shape is a new ``schema`` and an upcaster in
 ``codec.py``; an event that was written is never edited.
 """
 
+from enum import StrEnum
 from typing import ClassVar, Literal
 
-from msgspec import Struct
+from msgspec import Struct, json, structs
 
 MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 BackoffType = Literal["repeat", "fixed", "exponential"]
@@ -31,6 +33,37 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     schema: ClassVar[int] = 1
 
     content: str | None = None
+
+
+class Subject(StrEnum):
+    """What an event of the ledger itself is about."""
+
+    TYPE = "type"
+
+
+class LedgerEvent(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """What all events of the ledger itself share: each names one entry of its state.
+
+    Attributes:
+        subject: What the entry is about.
+        named_by: The field that holds the entry's name.
+    """
+
+    subject: ClassVar[Subject]
+    named_by: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the entry."""
+        name: str = getattr(self, self.named_by)
+        return name
+
+    @property
+    def facts(self) -> str:
+        """Return what the event says besides the name, a JSON object."""
+        said = structs.asdict(self)
+        del said[self.named_by], said["content"]
+        return json.encode(said, order="deterministic").decode()
 
 
 class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -212,18 +245,22 @@ class Erased(Event, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-class Paused(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """No worker begins a job of that type until it is resumed; in stream 0."""
+class Paused(LedgerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """No worker begins a job of that type until it is resumed."""
 
     kind = "paused"
+    subject = Subject.TYPE
+    named_by = "type"
 
     type: str
 
 
-class Resumed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """Workers may begin jobs of that type again; in stream 0."""
+class Resumed(LedgerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Workers may begin jobs of that type again."""
 
     kind = "resumed"
+    subject = Subject.TYPE
+    named_by = "type"
 
     type: str
 

@@ -66,9 +66,6 @@ def _stays(state: State) -> Mapping[type[Event], frozenset[State]]:
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.ABSENT: {
         events.Created: frozenset({State.INACTIVE, State.DELAYED}),
-        # Of stream 0, the ledger's own, which no job has.
-        events.Paused: frozenset({State.ABSENT}),
-        events.Resumed: frozenset({State.ABSENT}),
     },
     State.INACTIVE: {
         events.Started: frozenset({State.ACTIVE}),
@@ -172,7 +169,7 @@ def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobStat
         Corrupt: The table does not allow the event here.
     """
     kind = type(event)
-    state = _TARGETS[kind](job, event)
+    state = _TARGETS.get(kind, _nowhere)(job, event)
     if state not in TRANSITIONS[job.state].get(kind, ()):
         raise Corrupt(
             f"job {job.id}: {event.kind!r} cannot lead from {job.state} to {state}; "
@@ -286,12 +283,6 @@ def _erased(job: JobState, event: events.Erased, position: int, at_ms: int) -> _
     return {}
 
 
-def _of_type(
-    job: JobState, event: events.Paused | events.Resumed, position: int, at_ms: int
-) -> _Changes:
-    return {}
-
-
 _CHANGES: Final = cast(
     "Mapping[type[Event], Callable[[JobState, Event, int, int], _Changes]]",
     {
@@ -307,10 +298,14 @@ _CHANGES: Final = cast(
         events.Removed: _removed,
         events.Erased: _erased,
         events.Returned: _returned,
-        events.Paused: _of_type,
-        events.Resumed: _of_type,
     },
 )
+
+
+def _nowhere(job: JobState, event: Event) -> State:
+    """Answer for an event of the ledger itself, which the table allows to no job."""
+    return job.state
+
 
 # Where an event leads, if the table allows it.
 _TARGETS: Final = cast(
@@ -330,7 +325,5 @@ _TARGETS: Final = cast(
         events.Removed: lambda _, __: State.REMOVED,
         events.Erased: lambda job, _: job.state,
         events.Returned: lambda _, __: State.INACTIVE,
-        events.Paused: lambda job, _: job.state,
-        events.Resumed: lambda job, _: job.state,
     },
 )

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from ledger.errors import InvalidInput, Refused
 from ledger.log.recorded import LEDGER_STREAM, Recorded
 from ledger.queue.kue_options import PRIORITIES
+from ledger.rules import ledger_state
 from ledger.rules.commands import (
     LARGEST_INTEGER,
     LONGEST_TYPE,
@@ -37,6 +38,7 @@ from ledger.rules.commands import (
     Move,
     OnAttempt,
     OnJob,
+    OnLedger,
     Pause,
     Progress,
     Remove,
@@ -48,6 +50,7 @@ from ledger.rules.commands import (
 from ledger.rules.decide import decide
 from ledger.rules.events import Backoff, Event
 from ledger.rules.job import JobState, State, evolve
+from ledger.rules.ledger_state import Entry, Key
 from ledger.testing.clock import START_MS
 
 WORKER: Final = "host:1:1"
@@ -300,7 +303,8 @@ class _History:
         self.at_ms = START_MS
         self._jobs: dict[int, JobState] = {}
         self._keys: set[str] = set()
-        self._paused: set[str] = set()
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
 
     @property
     def targets(self) -> list[Target]:
@@ -313,6 +317,9 @@ class _History:
 
     def carry_out(self, command: Command, actor: str, cause: str | None) -> None:
         """Record what *command* causes, if the rules do not refuse it."""
+        if isinstance(command, OnLedger):
+            self._carry_out_on_ledger(command, actor, cause)
+            return
         job = self._job_of(command)
         if job is None:
             return
@@ -334,12 +341,20 @@ class _History:
                 return JobState(max(self._jobs, default=0) + 1)
             case OnJob(job_id=job_id):
                 return self._jobs.get(job_id) or JobState(job_id)
-            case Pause(type=type_) | Resume(type=type_):
-                if (type_ in self._paused) == isinstance(command, Pause):
-                    return None
-                (self._paused.discard if type_ in self._paused else self._paused.add)(type_)
-                return self._jobs.get(LEDGER_STREAM) or JobState(LEDGER_STREAM)
         return None
+
+    def _carry_out_on_ledger(self, command: OnLedger, actor: str, cause: str | None) -> None:
+        key = ledger_state.key_of(command)
+        entry = self._entries.get(key) or ledger_state.initial(key)
+        for event in ledger_state.decide(command, entry, at_ms=self.at_ms):
+            position = len(self.recorded) + 1
+            self._entries[key] = ledger_state.evolve(
+                entry, event, position=position, at_ms=self.at_ms
+            )
+            self._version += 1
+            self.recorded.append(
+                Recorded(position, LEDGER_STREAM, self._version, self.at_ms, actor, cause, event)
+            )
 
     def _record(self, before: JobState, event: Event, actor: str, cause: str | None) -> JobState:
         position = len(self.recorded) + 1

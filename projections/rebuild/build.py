@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints, failures, rebuilds
 from ledger.projections.follower import Told
 from ledger.projections.projection import Projection
@@ -112,14 +112,14 @@ class Build(Told):
         with self._database.read() as connection:
             return min(self.positions(connection))
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         with self._database.write() as tx:
             began_s = time.monotonic()
             self.tell(tx, changes)
         # With the commit, which at times writes more than the batch: the log of SQLite.
         self._pace(time.monotonic() - began_s, len(changes))
 
-    def tell(self, tx: Connection, changes: Sequence[Change]) -> None:
+    def tell(self, tx: Connection, changes: Sequence[AnyChange]) -> None:
         """Apply to each twin those of *changes* that it does not have yet.
 
         Raises:
@@ -135,7 +135,7 @@ class Build(Told):
             through = last if twin.limit is None else min(last, twin.limit)
             if position >= through:
                 continue
-            twin.green.apply(tx, changes[position + 1 - first : through + 1 - first])
+            twin.green.apply_all(tx, changes[position + 1 - first : through + 1 - first])
             tx.execute(_MOVE, {"name_": twin.live.name, "position_": through})
 
     def positions(self, connection: Connection) -> list[int]:

@@ -11,7 +11,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from ledger.database.contract import Leadership
 from ledger.errors import Unavailable
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.store import Head
 from ledger.projections.follower import Follower
 from ledger.projections.search import json_values
@@ -87,7 +87,7 @@ class Update(NamedTuple):
     removed: set[int]
 
 
-def update_of(changes: Sequence[Change]) -> Update:
+def update_of(changes: Sequence[AnyChange]) -> Update:
     """Fold a batch to what is left of it: a job that came and went is not indexed at all.
 
     Only three kinds of events matter.  The data of a job never changes, and what was

@@ -29,7 +29,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.fast_sql import Query
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import BIGINT
 from ledger.projections.follower import catch_up
 from ledger.projections.search.engine import Behind, SearchEngine, update_of
@@ -78,7 +78,7 @@ class SqlEngine(SearchEngine):
         with self._database.read() as connection:
             return self._position(_READ_CHECKPOINT.first(connection, name=self._name))
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         # All that takes time comes before the transaction, for which writers wait.
         updated = update_of(changes)
         with self._database.write() as tx:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, select
 from ledger.database.contract import Database
 from ledger.errors import Corrupt
 from ledger.log.catalog import NOTHING, Kind, deviations
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import events, head
 from ledger.log.store import Head
 from ledger.projections.projection import Projection
@@ -117,7 +117,7 @@ def _compare_history(
             for live, shadow in shadows:
                 some = _until(changes, through[live.name])
                 if some:
-                    shadow.apply(connection, some)
+                    shadow.apply_all(connection, some)
             advance(last, end.position)
     except Corrupt as error:
         report.differ(f"event {error.position}", "what the rules allow", error)
@@ -156,7 +156,7 @@ def _can_be_compared(connection: Connection, live: Projection, report: Report) -
     return False
 
 
-def _until(changes: list[Change], position: int | None) -> list[Change]:
+def _until(changes: list[AnyChange], position: int | None) -> list[AnyChange]:
     if position is None:
         return changes
     return changes[: max(0, position + 1 - changes[0].recorded.position)]

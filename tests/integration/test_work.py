@@ -46,13 +46,13 @@ import sys
 import time
 
 import ledger
-from ledger.cli import crew
+from ledger.processes import worker_processes
 
 queue = ledger.connect()
 idle = ledger.connect()
 number = 7
 # On a slow machine, to give back takes longer than who asks twice will usually wait.
-crew._AT_ONCE_S = 60.0
+worker_processes._AT_ONCE_S = 60.0
 
 
 @queue.process("quick", concurrency=4)

@@ -70,8 +70,6 @@ LEADING_TO: dict[str, dict[str | None, Event]] = {
     "removed": {"removed": events.Removed()},
     "erased": {None: events.Erased()},
     "returned": {"inactive": events.Returned(attempt=1, reason="stopped")},
-    "paused": {None: events.Paused(type="email")},
-    "resumed": {None: events.Resumed(type="email")},
 }
 
 
@@ -128,6 +126,12 @@ def test_an_event_leads_nowhere_else(state: str, kind: str, to: str, event: Even
     assert str(stop.value).startswith(f"job 1: {kind!r} cannot lead from {state} to {to}; ")
 
 
+@pytest.mark.parametrize("state", PERMITTED)
+def test_what_happens_to_the_ledger_itself_happens_to_no_job(state: str) -> None:
+    with pytest.raises(Corrupt, match=f"^job 1: 'paused' cannot lead from {state} to {state}; "):
+        evolve(a_job(state), events.Paused(type="email"), position=9, at_ms=NOW_MS)
+
+
 def test_the_steps_that_are_tried_hold_all_that_are_permitted() -> None:
     tried = {(state, kind, to) for state, kind, to, _ in STEPS}
     permitted = {
@@ -141,7 +145,9 @@ def test_the_steps_that_are_tried_hold_all_that_are_permitted() -> None:
 
 
 def test_every_event_and_every_command_has_its_rule() -> None:
-    assert {event.kind for event in events.EVENTS} == set(LEADING_TO)
+    of_jobs = {event.kind for event in events.EVENTS if not issubclass(event, events.LedgerEvent)}
+
+    assert of_jobs == set(LEADING_TO)
     assert {event.kind for exits in TRANSITIONS.values() for event in exits} == set(LEADING_TO)
 
 
@@ -459,18 +465,6 @@ def test_an_attempt_that_is_not_the_lost_workers_is_left_alone(state: str, lose:
     job = a_job(state, attempt=2, worker="w")
 
     assert asked(lose, job) == ()
-
-
-def test_a_pause_and_its_end_are_the_ledgers_own() -> None:
-    stream = JobState(0, version=4)
-    (paused,) = asked(Pause(type="email"), stream)
-    after = evolve(stream, paused, position=9, at_ms=NOW_MS)
-    (resumed,) = asked(Resume(type="email"), after)
-
-    assert (paused, resumed) == (events.Paused(type="email"), events.Resumed(type="email"))
-    assert evolve(after, resumed, position=10, at_ms=NOW_MS) == JobState(
-        0, version=6, updated_at_ms=NOW_MS
-    )
 
 
 def test_attempts_count_every_run_that_ended() -> None:

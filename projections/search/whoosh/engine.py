@@ -18,7 +18,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.file_lock import FileLeadership
 from ledger.errors import Overtaken, Unavailable
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
 from ledger.projections.search.whoosh.folders import CURRENT, GREEN, Home
 from ledger.projections.search.whoosh.index import Contents, Index
@@ -57,7 +57,7 @@ class WhooshEngine(SearchEngine):
         """Return how far the index is; one that is of no use is begun anew."""
         return self._readable().checkpoint.position
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         done = self._readable().checkpoint.position
         if changes[0].recorded.position != done + 1:
             raise Overtaken(self.name, done)
