@@ -22,6 +22,7 @@ from typing import ClassVar, Final, NamedTuple
 from sqlalchemy import bindparam, delete, insert, select
 
 from ledger.database.contract import Database, Leadership
+from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
 from ledger.log.commit_notifier import Bell
@@ -29,8 +30,6 @@ from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
 
-# How often those who stand by, and those whose database is away, try again.
-STANDBY_S: Final = 0.5
 # The bell may have been deaf for a moment; and who leads has to look whether it still does.
 LONGEST_WAIT_S: Final = 2.0
 # How soon one that is stuck tries again: its code may have been mended, in another process.
@@ -263,27 +262,42 @@ def read_failures(database: Database) -> list[Failure]:
 
 
 class Following:
-    """Keep a follower near the head, if no other process does; in a thread.
+    """A thread that keeps a follower near the head, if no other process does.
 
     Args:
         database: The ledger's.
-        follower: Whom.
+        follower: What it keeps near the head.
         bell: Rings for every commit.
+        stuck_s: How long to wait before an event that stopped it is tried again, in seconds.
+        standby_s: How long to wait after any other failure, and for the role, in seconds.
 
     Attributes:
         failure: What stops it; None if nothing does.
     """
 
-    def __init__(self, database: Database, follower: Follower, bell: Bell) -> None:
+    def __init__(
+        self,
+        database: Database,
+        follower: Follower,
+        bell: Bell,
+        *,
+        stuck_s: float = STUCK_S,
+        standby_s: float = STANDBY_S,
+    ) -> None:
         self.follower = follower
         self.failure: Failure | None = None
         self._database = database
-        self._bell = bell
         self._catching = Catching(database, follower)
-        self._leadership: Leadership | None = None
+        self._stuck_s, self._standby_s = stuck_s, standby_s
         self._woken = threading.Event()
-        self._stopped = threading.Event()
-        self._complaint = ""
+        self._loop = LeaderLoop(
+            follower.name,
+            # Where it is kept may not be there yet, or not be writable.
+            follower.leadership,
+            self._step,
+            leading=lambda: bell.subscribed(self._woken.set),
+            standby_s=standby_s,
+        )
         self._thread: threading.Thread | None = None
         # What is told of a failure stays in the database when its process has died.
         self._may_be_told = True
@@ -291,15 +305,8 @@ class Following:
     def run(self) -> None:
         """Follow until ``stop`` is called, through every absence of the database."""
         try:
-            while not self._stopped.is_set():
-                if self._leads():
-                    with self._bell.subscribed(self._woken.set):
-                        self._lead()
-                else:
-                    self._stopped.wait(STANDBY_S)
+            self._loop.run()
         finally:
-            if self._leadership is not None:
-                self._leadership.release()
             self._database.release()
 
     def start(self) -> None:
@@ -311,57 +318,27 @@ class Following:
 
     def stop(self) -> None:
         """Make ``run`` return, and wait for the thread that ``start`` started."""
-        self._stopped.set()
+        self._loop.stop()
         self._woken.set()
         if self._thread is not None:
             self._thread.join(_LONGEST_END_S)
 
-    def _leads(self) -> bool:
+    def _step(self) -> float:
+        """Catch up, then wait for news; return the seconds to wait besides."""
+        self._woken.clear()
         try:
-            # Where it is kept may not be there yet, or not be writable.
-            self._leadership = self._leadership or self.follower.leadership()
-            return self._leadership.held()
-        except LedgerError as error:
-            self._complain(error)
-            return False
-
-    def _complain(self, error: LedgerError) -> None:
-        """Say what is wrong, once as long as it is the same."""
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            _log.warning("%s cannot follow: %s; it tries again", self.follower.name, error)
-
-    def _lead(self) -> None:
-        """Follow as long as it is ours to do."""
-        while not self._stopped.is_set() and self._leads():
-            self._woken.clear()
-            wait_s = self._step()
-            if wait_s is None:
-                # Rung for, it lets others come: one commit does for all of them.
-                self._woken.wait(LONGEST_WAIT_S)
-                wait_s = self.follower.pause_s
-            self._stopped.wait(wait_s)
-
-    def _step(self) -> float | None:
-        """Catch up once; return the seconds to wait, None to wait for news."""
-        try:
-            self._catching.up(stopped=self._stopped.is_set)
+            self._catching.up(stopped=self._loop.stopped.is_set)
             self._note(None)
-            self._complaint = ""
         except Stuck as error:
             self._fail(error)
-            return STUCK_S
+            return self._stuck_s
         except Overtaken as error:
             _log.info("%s", error)
-            return STANDBY_S
-        except LedgerError as error:
-            self._complain(error)
-            return STANDBY_S
-        except Exception:  # noqa: BLE001 - the edge of its thread
-            # If it ended here, the read model would stand still unnoticed.
-            _log.exception("%s failed; it goes on", self.follower.name)
-            return STANDBY_S
-        return None
+            return self._standby_s
+        # Rung for, it lets others come: one commit does for all of them.
+        if not self._loop.stopped.is_set():
+            self._woken.wait(LONGEST_WAIT_S)
+        return self.follower.pause_s
 
     def _fail(self, error: Stuck) -> None:
         known = self.failure

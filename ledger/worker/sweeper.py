@@ -5,11 +5,10 @@ dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
 one on its own.
 """
 
-import logging
-import threading
 import time
 from typing import Final
 
+from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import LedgerError, Unavailable
 from ledger.log.ledger import Ledger, Outcome
 from ledger.queue import heartbeats
@@ -18,15 +17,11 @@ from ledger.rules.commands import Elapse, Lose
 
 # A job is promoted within a second of being due: four looks leave room for the work.
 INTERVAL_S: Final = 0.25
-# How often those who stand by, and those whose database is away, try again.
-STANDBY_S: Final = 0.5
 LARGEST_SWEEP: Final = 1_000
 # How often workers that died long ago are struck from the list.
 FORGET_EVERY_S: Final = 600.0
 # Two clocks that disagree by more have been set, or the machine has slept.
 _JUMP_MS: Final = 1_000
-
-_log = logging.getLogger(__name__)
 
 
 class Sweeper:
@@ -53,9 +48,12 @@ class Sweeper:
         self._silent_since_ms = 0
         self._looked = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
-        self._complaint = ""
-        self._leadership = ledger.database.leadership("sweeper")
-        self._stopped = threading.Event()
+        self._loop = LeaderLoop(
+            "sweeper",
+            lambda: ledger.database.leadership("sweeper"),
+            self._step,
+            on_error=self._heard,
+        )
 
     def sweep(self) -> int:
         """Let everything that is due happen; return how many jobs it changed."""
@@ -119,42 +117,25 @@ class Sweeper:
 
     def run(self) -> None:
         """Sweep until ``stop`` is called, through every absence of the database."""
-        try:
-            while not self._stopped.wait(self._step()):
-                pass
-        finally:
-            self._leadership.release()
+        self._loop.run()
 
     def start(self) -> None:
         """Run in a thread that ends with the process."""
-        threading.Thread(target=self.run, name="ledger-sweeper", daemon=True).start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
-        self._stopped.set()
+        self._loop.stop()
 
     def _step(self) -> float:
-        """Sweep once if it is ours to do; return the seconds to wait."""
         self._heed_jumps()
-        try:
-            if not self._leadership.held():
-                return STANDBY_S
-            self.sweep()
-            self._complaint = ""
-        except LedgerError as error:
-            if str(error) != self._complaint:
-                # Not twice a second for as long as it lasts.
-                self._complaint = str(error)
-                _log.warning("the sweeper cannot work: %s; it tries again", error)
-            if isinstance(error, Unavailable):
-                # Nor could any worker say that it lives.
-                self._forgive()
-            return STANDBY_S
-        except Exception:  # noqa: BLE001 - the edge of its thread
-            # If it ended here, no job would be promoted again.
-            _log.exception("the sweeper failed; it goes on")
-            return STANDBY_S
+        self.sweep()
         return INTERVAL_S
+
+    def _heard(self, error: LedgerError) -> None:
+        """Forgive silence while the database is away: no worker can report either."""
+        if isinstance(error, Unavailable):
+            self._forgive()
 
     def _heed_jumps(self) -> None:
         """Forgive silence if the clock was set, or the machine has slept."""

@@ -280,7 +280,7 @@ def started(system: System) -> Iterator[Callable[[Remembering], Following]]:
     all_ = []
 
     def start(follower: Remembering) -> Following:
-        following = Following(system.database, follower, system.bell)
+        following = Following(system.database, follower, system.bell, stuck_s=0.01, standby_s=0.01)
         all_.append(following)
         following.start()
         return following
@@ -347,7 +347,6 @@ def test_the_second_stands_by_and_takes_over(system: System, started: Starts) ->
 def test_what_stops_it_is_kept_until_it_is_mended(
     filled: System, started: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     follower = Remembering(filled)
     follower.refuse = poisoned(150)
     following = started(follower)
@@ -386,8 +385,6 @@ def test_what_stopped_a_process_that_died_is_forgotten_by_the_next(
 def test_it_survives_what_passes(
     filled: System, started: Starts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.projections.follower.STANDBY_S", 0.01)
-    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     refused: list[int] = []
 
     def refuse(changes: Sequence[AnyChange]) -> None:

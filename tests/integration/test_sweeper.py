@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Connection
 
 from ledger.api.http import json_out
+from ledger.database.contract import Leadership
 from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Unavailable
 from ledger.log import store
 from ledger.log.ledger import Ledger
@@ -644,7 +645,6 @@ def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by
     silent = state_of(system, job_id)
     clock.now_ms += 1
     sweeper.sweep()
-    sweeper._leadership.release()
 
     assert (jumped, silent, state_of(system, job_id)) == ("active", "active", "failed")
 
@@ -655,16 +655,17 @@ def test_silence_while_the_database_was_away_is_nobodys(
     sweeper = Sweeper(system.ledger, system.jobs)
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
-    monkeypatch.setattr("ledger.worker.worker.sweeper._JUMP_MS", 10 * LATE_MS)
+    monkeypatch.setattr("ledger.worker.sweeper._JUMP_MS", 10 * LATE_MS)
 
-    def unavailable() -> bool:
+    def unavailable(_role: str) -> Leadership:
         raise Unavailable("the database is away")
 
     clock.now_ms += LATE_MS
     with monkeypatch.context() as away:
-        away.setattr(sweeper._leadership, "held", unavailable)
-        sweeper._step()
+        away.setattr(system.database, "leadership", unavailable)
+        led_while_away = sweeper._loop.leads()
     sweeper._step()
-    sweeper._leadership.release()
+
+    assert not led_while_away
 
     assert state_of(system, job_id) == "active"
