@@ -1,6 +1,6 @@
 """List what can be asked over HTTP: one entry a method of a path.
 
-``OPERATIONS`` is what ``openapi``, the README's table of routes and the tests are made from.
+``OPERATIONS`` is what ``openapi``, the table in docs/http.md and the tests are made from.
 """
 
 from collections.abc import Sequence
@@ -144,14 +144,14 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/stats",
-        summary="Count the jobs by state, and add up the time workers worked",
+        summary="Count the jobs in each state, and sum the working time",
         answers="Stats",
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="GET",
         path="/activity",
-        summary="Count what was created, started, completed, failed, by minute; a second behind",
+        summary="Count jobs created, started, completed and failed in each minute; a second behind",
         answers="Minutes",
         query=_ACTIVITY,
         tag=Tag.FOR_FIXED_TIMES,
@@ -166,7 +166,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/search",
-        summary="Find jobs that have all the words of q in their data, the newest first",
+        summary="Find jobs whose data contains all words of q, newest first",
         answers="Texts",
         query=(_QUERY, _SEARCH_LIMIT, _OFFSET),
         tag=Tag.ALWAYS,
@@ -198,7 +198,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/{id}/log",
-        summary="Show what a job logged, and the first line of each failure",
+        summary="Show the log of a job, with the first line of each failure",
         answers="Texts",
         refuses=(404,),
         tag=Tag.ALWAYS,
@@ -206,7 +206,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/{id}/events",
-        summary="Show all that ever happened to a job, also after its removal",
+        summary="Show all events of a job, also after its removal",
         answers="Events",
         refuses=(404,),
         query=(_AFTER, _LIMIT),
@@ -215,7 +215,7 @@ OPERATIONS: Final = (
     Operation(
         method="PUT",
         path="/job/{id}/state/{state}",
-        summary="Move a job to a state by hand",
+        summary="Move a job to a state",
         answers="Message",
         refuses=(404,),
     ),
@@ -229,7 +229,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/inactive/{id}",
-        summary="Queue a job again (Kue's UI does it so)",
+        summary="Queue a job again; a GET for Kue's own pages",
         answers="Message",
         refuses=(404,),
         changing_get=True,
@@ -268,7 +268,7 @@ OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/jobs/claim",
-        summary="Give a worker jobs to do; waits for them if asked to",
+        summary="Give jobs to a worker; wait for jobs if requested",
         answers="ClaimedJobs",
         refuses=_OF_BODIES,
         takes="Claim",
@@ -283,48 +283,48 @@ OPERATIONS: Final = (
             takes=schema,
         )
         for word, summary, schema in (
-            ("progress", "Report how far an attempt is; its ttl begins anew", "Progress"),
-            ("log", "Write to the job's log", "Log"),
+            ("progress", "Report the progress of an attempt; restarts its ttl", "Progress"),
+            ("log", "Add lines to the log of a job", "Log"),
             ("complete", "Report that an attempt succeeded", "Complete"),
-            ("fail", "Report that an attempt failed; it is tried again if tries are left", "Fail"),
-            ("return", "Give a job back unfinished, which uses up no try", "Return"),
+            ("fail", "Report that an attempt failed; retries the job if attempts are left", "Fail"),
+            ("return", "Return an unfinished job to the queue; uses up no attempt", "Return"),
         )
     ),
     Operation(
         method="POST",
         path="/workers/{name}/heartbeat",
-        summary="Say that a worker lives, and hear which jobs it holds",
+        summary="Send a heartbeat, and receive the attempts that the worker holds",
         answers="Heartbeat",
     ),
     Operation(
         method="DELETE",
         path="/workers/{name}",
-        summary="Say that a worker ends; what it holds is given back",
+        summary="Report that a worker ends; its jobs return to the queue",
         answers="Message",
     ),
     Operation(
         method="GET",
         path="/workers",
-        summary="List the workers, and how many jobs each holds",
+        summary="List the workers, with the number of their jobs",
         answers="Workers",
     ),
     Operation(
         method="GET",
         path="/health/live",
-        summary="Tell that the process answers",
+        summary="Report that the process answers",
         answers="Status",
         asks_database=False,
     ),
     Operation(
         method="GET",
         path="/health/ready",
-        summary="Tell whether the database answers and has our tables",
+        summary="Report whether the database answers and has the tables of this version",
         answers="Status",
     ),
     Operation(
         method="GET",
         path="/openapi.json",
-        summary="Show this description",
+        summary="Return this description",
         answers=None,
         asks_database=False,
     ),

@@ -687,16 +687,16 @@ NAMED: Final = (*_OF_EVENTS, *_OF_HEAD, *_OF_PROJECTIONS, *_OF_TRIGGERS, *_OF_CO
 # docs/audit.md lists these: only a copy of the head that is kept elsewhere shows them.
 FORGED: Final = (
     forged(
-        "content, actor, salt and digest of an event rewritten, the chain computed anew",
+        "content, actor, salt and digest of an event rewritten, and the chain recomputed",
         "UPDATE events SET actor = 'mallory', content = '{\"to\": \"mallory\"}' "
         f"WHERE position = {DATA}",
     ),
     forged(
-        "all events dated back, the chain computed anew",
+        "all events backdated, and the chain recomputed",
         "UPDATE events SET at_ms = at_ms - 2592000000",
     ),
     forged(
-        "the newest events cut off, the head moved back",
+        "the newest events deleted, and the head moved back",
         f"DELETE FROM events WHERE position = {NEWEST}",
     ),
 )

@@ -59,7 +59,7 @@ def main(context: click.Context, database_url: str | None) -> None:
       ledger events --job 1
 
     Every command but serve and migrate reads or writes the database directly;
-    no server needs to run. Settings come from LEDGER_* variables, see the README.
+    no server needs to run. Settings come from LEDGER_* variables, see docs/settings.md.
     """
     context.obj = Context(database_url)
 

@@ -48,7 +48,7 @@ NEWEST = 20
 @as_json
 @command
 def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
-    """Create a job of TYPE with DATA, any JSON; - reads it from standard input."""
+    """Create a job of TYPE with DATA, a JSON value; - reads it from standard input."""
     raw = sys.stdin.buffer.read().strip() if data == "-" else os.fsencode(data)
     given = {
         _KUE_NAMES.get(name, name): value
@@ -93,7 +93,7 @@ _KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeO
 @as_json
 @command
 def show(context: Context, job_id: int, *, as_json: bool) -> None:
-    """Show a job as it is now, with its log; its history is `ledger events --job ID`."""
+    """Show a job and its log; `ledger events --job ID` shows its history."""
     with context.reading() as (system, connection):
         shown = system.jobs.get(connection, job_id)
         if shown is None:
@@ -244,7 +244,7 @@ def jobs(
 def search(
     context: Context, words: tuple[str, ...], *, limit: int, skip: int, as_json: bool
 ) -> None:
-    """Find jobs that have all WORDs in their data, the newest first.
+    """Find jobs whose data contains all WORDs, newest first.
 
     \b
     ledger search welcome tj@learnboost.com
@@ -307,7 +307,7 @@ class _Listed(msgspec.Struct):
 @as_json
 @command
 def stats(context: Context, *, as_json: bool) -> None:
-    """Count the jobs by type and state."""
+    """Count the jobs of each type in each state."""
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
         by_type = system.state_counts.by_type(connection)
@@ -330,7 +330,7 @@ def stats(context: Context, *, as_json: bool) -> None:
 @as_json
 @command
 def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Let jobs wait for a worker again, whatever became of them.
+    """Queue jobs again, regardless of their state.
 
     \b
     ledger restart 7
@@ -347,7 +347,7 @@ def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> Non
 @as_json
 @command
 def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Take jobs out of every view; their history stays."""
+    """Remove jobs from every view; their history stays."""
     _each(context, [Remove(job_id=job_id) for job_id in job_ids], "removed", as_json=as_json)
 
 
@@ -377,7 +377,7 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 @click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
 @command
 def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
-    """Erase the content of a job's events for good: data, results, errors, logs.
+    """Erase the content of a job permanently: data, results, errors, log lines.
 
     What happened, when and by whom stays, and `ledger verify` stays clean. Works on
     removed jobs too. Copies in backups are yours to erase.

@@ -42,7 +42,7 @@ _DEFAULT: Final = Settings()
 )
 @command
 def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
-    """Serve Kue's JSON API; creates the ledger if the SQLite file is new or empty."""
+    """Serve the JSON API; create the tables if the SQLite file is new or empty."""
     settings = context.settings(bind=bind, workers=workers, threads=threads)
     database = compose(settings).database
     try:
@@ -147,7 +147,7 @@ def _tell_of_names(settings: Settings) -> None:
 @click.command()
 @command
 def migrate(context: Context) -> None:
-    """Bring the database's tables to this version; creates them if there are none."""
+    """Upgrade the tables of the database to this version, or create them."""
     system = compose(context.settings())
     database = system.database
     try:
@@ -167,7 +167,7 @@ def migrate(context: Context) -> None:
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
 @command
 def sweep(context: Context, *, once: bool) -> None:
-    """Promote delayed jobs that are due and fail those past their ttl, until Ctrl-C.
+    """Promote due jobs and fail expired ones, until Ctrl-C.
 
     The server does this by itself, and so do workers; this is for ledgers without.
     One sweeper a database works at a time, the others stand by.
@@ -194,7 +194,7 @@ NICENESS: Final = 5
 @click.option("--with-parent", is_flag=True, hidden=True)
 @command
 def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
-    """Keep the read models near the head that catch up, until Ctrl-C.
+    """Update the read models that follow, until Ctrl-C.
 
     They are search, activity, and those of your own; without a NAME, all of them. The
     server does this by itself, workers do for all but search, and a search where nobody

@@ -64,7 +64,7 @@ def work(
     grace_s: float,
     as_json: bool,
 ) -> None:
-    """Do the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
+    """Run the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
 
     \b
     jobs.py:                                   then, beside it:

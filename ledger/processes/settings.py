@@ -1,7 +1,7 @@
 """Read the settings: the only place that looks at the environment.
 
-Each setting is one line of ``SETTINGS``: the command line, the README's table and
-the error messages are made from it.
+Each setting is one line of ``SETTINGS``: the command line, the table in docs/settings.md
+and the error messages are made from it.
 """
 
 import difflib
@@ -128,26 +128,26 @@ SETTINGS: Final = (
     Setting(
         field="database_url",
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
-        meaning="Where the ledger is kept.",
+        meaning="Database of the ledger.",
         parse=_database_url,
     ),
     Setting(
         field="sqlite_synchronous",
         expected="FULL or NORMAL",
-        meaning="FULL: what was acknowledged survives a power cut. NORMAL: only a crash.",
+        meaning="FULL: acknowledged writes survive a power failure. NORMAL: only a crash.",
         parse=_synchronous,
     ),
     Setting(
         field="bind",
         expected="HOST:PORT or unix:PATH",
-        meaning="Where `ledger serve` listens. There is no authentication yet: keep it local.",
+        meaning="Address of `ledger serve`. There is no authentication yet, so keep it local.",
         parse=_address,
     ),
     _number(
         "workers",
         1,
         1_000,
-        "Server processes.",
+        "Number of server processes.",
     ),
     _number(
         "threads",
@@ -159,59 +159,59 @@ SETTINGS: Final = (
         "largest_body_bytes",
         1,
         2**30,
-        "Largest request body, in bytes, after decompression.",
+        "Largest request body in bytes, after decompression.",
     ),
     _number(
         "largest_page",
         1,
         1_000_000,
-        "Most jobs, events or log lines in one answer.",
+        "Maximum number of jobs, events or log lines in one answer.",
     ),
     Setting(
         field="hosts",
         expected="names or addresses without scheme and port, separated by commas",
-        meaning="Names by which clients reach the server, beside localhost, loopback addresses "
-        "and the host of `LEDGER_BIND`; requests for others are answered with 421. Otherwise any "
-        "web page could read the ledger under a name of its own (DNS rebinding).",
+        meaning="Names of the server, in addition to localhost, loopback addresses and the host of "
+        "`LEDGER_BIND`. Requests with another `Host` are answered with 421, because a web page "
+        "could otherwise read the ledger through DNS rebinding.",
         parse=_hosts,
     ),
     Setting(
         field="cors_origins",
         expected="origins such as https://example.org, separated by commas",
-        meaning="Web pages of other origins that may use the API.",
+        meaning="Origins of other web pages that may use the API.",
         parse=_origins,
     ),
     Setting(
         field="sweep",
         expected="on or off",
-        meaning="Whether the server promotes delayed jobs, expires late ones, and brings forward "
-        "the read models that catch up; the search index it brings forward all the same.",
+        meaning="Whether the server promotes delayed jobs, fails expired ones, and updates the "
+        "read models that follow. It updates the search index in any case.",
         parse=_switch,
     ),
     _number(
         "lease_ms",
         1,
         A_YEAR_MS,
-        "How long a worker may be silent before its jobs are failed, in milliseconds.",
+        "Time in milliseconds after which a silent worker is lost and its attempts fail.",
     ),
     Setting(
         field="search",
         expected="whoosh, sql or off",
-        meaning="What finds jobs by their words: an index of this machine's own, or the database.",
+        meaning="Search engine: an index in a directory of this machine, or the database.",
         parse=_search,
     ),
     Setting(
         field="search_directory",
         expected="a path",
-        meaning="Directory in which Whoosh's index gets one of its own, named after the database; "
-        "by default the index lies beside the SQLite file, or in the working directory.",
+        meaning="Directory in which Whoosh's index gets a directory of its own, named after the "
+        "database. The default is beside the SQLite file, or the working directory.",
         parse=str,
     ),
     _number(
         "search_wait_ms",
         0,
         3_600_000,
-        "How long a search waits for what was written just before, in milliseconds.",
+        "Time in milliseconds that a search waits for the index to include earlier writes.",
     ),
 )
 

@@ -1,6 +1,5 @@
 """`ledger work`: jobs get done in one process or several, and nothing is left behind."""
 
-import doctest
 import json
 import os
 import pty
@@ -27,11 +26,9 @@ from ledger.processes.settings import Settings
 from ledger.queue import heartbeats
 from ledger.rules.commands import Create
 from tests.builders import verified
-from tests.documents import README as README_FILE
 from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
 from tests.integration.terminal import shown
 
-README: Final = README_FILE.read_text()
 REFUSED: Final = 1
 USAGE: Final = 2
 # As the application below says.
@@ -374,27 +371,6 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
 
     assert said == f"job {job_id} waits for a worker again\n"
     assert quick.kinds(job_id) == ["created", "started", "failed", "moved", "started", "failed"]
-
-
-def test_the_application_of_the_readme_works(quick: Work) -> None:
-    application, session = (
-        re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)[0]
-        for language in ("python", "pycon")
-    )
-    (quick.folder / "jobs.py").write_text(application)
-    queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
-    test = doctest.DocTestParser().get_doctest(session, {"queue": queue}, "README.md", None, None)
-
-    with quick.running() as process:
-        result = doctest.DocTestRunner().run(test)
-        refused = queue.create("email", {"to": "nobody"}, attempts=5)
-        with pytest.raises(ledger.JobFailed, match="nobody is no address"):
-            refused.wait(DEADLINE_S)
-        stopped(process, signal.SIGTERM)
-    queue.close()
-
-    assert result == (0, 3)
-    assert quick.states() == {"complete": 1, "failed": 1}
 
 
 # --- stopping
