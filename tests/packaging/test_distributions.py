@@ -72,6 +72,11 @@ def test_the_wheel_holds_every_product_file_once_and_no_other_name(wheel: Path) 
     assert {name: contents(wheel)[name] for name in files} == files
 
 
+def test_the_wheel_says_once_that_the_package_is_typed(wheel: Path) -> None:
+    # A marker counts for all packages below it.
+    assert [name for name in names_in(wheel) if name.endswith("py.typed")] == ["ledger/py.typed"]
+
+
 def test_the_sdist_is_laid_out_as_the_repository(tmp_path: Path) -> None:
     sources = unpacked_sdist(tmp_path)
 
