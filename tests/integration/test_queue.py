@@ -525,7 +525,7 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a waiter look only when it is woken."""
-    monkeypatch.setattr("ledger.queue.queue.job._LONGEST_WAIT_S", DEADLINE_S)
+    monkeypatch.setattr("ledger.queue.job._LONGEST_WAIT_S", DEADLINE_S)
 
 
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
@@ -884,7 +884,7 @@ def test_a_forked_child_that_outlives_its_parent_keeps_no_lock(
 ) -> None:
     """The parent is killed while it writes, by which it holds the ledger's one lock."""
     program = """
-import os, sys, time, ledger, ledger.store
+import os, sys, time, ledger, ledger.log.store
 queue = ledger.connect(sys.argv[1])
 queue.create("email")
 with queue.database.write() as tx:
