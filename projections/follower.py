@@ -48,10 +48,13 @@ class Told(ABC):
 
     Attributes:
         wants_content: Whether it is told ``recorded.event.content``.
+        wants_envelope: Whether it is told ``recorded.stored``, and so can compute
+            ``recorded.leaf``.
         batch: How many events it is told at once, at most.
     """
 
     wants_content: bool = False
+    wants_envelope: bool = False
     batch: int = 2_000
 
     @property
@@ -204,6 +207,7 @@ class Catching:
                         through=end,
                         batch=number,
                         content=follower.wants_content,
+                        envelope=follower.wants_envelope,
                     ):
                         changes += self._memory.fold(connection, recorded)
                         room -= sum(len(each.event.content or "") for each in recorded)

@@ -53,12 +53,15 @@ class Projection(ABC):
             begun by the older code is not continued.
         is_inline: Whether it commits in the same transaction as the events.
         wants_content: Whether it is told ``recorded.event.content``; not if it is inline.
+        wants_envelope: Whether it is told ``recorded.stored``, and so can compute
+            ``recorded.leaf``; not if it is inline.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     is_inline: ClassVar[bool] = True
     wants_content: bool = False
+    wants_envelope: bool = False
 
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         self.metadata = MetaData()

@@ -58,7 +58,7 @@ class Memory:
         new = tuple.__new__
         jobs = self._jobs
         for event in recorded:
-            position, job_id, version, at_ms, _, _, body = event
+            position, job_id, version, at_ms, _, _, body, _ = event
             before = jobs.get(job_id)
             if before is None:
                 if job_id == LEDGER_STREAM:
@@ -92,7 +92,7 @@ class Memory:
         # What is created in this batch has no past.
         unknown -= {event.job_id for event in recorded if event.version == 1}
         unknown.discard(LEDGER_STREAM)
-        for position, job_id, _, at_ms, _, _, body in store.read_histories(
+        for position, job_id, _, at_ms, _, _, body, _ in store.read_histories(
             connection, unknown, through=behind - 1
         ):
             before = jobs.get(job_id) or JobState(job_id)
@@ -189,7 +189,12 @@ def uncollected() -> Iterator[None]:
 
 
 def replay(
-    connection: Connection, *, after: int = 0, through: int, content: bool = False
+    connection: Connection,
+    *,
+    after: int = 0,
+    through: int,
+    content: bool = False,
+    envelope: bool = False,
 ) -> Replay:
     """Return the replay of the stored history behind *after*, up to *through*.
 
@@ -198,8 +203,16 @@ def replay(
         after: Position behind which to begin.
         through: Position at which to end.
         content: Whether to fill ``event.content``.
+        envelope: Whether to fill ``stored``.
     """
-    history = store.replay(connection, after=after, through=through, batch=BATCH, content=content)
+    history = store.replay(
+        connection,
+        after=after,
+        through=through,
+        batch=BATCH,
+        content=content,
+        envelope=envelope,
+    )
     return Replay(connection, history)
 
 

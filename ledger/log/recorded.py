@@ -3,12 +3,26 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from ledger.log import hash_chain
 from ledger.rules.events import Event
 from ledger.rules.job import JobState
 from ledger.rules.ledger_state import Entry
 
 # The stream of what concerns no single job.
 LEDGER_STREAM: Final = 0
+
+
+class Stored(NamedTuple):
+    """What is stored of an event besides what ``Recorded`` has decoded.
+
+    Attributes:
+        body: JSON text, byte for byte as the chain covers it.
+        digest: Salted digest of the content, 32 bytes; None if there never was any.
+    """
+
+    schema: int
+    body: str
+    digest: bytes | None
 
 
 class Recorded(NamedTuple):
@@ -22,6 +36,7 @@ class Recorded(NamedTuple):
         actor: Who: ``token:NAME``, ``worker:HOST:PID:N``, ``cli:USER``,
             ``sweeper``, ``anonymous``.
         cause: Why: a request id, a lease, the command line; None if unknown.
+        stored: The rest of the envelope, for those that set ``wants_envelope``.
     """
 
     position: int
@@ -31,6 +46,31 @@ class Recorded(NamedTuple):
     actor: str
     cause: str | None
     event: Event
+    stored: Stored | None = None
+
+    @property
+    def leaf(self) -> bytes:
+        """Return the event's leaf, 32 bytes: the hash that the chain is made of.
+
+        It is the leaf hash of RFC 6962, section 2.1, over the event's permanent columns.
+
+        Raises:
+            ValueError: The envelope was not asked for, with ``wants_envelope``.
+        """
+        if self.stored is None:
+            raise ValueError("the leaf needs the envelope: set wants_envelope = True")
+        return hash_chain.leaf(
+            position=self.position,
+            job_id=self.job_id,
+            version=self.version,
+            kind=self.event.kind,
+            schema=self.stored.schema,
+            at_ms=self.at_ms,
+            actor=self.actor,
+            cause=self.cause,
+            body=self.stored.body,
+            digest=self.stored.digest,
+        )
 
 
 class Change(NamedTuple):

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from ledger.database.fast_sql import Listed, Query, Rows
 from ledger.errors import Corrupt, SchemaMismatch
 from ledger.log import codec, hash_chain
-from ledger.log.recorded import Recorded
+from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events, head
 
 
@@ -122,8 +122,16 @@ def _replay_of(*columns: ColumnElement[Any]) -> Query:
     )
 
 
-_SELECT_REPLAY = _replay_of(*_REPLAYED)
-_SELECT_REPLAY_WITH_CONTENT = _replay_of(*_REPLAYED, events.c.content)
+# By whether the content, and whether the rest of the envelope is read as well.
+_SELECT_REPLAY = {
+    (content, envelope): _replay_of(
+        *_REPLAYED,
+        *((events.c.content,) if content else ()),
+        *((events.c.digest,) if envelope else ()),
+    )
+    for content in (False, True)
+    for envelope in (False, True)
+}
 _SELECT_HISTORIES = Listed(
     select(*_REPLAYED)
     .where(
@@ -185,7 +193,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
     """
     link = after.chain
     rows = []
-    for position, job_id, version, at_ms, actor, cause, event in recorded:
+    for position, job_id, version, at_ms, actor, cause, event, _ in recorded:
         content = event.content
         salt = None if content is None else hash_chain.salt()
         digest = None if content is None or salt is None else hash_chain.digest(salt, content)
@@ -312,6 +320,7 @@ def replay(
     through: int,
     batch: int = 10_000,
     content: bool = False,
+    envelope: bool = False,
 ) -> Iterator[list[Recorded]]:
     """Read history in order, decoded, in lists of *batch*.
 
@@ -324,11 +333,12 @@ def replay(
         through: Position at which to end.
         batch: How many events to read at once.
         content: Whether to fill ``event.content``, which few need.
+        envelope: Whether to fill ``stored``, which few need.
 
     Raises:
         Corrupt: A body cannot be read, or a position is missing.
     """
-    select_ = _SELECT_REPLAY_WITH_CONTENT if content else _SELECT_REPLAY
+    select_ = _SELECT_REPLAY[content, envelope]
     while after < through:
         rows = select_.all(connection, after=after, through=through, limit=batch)
         for missing, row in enumerate(rows, start=after + 1):
@@ -337,7 +347,10 @@ def replay(
         if not rows:
             raise Corrupt(f"event {after + 1} is missing", position=after + 1)
         after += len(rows)
-        yield _all_recorded(rows)
+        if content or envelope:
+            yield [_recorded(row, content=content, envelope=envelope) for row in rows]
+        else:
+            yield _all_recorded(rows)
 
 
 def read_histories(
@@ -369,9 +382,7 @@ def read_histories(
 
 
 def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
-    """Return ``_recorded`` of each row; without content, in half the time."""
-    if len(rows[0]) > len(_REPLAYED):
-        return [_recorded(row) for row in rows]
+    """Return ``_recorded`` of each row, in half the time."""
     decode = codec.decode
     try:
         return [
@@ -383,13 +394,17 @@ def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
         return [_recorded(row) for row in rows]
 
 
-def _recorded(row: Sequence[Any]) -> Recorded:
-    position, job_id, version, kind, schema, at_ms, body, actor, cause, *content = row
+def _recorded(row: Sequence[Any], *, content: bool = False, envelope: bool = False) -> Recorded:
+    position, job_id, version, kind, schema, at_ms, body, actor, cause, *more = row
     try:
         event = codec.decode(kind, schema, body)
     except Corrupt as error:
         raise Corrupt(f"event {position}: {error}", position=position) from error
-    if content and content[0] is not None:
+    if content and more[0] is not None:
         # Another one: what `decode` returns is shared by all events with that body.
-        event = replace(event, content=content[0])
-    return Recorded(position, job_id, version, at_ms, actor, cause, event)
+        event = replace(event, content=more[0])
+    stored = None
+    if envelope:
+        digest = more[-1]
+        stored = Stored(schema, body, None if digest is None else bytes(digest))
+    return Recorded(position, job_id, version, at_ms, actor, cause, event, stored)

@@ -69,6 +69,7 @@ class Build(Told):
     def __init__(self, database: Database, lives: Sequence[Projection]) -> None:
         self.twins = [Twin(live=live, green=live.twin(green=True)) for live in lives]
         self.wants_content = any(live.wants_content for live in lives)
+        self.wants_envelope = any(live.wants_envelope for live in lives)
         self.batch = FIRST_BATCH
         self._database = database
         self._title = "rebuild"

@@ -185,8 +185,14 @@ class _Completion:
 
     def _apply_rest(self, tx: Connection, head: int) -> None:
         after = min(self._build.positions(tx))
-        content = self._build.wants_content
-        for changes in replay(tx, after=after, through=head, content=content):
+        build = self._build
+        for changes in replay(
+            tx,
+            after=after,
+            through=head,
+            content=build.wants_content,
+            envelope=build.wants_envelope,
+        ):
             self._build.tell(tx, changes)
 
     # --- comparing

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, exc, func, select
 
 from ledger.errors import Corrupt
 from ledger.log import codec, hash_chain, store
-from ledger.log.recorded import Recorded
+from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events
 from ledger.log.store import Envelope, Head
 from ledger.projections.rebuild.compare import is_undecodable
@@ -122,6 +122,7 @@ class CheckedHistory:
             envelope.actor,
             envelope.cause,
             event,
+            Stored(envelope.schema, envelope.body, envelope.digest),
         )
 
     def _check_content(self, envelope: Envelope) -> None:
