@@ -1,9 +1,9 @@
-"""Steps that one process of all takes again and again: a leader, and others that stand by.
+"""A step that one process at a time repeats: the leader does, the others stand by.
 
 Sweeping, following and starting the follower process are each done by one process at a
-time.  Each is a thread that takes a role when it is free, takes a step, waits, and goes on
-until it is stopped.  The database may be away, and a step may fail: neither ends the
-thread, since nothing would then happen any more and nobody would see it.
+time.  Each is a thread that takes a role when it is free, takes a step, waits, and repeats
+until it is stopped.  Neither an unavailable database nor a failing step ends the thread:
+the work would stop, and no one would notice.
 """
 
 import logging
@@ -15,25 +15,25 @@ from typing import Final
 from ledger.database.contract import Leadership
 from ledger.errors import LedgerError
 
-# How often those that stand by, and those whose database is away, try again.
+# How often to retry when standing by, and when the database is unavailable.
 STANDBY_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 
 
 class LeaderLoop:
-    """A thread that takes a step again and again while it holds a role.
+    """A thread that repeats a step while it holds a role.
 
     Args:
-        name: What it is called, in the log and as a thread.
-        leadership: Returns the claim to the role; called anew after a claim that failed.
+        name: Its name, in the log and as a thread.
+        leadership: Returns the claim to the role; called again after a claim failed.
         step: Takes one step and returns how long to wait before the next, in seconds.
-        leading: Entered when the role is taken, and left when it is lost.
-        on_error: Told of each error of ours, from the claim or the step.
+        leading: A context that is entered when the role is taken, and left when it is lost.
+        on_error: Called with each ``LedgerError`` of the claim or the step.
         standby_s: How often to try for the role, in seconds.
 
     Attributes:
-        stopped: Set once it has to end; a step that waits by itself must look at it.
+        stopped: Set when the loop must end; a step that waits by itself must check it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LeaderLoop:
         self.stopped.set()
 
     def run(self) -> None:
-        """Run until ``stop`` is called, through every absence of the database."""
+        """Run until ``stop`` is called, even while the database is unavailable."""
         try:
             while not self.stopped.is_set():
                 if self.leads():
@@ -80,15 +80,15 @@ class LeaderLoop:
             self._give_back()
 
     def leads(self) -> bool:
-        """Take the role if it is free; tell whether it is ours."""
+        """Take the role if it is free; return whether we hold it."""
         try:
             self._claim = self._claim or self._leadership()
             return self._claim.held()
         except LedgerError as error:
-            # What the claim stands for may be gone, and another be in its place.
+            # The file or session behind the claim may be gone, so the next try makes a new claim.
             self._give_back()
             self.complain(error)
-        except Exception:  # noqa: BLE001 - the edge of its thread
+        except Exception:  # noqa: BLE001 - must not end the thread
             self._give_back()
             _log.exception("%s cannot take its role; it tries again", self._name)
         return False
@@ -99,7 +99,7 @@ class LeaderLoop:
             wait_s = self._step()
         except LedgerError as error:
             self.complain(error)
-        except Exception:  # noqa: BLE001 - the edge of its thread
+        except Exception:  # noqa: BLE001 - must not end the thread
             _log.exception("%s failed; it goes on", self._name)
         else:
             self._complaint = ""

@@ -1,7 +1,7 @@
-"""Bring a database's tables to this version, or say how far they are from it.
+"""Migration of a database's tables to this version, and the check that they are current.
 
-The steps themselves are Alembic's, in the package ``migrations``, which is
-found by its name and not imported.
+The steps themselves are Alembic's, in the package ``ledger.migrations``, which is located
+by its name and not imported here.
 """
 
 from importlib.resources import as_file, files
@@ -17,22 +17,22 @@ from ledger.database.contract import Database
 from ledger.errors import SchemaMismatch
 
 _PACKAGE: Final = "ledger.migrations"
-# Of PostgreSQL.
+# PostgreSQL's SQLSTATE.
 _DUPLICATE_TABLE: Final = "42P07"
 
 
 def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | None]:
-    """Bring the tables to revision *to*, in one transaction.
+    """Migrate the tables to revision *to*, in one transaction.
 
     Returns:
         The revisions before and after; None is an empty database.
 
     Raises:
-        SchemaMismatch: They are of a newer version, or somebody else's.
-        Unavailable: The database is away, or its tables are in use for too long.
+        SchemaMismatch: The tables are of a newer version, or not Ledger's.
+        Unavailable: The database is down, or its tables are locked for too long.
     """
     with database.write() as tx, as_file(files(_PACKAGE)) as folder:
-        # There is no head yet to lock, and two migrations must not meet.
+        # There may be no head to lock yet, and two migrations must not run at once.
         database.lock_schema(tx)
         before = _current(tx)
         config = _config(str(folder), tx)
@@ -60,11 +60,11 @@ def _upgrade(database: Database, config: Config, to: str, before: str | None) ->
 
 
 def require_current(database: Database) -> None:
-    """Refuse tables that are not those of this version.
+    """Raise unless the tables are those of this version.
 
     Raises:
-        SchemaMismatch: They are older, or newer; the text says what to do.
-        Unavailable: The database is away.
+        SchemaMismatch: The tables are missing, older or newer; the message says what to do.
+        Unavailable: The database is down or overloaded.
     """
     with database.read() as connection:
         found = _current(connection)
@@ -99,7 +99,7 @@ def _known(config: Config) -> set[str]:
 
 
 def is_empty(database: Database) -> bool:
-    """Tell whether the database has no tables of a ledger at all."""
+    """Return whether the database has no tables of a ledger at all."""
     with database.read() as connection:
         return _current(connection) is None
 

@@ -1,4 +1,4 @@
-"""Tell which engine a database URL names, and open it."""
+"""Database URLs: which engine a URL names, and opening the database."""
 
 import re
 from typing import Final
@@ -15,17 +15,17 @@ _EXPECTED_URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
 
 def open_database(url: str, *, synchronous: SqliteSynchronous = "FULL") -> Database:
-    """Return the database at *url*; nothing is connected yet.
+    """Return the database at *url*, not yet connected.
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql+psycopg://…``; ``postgresql://``
             and ``postgres://`` mean the same.
-        synchronous: SQLite's pragma.  FULL survives a power cut; NORMAL may
-            lose the last commits in one, but no crash of the process; OFF may lose
-            all in one.
+        synchronous: SQLite's pragma.  FULL survives a power failure.  NORMAL may lose the
+            last commits in a power failure, but none in a crash of the process.  OFF may
+            lose everything in a power failure.
 
     Raises:
-        InvalidInput: *url* is no URL, or names another engine.
+        InvalidInput: *url* is invalid, or names no file or another engine.
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -34,10 +34,10 @@ def open_database(url: str, *, synchronous: SqliteSynchronous = "FULL") -> Datab
 
 
 def parse_url(url: str) -> URL:
-    """Return the URL with the driver that is used for it.
+    """Return *url*, parsed, with the driver that is used for it.
 
     Raises:
-        InvalidInput: *url* is no URL, or names no file or another engine.
+        InvalidInput: *url* is invalid, or names no file or another engine.
     """
     try:
         parsed = make_url(url)
@@ -54,5 +54,5 @@ def parse_url(url: str) -> URL:
 
 
 def hide_password(url: str) -> str:
-    """Return *url*, which may be none, without what may be its password."""
+    """Return *url*, which may be invalid, with the part hidden that may be its password."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

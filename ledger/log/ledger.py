@@ -1,13 +1,13 @@
-"""Take commands in, answer with outcomes: the one way to write history.
+"""The write side, which answers commands with outcomes: the only way to write history.
 
-An append is one transaction, and every step of it is one statement for the whole
-batch: lock the head, load the jobs that the commands name, decide each command in
-order, insert the events, apply the inline projections, move the head, commit.
-A refused command refuses only itself.
+An append is one transaction, and each of its steps is one statement for the whole batch:
+lock the head, load the jobs that the commands name, decide each command in order, insert
+the events, move the head, apply the inline projections, commit.  A refused command does
+not affect the others, unless its submission is atomic.
 
-The jobs are loaded from an inline projection.  The ledger does not know which:
-``Jobs``, ``LedgerEntries`` and ``UniqueKeys`` are what it needs of them, and who composes
-the system hands them in.
+The jobs are loaded from an inline projection.  The ledger does not know which one: the
+protocols ``Jobs``, ``LedgerEntries`` and ``UniqueKeys`` state what it needs, and
+``processes.composition`` passes in the implementations.
 """
 
 import time
@@ -48,21 +48,21 @@ class InlineProjection(Protocol):
     """A read model that commits with the events."""
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Follow *changes* of jobs, which come in order, a batch at a time."""
+        """Apply *changes* of jobs, in order, one batch per call."""
 
     def apply_ledger(self, tx: Connection, changes: Sequence[LedgerChange]) -> None:
-        """Follow *changes* of the ledger itself, in order, after the batch's other changes."""
+        """Apply *changes* of the ledger itself, in order, after the batch's other changes."""
 
 
 class JobStates(Protocol):
-    """Know the jobs that have not been removed."""
+    """The states of the jobs that have not been removed."""
 
     def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
-        """Return those of the jobs that there are."""
+        """Return the states of those of the jobs that exist."""
 
 
 class Claimable(NamedTuple):
-    """Be a job that waits for a worker.
+    """A job that waits for a worker.
 
     Attributes:
         data: Its data, JSON text; None if it was erased.
@@ -73,31 +73,31 @@ class Claimable(NamedTuple):
 
 
 class WaitingJobs(Protocol):
-    """Know which jobs a worker may begin."""
+    """The jobs that a worker may start."""
 
     def claimable(self, tx: Connection, type_: str, *, limit: int) -> Sequence[Claimable]:
-        """Return jobs of a type that wait, by priority, then age."""
+        """Return waiting jobs of a type, by priority, then by age."""
 
 
 class LedgerEntries(Protocol):
     """The entries of the ledger's own state."""
 
     def load(self, tx: Connection, keys: Collection[Key]) -> Mapping[Key, Entry]:
-        """Return those of the entries that are not as they were initially."""
+        """Return those of the entries that are not in their initial state."""
 
     def paused(self, tx: Connection) -> Collection[str]:
-        """Return the types of which no job may begin."""
+        """Return the types whose jobs must not be started."""
 
 
 class UniqueKeys(Protocol):
-    """Know which job was created with which key."""
+    """The jobs that were created with unique keys."""
 
     def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
-        """Return the jobs that were created with *keys*, removed ones too."""
+        """Return the jobs that were created with *keys*, including removed ones."""
 
 
 class Jobs(JobStates, WaitingJobs, Protocol):
-    """Know the jobs that there are."""
+    """All existing jobs, and those among them that wait for a worker."""
 
 
 class _Views(NamedTuple):
@@ -107,12 +107,12 @@ class _Views(NamedTuple):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """Be the answer to a command that was not refused.
+    """The answer to a command that was not refused.
 
     Attributes:
-        job_id: The job, new or old.
-        position: The ledger's position once the command was carried out.
-        events: What it caused; empty if it was already so.
+        job_id: The job, new or old; 0 for a command on the ledger itself.
+        position: The ledger's position after the command.
+        events: What it caused; empty if it changed nothing.
     """
 
     job_id: int
@@ -121,11 +121,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
-    """Be the answer to a ``Claim``.
+    """The answer to a ``Claim``.
 
     Attributes:
-        jobs: What the worker now holds, as it is in its new attempt.
-        position: The ledger's position once all were begun.
+        jobs: What the worker now holds, in the state of the new attempts.
+        position: The ledger's position after all attempts were started.
     """
 
     jobs: tuple[Claimable, ...]
@@ -136,7 +136,7 @@ Answer = Outcome | Claimed | Refused | InvalidInput
 
 
 class _Submission(Struct, frozen=True, kw_only=True):
-    """Be what one caller hands in."""
+    """The commands of one caller."""
 
     commands: Sequence[Command]
     actor: str
@@ -145,15 +145,15 @@ class _Submission(Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """Be the write side of one database.
+    """The write side of one database.
 
     Args:
-        database: Where history is kept.
-        jobs: What the commands are decided upon, and what waits for a worker.
-        entries: What the commands on the ledger itself are decided upon, and which types
-            no worker may begin.
-        unique_keys: What makes a second creation answer the first one's job.
-        projections: Read models that commit with the events, in this order.
+        database: Where history is stored.
+        jobs: The jobs that commands are decided on, and those that wait for a worker.
+        entries: The entries that commands on the ledger itself are decided on, and the types
+            whose jobs must not be started.
+        unique_keys: The jobs by unique key, so that a second creation returns the first job.
+        projections: Read models that commit with the events, applied in this order.
         now_ms: The clock, UTC milliseconds.
     """
 
@@ -174,22 +174,23 @@ class Ledger:
         self._appender = Appender(self._append)
 
     def forget(self) -> None:
-        """Start anew in a forked child, which has none of its parent's threads."""
+        """Reset the state in a forked child, which has none of its parent's threads."""
         self.database.forget()
         self._appender = Appender(self._append)
 
     def execute(self, command: Command, *, actor: str, cause: str | None = None) -> Outcome:
-        """Carry out *command*; when this returns, it survives a crash.
+        """Carry out *command*; after this returns, its events survive a crash.
 
         Args:
-            command: What to do.
+            command: The command.
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
 
         Raises:
             Refused: The rules forbid it; nothing was recorded.
-            InvalidInput: It asks for what cannot be.
-            Unavailable: The database is away, or overloaded.
+            InvalidInput: It names a version that does not exist, or *actor* or *cause* cannot
+                be stored.
+            Unavailable: The database is down or overloaded.
         """
         (answer,) = self.submit((command,), actor=actor, cause=cause)
         if isinstance(answer, Outcome):
@@ -199,7 +200,7 @@ class Ledger:
         raise answer
 
     def claim(self, claim: Claim, *, actor: str, cause: str | None = None) -> Claimed:
-        """Begin jobs that wait; as ``execute``."""
+        """Start waiting jobs; otherwise as ``execute``."""
         (answer,) = self.submit((claim,), actor=actor, cause=cause)
         if isinstance(answer, Claimed):
             return answer
@@ -216,18 +217,18 @@ class Ledger:
         """Carry out *commands* in order, in one transaction.
 
         Args:
-            commands: What to do.
+            commands: The commands.
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
-            atomic: All or none: one refusal refuses all.
+            atomic: Whether to record all or nothing: one refusal refuses all.
 
         Returns:
-            For each command its outcome, or why it was refused.  If *atomic* and
-            one was refused, the errors are the only true answers: the outcomes
-            beside them were not kept.
+            For each command its outcome, or the error with which it was refused.  If *atomic* and
+            one command was refused, nothing was recorded and only the errors are valid; ignore
+            the outcomes beside them.
 
         Raises:
-            Unavailable: The database is away, or overloaded.
+            Unavailable: The database is down or overloaded.
             InvalidInput: *actor* or *cause* cannot be stored.
         """
         if not commands:
@@ -240,7 +241,7 @@ class Ledger:
         )
 
     def _append(self, take: Take["_Submission"]) -> list[list[Answer]]:
-        """Commit one batch: all that wait when the head is ours."""
+        """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
             head = store.lock_head(tx)
             submissions = take()
@@ -270,7 +271,7 @@ class Ledger:
 
 
 class _Batch:
-    """Be the jobs as the batch has left them so far, and what changed them."""
+    """The jobs as the batch has left them so far, and the changes that led there."""
 
     def __init__(self, tx: Connection, views: _Views, head: Head, *, at_ms: int) -> None:
         self.head = head
@@ -281,16 +282,16 @@ class _Batch:
         self._views = views
         self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
-        # How many jobs wait in the view but no longer.
+        # Number of jobs that wait in the read model but no longer in this batch.
         self._left_waiting = 0
         # Entries that commands of the batch name, and the version of the ledger's own stream.
         self._entries: dict[Key, Entry] = {}
         self._version = 0
-        # Read when first asked for: few batches need it.
+        # Read on first use: few batches need it.
         self._paused: Collection[str] | None = None
 
     def load(self, submissions: Sequence[_Submission]) -> None:
-        """Load what the commands name, in one statement each."""
+        """Load what the commands name, in one statement per kind."""
         job_ids = set()
         keys = set()
         named = set()
@@ -311,13 +312,13 @@ class _Batch:
         existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
         if existing:
             self._jobs.update(self._views.jobs.load(self._tx, existing))
-            # A job that was created and is in no view has been removed.
+            # A job that was created and is missing from the read model has been removed.
             gone = [job_id for job_id in existing if job_id not in self._jobs]
             for job_id, version in store.read_versions(self._tx, gone).items():
                 self._jobs[job_id] = JobState(job_id, version=version, state=State.REMOVED)
 
     def decide(self, submission: _Submission) -> list[Answer]:
-        """Decide a caller's commands in order, all or each for itself."""
+        """Decide a caller's commands in order: all or none if atomic, else each on its own."""
         if not submission.atomic:
             return [self._decide(command, submission) for command in submission.commands]
         before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
@@ -352,7 +353,7 @@ class _Batch:
         return Outcome(job_id=job.id, position=self._position, events=events)
 
     def _claim(self, claim: Claim, submission: _Submission) -> Claimed:
-        """Begin the most urgent jobs that wait."""
+        """Start the most urgent waiting jobs."""
         claimed = []
         for job, data in self._most_urgent(claim):
             start = Start(job_id=job.id, worker=claim.worker)
@@ -361,7 +362,7 @@ class _Batch:
         return Claimed(jobs=tuple(claimed), position=self._position)
 
     def _most_urgent(self, claim: Claim) -> list[Claimable]:
-        """Return the jobs to begin: by priority, then in turns between types, then by age."""
+        """Return the jobs to start: by priority, then in turns between types, then by age."""
         limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
         ranked = []
         for type_, slots in claim.slots.items():
@@ -375,9 +376,10 @@ class _Batch:
         return [one for *_, one in ranked[:limit]]
 
     def _waiting(self, type_: str, limit: int) -> list[Claimable]:
-        """Return jobs of a type that wait, as the batch has left them.
+        """Return waiting jobs of a type, as the batch has left them.
 
-        What the batch itself made ready is not in the view yet: the next claim has it.
+        Jobs that the batch itself made ready are not in the read model yet; the next claim gets
+        them.
         """
         found = self._views.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
         known = self._jobs

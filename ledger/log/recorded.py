@@ -1,4 +1,4 @@
-"""What the log hands around: a recorded event, and the change that it made."""
+"""A recorded event, and the change that it made."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -8,7 +8,7 @@ from ledger.rules.events import Event
 from ledger.rules.job import JobState
 from ledger.rules.ledger_state import Entry
 
-# The stream of what concerns no single job.
+# The stream of events that concern no single job.
 LEDGER_STREAM: Final = 0
 
 
@@ -26,14 +26,14 @@ class Stored(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Be an event with its place in history: the envelope, decoded.
+    """An event with its place in history: the decoded envelope.
 
     Attributes:
         position: Place in the ledger: 1, 2, 3 … without gaps, in commit order.
         job_id: The stream; 0 is the ledger's own.
         version: Place in the stream: 1, 2, 3 …
-        at_ms: UTC milliseconds, never less than its predecessor's.
-        actor: Who: ``token:NAME``, ``worker:HOST:PID:N``, ``cli:USER``,
+        at_ms: UTC milliseconds, never less than those of the event before.
+        actor: Who caused it: ``token:NAME``, ``worker:HOST:PID:N``, ``cli:USER``,
             ``sweeper``, ``anonymous``.
         cause: Why: a request id, a lease, the command line; None if unknown.
         stored: The rest of the envelope, for those that set ``wants_envelope``.
@@ -74,7 +74,7 @@ class Recorded(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a projection is told of a job: an event, and the job on both sides of it."""
+    """A change of a job, as projections receive it: an event, and the job before and after."""
 
     recorded: Recorded
     before: JobState
@@ -82,7 +82,7 @@ class Change(NamedTuple):
 
 
 class LedgerChange(NamedTuple):
-    """What a projection is told of the ledger itself: an event, and the entry that it names."""
+    """A change of the ledger itself: an event, and the entry that it names before and after."""
 
     recorded: Recorded
     before: Entry

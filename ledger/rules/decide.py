@@ -1,7 +1,7 @@
-"""Decisions on a job: from a command, and the job as it is, to the events that follow.
+"""Decisions on a job: from a command and the job's state to the events that follow.
 
-``job.TRANSITIONS`` refuses a command whose event has no exit from the job's state; nothing
-here states a second time what may follow what.
+A command is refused if ``rules.job.TRANSITIONS`` has no transition for its event from the
+job's state.  That table alone states what may follow what; nothing here repeats it.
 """
 
 import json
@@ -15,24 +15,24 @@ from ledger.rules.job import LIVE_STATES, TRANSITIONS, JobState, State
 
 
 def decide(command: commands.Command, job: JobState, *, at_ms: int) -> tuple[Event, ...]:
-    """Return the events that *command* causes; none if it is already so.
+    """Return the events that *command* causes; none if it changes nothing.
 
     Args:
-        command: What is asked.
-        job: The job as it is, ``JobState(id)`` if it does not exist.
+        command: The command.
+        job: The present state of the job, ``JobState(id)`` if it does not exist.
         at_ms: The time at which the events will be recorded.
 
     Raises:
-        JobNotFound: There is no such job, or no longer.
-        AttemptOver: The command speaks for an attempt that has ended.
-        Refused: The job's state forbids it.
-        InvalidInput: The command names what cannot be.
+        JobNotFound: The job does not exist or was removed.
+        AttemptOver: The command reports on an attempt that has ended.
+        Refused: The job's state forbids the command.
+        InvalidInput: The command names a version that the job does not have.
     """
     return tuple(_DECISIONS[type(command)](command, job, at_ms))
 
 
 def backoff_wait_ms(job: JobState) -> int:
-    """Return how long *job* waits before its next try, after ``job.made`` runs.
+    """Return how long *job* waits before its next attempt, after ``job.made`` attempts.
 
     Source: Kue 0.11.6, lib/queue/job.js: the exponential is
     min(maxDelay - delay/2, delay/2 * (2^made - 1)), so delay 2000 waits
@@ -44,15 +44,15 @@ def backoff_wait_ms(job: JobState) -> int:
         return job.delay_ms or 0
     if job.backoff == "fixed":
         return job.backoff_delay_ms
-    # 2**53 is the largest wait that can be said; a larger exponent changes nothing.
+    # The exponent is limited because a wait is at most 2**53 - 1 ms anyway.
     doubled = job.backoff_delay_ms * ((1 << min(job.made, 53)) - 1)
     if job.backoff_max_ms is not None:
         doubled = min(doubled, 2 * job.backoff_max_ms - job.backoff_delay_ms)
-    # Math.round: halves go up.
+    # As Math.round in JavaScript: halves are rounded up.
     return max(0, min((doubled + 1) // 2, commands.LARGEST_INTEGER))
 
 
-# How a refusal calls what was asked: "only an active job can be completed".
+# The verbs of the error messages: "only an active job can be completed".
 _PARTICIPLE: Final = {
     events.Started: "started",
     events.Progressed: "reported on",
@@ -68,7 +68,7 @@ _PARTICIPLE: Final = {
 
 
 def _require(job: JobState, event: type[Event]) -> None:
-    """Refuse unless the table has an exit for *event* from the job's state."""
+    """Raise unless the table has a transition for *event* from the job's state."""
     if event in TRANSITIONS[job.state]:
         return
     if not job.exists:
@@ -82,7 +82,7 @@ def _require(job: JobState, event: type[Event]) -> None:
 
 
 def _require_attempt(job: JobState, attempt: int, event: type[Event]) -> None:
-    """Refuse a word about any attempt but the one that is running."""
+    """Raise unless *attempt* is running and the job's state allows *event*."""
     if event in TRANSITIONS[job.state] and attempt == job.attempt:
         return
     if job.version and attempt <= job.attempt and job.state is not State.REMOVED:
@@ -185,7 +185,7 @@ def _failure(
     wait_ms: int | None = None,
     final: bool = False,
 ) -> Event:
-    """Return the failure of the running attempt, with what follows from it."""
+    """Return the failure of the running attempt, with the state that follows it."""
     after = job._replace(made=min(job.made + 1, job.max_attempts))
     if wait_ms is None:
         wait_ms = backoff_wait_ms(after)
@@ -209,7 +209,7 @@ def _elapse(command: commands.Elapse, job: JobState, at_ms: int) -> Iterator[Eve
     if job.state is State.DELAYED:
         yield events.Promoted()
     else:
-        # Kue's words, in its error and its log line.
+        # Kue's wording, in its error and its log line.
         yield _failure(job, at_ms, reason="ttl", error='"TTL exceeded"')
 
 

@@ -1,22 +1,23 @@
-"""Hold the rules of a job: a table and two pure functions.
+"""The rules of a job: a table of transitions and the function that applies an event.
 
 Theory of operation
 -------------------
-A job is what its events made of it.  ``evolve`` folds one event into a job,
-``decide`` answers a command with the events that follow from it.  Neither knows
-a clock, a database or another module's opinion of a state: times come in as
-arguments, and ``TRANSITIONS`` is the only statement of what may follow what.
+A job is the result of its events.  ``evolve`` applies one event to a job; ``decide``, in
+``rules.decide``, answers a command with the events that follow from it.  Both are pure
+functions, without a clock or a database: times are arguments, and ``TRANSITIONS`` is the
+only statement of what may follow what.
 
-The table is asked twice.  ``decide`` lets it refuse a command whose event has no
-exit from the job's state, and the events that ``decide`` returns are folded
-through it again by ``evolve``, so it has the last word.  An event names the
-state it leads to wherever the table allows several (``created`` by its promotion
-time, ``failed`` by its ``next``, ``moved`` by its ``to``): replay decides nothing.
+The table is consulted twice.  ``decide`` refuses a command if the table has no transition
+for its event from the job's state, and ``evolve`` checks each event that ``decide``
+returns against the table again, so the table has the last word.  Where the table allows
+several next states, the event itself names the one it leads to (``created`` by its
+promotion time, ``failed`` by its ``next``, ``moved`` by its ``to``): a replay decides
+nothing.
 
-Every beginning of work raises the job's ``attempt``, whether a worker took the
-job or an operator moved it to active.  A word about an attempt (progress, log,
-complete, fail) carries its number and is refused unless that very attempt is
-running: this is the fence that keeps a lost worker's late word out.
+Each start of work increments the job's ``attempt``, whether a worker took the job or an
+operator moved it to active.  A report on an attempt (progress, log, complete, fail,
+return) carries its number and is refused unless that attempt is running.  The number is a
+fencing token: it keeps out late reports of a lost worker.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from ledger.rules.events import Event
 
 
 class State(StrEnum):
-    """Where a job can be: Kue's five words, and the two ends."""
+    """A state of a job: one of Kue's five, or ``absent`` or ``removed``."""
 
     ABSENT = "absent"
     INACTIVE = "inactive"
@@ -40,7 +41,7 @@ class State(StrEnum):
     REMOVED = "removed"
 
 
-# Kue's five, in the order of its statistics.
+# Kue's five states, in the order of its statistics.
 LIVE_STATES: Final = (
     State.INACTIVE,
     State.COMPLETE,
@@ -61,8 +62,8 @@ def _stays(state: State) -> Mapping[type[Event], frozenset[State]]:
     return {events.Reprioritized: frozenset({state}), events.Erased: frozenset({state})}
 
 
-# The only statement of what may follow what: from a state, by an event, to which
-# states.  An operator's hand (_BY_HAND) reaches everywhere a job can be seen.
+# The only statement of what may follow what: state -> event -> the states it may lead to.  An
+# operator can apply the events in _BY_HAND in every state of LIVE_STATES.
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.ABSENT: {
         events.Created: frozenset({State.INACTIVE, State.DELAYED}),
@@ -88,33 +89,34 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     },
     State.COMPLETE: {**_BY_HAND, **_stays(State.COMPLETE)},
     State.FAILED: {**_BY_HAND, **_stays(State.FAILED)},
-    # Personal data can be erased after the job is gone from view.
+    # Personal data can be erased after the job was removed.
     State.REMOVED: {events.Erased: frozenset({State.REMOVED})},
 }
 
 
 class JobState(NamedTuple):
-    """Be a job as its events have made it; a row of the ``jobs`` projection.
+    """A job after its events; a row of the ``jobs`` projection.
 
-    A tuple, since a replay makes one an event: ``_replace`` costs a fifth of
-    ``dataclasses.replace`` on this many fields.  ``*_position`` point at the
-    event that holds the content, which is stored nowhere else, so that erasing
-    it there erases it everywhere.
+    It is a tuple because a replay creates one per event: ``_replace`` takes a fifth of the
+    time of ``dataclasses.replace`` with this many fields.  Each ``*_position`` is the position
+    of the event that holds the content.  Content is stored nowhere else, so that erasing it
+    there erases it everywhere.
 
     Attributes:
-        version: Place of the job's newest event in its stream, from 1.
-        max_attempts: How often it may run.
-        made: Runs that have ended, by success or failure; at most max_attempts.
+        version: Version of the job's newest event, from 1; 0 if the job does not exist.
+        max_attempts: How often the job may run.
+        made: Attempts that have ended in success or failure; at most max_attempts.
         attempt: Number of the newest attempt, 0 before the first.
-        started_attempt: Number of the newest one that a worker started; an
-            operator's hand begins attempts too, but Kue shows no start of them.
-        delay_ms: The wait asked for at creation, then the last backoff's.
+        started_attempt: Number of the newest attempt that a worker started.  An operator
+            who moves a job to active starts an attempt too, but Kue shows no start of it.
+        delay_ms: The wait requested at creation, then that of the last backoff.
         ttl_ms: How long an attempt may go without progress.
         backoff_delay_ms: See ``events.Backoff``.
-        worker: Who ran the newest attempt that a worker started.
+        worker: The worker of the newest attempt that a worker started.
         progress: Whole per cent; None until first set.
-        promote_at_ms: When it may (have) run, by creation or the last backoff.
-        due_at_ms: When time itself changes the state; None if it never does.
+        promote_at_ms: Earliest time at which the job may run: its creation, or the end of
+            its delay or last backoff.
+        due_at_ms: When a delay or a ttl runs out and changes the state; None for never.
     """
 
     id: int
@@ -148,7 +150,7 @@ class JobState(NamedTuple):
 
     @property
     def exists(self) -> bool:
-        """Tell whether the job has been created and not removed."""
+        """Return whether the job was created and not removed."""
         return self.state in _LIVE
 
 
@@ -157,12 +159,12 @@ _VERSION, _STATE, _UPDATED = _PLACE["version"], _PLACE["state"], _PLACE["updated
 
 
 def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobState:
-    """Return *job* as it is after *event*, of whose content it knows nothing.
+    """Return *job* after *event*, whose content is not needed.
 
     Args:
         job: The job before, ``JobState(id)`` if it did not exist.
-        event: What happened.
-        position: The event's place in the ledger.
+        event: The event.
+        position: The event's position in the ledger.
         at_ms: The event's time, UTC milliseconds.
 
     Raises:
@@ -177,14 +179,14 @@ def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobStat
             position=position,
         )
     changes = _CHANGES[kind](job, event, position, at_ms)
-    # As ``_replace``, in a third of its time: a replay does this for every event.
+    # Same as ``_replace``, in a third of its time: a replay does this for every event.
     values: list[Any] = list(job)
     values[_VERSION] += 1
     values[_STATE] = state
     values[_UPDATED] = at_ms
     for name, value in changes.items():
         values[_PLACE[name]] = value
-    # As ``_make``, which counts them first.
+    # Same as ``_make``, which checks the length first.
     return tuple.__new__(JobState, values)
 
 
@@ -264,7 +266,7 @@ def _promoted(job: JobState, event: events.Promoted, position: int, at_ms: int) 
 def _moved(job: JobState, event: events.Moved, position: int, at_ms: int) -> _Changes:
     if event.attempt is not None:
         return {"attempt": event.attempt, "due_at_ms": event.expires_at_ms}
-    # Kue: moved to delayed, a job is due when its delay was, so mostly at once.
+    # As in Kue, a job moved to delayed is due when its last delay ended, so usually at once.
     waits = State(event.to) is State.DELAYED
     return {"due_at_ms": job.promote_at_ms if waits else None}
 
@@ -303,11 +305,11 @@ _CHANGES: Final = cast(
 
 
 def _nowhere(job: JobState, event: Event) -> State:
-    """Answer for an event of the ledger itself, which the table allows to no job."""
+    """Return the job's state unchanged for an event of the ledger itself, which no job allows."""
     return job.state
 
 
-# Where an event leads, if the table allows it.
+# The state to which each event leads, if the table allows it.
 _TARGETS: Final = cast(
     "Mapping[type[Event], Callable[[JobState, Event], State]]",
     {

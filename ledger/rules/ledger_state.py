@@ -1,16 +1,17 @@
-"""Rules of the ledger itself: the second aggregate, whose stream is number 0.
+"""The rules of the ledger itself: the second aggregate, whose stream is number 0.
 
 Theory of operation
 -------------------
-A job is what the events of its stream made of it.  The ledger's own state is what the
-events of stream 0 made of it: a set of named *entries*.  Each event concerns one entry,
-found by its subject and its name: the type of jobs ``email`` is paused.  ``evolve`` folds
-an event into its entry, ``decide`` answers a command with the events that follow from it,
-and ``TRANSITIONS`` is the only statement of what may follow what; all as for a job.
+A job is the result of the events in its stream.  The ledger's own state is the result of
+the events in stream 0: a set of named *entries*.  Each event concerns one entry, which is
+identified by its subject and its name; for example, the type ``email`` is paused.
+``evolve`` applies an event to its entry, ``decide`` answers a command with the events that
+follow from it, and ``TRANSITIONS`` is the only statement of what may follow what, as for a
+job.
 
-A new event is a class in ``events``, a command in ``commands``, one row of ``TRANSITIONS``
-and one clause of ``decide``.  The log, replay, verification and the read model keep
-entries of any subject and need no change.
+A new event needs a class in ``events``, a command in ``commands``, one row in
+``TRANSITIONS`` and one function in ``_DECISIONS``.  The log, replay, verification and the
+read model store entries of any subject and need no change.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from ledger.rules.events import LedgerEvent, Subject
 
 
 class EntryState(StrEnum):
-    """Where an entry can be."""
+    """A state of an entry."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -34,10 +35,10 @@ INITIAL: Final[Mapping[Subject, EntryState]] = {Subject.TYPE: EntryState.RUNNING
 
 
 class Transition(NamedTuple):
-    """What an event does to its entry.
+    """The effect of an event on its entry.
 
     Attributes:
-        before: The states in which it may happen.
+        before: The states in which the event may happen.
         after: The state to which it leads.
     """
 
@@ -53,19 +54,19 @@ TRANSITIONS: Final[Mapping[type[LedgerEvent], Transition]] = {
 
 
 class Key(NamedTuple):
-    """What finds an entry."""
+    """The key of an entry."""
 
     subject: Subject
     name: str
 
 
 class Entry(NamedTuple):
-    """One entry of the ledger's own state, as its events have made it.
+    """One entry of the ledger's own state, after its events.
 
     Attributes:
-        since_ms: Time of the event that put it into this state, UTC milliseconds; None
-            before the first.
-        facts: What that event said besides the name, a JSON object.
+        since_ms: Time of the event that led to this state, UTC milliseconds; None before
+            the first event.
+        facts: That event's fields besides the name, as a JSON object.
     """
 
     subject: Subject
@@ -76,12 +77,12 @@ class Entry(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Return what finds it."""
+        """Return the entry's key."""
         return Key(self.subject, self.name)
 
     @property
     def is_initial(self) -> bool:
-        """Tell whether it is as if no event had ever named it."""
+        """Return whether the entry is in its initial state."""
         return self.state is INITIAL[self.subject]
 
 
@@ -91,17 +92,17 @@ def initial(key: Key) -> Entry:
 
 
 def key_of(named: LedgerEvent | commands.OnLedger) -> Key:
-    """Return what finds the entry that an event or a command names."""
+    """Return the key of the entry that an event or a command names."""
     return Key(named.subject, named.name)
 
 
 def evolve(entry: Entry, event: LedgerEvent, *, position: int, at_ms: int) -> Entry:
-    """Return *entry* as it is after *event*.
+    """Return *entry* after *event*.
 
     Args:
         entry: The entry before, ``initial(key)`` if no event has named it.
-        event: What happened.
-        position: The event's place in the ledger.
+        event: The event.
+        position: The event's position in the ledger.
         at_ms: The event's time, UTC milliseconds.
 
     Raises:
@@ -119,11 +120,11 @@ def evolve(entry: Entry, event: LedgerEvent, *, position: int, at_ms: int) -> En
 
 
 def decide(command: commands.OnLedger, entry: Entry, *, at_ms: int) -> tuple[LedgerEvent, ...]:
-    """Return the events that *command* causes; none if it is already so.
+    """Return the events that *command* causes; none if it changes nothing.
 
     Args:
-        command: What is asked.
-        entry: The entry that it names, as it is.
+        command: The command.
+        entry: The present state of the entry that it names.
         at_ms: The time at which the events will be recorded.
     """
     return tuple(_DECISIONS[type(command)](command, entry, at_ms))

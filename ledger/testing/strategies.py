@@ -1,4 +1,4 @@
-"""Generate what can be asked of a queue, sensible and not, for Hypothesis.
+"""Hypothesis strategies for what a queue can be asked to do, valid and invalid.
 
     @given(strategies.jobs(types=st.just("email")))
     def test_any_mail_is_sent(arguments):
@@ -8,7 +8,7 @@
 
             drain(queue, raises=True)
 
-``histories`` need no queue at all: they are what a projection of one's own follows.
+``histories`` needs no queue: it generates the events that a custom projection follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ WORKER: Final = "host:1:1"
 
 
 class Target(NamedTuple):
-    """Be a job that a command may name, as far as the test knows it."""
+    """A job that a command may name, as far as the test knows it."""
 
     job_id: int
     state: str
@@ -65,19 +65,19 @@ class Target(NamedTuple):
     version: int
 
 
-# --- what applications hand in
+# --- arguments of a queue's methods
 
-# What PostgreSQL cannot hold is refused: U+0000, and surrogates, which are no text.
+# Without U+0000 and surrogates, which are refused because PostgreSQL cannot store them.
 texts: SearchStrategy[str] = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 
 
 def json_values(*, largest: int = 10) -> SearchStrategy[Any]:
-    """Return what JSON can say, as Python has it.
+    """Return a strategy for JSON values, as Python objects.
 
     Args:
-        largest: About how many values it is made of at most.
+        largest: The approximate maximum number of leaves in a value.
     """
     return st.recursive(
         st.none()
@@ -98,11 +98,11 @@ def jobs(
     types: SearchStrategy[str] | None = None,
     data: SearchStrategy[Any] | None = None,
 ) -> SearchStrategy[dict[str, Any]]:
-    """Return arguments of ``Queue.create``, by name; all that it takes but ``unique``.
+    """Return a strategy for keyword arguments of ``Queue.create``, all except ``unique``.
 
     Args:
-        types: Of which types; None for any text that can be one.
-        data: What the handlers get; None for objects of any content, or nothing.
+        types: The types to draw; None for any text that is a valid type.
+        data: The data to draw; None for objects of any content, or no data.
     """
     waits = st.integers(1, 10**7) | st.timedeltas(timedelta(milliseconds=1), timedelta(hours=3))
     backoff_delays = st.integers(1, 10**6)
@@ -131,7 +131,7 @@ def _can_be_type(text: str) -> bool:
     return 0 < len(text) <= LONGEST_TYPE
 
 
-# --- what the ledger is told
+# --- commands
 
 # Numbers, orders and escapes that a parser would rewrite.
 json_texts = st.sampled_from(
@@ -175,8 +175,8 @@ actors = st.sampled_from(("token:ann", f"worker:{WORKER}", "sweeper", "ü"))
 causes = st.none() | st.sampled_from(("request 7", "ledger remove 1"))
 
 
-# Built once, for any job: building them for each would take most of a test's time.  The
-# attempt is 1 for the newest one, 0 for the one before, 2 for the next.
+# Built once, for any job: building them for each would take most of a test's time.  The attempt
+# is 1 for the newest one, 0 for the one before, 2 for the next.
 _attempts = st.sampled_from((1, 1, 0, 2))
 _job = st.just(1)
 _on_any_job: SearchStrategy[OnJob] = st.one_of(
@@ -214,24 +214,24 @@ _on_any_job: SearchStrategy[OnJob] = st.one_of(
 
 
 def on_job(target: Target) -> SearchStrategy[Command]:
-    """Return commands on one job: all kinds, whatever its state and attempt."""
+    """Return a strategy for commands of all kinds on one job, whatever its state and attempt."""
     return _on_any_job.map(lambda command: _aimed(command, target))
 
 
 def _aimed(command: OnJob, target: Target) -> Command:
-    """Return a command on any job as one on *target*."""
+    """Return a command on any job as a command on *target*."""
     changes: dict[str, Any] = {"job_id": target.job_id}
     if isinstance(command, OnAttempt):
         changes["attempt"] = max(0, target.attempt + command.attempt - 1)
     if isinstance(command, Erase) and command.versions is not None:
-        # One past the newest at most: that is wrong enough.
+        # At most one past the newest: that is invalid enough.
         changes["versions"] = tuple(min(each, target.version + 1) for each in command.versions)
     aimed: Command = replace(command, **changes)
     return aimed
 
 
 def next_step(target: Target) -> SearchStrategy[Command]:
-    """Return what usually comes next for the job, so that jobs get old."""
+    """Return a strategy for commands that usually come next, so that jobs reach late states."""
     job_id, attempt = target.job_id, target.attempt
     likely: Mapping[str, Sequence[Command]] = {
         "inactive": (
@@ -256,7 +256,7 @@ def next_step(target: Target) -> SearchStrategy[Command]:
 
 
 def on_jobs(targets: Sequence[Target]) -> SearchStrategy[Command]:
-    """Return creations, and commands on single jobs, most of them on *targets*."""
+    """Return a strategy for creations, and commands on single jobs, most of them on *targets*."""
     newest = max((target.job_id for target in targets), default=0)
     strangers = [
         Target(job_id, "absent", 1, 1) for job_id in (newest + 1, newest + 2, 0, -1, 2**62)
@@ -269,23 +269,23 @@ def on_jobs(targets: Sequence[Target]) -> SearchStrategy[Command]:
 
 
 def commands(targets: Sequence[Target]) -> SearchStrategy[Command]:
-    """Return commands of all kinds, most of those on single jobs on *targets*."""
+    """Return a strategy for commands of all kinds; those on single jobs mostly on *targets*."""
     return st.one_of(on_jobs(targets), claims, on_types)
 
 
-# --- what the ledger keeps
+# --- histories
 
 
 @st.composite
 def histories(draw: DrawFn, *, longest: int = 40) -> list[Recorded]:
-    """Return events as a ledger may have recorded them from its first day on.
+    """Return events that a ledger may have recorded since its creation.
 
-    Positions and versions are gapless, times never run back, and each event is what the
-    rules answer to a command.
+    Positions and versions have no gaps, times never decrease, and each event is what the
+    rules decide on a command.
 
     Args:
-        draw: Hypothesis hands it in.
-        longest: How many events at most.
+        draw: Passed by Hypothesis.
+        longest: The largest number of events.
     """
     history = _History()
     for _ in range(draw(st.integers(0, longest))):
@@ -296,7 +296,7 @@ def histories(draw: DrawFn, *, longest: int = 40) -> list[Recorded]:
 
 
 class _History:
-    """Be a ledger without a database: the rules, and what they made."""
+    """A ledger without a database: the rules, and the events that they caused."""
 
     def __init__(self) -> None:
         self.recorded: list[Recorded] = []
@@ -308,7 +308,7 @@ class _History:
 
     @property
     def targets(self) -> list[Target]:
-        """Return the jobs, also those that were removed."""
+        """Return the jobs, including removed ones."""
         return [
             Target(job.id, job.state.value, job.attempt, job.version)
             for job in self._jobs.values()
@@ -316,7 +316,7 @@ class _History:
         ]
 
     def carry_out(self, command: Command, actor: str, cause: str | None) -> None:
-        """Record what *command* causes, if the rules do not refuse it."""
+        """Record what *command* causes, unless the rules refuse it."""
         if isinstance(command, OnLedger):
             self._carry_out_on_ledger(command, actor, cause)
             return
@@ -331,7 +331,7 @@ class _History:
             job = self._jobs[job.id] = self._record(job, event, actor, cause)
 
     def _job_of(self, command: Command) -> JobState | None:
-        """Return the job that a command is on, None if it is already so."""
+        """Return the job that a command is on; None if its unique key has a job already."""
         match command:
             case Create(unique=key):
                 if key in self._keys:

@@ -1,8 +1,7 @@
-"""Let time take effect: on delays that are over, late attempts and silent workers.
+"""The sweeper, which applies the passage of time: to delays, late attempts, silent workers.
 
-One sweeper a database works at a time; the others stand by and take over when it
-dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
-one on its own.
+One sweeper per database works at a time; the others stand by and take over when it dies.
+It needs no worker: every server process has one, and ``ledger sweep`` runs one on its own.
 """
 
 import time
@@ -15,23 +14,24 @@ from ledger.queue import heartbeats
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Elapse, Lose
 
-# A job is promoted within a second of being due: four looks leave room for the work.
+# A job is promoted within a second of being due: four sweeps a second leave time for the work.
 INTERVAL_S: Final = 0.25
 LARGEST_SWEEP: Final = 1_000
-# How often workers that died long ago are struck from the list.
+# How often workers that died long ago are removed from the list.
 FORGET_EVERY_S: Final = 600.0
-# Two clocks that disagree by more have been set, or the machine has slept.
+# If wall clock and monotonic clock differ by more, the clock was set or the machine was
+# suspended.
 _JUMP_MS: Final = 1_000
 
 
 class Sweeper:
-    """Sweep one database, if no other sweeper does.
+    """A sweeper of one database, which works while no other one does.
 
     Args:
-        ledger: Where to record what time has done.
-        jobs: Who knows what is due.
-        lease_ms: How long a worker may be silent that was never seen to say so
-            itself.
+        ledger: Where the effects of time are recorded.
+        jobs: The jobs that are due, and the attempts that workers hold.
+        lease_ms: How long a worker may be silent of which no heartbeat, with a lease of its
+            own, is recorded.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Sweeper:
         self._ledger = ledger
         self._jobs = jobs
         self._lease_ms = lease_ms
-        # Holders whose last sign of life tells nothing: none, or one from the future, before
-        # the clock was set back.  And when that was first noticed.
+        # Holders whose last heartbeat does not tell how long they are silent: there is none, or
+        # it is in the future, because the clock was set back.  And when that was first noticed.
         self._missed: dict[tuple[str, int | None], int] = {}
-        # Silence before this was ours: the database was away, or the clock jumped, for those
-        # who live as for those who are lost.
+        # Silence before this time is ignored: while the database was unavailable or the clock
+        # jumped, live workers could not report either.
         self._silent_since_ms = 0
         self._looked = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
@@ -56,7 +56,7 @@ class Sweeper:
         )
 
     def sweep(self) -> int:
-        """Let everything that is due happen; return how many jobs it changed."""
+        """Apply everything that is due; return how many jobs changed."""
         changed = self._fail_lost()
         self._forget_dead()
         while True:
@@ -71,14 +71,14 @@ class Sweeper:
                 return changed
 
     def _fail_lost(self) -> int:
-        """Fail the attempts of workers that are silent; return how many."""
+        """Fail the attempts of silent workers; return how many."""
         now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
             held = self._jobs.held(connection)
             if not held:
                 self._missed.clear()
                 return 0
-            # Read after the attempts: a worker is there before it holds one.
+            # Read after the attempts: a worker is listed before it holds one.
             seen = {worker.name: worker for worker in heartbeats.seen(connection)}
         commands = []
         missed = {}
@@ -105,7 +105,7 @@ class Sweeper:
         return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
 
     def _forget_dead(self) -> None:
-        """Keep the list of workers short, whatever dies."""
+        """Remove dead workers from the list, which would otherwise grow."""
         now_s = time.monotonic()
         if now_s < self._forget_at_s:
             return
@@ -116,7 +116,7 @@ class Sweeper:
         heartbeats.forget(database, holders, now_ms=self._ledger.now_ms())
 
     def run(self) -> None:
-        """Sweep until ``stop`` is called, through every absence of the database."""
+        """Sweep until ``stop`` is called, even while the database is unavailable."""
         self._loop.run()
 
     def start(self) -> None:
@@ -133,12 +133,12 @@ class Sweeper:
         return INTERVAL_S
 
     def _heard(self, error: LedgerError) -> None:
-        """Forgive silence while the database is away: no worker can report either."""
+        """Ignore silence while the database is unavailable: no worker can report either."""
         if isinstance(error, Unavailable):
             self._forgive()
 
     def _heed_jumps(self) -> None:
-        """Forgive silence if the clock was set, or the machine has slept."""
+        """Ignore silence if the clock was set or the machine was suspended."""
         (before_s, before_ms), self._looked = (
             self._looked,
             (time.monotonic(), self._ledger.now_ms()),
