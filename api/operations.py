@@ -1,6 +1,6 @@
-"""List what can be asked over HTTP: one entry a method of a path.
+"""The operations of the HTTP API: one entry per method of a path.
 
-``OPERATIONS`` is what ``openapi``, the table in docs/http.md and the tests are made from.
+``openapi``, the table in docs/http.md and the tests are made from ``OPERATIONS``.
 """
 
 from collections.abc import Sequence
@@ -87,14 +87,14 @@ _ACTIVITY: Final = (
 )
 
 
-# Methods that change nothing, but for a GET that says otherwise.
+# Methods that change nothing, except a GET with `changing_get`.
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# What an operation with a body refuses for it.
+# The statuses with which an operation may refuse a body.
 _OF_BODIES: Final = (413, 415)
 
 
 class Tag(Enum):
-    """Say when a read carries the ledger's position as its ETag, and can be answered 304."""
+    """The condition under which a read has the ledger's position as its ETag and can answer 304."""
 
     NEVER = auto()
     FOR_FIXED_TIMES = auto()
@@ -103,16 +103,16 @@ class Tag(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Describe one method of one path.
+    """One method of one path.
 
     Attributes:
-        answers: Name of the schema of its 200; None if that has no body.
-        refuses: Statuses it can answer beside those that every operation can.
+        answers: Name of the schema of its answer 200; None if that has no body.
+        refuses: Statuses that it can answer, besides those of every operation.
         query: Parameters that are not in the path.
-        takes_jobs: Whether a job, or an array of them, is its body.
-        takes: Name of the schema of its body, if it needs one.
+        takes_jobs: Whether its body is a job, or an array of jobs.
+        takes: Name of the schema of its body; None if it needs none.
         tag: When its answer has an ETag.
-        asks_database: Whether the database has to be there.
+        asks_database: Whether it needs the database.
         changing_get: Whether it changes something although it is a GET.
     """
 
@@ -130,12 +130,12 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Return whether it changes something, which only some web pages may: see ``origins``."""
+        """Return whether it changes something, which only some pages may do: see ``origins``."""
         return self.changing_get or self.method not in READING_METHODS
 
     @property
     def has_input(self) -> bool:
-        """Return whether there is anything in a request that can be wrong."""
+        """Return whether a request has input that can be invalid."""
         given = "{" in self.path or self.query or self.takes_jobs or self.takes
         return bool(given)
 

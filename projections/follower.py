@@ -1,15 +1,16 @@
-"""Let read models follow the ledger by position, a little behind it.
+"""Read models that follow the ledger by position, shortly behind it.
 
-A *follower* remembers the position up to which it has come, in the same commit as what
-it made of the events up to there.  Positions have no gaps and rise in commit order, so
-going on behind the checkpoint is all that exactly-once takes: whatever a crash undoes,
-it undoes together.
+A *follower* stores the position that it has reached, in the same commit as the result of the
+events up to that position.  Positions have no gaps and rise in commit order, so continuing
+after the checkpoint is enough for exactly-once processing: a crash undoes the result and the
+checkpoint together.
 
-One process of all leads a follower at a time.  Should two believe they do, the second
-finds that the checkpoint is not where it left it, and is ``Overtaken``.
+One process at a time leads a follower.  If two processes believe that they lead, the second
+one finds that the checkpoint has moved, and raises ``Overtaken``.
 
-An event that a follower cannot be told stops it there, loudly.  It is found by halves:
-what came before it is kept, and its position is known.
+An event that a follower cannot apply stops it at that event.  The failure is logged, and
+recorded in the database.  The batch is halved until the event is found: all earlier events
+are applied, and the position of the event is known.
 """
 
 import logging
@@ -30,12 +31,13 @@ from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
 
-# The bell may have been deaf for a moment; and who leads has to look whether it still does.
+# The commit notifier may be reconnecting, and a leader must check that it still leads.
 LONGEST_WAIT_S: Final = 2.0
-# How soon one that is stuck tries again: its code may have been mended, in another process.
+# Delay before a stuck follower tries again: another process may run fixed code by then.
 STUCK_S: Final = 10.0
-# Of who wants content, a batch ends behind so many characters: a job may hold a megabyte,
-# and what is made of it takes several.  How large they are is seen in first reads of few.
+# With `wants_content`, a batch ends after this many characters of content: a job may hold a
+# megabyte, and what a follower builds from it takes several.  Sizes are known only once events
+# are read, so the first read is small and each further one twice as large.
 MOST_CONTENT: Final = 8 * 1024 * 1024
 FIRST_READ: Final = 16
 _LONGEST_END_S: Final = 10.0
@@ -44,13 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 class Told(ABC):
-    """Be what is told the changes in order, and keeps how far it was.
+    """A consumer of changes, which come in order, that stores how far it has come.
 
     Attributes:
-        wants_content: Whether it is told ``recorded.event.content``.
-        wants_envelope: Whether it is told ``recorded.stored``, and so can compute
-            ``recorded.leaf``.
-        batch: How many events it is told at once, at most.
+        wants_content: Whether ``recorded.event.content`` is filled.
+        wants_envelope: Whether ``recorded.stored`` is filled, which ``recorded.leaf`` needs.
+        batch: Maximum number of events in one call of ``follow``.
     """
 
     wants_content: bool = False
@@ -60,15 +61,15 @@ class Told(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """Return what it is called in messages."""
+        """Return the name to use in messages."""
 
     @abstractmethod
     def checkpoint(self) -> int:
-        """Return the position up to which it has followed; 0 at first.
+        """Return the position up to which changes have been applied; 0 at first.
 
         Raises:
-            Unavailable: It is away.
-            SchemaMismatch: It was made by another version, and has to be rebuilt.
+            Unavailable: The consumer's storage is not available.
+            SchemaMismatch: Another version created it; it must be rebuilt.
         """
 
     @abstractmethod
@@ -76,21 +77,21 @@ class Told(ABC):
         """Apply *changes* and move the checkpoint to *through*, in one commit.
 
         Args:
-            changes: In order, the first one right behind the checkpoint.
+            changes: In order; the first one directly follows the checkpoint.
             through: Position of the last one.
 
         Raises:
-            Overtaken: The checkpoint is elsewhere; nothing was changed.
-            Unavailable: It is away; nothing was changed.
+            Overtaken: The checkpoint is at another position; nothing was changed.
+            Unavailable: The consumer's storage is not available; nothing was changed.
         """
 
 
 class Follower(Told):
-    """Be a read model that follows the ledger by position, a little behind it.
+    """A read model that follows the ledger by position, shortly behind it.
 
     Attributes:
-        name: Its name, in tables, on the command line and in messages.
-        pause_s: How long to gather events after some came, before it is told them.
+        name: Its name in tables, on the command line and in messages.
+        pause_s: Seconds to gather further events after the first one, before they are applied.
     """
 
     name: ClassVar[str]
@@ -102,42 +103,42 @@ class Follower(Told):
 
     @abstractmethod
     def leadership(self) -> Leadership:
-        """Return the claim to be the one who calls ``follow``."""
+        """Return the claim to be the process that calls ``follow``."""
 
     def reached(self) -> int:
-        """Return the checkpoint, for those who only look: nothing is begun or mended.
+        """Return the checkpoint without starting or repairing anything, for monitoring.
 
         Raises:
-            Unavailable: It is away.
-            SchemaMismatch: It was made by another version, and has to be rebuilt.
+            Unavailable: The read model's storage is not available.
+            SchemaMismatch: Another version created it; it must be rebuilt.
         """
         return self.checkpoint()
 
-    # --- the twin that a rebuild builds beside the live one
+    # --- the replacement that a rebuild builds beside the live read model
 
     @abstractmethod
     def green(self) -> Told:
-        """Return the twin that is built beside the live one; begun, or continued."""
+        """Return the replacement for the live read model, begun or continued."""
 
     @abstractmethod
     def swap(self) -> None:
-        """Put the twin in the live one's place, and drop the old one."""
+        """Put the replacement in the place of the live read model, and drop the old one."""
 
     @abstractmethod
     def drop_green(self) -> None:
-        """Throw away a twin that was begun, if there is one."""
+        """Drop an unfinished replacement, if there is one."""
 
     @abstractmethod
     def green_checkpoint(self) -> int | None:
-        """Return how far the twin has come, None if there is none."""
+        """Return the position that the replacement has reached, or None if there is none."""
 
 
 class Catching:
-    """Bring a follower forward, again and again; it keeps the jobs it met last at hand.
+    """The catch-up of one follower, which can be run repeatedly; it caches recently seen jobs.
 
     Args:
-        database: The ledger's.
-        follower: Whom.
+        database: The ledger's database.
+        follower: The consumer to bring forward.
     """
 
     def __init__(self, database: Database, follower: Told) -> None:
@@ -154,18 +155,18 @@ class Catching:
         advance: Advance | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Bring the follower to the head, or *through*; return the position reached.
+        """Bring the follower to the head, or to *through*; return the position reached.
 
         Args:
-            batch: How many events to tell it at once; None is as it says.
-            through: Where to end; None is the head as it is now.
-            advance: Told after each batch: events done, events in all.
-            stopped: Asked before each batch; whether to end there.
+            batch: Maximum number of events in a call of ``follow``; None is the follower's own.
+            through: Position at which to end; None is the head at the time of the call.
+            advance: Called after each batch with the number of events done and the total.
+            stopped: Called before each batch; the run ends if it returns true.
 
         Raises:
-            Stuck: It cannot be told an event; it has been told all before that.
-            Overtaken: Somebody else leads it.
-            Unavailable: The database, or the follower, is away.
+            Stuck: The follower cannot apply an event; all earlier events are applied.
+            Overtaken: Another process leads the follower.
+            Unavailable: The database, or the follower's storage, is not available.
         """
         position = self._follower.checkpoint()
         with self._database.read() as connection:
@@ -180,7 +181,7 @@ class Catching:
     def _step(self, after: int, through: int) -> int:
         if after != self._remembered_at:
             self._memory = Memory()
-        # Until it is told, what is remembered is ahead of it.
+        # Until the follower has applied the changes, the cached jobs are ahead of it.
         self._remembered_at = -1
         changes = self._changes(after, through)
         self._tell(changes)
@@ -189,9 +190,9 @@ class Catching:
         return position
 
     def _changes(self, after: int, through: int) -> list[AnyChange]:
-        """Return the changes behind *after*, fewer if their content is large.
+        """Return the changes after *after*, fewer than asked for if their content is large.
 
-        What has happened needs no snapshot.
+        History does not change, so reading it needs no snapshot.
         """
         follower = self._follower
         changes: list[AnyChange] = []
@@ -217,7 +218,7 @@ class Catching:
         return changes
 
     def _tell(self, changes: Sequence[AnyChange]) -> None:
-        """Tell the follower, by halves if it cannot be told all at once."""
+        """Pass *changes* to the follower; halve the batch if the follower fails."""
         position = changes[-1].recorded.position
         try:
             self._follower.follow(changes, through=position)
@@ -240,12 +241,12 @@ def catch_up(
     through: int | None = None,
     advance: Advance | None = None,
 ) -> int:
-    """Bring *follower* to the head, or *through*; as ``Catching.up``."""
+    """Bring *follower* to the head, or to *through*; see ``Catching.up``."""
     return Catching(database, follower).up(batch=batch, through=through, advance=advance)
 
 
 class Failure(NamedTuple):
-    """Be the event that a follower cannot be told, and why."""
+    """An event that a follower cannot apply, and the reason."""
 
     name: str
     position: int
@@ -260,7 +261,7 @@ _DELETE_FAILURE: Final = delete(failures).where(failures.c.name == bindparam("na
 
 
 def read_failures(database: Database) -> list[Failure]:
-    """Return what stops followers, whichever process leads them."""
+    """Return the events that stop followers, whichever process leads them."""
     with database.read() as connection:
         return [Failure(*row) for row in connection.execute(_SELECT_FAILURES)]
 
@@ -269,14 +270,14 @@ class Following:
     """A thread that keeps a follower near the head, if no other process does.
 
     Args:
-        database: The ledger's.
-        follower: What it keeps near the head.
-        bell: Rings for every commit.
-        stuck_s: How long to wait before an event that stopped it is tried again, in seconds.
-        standby_s: How long to wait after any other failure, and for the role, in seconds.
+        database: The ledger's database.
+        follower: The read model to keep near the head.
+        bell: The commit notifier.
+        stuck_s: Seconds to wait before an event that stopped the follower is tried again.
+        standby_s: Seconds to wait after any other failure, and between two tries to lead.
 
     Attributes:
-        failure: What stops it; None if nothing does.
+        failure: The event that stops the follower; None if none does.
     """
 
     def __init__(
@@ -296,18 +297,18 @@ class Following:
         self._woken = threading.Event()
         self._loop = LeaderLoop(
             follower.name,
-            # Where it is kept may not be there yet, or not be writable.
+            # Called later: the follower's storage may not exist yet, or not be writable.
             follower.leadership,
             self._step,
             leading=lambda: bell.subscribed(self._woken.set),
             standby_s=standby_s,
         )
         self._thread: threading.Thread | None = None
-        # What is told of a failure stays in the database when its process has died.
+        # A recorded failure outlives its process, so the first success must delete it.
         self._may_be_told = True
 
     def run(self) -> None:
-        """Follow until ``stop`` is called, through every absence of the database."""
+        """Follow until ``stop`` is called; the database may be unavailable in between."""
         try:
             self._loop.run()
         finally:
@@ -328,7 +329,7 @@ class Following:
             self._thread.join(_LONGEST_END_S)
 
     def _step(self) -> float:
-        """Catch up, then wait for news; return the seconds to wait besides."""
+        """Catch up, then wait for a commit; return the seconds to wait before the next step."""
         self._woken.clear()
         try:
             self._catching.up(stopped=self._loop.stopped.is_set)
@@ -339,7 +340,7 @@ class Following:
         except Overtaken as error:
             _log.info("%s", error)
             return self._standby_s
-        # Rung for, it lets others come: one commit does for all of them.
+        # After a notification, the pause lets further events come: one commit applies them all.
         if not self._loop.stopped.is_set():
             self._woken.wait(LONGEST_WAIT_S)
         return self.follower.pause_s
@@ -357,7 +358,7 @@ class Following:
                 _log.warning("nobody can be told: %s", unheard)
 
     def _note(self, failure: Failure | None) -> None:
-        """Keep what stops it, for us and for ``ledger status``."""
+        """Store the failure, or that there is none, for this object and for ``ledger status``."""
         told, self.failure = self.failure, failure
         if failure is None and told is None and not self._may_be_told:
             return

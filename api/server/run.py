@@ -1,4 +1,4 @@
-"""Build the app of some settings, and serve it with gunicorn."""
+"""The app of some settings, and the gunicorn server that serves it."""
 
 import gc
 import logging
@@ -19,24 +19,24 @@ from ledger.processes.hosts import bound_host
 from ledger.processes.settings import Settings
 from ledger.worker.sweeper import Sweeper
 
-# Kue's UIs poll every second or five; a connection should live from poll to poll.
+# Kue's UIs poll every one or five seconds; a connection should last from poll to poll.
 KEEPALIVE_S = 30
 
 _log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> App:
-    """Return the app of *settings*, and start what works beside it: see ``_Background``.
+    """Return the app of *settings*, and start its background threads: see ``_Background``.
 
     Raises:
         SchemaMismatch: The database's tables are not those of this version.
-        InvalidInput: The database's URL is none.
+        InvalidInput: The database's URL is invalid.
     """
     system = compose(settings, indexes=False)
     try:
         prepare(system.database)
     except Unavailable as error:
-        # The server starts all the same, answers 503, and recovers by itself.
+        # The server starts nevertheless, answers 503, and recovers by itself.
         _log.warning("%s", error)
     _Background(system, settings).start()
     return create_app(
@@ -47,7 +47,7 @@ def build(settings: Settings) -> App:
         system.activity,
         system.search,
         system.standings,
-        # The other half goes on answering while these wait.
+        # Half of the threads may wait; the other half continues to answer.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
@@ -64,11 +64,11 @@ def _hosts(settings: Settings) -> Collection[str]:
 
 
 class _Background:
-    """Be the threads of a server process: the sweeper, and who starts what follows.
+    """The threads of a server process: the sweeper, and the starter of the follower process.
 
-    A forked child gets connections, locks and threads of its own: gunicorn's --preload
-    builds the app before it forks.  It takes every child that ends for a worker, so the
-    process that forks must have no other.
+    A forked child gets its own connections, locks and threads, because gunicorn's --preload
+    builds the app before it forks.  gunicorn reaps every child as one of its workers, so the
+    forking process must have no child of its own.
     """
 
     def __init__(self, system: System, settings: Settings) -> None:
@@ -77,7 +77,7 @@ class _Background:
         self._following: FollowerProcess | None = None
 
     def start(self) -> None:
-        """Start all, here and in each forked child."""
+        """Start the threads, here and in each forked child."""
         self._start()
         os.register_at_fork(
             before=self._system.database.before_fork,
@@ -111,16 +111,16 @@ class _Background:
 
 
 def _settle() -> None:
-    """Take what was loaded out of the garbage collector's sight: it stays for good.
+    """Exclude what has been loaded from garbage collection, because it stays for good.
 
-    Batches allocate enough to set it off, and it would walk all modules each time.
+    Batches allocate enough to trigger a collection, which would walk all modules each time.
     """
     gc.collect()
     gc.freeze()
 
 
 def run(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until told to stop; does not return.
+    """Serve until told to stop; do not return.
 
     Args:
         settings: What to serve, and where.
@@ -143,13 +143,13 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "threads": settings.threads,
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,
-            # All that it allows: a search may have thousands of characters.
+            # gunicorn's maximum: a search may have thousands of characters.
             "limit_request_line": 8190,
             "loglevel": "warning",
-            # gunicorn would open a socket for its own control in the home directory.
+            # Otherwise gunicorn opens a control socket in the home directory.
             "control_socket_disable": True,
-            # No answer depends on what a proxy says of its client, so nobody may say it,
-            # and nobody's address need be compared for every request.
+            # No answer depends on what a proxy states about its client.  So these headers have no
+            # effect, and no client's address is compared for every request.
             "forwarded_allow_ips": "*",
             "secure_scheme_headers": {},
             "forwarder_headers": "",
@@ -161,7 +161,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
                 self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Run gunicorn's parent process, ours in place of its own."""
+        """Run gunicorn's parent process, with our class in place of its own."""
         _Arbiter(self).run()
 
     def load(self) -> App:
@@ -169,10 +169,10 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parent process, which removes no Unix socket but its own.
+    """gunicorn's parent process, which removes only its own Unix sockets.
 
-    gunicorn removes whatever lies at its path when it stops: by then that may be the
-    socket of a server that was started in our place.
+    gunicorn removes any file at a socket's path when it stops: by then that may be the socket
+    of a server that was started in its place.
     """
 
     def start(self) -> None:
@@ -181,12 +181,12 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
     def stop(self, *graceful: bool) -> None:
         if self._found() != self._bound:
-            # Sockets that systemd opened are left alone.
+            # gunicorn does not remove sockets that systemd opened.
             self.systemd = True
         super().stop(*graceful)
 
     def _found(self) -> list[tuple[int, int] | None]:
-        """Return device and inode of what lies at the path of each Unix socket.
+        """Return device and inode of the file at the path of each Unix socket.
 
         While a socket is open, no other file gets its inode.
         """

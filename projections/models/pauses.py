@@ -1,4 +1,4 @@
-"""Answer which types of jobs are paused, and since when."""
+"""The types of jobs that are paused, and since when."""
 
 from collections.abc import Collection, Sequence
 
@@ -12,7 +12,7 @@ from ledger.rules.ledger_state import Entry, EntryState, Key
 
 
 class Pauses(Projection):
-    """Be the types of which no worker may begin a job."""
+    """The types of which no worker may start a job."""
 
     name = "pauses"
 
@@ -28,7 +28,7 @@ class Pauses(Projection):
         self._select = Query(select(table.c.type, table.c.since_ms).order_by(table.c.type))
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Ignore what happens to jobs."""
+        """Ignore changes of jobs."""
 
     def apply_ledger(self, tx: Connection, changes: Sequence[LedgerChange]) -> None:
         for recorded, _, after in changes:
@@ -38,7 +38,7 @@ class Pauses(Projection):
                 self._delete.execute(tx, [(after.name,)])
 
     def load(self, tx: Connection, keys: Collection[Key]) -> dict[Key, Entry]:
-        """Return those of the entries that are not as they were initially."""
+        """Return those of the entries that differ from their initial state."""
         paused = self.paused(tx)
         return {
             key: Entry(key.subject, key.name, EntryState.PAUSED, paused[key.name])
@@ -47,5 +47,5 @@ class Pauses(Projection):
         }
 
     def paused(self, connection: Connection) -> dict[str, int]:
-        """Return the paused types, and since when: UTC milliseconds."""
+        """Return the paused types, each with the start of its pause in UTC milliseconds."""
         return dict(tuple(row) for row in self._select.all(connection))
