@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 
 from ledger.api.app import App, create_app
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.server.gunicorn_worker import LingeringWorker
+from ledger.api.server.gunicorn_worker import LingeringWorker, run_server
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, prepare
 from ledger.processes.follower_process import FollowerProcess
@@ -161,42 +160,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
                 self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Run gunicorn's parent process, with our class in place of its own."""
-        _Arbiter(self).run()
+        run_server(self)
 
     def load(self) -> App:
         return build(self._settings)
-
-
-class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parent process, which removes only its own Unix sockets.
-
-    gunicorn removes any file at a socket's path when it stops: by then that may be the socket
-    of a server that was started in its place.
-    """
-
-    def start(self) -> None:
-        super().start()
-        self._bound = self._found()
-
-    def stop(self, *graceful: bool) -> None:
-        if self._found() != self._bound:
-            # gunicorn does not remove sockets that systemd opened.
-            self.systemd = True
-        super().stop(*graceful)
-
-    def _found(self) -> list[tuple[int, int] | None]:
-        """Return device and inode of the file at the path of each Unix socket.
-
-        While a socket is open, no other file gets its inode.
-        """
-        paths = [listener.getsockname() for listener in self.LISTENERS]
-        return [_file_at(path) for path in paths if isinstance(path, str)]
-
-
-def _file_at(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -143,14 +143,16 @@ class Advancing:
 @contextmanager
 def progress(what: str) -> Iterator[Advancing]:
     """Give what is told how far something is; it draws a bar on stderr."""
+    is_seen = is_terminal(sys.stderr)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         Count(),
         _Rate(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not is_terminal(sys.stderr),
+        # Rich before 14.3 ends even a disabled bar with an empty line.
+        console=Console(stderr=True, quiet=not is_seen),
+        disable=not is_seen,
     )
     with bar:
         advancing = Advancing(bar, what)

@@ -357,19 +357,22 @@ def test_no_odd_request_gets_past_the_check_of_names_and_pages(tmp_path: Path) -
     with Server(url, tmp_path) as server:
         server.create()
         server.ask("PUT", "/job/1/state/complete")
-        statuses = {request: status_of(server.port, request) for request in ODD_REQUESTS}
+        requests = (TWO_NAMES, *ODD_REQUESTS)
+        statuses = {request: status_of(server.port, request) for request in requests}
         kinds = [event["kind"] for event in server.ask("GET", "/job/1/events").json]
 
+    # From version 26 on, gunicorn refuses two names itself.
+    assert statuses.pop(TWO_NAMES) in {400, 421}
     assert statuses == ODD_REQUESTS
     assert kinds == ["created", "moved"]
 
 
+TWO_NAMES: Final = ("GET /stats HTTP/1.1", "Host: localhost", "Host: evil.test")
 # By the first line and the headers of each request, the status of its answer.
 ODD_REQUESTS: Final = {
     ("GET /stats HTTP/1.0",): 200,
     ("GET /stats HTTP/1.0", "Host: evil.test"): 421,
     ("GET /stats HTTP/1.1", "Host:"): 421,
-    ("GET /stats HTTP/1.1", "Host: localhost", "Host: evil.test"): 400,
     ("GET /stats HTTP/1.1", "Host: evil.test", "X-Forwarded-Host: localhost"): 421,
     ("GET /stats HTTP/1.1", "Host: evil.test", "Forwarded: host=localhost"): 421,
     ("GET http://localhost/stats HTTP/1.1", "Host: localhost"): 200,
