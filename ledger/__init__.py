@@ -101,7 +101,9 @@ def connect(database_url: str | None = None, *, actor: str | None = None) -> "Qu
     # As all that is public, and more so: it imports the projections, which import ours.
     from ledger.processes.composition import open_queue  # noqa: PLC0415
     from ledger.processes.settings import read_settings  # noqa: PLC0415
+    from ledger.processes.unknown_variables import warn_once  # noqa: PLC0415
     from ledger.queue.queue import own_name  # noqa: PLC0415
 
+    warn_once()
     settings = read_settings({"database_url": database_url})
     return open_queue(settings, actor=f"app:{actor or own_name()}")

@@ -139,7 +139,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         settings = self._settings
         options: dict[str, Any] = {
             "bind": settings.bind,
-            "workers": settings.workers,
+            "workers": settings.server_processes,
             "threads": settings.threads,
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,

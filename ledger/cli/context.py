@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from ledger.database.migration import require_current
 from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
+from ledger.processes import unknown_variables
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings, read_settings
 
@@ -36,6 +37,7 @@ class Context:
         Raises:
             SettingsError: Some are bad.
         """
+        unknown_variables.warn_once(lambda text: click.echo(f"Warning: {text}", err=True))
         return read_settings({"database_url": self._database_url} | flags)
 
     @contextmanager

@@ -24,6 +24,7 @@ from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_registered, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
 from ledger.processes.settings import Settings
+from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
 from ledger.worker.sweeper import Sweeper
 
@@ -33,17 +34,27 @@ _DEFAULT: Final = Settings()
 @click.command()
 @click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
 @click.option(
-    "--workers",
+    "--processes",
     type=Whole(1, 1_000),
-    help=f"Server processes.  [default: {_DEFAULT.workers}]",
+    help=f"Processes that answer requests.  [default: {_DEFAULT.server_processes}]",
 )
+@click.option("--workers", "formerly", type=Whole(1, 1_000), hidden=True)
 @click.option(
     "--threads", type=Whole(1, 1_000), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
 )
 @command
-def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
+def serve(
+    context: Context,
+    *,
+    bind: str | None,
+    processes: int | None,
+    formerly: int | None,
+    threads: int | None,
+) -> None:
     """Serve the JSON API; create the tables if the SQLite file is new or empty."""
-    settings = context.settings(bind=bind, workers=workers, threads=threads)
+    if formerly is not None:
+        click.echo("Warning: --workers: this option is called --processes now", err=True)
+    settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
     database = compose(settings).database
     try:
         prepare(database)
@@ -202,6 +213,8 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
     of them, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
+    if with_parent:
+        leave_to_parent()
     with context.system() as system:
         followers = _chosen(system, names)
         if once:

@@ -821,7 +821,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("rebuild", "--status", "--drop"), USAGE, "--status is of all rebuilds"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),
-        (("serve", "--workers", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
+        (("serve", "--processes", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
         (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
         (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: it must exist"),
         (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
@@ -1013,3 +1013,29 @@ def test_what_the_commands_did_verifies(shell: Shell, system: System) -> None:
     shell.says("rebuild", "--all")
 
     assert verified(system).differences == []
+
+
+def test_a_variable_that_is_nearly_a_setting_is_warned_of_and_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    variables = {
+        "LEDGER_DATABSE_URL": "sqlite:///elsewhere.db",
+        "LEDGER_PORT": "tcp://10.0.0.1:80",
+        "LEDGER_SERVICE_HOST": "10.0.0.1",
+        "LEDGER_FILE": "~/finances",
+    }
+
+    done = subprocess.run(
+        [tool("ledger"), "migrate"],
+        env=surroundings(tmp_path, **variables),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        "Warning: LEDGER_DATABSE_URL: no such setting; did you mean LEDGER_DATABASE_URL?\n",
+    )
+    assert (tmp_path / "ledger.db").exists()
