@@ -11,7 +11,7 @@ from typing import Final
 import click
 from sqlalchemy import Connection
 
-from ledger.database.migration import require_current
+from ledger.database.revision import require_current
 from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
 from ledger.processes import unknown_variables

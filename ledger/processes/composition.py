@@ -17,7 +17,8 @@ from weakref import WeakMethod
 from sqlalchemy import Connection, Table
 
 from ledger.database.contract import Database, Leadership
-from ledger.database.migration import is_empty, migrate, require_current
+from ledger.database.migration import migrate
+from ledger.database.revision import is_empty, require_current
 from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
