@@ -104,9 +104,7 @@ class _Background:
             self._following.stop()
 
     def _start_anew(self) -> None:
-        self._system.ledger.forget()
-        self._system.bell.forget()
-        self._system.search.forget()
+        self._system.forget()
         self._start()
 
 

@@ -8,13 +8,15 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from ledger.database.sqlite import SqliteSynchronous
-from ledger.database.url import hide_password, parse_url
+from ledger.database.url_syntax import check_url, hide_password
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
-from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.lease import LEASE_MS
+
+if TYPE_CHECKING:
+    from ledger.database.sqlite import SqliteSynchronous
 
 PREFIX: Final = "LEDGER_"
 # What finds jobs by the words of their data.
@@ -26,7 +28,7 @@ class Settings:
     """Be everything that can be set; see ``SETTINGS`` for what each means."""
 
     database_url: str = "sqlite:///ledger.db"
-    sqlite_synchronous: SqliteSynchronous = "FULL"
+    sqlite_synchronous: "SqliteSynchronous" = "FULL"
     bind: str = "127.0.0.1:3000"
     server_processes: int = 2
     threads: int = 16
@@ -43,7 +45,7 @@ class Settings:
 
 def _database_url(text: str) -> str:
     try:
-        parse_url(text)
+        check_url(text)
     except InvalidInput as error:
         raise ValueError from error
     return text
