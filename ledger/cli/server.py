@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from gunicorn.systemd import listen_fds
 
-from ledger.api.server.run import run
 from ledger.cli import output
 from ledger.cli.catch_up_once import bring_up
 from ledger.cli.context import Context, command
@@ -52,6 +50,8 @@ def serve(
     threads: int | None,
 ) -> None:
     """Serve the JSON API; create the tables if the SQLite file is new or empty."""
+    from ledger.api.server.run import run
+
     if formerly is not None:
         click.echo("Warning: --workers: this option is called --processes now", err=True)
     settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
@@ -74,6 +74,8 @@ def serve(
 
 def _require_free(address: str) -> None:
     """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
+    from gunicorn.systemd import listen_fds
+
     if listen_fds(unset_environment=False):
         # systemd listens for us.
         return
