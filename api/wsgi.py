@@ -6,5 +6,7 @@ jobs.
 
 from ledger.api.server.run import build
 from ledger.processes.settings import read_settings
+from ledger.processes.unknown_variables import warn_once
 
+warn_once()
 app = build(read_settings())

@@ -46,7 +46,8 @@ def settings() -> str:
 
 def commands() -> str:
     rows = ["| command | what it does |", "|---|---|"]
-    for command in COMMANDS:
+    for listed in COMMANDS:
+        command = listed.load()
         # As below `ledger`: click remembers the help option it makes here.
         context = click.Context(command, info_name=command.name, **main.context_settings)
         usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()

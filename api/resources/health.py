@@ -7,7 +7,7 @@ import falcon
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer
 from ledger.database.contract import Database
-from ledger.database.migration import require_current
+from ledger.database.revision import require_current
 from ledger.log import store
 from ledger.projections.lag import Standing
 

@@ -103,9 +103,7 @@ class _Background:
             self._following.stop()
 
     def _start_anew(self) -> None:
-        self._system.ledger.forget()
-        self._system.bell.forget()
-        self._system.search.forget()
+        self._system.forget()
         self._start()
 
 
@@ -138,7 +136,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         settings = self._settings
         options: dict[str, Any] = {
             "bind": settings.bind,
-            "workers": settings.workers,
+            "workers": settings.server_processes,
             "threads": settings.threads,
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from gunicorn.systemd import listen_fds
 
-from ledger.api.server.run import run
 from ledger.cli import output
 from ledger.cli.catch_up_once import bring_up
 from ledger.cli.context import Context, command
@@ -24,6 +22,7 @@ from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_registered, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
 from ledger.processes.settings import Settings
+from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
 from ledger.worker.sweeper import Sweeper
 
@@ -33,17 +32,29 @@ _DEFAULT: Final = Settings()
 @click.command()
 @click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
 @click.option(
-    "--workers",
+    "--processes",
     type=Whole(1, 1_000),
-    help=f"Server processes.  [default: {_DEFAULT.workers}]",
+    help=f"Processes that answer requests.  [default: {_DEFAULT.server_processes}]",
 )
+@click.option("--workers", "formerly", type=Whole(1, 1_000), hidden=True)
 @click.option(
     "--threads", type=Whole(1, 1_000), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
 )
 @command
-def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
+def serve(
+    context: Context,
+    *,
+    bind: str | None,
+    processes: int | None,
+    formerly: int | None,
+    threads: int | None,
+) -> None:
     """Serve the JSON API; create the tables if the SQLite file is new or empty."""
-    settings = context.settings(bind=bind, workers=workers, threads=threads)
+    from ledger.api.server.run import run
+
+    if formerly is not None:
+        click.echo("Warning: --workers: this option is called --processes now", err=True)
+    settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
     database = compose(settings).database
     try:
         prepare(database)
@@ -63,6 +74,8 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
 
 def _require_free(address: str) -> None:
     """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
+    from gunicorn.systemd import listen_fds
+
     if listen_fds(unset_environment=False):
         # systemd listens for us.
         return
@@ -202,6 +215,8 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
     of them, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
+    if with_parent:
+        leave_to_parent()
     with context.system() as system:
         followers = _chosen(system, names)
         if once:

@@ -91,6 +91,7 @@ def work(
         queue = load(target)
     except TargetError as error:
         raise click.UsageError(str(error)) from error
+    queue.open()
     watched = is_watched() and not as_json
     requests = Requests()
     with ExitStack() as stack:

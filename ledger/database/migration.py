@@ -1,4 +1,4 @@
-"""Migration of a database's tables to this version, and the check that they are current.
+"""Migration of a database's tables to this version.
 
 The steps themselves are Alembic's, in the package ``ledger.migrations``, which is located
 by its name and not imported here.
@@ -9,11 +9,10 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, exc
 
 from ledger.database.contract import Database
+from ledger.database.revision import REVISIONS, current, require_known
 from ledger.errors import SchemaMismatch
 
 _PACKAGE: Final = "ledger.migrations"
@@ -34,15 +33,15 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
     with database.write() as tx, as_file(files(_PACKAGE)) as folder:
         # There may be no head to lock yet, and two migrations must not run at once.
         database.lock_schema(tx)
-        before = _current(tx)
+        before = current(tx)
         config = _config(str(folder), tx)
-        if before is not None and before not in _known(config):
-            raise _newer(database, before)
-        if to == "base" or _is_older(config, to, before):
+        if before is not None:
+            require_known(database, before)
+        if to == "base" or _is_older(to, before):
             command.downgrade(config, to)
         else:
             _upgrade(database, config, to, before)
-        return before, _current(tx)
+        return before, current(tx)
 
 
 def _upgrade(database: Database, config: Config, to: str, before: str | None) -> None:
@@ -59,51 +58,6 @@ def _upgrade(database: Database, config: Config, to: str, before: str | None) ->
         raise
 
 
-def require_current(database: Database) -> None:
-    """Raise unless the tables are those of this version.
-
-    Raises:
-        SchemaMismatch: The tables are missing, older or newer; the message says what to do.
-        Unavailable: The database is down or overloaded.
-    """
-    with database.read() as connection:
-        found = _current(connection)
-    with as_file(files(_PACKAGE)) as folder:
-        config = _config(str(folder))
-        known = _known(config)
-        wanted = ScriptDirectory.from_config(config).get_current_head()
-    if found == wanted:
-        return
-    if found is None:
-        raise SchemaMismatch(
-            f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
-        )
-    if found in known:
-        raise SchemaMismatch(
-            f"{database.shown_url} has the tables of revision {found}, this version needs "
-            f"{wanted}; run `ledger migrate`"
-        )
-    raise _newer(database, found)
-
-
-def _newer(database: Database, found: str) -> SchemaMismatch:
-    return SchemaMismatch(
-        f"{database.shown_url} has the tables of revision {found}, which this version does "
-        "not know: it was migrated by a newer Ledger; upgrade this one"
-    )
-
-
-def _known(config: Config) -> set[str]:
-    script = ScriptDirectory.from_config(config)
-    return {revision.revision for revision in script.walk_revisions()}
-
-
-def is_empty(database: Database) -> bool:
-    """Return whether the database has no tables of a ledger at all."""
-    with database.read() as connection:
-        return _current(connection) is None
-
-
 def _config(folder: str, connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", folder.replace("%", "%%"))
@@ -111,13 +65,5 @@ def _config(folder: str, connection: Connection | None = None) -> Config:
     return config
 
 
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _is_older(config: Config, to: str, current: str | None) -> bool:
-    if to == "head" or current is None:
-        return False
-    script = ScriptDirectory.from_config(config)
-    older = {revision.revision for revision in script.walk_revisions("base", current)}
-    return to in older - {current}
+def _is_older(to: str, before: str | None) -> bool:
+    return before is not None and to in REVISIONS[: REVISIONS.index(before)]

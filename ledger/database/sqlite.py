@@ -89,8 +89,10 @@ class SqliteDatabase(Database):
     is_embedded = True
     _begin_snapshot = "BEGIN"
 
-    def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
-        self.path = Path(url.database or "").absolute()
+    def __init__(
+        self, url: URL, *, synchronous: SqliteSynchronous, directory: Path | None = None
+    ) -> None:
+        self.path = ((directory or Path()) / (url.database or "")).absolute()
         self._mapped_bytes = MAPPED_BYTES
         # The file that connections have open; None if there are no connections.
         self._opened: os.stat_result | None = None

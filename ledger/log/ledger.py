@@ -199,6 +199,16 @@ class Ledger:
             raise TypeError("a claim is answered with jobs: call `claim`")
         raise answer
 
+    def execute_all(
+        self, commands: Sequence[Command], *, actor: str, cause: str | None = None
+    ) -> list[Outcome]:
+        """Carry out all *commands* in one transaction, or none of them; as ``execute``."""
+        answers = self.submit(commands, actor=actor, cause=cause, atomic=True)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Outcome)]
+
     def claim(self, claim: Claim, *, actor: str, cause: str | None = None) -> Claimed:
         """Start waiting jobs; otherwise as ``execute``."""
         (answer,) = self.submit((claim,), actor=actor, cause=cause)

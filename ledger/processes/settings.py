@@ -4,19 +4,21 @@ Each setting is one line of ``SETTINGS``: the command line, the table in docs/se
 and the error messages are made from it.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from ledger.database.sqlite import SqliteSynchronous
-from ledger.database.url import hide_password, parse_url
+from ledger.database.url_syntax import check_url, hide_password
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
-from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.lease import LEASE_MS
 
+if TYPE_CHECKING:
+    from ledger.database.sqlite import SqliteSynchronous
+
+PREFIX: Final = "LEDGER_"
 # What finds jobs by the words of their data.
 SearchOn = Literal["whoosh", "sql", "off"]
 
@@ -26,9 +28,9 @@ class Settings:
     """Be everything that can be set; see ``SETTINGS`` for what each means."""
 
     database_url: str = "sqlite:///ledger.db"
-    sqlite_synchronous: SqliteSynchronous = "FULL"
+    sqlite_synchronous: "SqliteSynchronous" = "FULL"
     bind: str = "127.0.0.1:3000"
-    workers: int = 2
+    server_processes: int = 2
     threads: int = 16
     largest_body_bytes: int = 1024 * 1024
     largest_page: int = 10_000
@@ -43,7 +45,7 @@ class Settings:
 
 def _database_url(text: str) -> str:
     try:
-        parse_url(text)
+        check_url(text)
     except InvalidInput as error:
         raise ValueError from error
     return text
@@ -96,20 +98,24 @@ class Setting:
         expected: What its value must be, for people.
         meaning: What it does, for people.
         parse: Return the value of a text, or raise ValueError or KeyError.
+        formerly: What the environment variable was called before; it still counts.
     """
 
     field: str
     expected: str
     meaning: str
     parse: Callable[[str], Any]
+    formerly: str | None = None
 
     @property
     def variable(self) -> str:
         """Return the name of the environment variable."""
-        return f"LEDGER_{self.field.upper()}"
+        return f"{PREFIX}{self.field.upper()}"
 
 
-def _number(field: str, least: int, most: int, meaning: str) -> Setting:
+def _number(
+    field: str, least: int, most: int, meaning: str, *, formerly: str | None = None
+) -> Setting:
     """Return a setting that is a number; beyond *most* lies what no system or database takes."""
 
     def parse(text: str) -> int:
@@ -119,7 +125,7 @@ def _number(field: str, least: int, most: int, meaning: str) -> Setting:
         return number
 
     expected = f"an integer from {least} to {most}"
-    return Setting(field=field, expected=expected, meaning=meaning, parse=parse)
+    return Setting(field=field, expected=expected, meaning=meaning, parse=parse, formerly=formerly)
 
 
 A_YEAR_MS: Final = 365 * 86_400_000
@@ -144,10 +150,11 @@ SETTINGS: Final = (
         parse=_address,
     ),
     _number(
-        "workers",
+        "server_processes",
         1,
         1_000,
         "Number of server processes.",
+        formerly="LEDGER_WORKERS",
     ),
     _number(
         "threads",
@@ -222,36 +229,25 @@ def read_settings(
 ) -> Settings:
     """Return the settings of *environment*, with those of *overrides* that are not None.
 
+    Variables that are no setting are ignored; ``unknown_variables`` warns of some.
+
     Raises:
-        SettingsError: Values are bad, or variables unknown; it names all of them.
+        SettingsError: Values are bad; it names all of them.
     """
     values: dict[str, Any] = {}
     problems = []
     for setting in SETTINGS:
-        given = overrides.get(setting.field)
-        text = environment.get(setting.variable) if given is None else str(given)
+        variable, text = setting.variable, environment.get(setting.variable)
+        if text is None and setting.formerly:
+            variable, text = setting.formerly, environment.get(setting.formerly)
+        if (given := overrides.get(setting.field)) is not None:
+            variable, text = setting.variable, str(given)
         if text is None:
             continue
         try:
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
-            problems.append(
-                f"{setting.variable}: expected {setting.expected}, got {hide_password(text)!r}"
-            )
-    problems += [
-        f"{variable}: there is no such setting{_suggestion(variable)}"
-        for variable in sorted(environment)
-        if variable.startswith("LEDGER_")
-        and not variable.startswith("LEDGER_TEST_")
-        and variable not in {setting.variable for setting in SETTINGS}
-    ]
+            problems.append(f"{variable}: expected {setting.expected}, got {hide_password(text)!r}")
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
-
-
-def _suggestion(variable: str) -> str:
-    # Without the prefix, or everything would be near.
-    names = [setting.field.upper() for setting in SETTINGS]
-    near = difflib.get_close_matches(variable.removeprefix("LEDGER_"), names, n=1)
-    return f"; did you mean LEDGER_{near[0]}?" if near else ""

@@ -24,7 +24,7 @@ from typing import Final
 from ledger.database.migration import migrate
 from ledger.processes.composition import compose, queue_of
 from ledger.processes.settings import Settings
-from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.lease import LEASE_MS
 from ledger.queue.queue import Queue
 from ledger.testing.clock import Clock
 
@@ -65,8 +65,8 @@ def open_queue(
 
 @contextmanager
 def _standing_in(queue: Queue, replaced: Queue) -> Iterator[None]:
-    """Let *replaced* act as *queue* for all code that holds it."""
-    names = ("ledger", "views", "bell", "actor", "lease_ms")
+    """Let *replaced* act as *queue* for all code that holds it; its database is not opened."""
+    names = ("parts", "actor", "lease_ms")
     own = {name: getattr(replaced, name) for name in names}
     for name in names:
         setattr(replaced, name, getattr(queue, name))

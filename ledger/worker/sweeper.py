@@ -11,6 +11,7 @@ from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import LedgerError, Unavailable
 from ledger.log.ledger import Ledger, Outcome
 from ledger.queue import heartbeats
+from ledger.queue.lease import LEASE_MS
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Elapse, Lose
 
@@ -34,9 +35,7 @@ class Sweeper:
             own, is recorded.
     """
 
-    def __init__(
-        self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = heartbeats.LEASE_MS
-    ) -> None:
+    def __init__(self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = LEASE_MS) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._lease_ms = lease_ms

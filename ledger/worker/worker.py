@@ -107,9 +107,7 @@ class Worker:
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
         self._grace_s = grace_s
         self._told = told
-        self._sweeper = (
-            Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms) if sweep else None
-        )
+        self._sweeps = sweep
         self._actor = f"worker:{self.name}"
         self._inbox = Inbox()
         self._handout = Handout[RunningJob]()
@@ -150,30 +148,44 @@ class Worker:
         self._inbox.nudge()
 
     def run(self) -> None:
-        """Work until ``stop`` is called, even while the database is unavailable."""
+        """Work until ``stop`` is called, even if the database becomes unavailable.
+
+        Raises:
+            SchemaMismatch: The tables are not those of this version.
+            Unavailable: The database is unavailable at the beginning.
+        """
+        self._queue.open()
         threads = [
             threading.Thread(target=self._perform, name=f"{self.name}-{n}", daemon=True)
             for n in range(sum(self._slots.values()))
         ]
         for thread in threads:
             thread.start()
-        if self._sweeper is not None:
-            self._sweeper.start()
+        sweeper = self._sweeper()
         try:
             with self._queue.bell.subscribed(self._ring):
                 while not self._over():
                     self._step()
         finally:
-            if self._sweeper is not None:
-                self._sweeper.stop()
+            if sweeper is not None:
+                sweeper.stop()
             self._handout.close()
             self._leave()
 
     def start(self) -> threading.Thread:
-        """Run in a thread of this process, and return the thread."""
+        """Run in a thread of this process, and return the thread; raises as ``run``."""
+        self._queue.open()
         thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         thread.start()
         return thread
+
+    def _sweeper(self) -> Sweeper | None:
+        if not self._sweeps:
+            return None
+        queue = self._queue
+        sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+        sweeper.start()
+        return sweeper
 
     # --- the threads
 

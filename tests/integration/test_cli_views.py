@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ledger.cli.activity import sparkline
-from ledger.cli.output import Advancing, Count
+from ledger.cli.progress_bar import Advancing, Count
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build

@@ -23,7 +23,7 @@ BODY = b'{"status":"live"}'
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    few = {"LEDGER_WORKERS": "1", "LEDGER_THREADS": "2"}
+    few = {"LEDGER_SERVER_PROCESSES": "1", "LEDGER_THREADS": "2"}
     with Server(url, tmp_path, variables=few) as server:
         yield server
 
@@ -200,7 +200,7 @@ def connected(server: Server) -> socket.socket:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Server]:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    two = {"LEDGER_WORKERS": "2", "LEDGER_SEARCH": "off"}
+    two = {"LEDGER_SERVER_PROCESSES": "2", "LEDGER_SEARCH": "off"}
     with Server(url, tmp_path, variables=two) as server:
         wait_until(lambda: len(held(server)) == 2, "both processes are there")
         yield server

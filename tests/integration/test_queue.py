@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,9 +16,16 @@ from typing import Any, Final
 import pytest
 
 import ledger
-from ledger import Job, Queue
+from ledger import Job, Queue, Worker
 from ledger.database.contract import POOL_OVERFLOW, POOL_SIZE
-from ledger.errors import InvalidInput, JobFailed, JobNotFound, SchemaMismatch
+from ledger.errors import (
+    InvalidInput,
+    JobFailed,
+    JobNotFound,
+    SchemaMismatch,
+    SettingsError,
+    Unavailable,
+)
 from ledger.log.ledger import Claimed, Outcome, _Submission
 from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
@@ -720,8 +728,129 @@ def test_an_empty_file_becomes_a_queue_and_an_empty_server_does_not(database_url
         queue.close()
         return
 
-    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`"):
-        ledger.connect(database_url)
+    queue = ledger.connect(database_url)
+    for use in (queue.open, queue.types, lambda: queue.create("email")):
+        with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`"):
+            use()
+
+
+AWAY: Final = "import ledger\nqueue = ledger.connect({url!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "problem"),
+    [
+        (
+            "postgresql+psycopg://ann:secret@127.0.0.1:1/jobs",
+            "postgresql+psycopg://ann:***@127.0.0.1:1/jobs",
+            "the database does not answer",
+        ),
+        ("sqlite:///missing/jobs.db", "sqlite:///missing/jobs.db", "its directory must exist"),
+    ],
+)
+def test_a_module_that_connects_is_imported_with_the_database_away(
+    url: str, shown: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "application.py").write_text(AWAY.format(url=url))
+    monkeypatch.chdir(tmp_path)
+    namespace = runpy.run_path("application.py")
+    queue: Queue = namespace["queue"]
+    queue.process("email")(print)
+
+    assert repr(queue) == f"<Queue {shown}>"
+    assert [path.name for path in tmp_path.iterdir()] == ["application.py"]
+    # Each use tries again.
+    for use in (queue.open, queue.types, lambda: queue.create("email"), Worker(queue).run):
+        with pytest.raises(Unavailable, match=problem):
+            use()
+
+
+def test_a_queue_opens_once_the_database_is_there(tmp_path: Path) -> None:
+    queue = ledger.connect(f"sqlite:///{tmp_path / 'later' / 'jobs.db'}")
+    with pytest.raises(Unavailable):
+        queue.create("email")
+
+    (tmp_path / "later").mkdir()
+
+    assert queue.create("email").id == 1
+    queue.close()
+
+
+def test_threads_that_use_a_queue_first_open_it_once(tmp_path: Path) -> None:
+    queue = ledger.connect(f"sqlite:///{tmp_path / 'jobs.db'}")
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def use(_: int) -> int:
+        together.wait(DEADLINE_S)
+        queue.create("email")
+        return id(queue.database)
+
+    with ThreadPoolExecutor(threads) as pool:
+        databases = set(pool.map(use, range(threads)))
+
+    assert len(databases) == 1
+    assert queue.stats()["inactive"] == threads
+    queue.close()
+
+
+def test_a_relative_path_leads_from_where_connect_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    queue = ledger.connect("sqlite:///jobs.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    queue.create("email")
+    queue.close()
+
+    assert (tmp_path / "here" / "jobs.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["jobs.db", "mysql://h/n", "sqlite://", "postgresql://h:port/n"])
+def test_a_bad_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL: expected"):
+        ledger.connect(url)
+
+
+FORKING_UNOPENED: Final = """
+import os, sys
+import ledger
+
+queue = ledger.connect(sys.argv[1])
+children = []
+for number in range(3):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if queue.create("child", number).data == number else 2
+        finally:
+            os._exit(code)
+    children.append(pid)
+queue.create("parent")
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+"""
+
+
+def test_a_queue_that_was_never_used_is_opened_by_each_forked_child(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_UNOPENED, database_url],
+        env=surroundings(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
+    assert len(rows(system, "SELECT id FROM jobs")) == 4
+    assert verified(system).differences == []
 
 
 def test_a_queue_is_shared_by_many_threads(queue: Queue, system: System) -> None:

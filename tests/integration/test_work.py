@@ -295,6 +295,20 @@ def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> No
     ]
 
 
+def test_a_variable_that_is_nearly_a_setting_is_warned_of_once(quick: Work) -> None:
+    quick.environment["LEDGER_THREDS"] = "2"
+    quick.create("quick", 2)
+
+    with quick.running("--processes", "2") as process:
+        wait_until(lambda: len(quick.pids()) == 2, "two processes work")
+        quick.wait_for(complete=2)
+        stopped(process, signal.SIGTERM)
+
+    assert [line for line in quick.output.splitlines() if "THREDS" in line] == [
+        "Warning: LEDGER_THREDS: no such setting; did you mean LEDGER_THREADS?"
+    ]
+
+
 def test_json_lines_are_json(quick: Work) -> None:
     quick.create("bad")
 
