@@ -2,13 +2,14 @@
 
 Rules for a migration of the ledger:
 
-* Never touch a row of ``events``: a new shape is a new ``schema`` and an upcaster.
-* Write the DDL out; import nothing of ``ledger`` or ``projections``, whose tables
-  will be others when this runs again in five years.
-* On PostgreSQL no statement may scan a large table under an ACCESS EXCLUSIVE lock:
-  add constraints NOT VALID and validate in the next migration.
-* A projection whose tables change is rebuilt, not converted: say so in the release.
-* Both ways, on both engines; tests/integration/test_migrations.py runs them.
+* Do not change rows of ``events``: a new shape needs a new ``schema`` and an upcaster.
+* Write out the DDL; do not import ``ledger`` or ``projections``, whose tables will have
+  changed when this migration runs again in five years.
+* On PostgreSQL, no statement may scan a large table under an ACCESS EXCLUSIVE lock:
+  add constraints NOT VALID, and validate them in the next migration.
+* A projection whose tables change is rebuilt, not converted; the release notes must say so.
+* Upgrade and downgrade must work on both engines; tests/integration/test_migrations.py
+  runs them.
 """
 
 from alembic import op

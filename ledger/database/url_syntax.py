@@ -1,6 +1,7 @@
-"""Check a database URL without SQLAlchemy, which takes a fifth of a second to import.
+"""The syntax of database URLs, checked without SQLAlchemy.
 
-``ledger.connect`` refuses a bad URL at once, and opens the database at its first use.
+SQLAlchemy takes a fifth of a second to import.  ``ledger.connect`` refuses an invalid URL at
+once, but opens the database only when the queue is first used.
 """
 
 import re
@@ -10,9 +11,9 @@ from ledger.errors import InvalidInput
 
 _EXPECTED_URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?://(?P<path>.*)", re.DOTALL)
-# A path, and no host before it, nor a query behind it.
+# A path without a host before it or a query after it.
 _FILE: Final = re.compile(r"/(?!:memory:$)[^?]+")
-# As SQLAlchemy reads it, but for the port, which is a number here.
+# As SQLAlchemy parses it, except that the port must be a number.
 _POSTGRES: Final = re.compile(
     r"""
     (?:postgres|postgresql|postgresql\+psycopg)://
@@ -27,10 +28,11 @@ _POSTGRES: Final = re.compile(
 
 
 def check_url(url: str) -> None:
-    """Refuse what is no URL of a database that a ledger can be kept in.
+    """Refuse a URL that is invalid, or whose database cannot hold a ledger.
 
     Raises:
-        InvalidInput: *url* is no URL, or names no file or another engine.
+        InvalidInput: *url* is not a URL, names another engine, or is an SQLite URL without
+            a file.
     """
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is not None:
@@ -41,5 +43,5 @@ def check_url(url: str) -> None:
 
 
 def hide_password(url: str) -> str:
-    """Return *url*, which may be none, without what may be its password."""
+    """Return *url*, which may be invalid, with anything that may be its password masked."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
