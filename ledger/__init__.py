@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ledger.database.table_names import alembic_include_name
     from ledger.errors import (
         AttemptOver,
         InvalidInput,
@@ -48,6 +49,7 @@ __all__: Final = [
     "SchemaMismatch",
     "Unavailable",
     "Worker",
+    "alembic_include_name",
     "connect",
 ]
 
@@ -65,6 +67,7 @@ _HOMES: Final = {
         "SchemaMismatch",
         "Unavailable",
     ),
+    "ledger.database.table_names": ("alembic_include_name",),
     "ledger.queue.queue": ("Queue",),
     "ledger.queue.job": ("Job",),
     "ledger.worker.running_job": ("Fail", "Retry", "RunningJob"),

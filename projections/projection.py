@@ -33,7 +33,7 @@ from sqlalchemy.sql import quoted_name
 from ledger.database.fast_sql import Rows
 from ledger.log.recorded import Change
 
-SHADOW_PREFIX: Final = "shadow_"
+SHADOW_PREFIX: Final = "ledger_shadow_"
 GREEN_SUFFIX: Final = "_green"
 # SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535.
 LARGEST_IN = 10_000

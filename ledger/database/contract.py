@@ -183,6 +183,18 @@ class Database(ABC):
     def lock_schema(self, tx: Connection) -> None:
         """Keep others from changing the tables until *tx* ends."""
 
+    @abstractmethod
+    def has_tables(self) -> bool:
+        """Return whether anything is there, be it Ledger's or an application's.
+
+        Raises:
+            Unavailable: The database is away.
+        """
+
+    @abstractmethod
+    def tables_were_created(self) -> None:
+        """Do what waits until the ledger's tables are committed."""
+
     def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
         """Send the statements of the block without waiting for each one's answer.
 

@@ -29,18 +29,28 @@ from ledger.errors import InvalidInput, Unavailable
 
 # Who waits for news listens here; one word a batch.
 CHANNEL: Final = "ledger"
+_HAS_TABLES: Final = text(
+    """
+    SELECT EXISTS (
+        SELECT 1
+        FROM pg_class
+        JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    )
+    """
+)
 
 
 class PostgresDatabase(Database):
     """Be a ledger on a PostgreSQL server, for any number of machines."""
 
     is_embedded = False
-    # The tables of a read model are swapped by whoever locks `checkpoints` alone.  A name
+    # The tables of a read model are swapped by whoever locks `ledger_checkpoints` alone.  A name
     # leads to the new table at once, the rows in it are seen as of the snapshot: one that
     # is older than they are would see half of them.  So it is held off while a snapshot
     # is there; the lock is taken before the snapshot is, which the first SELECT does.
     _begin_snapshot = (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE checkpoints IN ACCESS SHARE MODE"
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
     )
 
     def __init__(self, url: URL) -> None:
@@ -103,6 +113,13 @@ class PostgresDatabase(Database):
 
     def lock_schema(self, tx: Connection) -> None:
         tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+
+    def has_tables(self) -> bool:
+        with self.read() as connection:
+            return bool(connection.scalar(_HAS_TABLES))
+
+    def tables_were_created(self) -> None:
+        pass
 
     def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
         pipeline: AbstractContextManager[object] = driver_of(tx).pipeline()

@@ -1,10 +1,10 @@
 """Describe the two tables of the ledger itself, and those that are not history.
 
-``events`` is append-only, by triggers that ``migrations/`` creates; the one
+``ledger_events`` is append-only, by triggers that ``migrations/`` creates; the one
 change they let through is *erasure*: content and salt become null, nothing else.
-``ledger_head`` has one row: the lock, and the end of the chain.  ``workers`` holds
-signs of life, which are overwritten.  ``checkpoints``, ``rebuilds`` and ``failures``
-tell how far the read models have come.
+``ledger_head`` has one row: the lock, and the end of the chain.  ``ledger_workers`` holds
+signs of life, which are overwritten.  ``ledger_checkpoints``, ``ledger_rebuilds``
+and ``ledger_failures`` tell how far the read models have come.
 """
 
 from sqlalchemy import (
@@ -29,7 +29,7 @@ metadata = MetaData()
 _OF_LOG = "kind IN ('logged', 'failed')"
 
 events = Table(
-    "events",
+    "ledger_events",
     metadata,
     Column("position", BIGINT, primary_key=True, autoincrement=False),
     Column("job_id", BIGINT, nullable=False),
@@ -45,16 +45,16 @@ events = Table(
     Column("salt", LargeBinary),
     Column("digest", LargeBinary),
     Column("chain", LargeBinary, nullable=False),
-    UniqueConstraint("job_id", "version", name="events_stream"),
-    CheckConstraint("position > 0", name="events_position_positive"),
-    CheckConstraint("version > 0", name="events_version_positive"),
+    UniqueConstraint("job_id", "version", name="ledger_events_stream"),
+    CheckConstraint("position > 0", name="ledger_events_position_positive"),
+    CheckConstraint("version > 0", name="ledger_events_version_positive"),
     CheckConstraint(
         "(content IS NULL) = (salt IS NULL) AND (content IS NULL OR digest IS NOT NULL)",
-        name="events_content_committed",
+        name="ledger_events_content_committed",
     ),
     # A job's log, without reading past its progress.
     Index(
-        "events_log",
+        "ledger_events_log",
         "job_id",
         "version",
         sqlite_where=text(_OF_LOG),
@@ -74,7 +74,7 @@ head = Table(
 )
 
 workers = Table(
-    "workers",
+    "ledger_workers",
     metadata,
     Column("name", Text, primary_key=True),
     # A JSON object: how many jobs of each type it takes at once.
@@ -86,7 +86,7 @@ workers = Table(
 
 # How far the read models that catch up have come.
 checkpoints = Table(
-    "checkpoints",
+    "ledger_checkpoints",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
@@ -96,7 +96,7 @@ checkpoints = Table(
 
 # How far those have come that are built anew, beside the live ones.
 rebuilds = Table(
-    "rebuilds",
+    "ledger_rebuilds",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
@@ -106,7 +106,7 @@ rebuilds = Table(
 
 # The event that a read model cannot be told, as long as it cannot.
 failures = Table(
-    "failures",
+    "ledger_failures",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),

@@ -17,7 +17,7 @@ from weakref import WeakMethod
 from sqlalchemy import Connection, Table
 
 from ledger.database.contract import Database, Leadership
-from ledger.database.migration import is_empty, migrate, require_current
+from ledger.database.migration import migrate, require_current
 from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
@@ -288,7 +288,7 @@ def _followers(database: Database) -> tuple[Activity, Registered]:
     taken = {table.name for each in (*inline, activity) for table in each.tables}
     taken.update(each.name for each in (*inline, activity))
     # Those of search, whichever engine it runs on.
-    taken |= {SearchEngine.name, "search_words", "search_checkpoints"}
+    taken |= {SearchEngine.name, "ledger_search_words", "ledger_search_checkpoints"}
     return activity, Registered(database, taken=taken | set(schema.metadata.tables))
 
 
@@ -356,12 +356,13 @@ def _search_directory(settings: Settings, database: Database) -> Path:
 def prepare(database: Database) -> None:
     """Create the tables in an empty SQLite file; else require those of this version.
 
-    A server database is somebody's to administer: there, nothing is created unasked.
+    A server database is somebody's to administer, and so is a file that has an application's
+    tables: there, nothing is created unasked.
 
     Raises:
         SchemaMismatch: The tables are not those of this version.
         Unavailable: The database is away.
     """
-    if database.is_embedded and is_empty(database):
+    if database.is_embedded and not database.has_tables():
         migrate(database)
     require_current(database)

@@ -98,7 +98,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
 
 
 class Job(NamedTuple):
-    """Be a job as its events have made it; a row of the ``jobs`` projection.
+    """Be a job as its events have made it; a row of the projection ``jobs``.
 
     A tuple, since a replay makes one an event: ``_replace`` costs a fifth of
     ``dataclasses.replace`` on this many fields.  ``*_position`` point at the

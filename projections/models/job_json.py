@@ -19,7 +19,7 @@ _encode = msgspec.json.encode
 
 
 class Frame(NamedTuple):
-    """Be the text around a job's content; columns of ``jobs``."""
+    """Be the text around a job's content; columns of ``ledger_jobs``."""
 
     json_start: str
     json_priority: str

@@ -9,7 +9,7 @@ On PostgreSQL a rename waits until nobody reads the old table, and whoever comes
 waits behind it.  So the locks are asked for with a short timeout, and if a long reader
 is in the way the swap lets everybody pass and tries again.  A snapshot that is older
 than the green rows would see only some of them under the new name; so the swap also
-waits for all snapshots (see ``PostgresDatabase``), which hold ``checkpoints``.
+waits for all snapshots (see ``PostgresDatabase``), which hold ``ledger_checkpoints``.
 
 SQLite reads a snapshot of the schema too, and nobody waits.  But it cannot rename an
 index, and to build those of a large table anew takes seconds.  So their names are
@@ -126,7 +126,7 @@ def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
         yield
         return
     there = set(inspect(tx).get_table_names())
-    names = ["checkpoints", *(table.name for table in tables if table.name in there)]
+    names = ["ledger_checkpoints", *(table.name for table in tables if table.name in there)]
     try:
         tx.execute(text(f"SET LOCAL lock_timeout = {SWAP_LOCK_MS}"))
         for name in names:
@@ -221,12 +221,27 @@ def grants_of(tx: Connection, name: str) -> Sequence[str]:
 # --- SQLite
 
 
+@contextmanager
+def names_alone(tx: Connection) -> Iterator[None]:
+    """Let SQLite rename tables, and leave views, triggers and foreign keys as they are.
+
+    Otherwise it rewrites those of an application, to name the table that is dropped; and it
+    fails if one of them, on whichever tables, names something that is not there any more.
+    """
+    tx.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        yield
+    finally:
+        tx.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+
+
 def _swap_on_sqlite(tx: Connection, table: Table, *, exists: bool) -> None:
     name, old = table.name, table.name + OLD_SUFFIX
-    if exists:
-        tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
     green = _quoted(tx, name + GREEN_SUFFIX)
-    tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
+    with names_alone(tx):
+        if exists:
+            tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
+        tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
     try:
         _rename_indexes(tx, name, old)
     except exc.OperationalError:
