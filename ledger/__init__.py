@@ -87,13 +87,17 @@ if not TYPE_CHECKING:  # Or every name would be one of ours to mypy.
         return sorted({*globals(), *_HOME_OF})
 
 
-def connect(database_url: str | None = None, *, actor: str | None = None) -> "Queue":
+def connect(
+    database_url: str | None = None, *, actor: str | None = None, schema: str | None = None
+) -> "Queue":
     """Return the queue in a database; creates its tables in an empty SQLite file.
 
     Args:
         database_url: ``sqlite:///jobs.db`` or ``postgresql+psycopg://USER@HOST/NAME``;
             None is what ``LEDGER_DATABASE_URL`` says, or ``sqlite:///ledger.db``.
         actor: Who the ledger says asked, behind ``app:``; None is ``HOST:PID``.
+        schema: The PostgreSQL schema that the ledger's tables are in; None is what
+            ``LEDGER_SCHEMA`` says, or the one in which the server creates tables by itself.
 
     Raises:
         SettingsError: The URL is none, or another setting in ``LEDGER_*`` is bad.
@@ -106,5 +110,5 @@ def connect(database_url: str | None = None, *, actor: str | None = None) -> "Qu
     from ledger.processes.settings import read_settings  # noqa: PLC0415
     from ledger.queue.queue import own_name  # noqa: PLC0415
 
-    settings = read_settings({"database_url": database_url})
+    settings = read_settings({"database_url": database_url, "schema": schema})
     return open_queue(settings, actor=f"app:{actor or own_name()}")

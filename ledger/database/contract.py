@@ -43,6 +43,8 @@ class Database(ABC):
 
     # Whether the database is a file of ours, and not a server of someone's.
     is_embedded: ClassVar[bool]
+    # The PostgreSQL schema that was asked for; None for where the server puts tables by itself.
+    schema: str | None = None
     _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine) -> None:
@@ -182,6 +184,10 @@ class Database(ABC):
     @abstractmethod
     def lock_schema(self, tx: Connection) -> None:
         """Keep others from changing the tables until *tx* ends."""
+
+    @abstractmethod
+    def create_schema(self, tx: Connection) -> None:
+        """Create the schema that the tables go into, if one was named and is missing."""
 
     @abstractmethod
     def has_tables(self) -> bool:

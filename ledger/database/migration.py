@@ -31,7 +31,8 @@ _FORBIDDEN: Final = {"42501", "3F000"}
 def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | None]:
     """Bring the tables to revision *to*, in one transaction.
 
-    An application's tables are left alone, whatever they are called.
+    A schema that was named is created.  An application's tables are left alone, whatever they
+    are called.
 
     Returns:
         The revisions before and after; None is a database without a ledger.
@@ -44,6 +45,7 @@ def migrate(database: Database, *, to: str = "head") -> tuple[str | None, str | 
     with database.write() as tx, _explained(database), as_file(files(_PACKAGE)) as folder:
         # There is no head yet to lock, and two migrations must not meet.
         database.lock_schema(tx)
+        database.create_schema(tx)
         found = None if _version(tx) else release_before.revision(tx)
         before = _version(tx) or found
         config = _config(str(folder), tx)
@@ -106,12 +108,13 @@ def _explained(database: Database) -> Iterator[None]:
         if code in _TAKEN or "already exists" in said or "there is already" in said:
             raise SchemaMismatch(
                 f"{database.shown_url} has something else by a name that Ledger needs ({said}), "
-                "and is left as it is; rename that, or give Ledger a database of its own"
+                "and is left as it is; rename that, or give Ledger a database of its own, on "
+                "PostgreSQL a schema of its own with LEDGER_SCHEMA"
             ) from error
         if code in _FORBIDDEN:
             raise SchemaMismatch(
                 f"{database.shown_url} does not let this role create tables: {said}; grant it "
-                "CREATE on the schema"
+                "CREATE on the schema, or name a schema of its own with LEDGER_SCHEMA"
             ) from error
         raise
 

@@ -240,6 +240,9 @@ class SqliteDatabase(Database):
     def lock_schema(self, tx: Connection) -> None:
         """Do nothing: a transaction is alone from its start."""
 
+    def create_schema(self, tx: Connection) -> None:
+        """Do nothing: a file has no schemas."""
+
     def has_tables(self) -> bool:
         with self.read() as connection:
             return driver_of(connection).execute(_HAS_ANYTHING).fetchone() is not None

@@ -252,7 +252,11 @@ def compose(settings: Settings, *, indexes: bool = True) -> System:
     Raises:
         InvalidInput: The database's URL is none.
     """
-    database = open_database(settings.database_url, synchronous=settings.sqlite_synchronous)
+    database = open_database(
+        settings.database_url,
+        synchronous=settings.sqlite_synchronous,
+        schema=settings.schema or None,
+    )
     jobs, state_counts, unique_keys, pauses = Jobs(), StateCounts(), UniqueKeys(), Pauses()
     activity, registered = _followers(database)
     ledger = Ledger(
@@ -344,6 +348,8 @@ def _search_directory(settings: Settings, database: Database) -> Path:
         host = str(url.query.get("host", url.host or ""))
         port = str(url.query.get("port", url.port or ""))
         identity = [url.get_backend_name(), host, port, name]
+        if database.schema is not None:
+            name, identity = f"{name}-{database.schema}", [*identity, database.schema]
         beside = None
     if beside is not None and not settings.search_directory:
         return beside

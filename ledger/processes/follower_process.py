@@ -25,7 +25,10 @@ _LOOK_S: Final = 1.0
 # By then a process that builds the app in order to fork has forked.
 _SETTLED_S: Final = 0.2
 # What the child must see as this process does, whatever it was told on the command line.
-_PASSED_ON: Final = ("database_url", "sqlite_synchronous", "search", "search_directory")
+_PASSED_ON: Final = (
+    *("database_url", "schema", "sqlite_synchronous"),
+    *("search", "search_directory"),
+)
 
 _log = logging.getLogger(__name__)
 

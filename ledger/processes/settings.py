@@ -12,7 +12,13 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from ledger.database.sqlite import SqliteSynchronous
-from ledger.database.url import hide_password, parse_url
+from ledger.database.url import (
+    NO_SCHEMA_IN_SQLITE,
+    SCHEMA_EXPECTED,
+    hide_password,
+    parse_schema,
+    parse_url,
+)
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
 from ledger.queue.heartbeats import LEASE_MS
@@ -26,6 +32,7 @@ class Settings:
     """Be everything that can be set; see ``SETTINGS`` for what each means."""
 
     database_url: str = "sqlite:///ledger.db"
+    schema: str = ""
     sqlite_synchronous: SqliteSynchronous = "FULL"
     bind: str = "127.0.0.1:3000"
     workers: int = 2
@@ -47,6 +54,13 @@ def _database_url(text: str) -> str:
     except InvalidInput as error:
         raise ValueError from error
     return text
+
+
+def _schema(text: str) -> str:
+    try:
+        return text and parse_schema(text)
+    except InvalidInput as error:
+        raise ValueError from error
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -130,6 +144,13 @@ SETTINGS: Final = (
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
         meaning="Where the ledger is kept.",
         parse=_database_url,
+    ),
+    Setting(
+        field="schema",
+        expected=SCHEMA_EXPECTED,
+        meaning="PostgreSQL schema that all tables are in, which `ledger migrate` creates; by "
+        "default the one in which the server creates tables. See `docs/shared-database.md`.",
+        parse=_schema,
     ),
     Setting(
         field="sqlite_synchronous",
@@ -238,6 +259,9 @@ def read_settings(
             problems.append(
                 f"{setting.variable}: expected {setting.expected}, got {hide_password(text)!r}"
             )
+    settings = Settings(**values)
+    if not problems and settings.schema and settings.database_url.startswith("sqlite"):
+        problems.append(f"LEDGER_SCHEMA: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
     problems += [
         f"{variable}: there is no such setting{_suggestion(variable)}"
         for variable in sorted(environment)
@@ -247,7 +271,7 @@ def read_settings(
     ]
     if problems:
         raise SettingsError(problems)
-    return Settings(**values)
+    return settings
 
 
 def _suggestion(variable: str) -> str:
