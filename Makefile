@@ -3,8 +3,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 
-.PHONY: run test check chromium format bench clean
+# What meets every dependency: the rules, the statements, both drivers, the wire, the command
+# line, gunicorn.
+LOWEST_TESTS := \
+    tests/unit \
+    tests/packaging/test_dependencies.py \
+    tests/contract/test_reading.py \
+    tests/contract/test_wire.py \
+    tests/contract/test_writing.py \
+    tests/integration/test_catch_up.py \
+    tests/integration/test_cli_views.py \
+    tests/integration/test_connections.py \
+    tests/integration/test_gunicorn.py \
+    tests/integration/test_migrations.py \
+    tests/integration/test_queue.py \
+    tests/integration/test_search.py \
+    tests/integration/test_store.py \
+    tests/integration/test_unix_sockets.py
+
+.PHONY: run test check lowest soak chromium format bench clean
 
 # Install, migrate, serve: on SQLite in this directory, or on LEDGER_DATABASE_URL.
 run: $(VENV)/.run
@@ -20,6 +39,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The same with the lowest version of each dependency, in an environment of its own.
+lowest: $(LOWEST)/.lowest
+	$(LOWEST)/bin/pytest --numprocesses auto --dist worksteal $(LOWEST_TESTS)
+
+# What takes too long for every change.
+soak: lowest
 
 # Hostile pages are tried in a browser: Debian's package, which is installed if it can be.
 chromium: $(VENV)/.dev
@@ -38,7 +64,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Ledger needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -51,3 +77,9 @@ $(VENV)/.run: $(BIN)/python pyproject.toml
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.run
+
+$(LOWEST)/.lowest: $(BIN)/python pyproject.toml tests/lowest.txt
+	$(BIN)/python -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --requirement tests/lowest.txt --editable '.[postgres,testing]'
+	touch $@

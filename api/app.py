@@ -1,4 +1,4 @@
-"""Put the resources behind their routes."""
+"""The WSGI app: the middleware, and the resource of each route."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -42,18 +42,18 @@ def create_app(
     """Return the WSGI app.
 
     Args:
-        ledger: Takes the commands.
-        jobs_view: Answers for jobs and lists.
-        state_counts: Answers for counts and types.
-        pauses: Knows of which types no job may begin.
-        activity: Answers for what happened by minute.
+        ledger: Executes the commands.
+        jobs_view: The read model of jobs and lists.
+        state_counts: The read model of counts and types.
+        pauses: The read model of paused types.
+        activity: The read model of what happened in each minute.
         searching: Finds jobs by the words of their data.
-        standings: Says how far the read models have come that catch up.
+        standings: Returns the lag of each follower.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
-        largest_page: Most jobs, events or lines in one answer.
-        hosts: Under which the server may be asked, beside localhost and loopback addresses.
+        largest_page: Maximum number of jobs, events or lines in one answer.
+        hosts: Hosts that requests may name, besides localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
     """
     app: App = falcon.App(media_type=errors.JSON_TYPE)

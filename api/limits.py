@@ -1,10 +1,10 @@
-"""Limits of what one request may ask for; the OpenAPI description states them too."""
+"""The limits of one request; the OpenAPI description states them too."""
 
 from typing import Final
 
-# Log lines of one request: each is an event, and all of them are one commit.
+# Log lines in one request: each is an event, and all of them are one commit.
 MOST_LINES: Final = 1_000
-# Characters of the reason for giving a job back, which unlike content is kept for ever.
+# Characters in the reason for returning a job, which unlike content is kept for ever.
 LONGEST_REASON: Final = 1_000
 # Types that one claim may name.
 MOST_TYPES: Final = 100

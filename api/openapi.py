@@ -1,4 +1,4 @@
-"""Describe the API in OpenAPI 3.1: ``operations``, checked against the routes."""
+"""The description of the API in OpenAPI 3.1: ``operations``, checked against the routes."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -191,7 +191,7 @@ def _either(response: Schema, schema: str) -> Schema:
 
 
 class OpenApi:
-    """Answer ``GET /openapi.json``."""
+    """The resource ``GET /openapi.json``."""
 
     def __init__(self) -> None:
         self._document: bytes = json_out.encode(document())

@@ -1,6 +1,6 @@
-"""List what can be asked over HTTP: one entry a method of a path.
+"""The operations of the HTTP API: one entry per method of a path.
 
-``OPERATIONS`` is what ``openapi``, the README's table of routes and the tests are made from.
+``openapi``, the table in docs/http.md and the tests are made from ``OPERATIONS``.
 """
 
 from collections.abc import Sequence
@@ -87,14 +87,14 @@ _ACTIVITY: Final = (
 )
 
 
-# Methods that change nothing, but for a GET that says otherwise.
+# Methods that change nothing, except a GET with `changing_get`.
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# What an operation with a body refuses for it.
+# The statuses with which an operation may refuse a body.
 _OF_BODIES: Final = (413, 415)
 
 
 class Tag(Enum):
-    """Say when a read carries the ledger's position as its ETag, and can be answered 304."""
+    """The condition under which a read has the ledger's position as its ETag and can answer 304."""
 
     NEVER = auto()
     FOR_FIXED_TIMES = auto()
@@ -103,16 +103,16 @@ class Tag(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """Describe one method of one path.
+    """One method of one path.
 
     Attributes:
-        answers: Name of the schema of its 200; None if that has no body.
-        refuses: Statuses it can answer beside those that every operation can.
+        answers: Name of the schema of its answer 200; None if that has no body.
+        refuses: Statuses that it can answer, besides those of every operation.
         query: Parameters that are not in the path.
-        takes_jobs: Whether a job, or an array of them, is its body.
-        takes: Name of the schema of its body, if it needs one.
+        takes_jobs: Whether its body is a job, or an array of jobs.
+        takes: Name of the schema of its body; None if it needs none.
         tag: When its answer has an ETag.
-        asks_database: Whether the database has to be there.
+        asks_database: Whether it needs the database.
         changing_get: Whether it changes something although it is a GET.
     """
 
@@ -130,12 +130,12 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Return whether it changes something, which only some web pages may: see ``origins``."""
+        """Return whether it changes something, which only some pages may do: see ``origins``."""
         return self.changing_get or self.method not in READING_METHODS
 
     @property
     def has_input(self) -> bool:
-        """Return whether there is anything in a request that can be wrong."""
+        """Return whether a request has input that can be invalid."""
         given = "{" in self.path or self.query or self.takes_jobs or self.takes
         return bool(given)
 
@@ -144,14 +144,14 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/stats",
-        summary="Count the jobs by state, and add up the time workers worked",
+        summary="Count the jobs in each state, and sum the working time",
         answers="Stats",
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="GET",
         path="/activity",
-        summary="Count what was created, started, completed, failed, by minute; a second behind",
+        summary="Count jobs created, started, completed and failed in each minute; a second behind",
         answers="Minutes",
         query=_ACTIVITY,
         tag=Tag.FOR_FIXED_TIMES,
@@ -166,7 +166,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/search",
-        summary="Find jobs that have all the words of q in their data, the newest first",
+        summary="Find jobs whose data contains all words of q, newest first",
         answers="Texts",
         query=(_QUERY, _SEARCH_LIMIT, _OFFSET),
         tag=Tag.ALWAYS,
@@ -198,7 +198,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/{id}/log",
-        summary="Show what a job logged, and the first line of each failure",
+        summary="Show the log of a job, with the first line of each failure",
         answers="Texts",
         refuses=(404,),
         tag=Tag.ALWAYS,
@@ -206,7 +206,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/job/{id}/events",
-        summary="Show all that ever happened to a job, also after its removal",
+        summary="Show all events of a job, also after its removal",
         answers="Events",
         refuses=(404,),
         query=(_AFTER, _LIMIT),
@@ -215,7 +215,7 @@ OPERATIONS: Final = (
     Operation(
         method="PUT",
         path="/job/{id}/state/{state}",
-        summary="Move a job to a state by hand",
+        summary="Move a job to a state",
         answers="Message",
         refuses=(404,),
     ),
@@ -229,7 +229,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/inactive/{id}",
-        summary="Queue a job again (Kue's UI does it so)",
+        summary="Queue a job again; a GET for Kue's own pages",
         answers="Message",
         refuses=(404,),
         changing_get=True,
@@ -268,7 +268,7 @@ OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/jobs/claim",
-        summary="Give a worker jobs to do; waits for them if asked to",
+        summary="Give jobs to a worker; wait for jobs if requested",
         answers="ClaimedJobs",
         refuses=_OF_BODIES,
         takes="Claim",
@@ -283,48 +283,48 @@ OPERATIONS: Final = (
             takes=schema,
         )
         for word, summary, schema in (
-            ("progress", "Report how far an attempt is; its ttl begins anew", "Progress"),
-            ("log", "Write to the job's log", "Log"),
+            ("progress", "Report the progress of an attempt; restarts its ttl", "Progress"),
+            ("log", "Add lines to the log of a job", "Log"),
             ("complete", "Report that an attempt succeeded", "Complete"),
-            ("fail", "Report that an attempt failed; it is tried again if tries are left", "Fail"),
-            ("return", "Give a job back unfinished, which uses up no try", "Return"),
+            ("fail", "Report that an attempt failed; retries the job if attempts are left", "Fail"),
+            ("return", "Return an unfinished job to the queue; uses up no attempt", "Return"),
         )
     ),
     Operation(
         method="POST",
         path="/workers/{name}/heartbeat",
-        summary="Say that a worker lives, and hear which jobs it holds",
+        summary="Send a heartbeat, and receive the attempts that the worker holds",
         answers="Heartbeat",
     ),
     Operation(
         method="DELETE",
         path="/workers/{name}",
-        summary="Say that a worker ends; what it holds is given back",
+        summary="Report that a worker ends; its jobs return to the queue",
         answers="Message",
     ),
     Operation(
         method="GET",
         path="/workers",
-        summary="List the workers, and how many jobs each holds",
+        summary="List the workers, with the number of their jobs",
         answers="Workers",
     ),
     Operation(
         method="GET",
         path="/health/live",
-        summary="Tell that the process answers",
+        summary="Report that the process answers",
         answers="Status",
         asks_database=False,
     ),
     Operation(
         method="GET",
         path="/health/ready",
-        summary="Tell whether the database answers and has our tables",
+        summary="Report whether the database answers and has the tables of this version",
         answers="Status",
     ),
     Operation(
         method="GET",
         path="/openapi.json",
-        summary="Show this description",
+        summary="Return this description",
         answers=None,
         asks_database=False,
     ),

@@ -1,4 +1,4 @@
-"""Describe, in JSON Schema, what goes over the wire."""
+"""JSON Schemas of the bodies of requests and answers."""
 
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ MILLISECONDS: Final[Schema] = {
     "pattern": "^[0-9]+$",
     "description": "Milliseconds, as decimal text; a moment counts from 1970-01-01 UTC.",
 }
-# Text that every database holds: no NUL; surrogates cannot come in JSON.
+# Text that every database can store: without NUL; surrogates cannot occur in JSON.
 _TEXT: Final = "^[^\\u0000]*$"
 
 
@@ -219,7 +219,7 @@ CLAIM: Final = _object(
 
 
 def _word(required: list[str], properties: Schema, **more: Any) -> Schema:  # noqa: ANN401 - JSON
-    """Return the schema of what a worker says of an attempt."""
+    """Return the schema of a worker's report on an attempt."""
     said_by = {"anyOf": [NAME, {"type": "null"}]}
     return _object(
         ["attempt", *required],

@@ -53,7 +53,7 @@ def _work(waiting: deque[tuple[int, int]], worker: str) -> Iterator[Command]:
         yield commands.Start(job_id=job_id, worker=worker)
         kind = job_id % 10
         if kind == 0 and attempt == 1:
-            yield commands.Fail(job_id=job_id, attempt=attempt, error='"connection reset"')
+            yield commands.FailAttempt(job_id=job_id, attempt=attempt, error='"connection reset"')
             waiting.append((job_id, attempt + 1))
             continue
         if kind in {1, 2, 3}:

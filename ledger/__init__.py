@@ -90,7 +90,10 @@ if not TYPE_CHECKING:  # Or every name would be one of ours to mypy.
 def connect(
     database_url: str | None = None, *, actor: str | None = None, schema: str | None = None
 ) -> "Queue":
-    """Return the queue in a database; creates its tables in an empty SQLite file.
+    """Return the queue in a database, which is opened when the queue is first used.
+
+    So a module may call this where the database is away.  The first use creates the tables
+    in an empty SQLite file; ``Queue.open`` does it at once.
 
     Args:
         database_url: ``sqlite:///jobs.db`` or ``postgresql+psycopg://USER@HOST/NAME``;
@@ -101,14 +104,13 @@ def connect(
 
     Raises:
         SettingsError: The URL is none, or another setting in ``LEDGER_*`` is bad.
-        SchemaMismatch: The tables are not those of this version; ``ledger migrate``
-            brings them there.
-        Unavailable: The database is away.
     """
-    # As all that is public, and more so: it imports the projections, which import ours.
-    from ledger.processes.composition import open_queue  # noqa: PLC0415
+    # As all that is public.
+    from ledger.processes.connect import connect  # noqa: PLC0415
     from ledger.processes.settings import read_settings  # noqa: PLC0415
+    from ledger.processes.unknown_variables import warn_once  # noqa: PLC0415
     from ledger.queue.queue import own_name  # noqa: PLC0415
 
+    warn_once()
     settings = read_settings({"database_url": database_url, "schema": schema})
-    return open_queue(settings, actor=f"app:{actor or own_name()}")
+    return connect(settings, actor=f"app:{actor or own_name()}")

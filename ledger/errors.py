@@ -1,36 +1,36 @@
-"""Say what went wrong, in the words of the job queue.
+"""The exceptions of the job queue.
 
 The tree::
 
     LedgerError
-    ├── InvalidInput        a value that no job can have
-    ├── Refused             the rules forbid the command
-    │   ├── JobNotFound     there is no such job, or no longer
-    │   └── AttemptOver     a late word from an attempt that has ended
-    ├── JobFailed           the job that was waited for failed for good
-    ├── Unavailable         the database is away or overloaded; try again
+    ├── InvalidInput        a value that is not allowed
+    ├── Refused             a command that the rules forbid
+    │   ├── JobNotFound     the job does not exist or was removed
+    │   └── AttemptOver     a report on an attempt that has ended
+    ├── JobFailed           the job that the caller waited for has failed
+    ├── Unavailable         the database is down or overloaded; try again
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
-    ├── Stuck               a read model cannot be told an event
-    ├── Overtaken           somebody else brought the read model further meanwhile
-    └── SettingsError       bad settings, all of them together
+    ├── Stuck               a read model cannot apply an event
+    ├── Overtaken           another process advanced the read model's checkpoint
+    └── SettingsError       invalid settings, all of them together
 
-An error carries its facts as fields; its text says what was expected, what was
-found and what to do.  None of them knows HTTP.
+An error carries its facts as fields; its message states what was expected, what was
+found and what to do.  No error depends on HTTP.
 """
 
 from collections.abc import Sequence
 
 
 class LedgerError(Exception):
-    """Be the base of everything that this project raises on purpose."""
+    """The base class of all exceptions that this project raises on purpose."""
 
 
-class InvalidInput(LedgerError):  # noqa: N818 - it names what it is, as the whole tree does
-    """Refuse a value that no job can have.
+class InvalidInput(LedgerError):  # noqa: N818 - named by what it is, as the whole tree
+    """A value that is not allowed.
 
     Attributes:
-        field: The name of the value, as the caller wrote it.
+        field: The name of the value, as the caller writes it.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -39,19 +39,19 @@ class InvalidInput(LedgerError):  # noqa: N818 - it names what it is, as the who
 
     @classmethod
     def expected(cls, field: str, expected: str, got: object) -> "InvalidInput":
-        """Return the error that names *field*, what it should be and what came."""
+        """Return the error that names *field*, the value expected and the value found."""
         shown = repr(got)
         if len(shown) > _LONGEST_SHOWN:
             shown = shown[:_LONGEST_SHOWN] + "…"
         return cls(field, f"{field}: expected {expected}, got {shown}")
 
 
-# Long enough to recognise the value, too short to fill a log with someone's data.
+# Long enough to recognise the value, too short to fill a log with personal data.
 _LONGEST_SHOWN = 80
 
 
 class Refused(LedgerError):  # noqa: N818 - as InvalidInput
-    """Refuse a command that the rules forbid; nothing was recorded.
+    """A command that the rules forbid; nothing was recorded.
 
     Attributes:
         job_id: The job that the command named.
@@ -63,9 +63,9 @@ class Refused(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class JobNotFound(Refused):
-    """Refuse a command for a job that does not exist, or no longer.
+    """A command for a job that does not exist or was removed.
 
-    The text is Kue's, which its clients show to people.
+    The message is Kue's, because Kue's clients show it to people.
     """
 
     def __init__(self, job_id: int | str) -> None:
@@ -76,11 +76,11 @@ class JobNotFound(Refused):
 
 
 class AttemptOver(Refused):
-    """Refuse the late word of an attempt that has ended."""
+    """A report on an attempt that has ended."""
 
 
 class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell who waited for a job that it failed for good.
+    """The failure of a job that the caller waited for; it is not tried again.
 
     Attributes:
         job_id: The job.
@@ -94,10 +94,10 @@ class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell that the database is away or overloaded.
+    """A database that is down or overloaded.
 
     Attributes:
-        retry_after_s: Seconds after which another try makes sense.
+        retry_after_s: Seconds to wait before the next try.
     """
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
@@ -106,14 +106,14 @@ class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell that the database's tables are not those of this version."""
+    """A database whose tables are not those of this version."""
 
 
 class Corrupt(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell that the stored history contradicts itself.
+    """A stored history that contradicts itself.
 
     Attributes:
-        position: The first event at which it does, where one can be named.
+        position: The first event that contradicts the others; None if none can be named.
     """
 
     def __init__(self, message: str, *, position: int | None = None) -> None:
@@ -122,12 +122,12 @@ class Corrupt(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class Stuck(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell that a read model cannot go on: it never skips an event.
+    """A read model that cannot apply an event; it stops, because it never skips one.
 
     Attributes:
         follower: The read model's name.
-        position: The event that it cannot be told.
-        reason: Why.
+        position: The event that it cannot apply.
+        reason: Why not.
     """
 
     def __init__(self, follower: str, position: int, reason: str) -> None:
@@ -140,10 +140,10 @@ class Stuck(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class Overtaken(LedgerError):  # noqa: N818 - as InvalidInput
-    """Tell that somebody else brought the read model further meanwhile.
+    """A read model whose checkpoint was advanced by another process.
 
     Attributes:
-        position: How far it has come.
+        position: The read model's present position.
     """
 
     def __init__(self, follower: str, position: int) -> None:
@@ -152,7 +152,7 @@ class Overtaken(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class SettingsError(LedgerError):
-    """Report all bad settings together, a line each."""
+    """All invalid settings together, one per line."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))

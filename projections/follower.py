@@ -1,15 +1,16 @@
-"""Let read models follow the ledger by position, a little behind it.
+"""Read models that follow the ledger by position, shortly behind it.
 
-A *follower* remembers the position up to which it has come, in the same commit as what
-it made of the events up to there.  Positions have no gaps and rise in commit order, so
-going on behind the checkpoint is all that exactly-once takes: whatever a crash undoes,
-it undoes together.
+A *follower* stores the position that it has reached, in the same commit as the result of the
+events up to that position.  Positions have no gaps and rise in commit order, so continuing
+after the checkpoint is enough for exactly-once processing: a crash undoes the result and the
+checkpoint together.
 
-One process of all leads a follower at a time.  Should two believe they do, the second
-finds that the checkpoint is not where it left it, and is ``Overtaken``.
+One process at a time leads a follower.  If two processes believe that they lead, the second
+one finds that the checkpoint has moved, and raises ``Overtaken``.
 
-An event that a follower cannot be told stops it there, loudly.  It is found by halves:
-what came before it is kept, and its position is known.
+An event that a follower cannot apply stops it at that event.  The failure is logged, and
+recorded in the database.  The batch is halved until the event is found: all earlier events
+are applied, and the position of the event is known.
 """
 
 import logging
@@ -22,21 +23,21 @@ from typing import ClassVar, Final, NamedTuple
 from sqlalchemy import bindparam, delete, insert, select
 
 from ledger.database.contract import Database, Leadership
+from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
 from ledger.log.commit_notifier import Bell
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
 
-# How often those who stand by, and those whose database is away, try again.
-STANDBY_S: Final = 0.5
-# The bell may have been deaf for a moment; and who leads has to look whether it still does.
+# The commit notifier may be reconnecting, and a leader must check that it still leads.
 LONGEST_WAIT_S: Final = 2.0
-# How soon one that is stuck tries again: its code may have been mended, in another process.
+# Delay before a stuck follower tries again: another process may run fixed code by then.
 STUCK_S: Final = 10.0
-# Of who wants content, a batch ends behind so many characters: a job may hold a megabyte,
-# and what is made of it takes several.  How large they are is seen in first reads of few.
+# With `wants_content`, a batch ends after this many characters of content: a job may hold a
+# megabyte, and what a follower builds from it takes several.  Sizes are known only once events
+# are read, so the first read is small and each further one twice as large.
 MOST_CONTENT: Final = 8 * 1024 * 1024
 FIRST_READ: Final = 16
 _LONGEST_END_S: Final = 10.0
@@ -45,50 +46,52 @@ _log = logging.getLogger(__name__)
 
 
 class Told(ABC):
-    """Be what is told the changes in order, and keeps how far it was.
+    """A consumer of changes, which come in order, that stores how far it has come.
 
     Attributes:
-        wants_content: Whether it is told ``recorded.event.content``.
-        batch: How many events it is told at once, at most.
+        wants_content: Whether ``recorded.event.content`` is filled.
+        wants_envelope: Whether ``recorded.stored`` is filled, which ``recorded.leaf`` needs.
+        batch: Maximum number of events in one call of ``follow``.
     """
 
     wants_content: bool = False
+    wants_envelope: bool = False
     batch: int = 2_000
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """Return what it is called in messages."""
+        """Return the name to use in messages."""
 
     @abstractmethod
     def checkpoint(self) -> int:
-        """Return the position up to which it has followed; 0 at first.
+        """Return the position up to which changes have been applied; 0 at first.
 
         Raises:
-            Unavailable: It is away.
-            SchemaMismatch: It was made by another version, and has to be rebuilt.
+            Unavailable: The consumer's storage is not available.
+            SchemaMismatch: Another version created it; it must be rebuilt.
         """
 
     @abstractmethod
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         """Apply *changes* and move the checkpoint to *through*, in one commit.
 
         Args:
-            changes: In order, the first one right behind the checkpoint.
+            changes: In order; the first one directly follows the checkpoint.
             through: Position of the last one.
 
         Raises:
-            Overtaken: The checkpoint is elsewhere; nothing was changed.
-            Unavailable: It is away; nothing was changed.
+            Overtaken: The checkpoint is at another position; nothing was changed.
+            Unavailable: The consumer's storage is not available; nothing was changed.
         """
 
 
 class Follower(Told):
-    """Be a read model that follows the ledger by position, a little behind it.
+    """A read model that follows the ledger by position, shortly behind it.
 
     Attributes:
-        name: Its name, in tables, on the command line and in messages.
-        pause_s: How long to gather events after some came, before it is told them.
+        name: Its name in tables, on the command line and in messages.
+        pause_s: Seconds to gather further events after the first one, before they are applied.
     """
 
     name: ClassVar[str]
@@ -100,42 +103,42 @@ class Follower(Told):
 
     @abstractmethod
     def leadership(self) -> Leadership:
-        """Return the claim to be the one who calls ``follow``."""
+        """Return the claim to be the process that calls ``follow``."""
 
     def reached(self) -> int:
-        """Return the checkpoint, for those who only look: nothing is begun or mended.
+        """Return the checkpoint without starting or repairing anything, for monitoring.
 
         Raises:
-            Unavailable: It is away.
-            SchemaMismatch: It was made by another version, and has to be rebuilt.
+            Unavailable: The read model's storage is not available.
+            SchemaMismatch: Another version created it; it must be rebuilt.
         """
         return self.checkpoint()
 
-    # --- the twin that a rebuild builds beside the live one
+    # --- the replacement that a rebuild builds beside the live read model
 
     @abstractmethod
     def green(self) -> Told:
-        """Return the twin that is built beside the live one; begun, or continued."""
+        """Return the replacement for the live read model, begun or continued."""
 
     @abstractmethod
     def swap(self) -> None:
-        """Put the twin in the live one's place, and drop the old one."""
+        """Put the replacement in the place of the live read model, and drop the old one."""
 
     @abstractmethod
     def drop_green(self) -> None:
-        """Throw away a twin that was begun, if there is one."""
+        """Drop an unfinished replacement, if there is one."""
 
     @abstractmethod
     def green_checkpoint(self) -> int | None:
-        """Return how far the twin has come, None if there is none."""
+        """Return the position that the replacement has reached, or None if there is none."""
 
 
 class Catching:
-    """Bring a follower forward, again and again; it keeps the jobs it met last at hand.
+    """The catch-up of one follower, which can be run repeatedly; it caches recently seen jobs.
 
     Args:
-        database: The ledger's.
-        follower: Whom.
+        database: The ledger's database.
+        follower: The consumer to bring forward.
     """
 
     def __init__(self, database: Database, follower: Told) -> None:
@@ -152,18 +155,18 @@ class Catching:
         advance: Advance | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> int:
-        """Bring the follower to the head, or *through*; return the position reached.
+        """Bring the follower to the head, or to *through*; return the position reached.
 
         Args:
-            batch: How many events to tell it at once; None is as it says.
-            through: Where to end; None is the head as it is now.
-            advance: Told after each batch: events done, events in all.
-            stopped: Asked before each batch; whether to end there.
+            batch: Maximum number of events in a call of ``follow``; None is the follower's own.
+            through: Position at which to end; None is the head at the time of the call.
+            advance: Called after each batch with the number of events done and the total.
+            stopped: Called before each batch; the run ends if it returns true.
 
         Raises:
-            Stuck: It cannot be told an event; it has been told all before that.
-            Overtaken: Somebody else leads it.
-            Unavailable: The database, or the follower, is away.
+            Stuck: The follower cannot apply an event; all earlier events are applied.
+            Overtaken: Another process leads the follower.
+            Unavailable: The database, or the follower's storage, is not available.
         """
         position = self._follower.checkpoint()
         with self._database.read() as connection:
@@ -178,7 +181,7 @@ class Catching:
     def _step(self, after: int, through: int) -> int:
         if after != self._remembered_at:
             self._memory = Memory()
-        # Until it is told, what is remembered is ahead of it.
+        # Until the follower has applied the changes, the cached jobs are ahead of it.
         self._remembered_at = -1
         changes = self._changes(after, through)
         self._tell(changes)
@@ -186,13 +189,13 @@ class Catching:
         self._memory.forget()
         return position
 
-    def _changes(self, after: int, through: int) -> list[Change]:
-        """Return the changes behind *after*, fewer if their content is large.
+    def _changes(self, after: int, through: int) -> list[AnyChange]:
+        """Return the changes after *after*, fewer than asked for if their content is large.
 
-        What has happened needs no snapshot.
+        History does not change, so reading it needs no snapshot.
         """
         follower = self._follower
-        changes: list[Change] = []
+        changes: list[AnyChange] = []
         room = MOST_CONTENT
         number = FIRST_READ if follower.wants_content else through - after
         with self._database.read() as connection:
@@ -205,6 +208,7 @@ class Catching:
                         through=end,
                         batch=number,
                         content=follower.wants_content,
+                        envelope=follower.wants_envelope,
                     ):
                         changes += self._memory.fold(connection, recorded)
                         room -= sum(len(each.event.content or "") for each in recorded)
@@ -213,8 +217,8 @@ class Catching:
                 raise Stuck(follower.title, error.position or after + 1, str(error)) from error
         return changes
 
-    def _tell(self, changes: Sequence[Change]) -> None:
-        """Tell the follower, by halves if it cannot be told all at once."""
+    def _tell(self, changes: Sequence[AnyChange]) -> None:
+        """Pass *changes* to the follower; halve the batch if the follower fails."""
         position = changes[-1].recorded.position
         try:
             self._follower.follow(changes, through=position)
@@ -237,12 +241,12 @@ def catch_up(
     through: int | None = None,
     advance: Advance | None = None,
 ) -> int:
-    """Bring *follower* to the head, or *through*; as ``Catching.up``."""
+    """Bring *follower* to the head, or to *through*; see ``Catching.up``."""
     return Catching(database, follower).up(batch=batch, through=through, advance=advance)
 
 
 class Failure(NamedTuple):
-    """Be the event that a follower cannot be told, and why."""
+    """An event that a follower cannot apply, and the reason."""
 
     name: str
     position: int
@@ -257,49 +261,57 @@ _DELETE_FAILURE: Final = delete(failures).where(failures.c.name == bindparam("na
 
 
 def read_failures(database: Database) -> list[Failure]:
-    """Return what stops followers, whichever process leads them."""
+    """Return the events that stop followers, whichever process leads them."""
     with database.read() as connection:
         return [Failure(*row) for row in connection.execute(_SELECT_FAILURES)]
 
 
 class Following:
-    """Keep a follower near the head, if no other process does; in a thread.
+    """A thread that keeps a follower near the head, if no other process does.
 
     Args:
-        database: The ledger's.
-        follower: Whom.
-        bell: Rings for every commit.
+        database: The ledger's database.
+        follower: The read model to keep near the head.
+        bell: The commit notifier.
+        stuck_s: Seconds to wait before an event that stopped the follower is tried again.
+        standby_s: Seconds to wait after any other failure, and between two tries to lead.
 
     Attributes:
-        failure: What stops it; None if nothing does.
+        failure: The event that stops the follower; None if none does.
     """
 
-    def __init__(self, database: Database, follower: Follower, bell: Bell) -> None:
+    def __init__(
+        self,
+        database: Database,
+        follower: Follower,
+        bell: Bell,
+        *,
+        stuck_s: float = STUCK_S,
+        standby_s: float = STANDBY_S,
+    ) -> None:
         self.follower = follower
         self.failure: Failure | None = None
         self._database = database
-        self._bell = bell
         self._catching = Catching(database, follower)
-        self._leadership: Leadership | None = None
+        self._stuck_s, self._standby_s = stuck_s, standby_s
         self._woken = threading.Event()
-        self._stopped = threading.Event()
-        self._complaint = ""
+        self._loop = LeaderLoop(
+            follower.name,
+            # Called later: the follower's storage may not exist yet, or not be writable.
+            follower.leadership,
+            self._step,
+            leading=lambda: bell.subscribed(self._woken.set),
+            standby_s=standby_s,
+        )
         self._thread: threading.Thread | None = None
-        # What is told of a failure stays in the database when its process has died.
+        # A recorded failure outlives its process, so the first success must delete it.
         self._may_be_told = True
 
     def run(self) -> None:
-        """Follow until ``stop`` is called, through every absence of the database."""
+        """Follow until ``stop`` is called; the database may be unavailable in between."""
         try:
-            while not self._stopped.is_set():
-                if self._leads():
-                    with self._bell.subscribed(self._woken.set):
-                        self._lead()
-                else:
-                    self._stopped.wait(STANDBY_S)
+            self._loop.run()
         finally:
-            if self._leadership is not None:
-                self._leadership.release()
             self._database.release()
 
     def start(self) -> None:
@@ -311,57 +323,27 @@ class Following:
 
     def stop(self) -> None:
         """Make ``run`` return, and wait for the thread that ``start`` started."""
-        self._stopped.set()
+        self._loop.stop()
         self._woken.set()
         if self._thread is not None:
             self._thread.join(_LONGEST_END_S)
 
-    def _leads(self) -> bool:
+    def _step(self) -> float:
+        """Catch up, then wait for a commit; return the seconds to wait before the next step."""
+        self._woken.clear()
         try:
-            # Where it is kept may not be there yet, or not be writable.
-            self._leadership = self._leadership or self.follower.leadership()
-            return self._leadership.held()
-        except LedgerError as error:
-            self._complain(error)
-            return False
-
-    def _complain(self, error: LedgerError) -> None:
-        """Say what is wrong, once as long as it is the same."""
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            _log.warning("%s cannot follow: %s; it tries again", self.follower.name, error)
-
-    def _lead(self) -> None:
-        """Follow as long as it is ours to do."""
-        while not self._stopped.is_set() and self._leads():
-            self._woken.clear()
-            wait_s = self._step()
-            if wait_s is None:
-                # Rung for, it lets others come: one commit does for all of them.
-                self._woken.wait(LONGEST_WAIT_S)
-                wait_s = self.follower.pause_s
-            self._stopped.wait(wait_s)
-
-    def _step(self) -> float | None:
-        """Catch up once; return the seconds to wait, None to wait for news."""
-        try:
-            self._catching.up(stopped=self._stopped.is_set)
+            self._catching.up(stopped=self._loop.stopped.is_set)
             self._note(None)
-            self._complaint = ""
         except Stuck as error:
             self._fail(error)
-            return STUCK_S
+            return self._stuck_s
         except Overtaken as error:
             _log.info("%s", error)
-            return STANDBY_S
-        except LedgerError as error:
-            self._complain(error)
-            return STANDBY_S
-        except Exception:  # noqa: BLE001 - the edge of its thread
-            # If it ended here, the read model would stand still unnoticed.
-            _log.exception("%s failed; it goes on", self.follower.name)
-            return STANDBY_S
-        return None
+            return self._standby_s
+        # After a notification, the pause lets further events come: one commit applies them all.
+        if not self._loop.stopped.is_set():
+            self._woken.wait(LONGEST_WAIT_S)
+        return self.follower.pause_s
 
     def _fail(self, error: Stuck) -> None:
         known = self.failure
@@ -376,7 +358,7 @@ class Following:
                 _log.warning("nobody can be told: %s", unheard)
 
     def _note(self, failure: Failure | None) -> None:
-        """Keep what stops it, for us and for ``ledger status``."""
+        """Store the failure, or that there is none, for this object and for ``ledger status``."""
         told, self.failure = self.failure, failure
         if failure is None and told is None and not self._may_be_told:
             return

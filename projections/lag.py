@@ -1,4 +1,4 @@
-"""Say how far each read model has come, and what stops it."""
+"""The lag of each follower, and what stops it."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,13 +11,12 @@ from ledger.projections.plugins import Broken
 
 
 class Standing(NamedTuple):
-    """Be how far a read model that catches up has come.
+    """How far a follower has come.
 
     Attributes:
-        position: The ledger's position up to which it has followed; None if it cannot
-            be asked.
-        behind: How many events it has not been told yet.
-        stopped: What stops it; None if nothing does.
+        position: The ledger's position up to which it has followed; None if it cannot be read.
+        behind: Number of events that it has not applied yet.
+        stopped: Why it is stopped; None if it is not.
     """
 
     name: str
@@ -36,7 +35,7 @@ class Standing(NamedTuple):
 def standings(
     database: Database, followers: Iterable[Follower], broken: Iterable[Broken]
 ) -> list[Standing]:
-    """Return the standing of each follower, and of those that cannot be had."""
+    """Return the lag of each follower, and of each plug-in that cannot be loaded."""
     failures = {failure.name: failure for failure in read_failures(database)}
     with database.read() as connection:
         head = store.read_position(connection)
@@ -49,10 +48,10 @@ def _standing(follower: Follower, head: int, failure: Failure | None) -> Standin
         position = follower.reached()
     except LedgerError as error:
         return Standing(follower.name, None, head, str(error))
-    except Exception as error:  # noqa: BLE001 - it may be somebody else's code
+    except Exception as error:  # noqa: BLE001 - it may be an application's code
         return Standing(follower.name, None, head, f"{type(error).__name__}: {error}")
     stopped = None
-    # Mended by a rebuild, or told by another process meanwhile, it is a failure no more.
+    # The failure is over once a rebuild, or another process, has passed its event.
     if failure is not None and position < failure.position:
         stopped = f"event {failure.position} cannot be applied: {failure.reason}"
     return Standing(follower.name, position, max(0, head - position), stopped)

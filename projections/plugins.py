@@ -1,8 +1,8 @@
-"""Find the read models that applications have written.
+"""Read models that applications have written, found through entry points.
 
-They are classes, found through the entry-point group ``ledger.projections``; each is
-called with the database.  One that cannot be had is told of by name, and stops nobody
-else: neither a server nor ``ledger rebuild jobs`` may fail for want of it.
+They are the classes in the entry-point group ``ledger.projections``, each called with the
+database.  A plug-in that fails to load is reported by name and skipped: neither a server nor
+``ledger rebuild jobs`` may fail because of it.
 """
 
 import logging
@@ -24,18 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 class Broken(NamedTuple):
-    """Be an entry point that leads to no read model, and why."""
+    """An entry point that provides no read model, and the reason."""
 
     name: str
     reason: str
 
 
 class Registered:
-    """Be the read models that applications have registered; looked for when asked.
+    """The read models that applications have registered, loaded on first access.
 
     Args:
-        database: The ledger's.
-        taken: Names and tables that are ours.
+        database: The ledger's database.
+        taken: Names and tables that Ledger itself uses.
     """
 
     def __init__(self, database: Database, *, taken: Collection[str]) -> None:
@@ -44,12 +44,12 @@ class Registered:
 
     @property
     def followers(self) -> tuple[Follower, ...]:
-        """Return those that can be had, by name."""
+        """Return the read models that were loaded, in the order of their entry points' names."""
         return self._loaded[0]
 
     @property
     def broken(self) -> tuple[Broken, ...]:
-        """Return those that cannot."""
+        """Return the entry points that could not be loaded."""
         return self._loaded[1]
 
     @cached_property
@@ -59,7 +59,7 @@ class Registered:
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
             try:
                 follower = self._load(entry, found)
-            except Exception as error:  # noqa: BLE001 - it is somebody else's code
+            except Exception as error:  # noqa: BLE001 - it is an application's code
                 reason = f"{type(error).__name__}: {error}"
                 _log.error("the projection %s cannot be had: %s", entry.name, reason)
                 broken.append(Broken(entry.name, reason))
@@ -82,6 +82,6 @@ class Registered:
 
 
 def _names(follower: Follower) -> list[str]:
-    """Return the names that nothing else may have."""
+    """Return the names that no other read model may use."""
     tables = follower.tables if isinstance(follower, Projection) else ()
     return [follower.name, *(table.name for table in tables)]

@@ -1,6 +1,6 @@
-"""Answer what was, at any position: the counts, or one job.
+"""The state at any position: the counts, or one job.
 
-History is folded up to there, and nothing else is asked.
+It is computed by folding history up to that position; no read model is used.
 """
 
 from collections import Counter
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from ledger.log import store
+from ledger.log.recorded import LEDGER_STREAM, of_jobs
 from ledger.projections.models.job_json import Content, Shown, filled, frame_of
 from ledger.projections.replay import Advance, fold, replay
 from ledger.rules.events import Completed
@@ -16,7 +17,7 @@ from ledger.rules.events import Completed
 
 @dataclass(slots=True, kw_only=True)
 class PastCounts:
-    """Be the counts of a past moment.
+    """The counts at a past position.
 
     Attributes:
         jobs: Number of jobs by type and state.
@@ -28,16 +29,16 @@ class PastCounts:
 
 
 def counts_at(connection: Connection, position: int, advance: Advance) -> PastCounts:
-    """Return the counts as they were once event *position* had happened.
+    """Return the counts right after event *position*.
 
     Args:
-        connection: On a snapshot.
-        position: Up to where to replay.
-        advance: Told after each batch: events done, events in all.
+        connection: A connection on a snapshot.
+        position: Position up to which to replay.
+        advance: Called after each batch with the number of events done and the total.
     """
     past = PastCounts()
     for changes in replay(connection, through=position):
-        for recorded, before, after in changes:
+        for recorded, before, after in of_jobs(changes):
             if before.exists:
                 past.jobs[before.type, before.state.value] -= 1
             if after.exists:
@@ -51,10 +52,12 @@ def counts_at(connection: Connection, position: int, advance: Advance) -> PastCo
 
 
 def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
-    """Return the job as it was once event *position* had happened.
+    """Return the job's JSON right after event *position*, or None if there was no such job.
 
-    Content that has been erased since is gone here too.
+    Content that has been erased since then is missing here too.
     """
+    if job_id == LEDGER_STREAM:
+        return None
     job = fold(connection, job_id, until_position=position)
     if not job.exists:
         return None

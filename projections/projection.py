@@ -1,13 +1,12 @@
-"""Say what a projection is: tables that follow the ledger, and can be built anew.
+"""Projections: tables that follow the ledger and can be rebuilt from it.
 
-A projection is told what changed, in order, a batch at a time, and writes each
-batch set-based.  The same ``apply`` serves live batches and rebuilds, so a
-rebuilt projection cannot differ from one that was kept up to date, but by a bug
-that ``ledger verify`` shows.
+A projection receives changes in order, a batch at a time, and writes each batch with
+set-based statements.  The same ``apply`` serves live batches and rebuilds, so a rebuilt
+projection can differ from a followed one only through a bug, which ``ledger verify`` reports.
 
-Each instance owns its tables' definitions.  A *shadow* is the same projection on
-temporary tables of its own, built to be compared with the live ones.  The *green* one
-is the same on tables that stay, built to take the live ones' place.
+Each instance has its own table definitions.  A *shadow* is the same projection on temporary
+tables, which are built to be compared with the live ones.  A *replacement* (``green``) is the
+same on permanent tables, which are built to take the place of the live ones.
 """
 
 import hashlib
@@ -31,34 +30,37 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import quoted_name
 
 from ledger.database.fast_sql import Rows
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange, Change, LedgerChange, of_jobs, of_ledger
 
 SHADOW_PREFIX: Final = "ledger_shadow_"
 GREEN_SUFFIX: Final = "_green"
-# SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535.
+# SQLite allows 32,766 parameters in a statement, PostgreSQL 65,535.
 LARGEST_IN = 10_000
 
 
 class Projection(ABC):
-    """Be a read model in tables of the ledger's database.
+    """A read model in tables of the ledger's database.
 
     Args:
-        shadow: Define temporary tables, named apart from the live ones and
-            without the indexes that only queries need.
-        green: Define tables to take the live ones' place.
+        shadow: Define temporary tables, with names of their own and without indexes, which
+            only queries need.
+        green: Define replacement tables, which take the place of the live ones.
 
     Attributes:
-        name: Its name, in tables, on the command line and in messages.
-        version: Of what ``apply`` makes of events; raised with it, a rebuild that was
-            begun by the older code is not continued.
+        name: Its name in tables, on the command line and in messages.
+        version: Version of what ``apply`` writes.  If it has been raised, a rebuild that older
+            code began is not continued.
         is_inline: Whether it commits in the same transaction as the events.
-        wants_content: Whether it is told ``recorded.event.content``; not if it is inline.
+        wants_content: Whether ``recorded.event.content`` is filled; not if it is inline.
+        wants_envelope: Whether ``recorded.stored`` is filled, which ``recorded.leaf`` needs;
+            not if it is inline.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     is_inline: ClassVar[bool] = True
     wants_content: bool = False
+    wants_envelope: bool = False
 
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         self.metadata = MetaData()
@@ -73,18 +75,31 @@ class Projection(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Return what tells this definition of the tables from another one."""
+        """Return a hash of the version and the table definitions."""
         told = "\n".join([f"{self.version}", *map(_described, self.tables)])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @abstractmethod
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Follow *changes*, which come in order, a batch at a time."""
+        """Apply *changes* of jobs, which come in order, a batch at a time."""
+
+    def apply_ledger(  # noqa: B027 - most projections use changes of jobs only
+        self, tx: Connection, changes: Sequence[LedgerChange]
+    ) -> None:
+        """Apply *changes* of the ledger itself, in order, after the batch's changes of jobs."""
+
+    def apply_all(self, tx: Connection, changes: Sequence[AnyChange]) -> None:
+        """Apply *changes* of jobs and of the ledger itself."""
+        jobs = of_jobs(changes)
+        if jobs:
+            self.apply(tx, jobs)
+        if len(jobs) < len(changes):
+            self.apply_ledger(tx, of_ledger(changes))
 
     def contents(self) -> Mapping[str, Select[Any]]:
-        """Return, for each table, the rows that two equal projections share.
+        """Return, for each table, the rows that two equal projections have in common.
 
-        A count of nothing may stand as 0 or not at all: such selects leave it out.
+        A zero count may be a row with 0 or no row; such selects return only non-zero rows.
         """
         return {name: select(table) for name, table in self._names.items()}
 
@@ -93,11 +108,11 @@ class Projection(ABC):
         return type(self)(shadow=shadow, green=green)
 
     def _define(self, name: str, *items: SchemaItem) -> Table:
-        """Return one of the projection's tables, or its shadow, or its green twin."""
+        """Return one of the projection's tables, in its live, shadow or replacement form."""
         for item in items:
             if isinstance(item, ForeignKeyConstraint | UniqueConstraint):
-                # The first would point at tables that are swapped, the second has a
-                # name that its twin needs too.
+                # A foreign key would reference tables that are swapped.  A unique constraint
+                # has a name that its replacement would need too.
                 raise TypeError(f"{name}: use Index(…, unique=True) in place of {item!r}")
         self._names[name] = table = self._placed(name, items)
         return table
@@ -115,7 +130,7 @@ class Projection(ABC):
 
 
 def _described(table: Table) -> str:
-    """Return the table's definition as text; it stays the same from version to version."""
+    """Return the table's definition as text, which does not change between versions."""
     columns = [f"{c.name} {c.type!r} {c.nullable} {c.primary_key}" for c in table.columns]
     indexes = [
         f"{index.name} {index.unique} {[str(each) for each in index.expressions]}"
@@ -128,16 +143,16 @@ Item = TypeVar("Item")
 
 
 def in_parts(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Cut *items* into lists that a statement can take as parameters."""
+    """Split *items* into lists that fit into the parameters of a statement."""
     for start in range(0, len(items), LARGEST_IN):
         yield list(items[start : start + LARGEST_IN])
 
 
 class Upsert:
-    """Add to a row, or insert it if there is none; on both engines.
+    """A statement that adds to a row, or inserts it if it does not exist, on both engines.
 
     Args:
-        table: Where; the primary key tells which row.
+        table: The table; its primary key identifies the row.
         adds: The columns to which the new values are added.
     """
 
@@ -155,5 +170,5 @@ class Upsert:
             self._statements[dialect.dialect.name] = Rows(upsert, names)
 
     def execute(self, tx: Connection, rows: Sequence[Sequence[object]]) -> None:
-        """Apply *rows*, whose values stand in the order of the columns."""
+        """Apply *rows*, whose values are in column order."""
         self._statements[tx.dialect.name].execute(tx, rows)

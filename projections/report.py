@@ -1,19 +1,19 @@
-"""The outcome of a verification, or of the comparison of two read models."""
+"""The result of a verification, or of a comparison of two read models."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
-# Enough to see what is wrong; a ledger that differs everywhere says no more.
+# Enough to see what is wrong; more would add nothing if a ledger differs everywhere.
 MOST_DIFFERENCES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not as it must be.
+    """A difference between what is stored and what is expected.
 
     Attributes:
         where: ``event 7``, ``head``, ``jobs id=7``, or ``trigger NAME of TABLE``.
-        expected: What history, or this version's definition, says it must be.
+        expected: What history, or this version's definition, requires.
         found: What is stored.
     """
 
@@ -24,15 +24,15 @@ class Difference:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """The outcome of a verification.
+    """The result of a verification.
 
     Attributes:
         position: Number of events.
-        chain: The chain's end as computed, in hexadecimal.
+        chain: The computed end of the hash chain, in hexadecimal.
         erased: Number of events whose content was erased by an ``erased`` event.
-        differences: What is wrong, the first ones.
-        projections: What was compared with history.
-        not_compared: What was not, and why.
+        differences: The first differences, at most ``MOST_DIFFERENCES``.
+        projections: The projections that were compared with history.
+        not_compared: The projections that were not, each with the reason.
     """
 
     position: int = 0
@@ -44,11 +44,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Tell whether everything is as it must be."""
+        """Return whether there are no differences."""
         return not self.differences
 
     def differ(self, where: str, expected: object, found: object) -> None:
-        """Note a difference, unless there are enough."""
+        """Record a difference, unless there are ``MOST_DIFFERENCES`` already."""
         if len(self.differences) < MOST_DIFFERENCES:
             self.differences.append(
                 Difference(where=where, expected=str(expected), found=str(found))

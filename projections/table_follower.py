@@ -1,7 +1,7 @@
-"""Keep a read model that catches up in tables, its checkpoint in the same transaction.
+"""Followers whose read model is in tables, with the checkpoint in the same transaction.
 
-Whatever is killed when, rows and checkpoint are of the same moment, since they commit
-together: nothing is applied twice, and nothing is skipped.
+Rows and checkpoint commit together, so they agree whenever a process is killed: no event is
+applied twice, and none is skipped.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, inspect, select
 
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints
 from ledger.projections.follower import Follower, Told
 from ledger.projections.projection import Projection
@@ -32,15 +32,15 @@ _LOCK = (
 
 
 class TableFollower(Projection, Follower):
-    """Be a read model in tables of the ledger's database, a little behind the ledger.
+    """A read model in tables of the ledger's database, shortly behind the ledger.
 
-    A subclass defines its tables with ``self._define`` in its constructor, and says in
-    ``apply`` what the changes of a batch do to them.
+    A subclass defines its tables with ``self._define`` in its constructor.  Its ``apply`` writes
+    what the changes of a batch do to them.
 
     Args:
-        database: The ledger's.
-        shadow: As of ``Projection``.
-        green: As of ``Projection``.
+        database: The ledger's database.
+        shadow: See ``Projection``.
+        green: See ``Projection``.
     """
 
     is_inline: ClassVar[bool] = False
@@ -53,17 +53,17 @@ class TableFollower(Projection, Follower):
         return type(self)(self.database, shadow=shadow, green=green)
 
     def create(self) -> bool:
-        """Create the tables if there are none; return whether there were none.
+        """Create the tables unless they exist; return whether they were created.
 
         Raises:
-            SchemaMismatch: Somebody else's table has the name of one.
+            SchemaMismatch: The database has another table with the name of one of them.
         """
         with self.database.write() as tx:
             self.database.lock_schema(tx)
             is_known = read_checkpoint(tx, self.name) is not None
             if is_known and table_swap.are_there(tx, self.tables):
                 return False
-            # Left of a downgrade, which dropped how far they had come.
+            # Left by a downgrade, which dropped the checkpoint.
             self._require_own(tx)
             table_swap.drop_tables(tx, self)
             for table in self.tables:
@@ -93,19 +93,19 @@ class TableFollower(Projection, Follower):
                 raise SchemaMismatch(table_swap.not_there(self.name))
         return self._checked(found)
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         with self.database.write() as tx:
             position = self._locked(tx)
             if position != changes[0].recorded.position - 1:
                 raise Overtaken(self.name, position)
-            self.apply(tx, changes)
+            self.apply_all(tx, changes)
             set_checkpoint(tx, self, through)
 
     def _locked(self, tx: Connection) -> int:
-        """Return the checkpoint, which nobody else moves until *tx* ends."""
+        """Return the checkpoint, locked against changes by others until *tx* ends."""
         row = tx.execute(_LOCK, {"name": self.name}).first()
         if row is None:
-            # What is not there cannot be locked: two could both be the first.
+            # A missing row cannot be locked, so two transactions could both begin: insert it first.
             begin_checkpoint(tx, self)
             row = tx.execute(_LOCK, {"name": self.name}).one()
         return self._checked((row.position, row.fingerprint))
@@ -124,7 +124,7 @@ class TableFollower(Projection, Follower):
             )
         return position
 
-    # --- the twin that a rebuild builds beside the live one
+    # --- the replacement that a rebuild builds beside the live read model
 
     def green(self) -> Told:
         build = Build(self.database, [self])

@@ -15,9 +15,9 @@ from ledger.processes.settings import Settings
 from ledger.projections.models.job_json import Shown
 from ledger.projections.report import Report
 from ledger.projections.verify.verify import verify
-from ledger.rules.commands import Command, Complete, Create, Fail, Remove, Start
+from ledger.rules.commands import Command, Complete, Create, FailAttempt, Remove, Start
 from ledger.rules.events import Event
-from ledger.rules.job import Job, evolve
+from ledger.rules.job import JobState, evolve
 from ledger.testing import clock as public
 
 START_MS: Final = public.START_MS
@@ -26,11 +26,7 @@ Clock = public.Clock
 # The permitted steps, written out a second time: from a state, by an event, to
 # which states.  Nothing here comes from ledger.rules.job.TRANSITIONS.
 PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
-    "absent": {
-        "created": frozenset({"inactive", "delayed"}),
-        "paused": frozenset({"absent"}),
-        "resumed": frozenset({"absent"}),
-    },
+    "absent": {"created": frozenset({"inactive", "delayed"})},
     "inactive": {
         "started": frozenset({"active"}),
         "moved": frozenset({"inactive", "delayed", "active", "complete", "failed"}),
@@ -71,6 +67,10 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "removed": {
         "erased": frozenset({"removed"}),
     },
+}
+# The same of the ledger's own entries: of a subject, from a state, by an event, to a state.
+PERMITTED_OF_LEDGER: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
+    "type": {"running": {"paused": "paused"}, "paused": {"resumed": "running"}},
 }
 
 
@@ -117,16 +117,16 @@ def job_in(system: System, state: str, **fields: Any) -> int:
         "delayed": (),
         "active": (Start(job_id=job_id),),
         "complete": (Start(job_id=job_id), Complete(job_id=job_id, attempt=1, result="1")),
-        "failed": (Start(job_id=job_id), Fail(job_id=job_id, attempt=1, error='"broken"')),
+        "failed": (Start(job_id=job_id), FailAttempt(job_id=job_id, attempt=1, error='"broken"')),
         "removed": (Remove(job_id=job_id),),
     }
     carry_out(system, *ways[state])
     return job_id
 
 
-def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> Job:
+def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> JobState:
     """Return the job that *history* makes, all at one time, from position 1 on."""
-    job = Job(job_id)
+    job = JobState(job_id)
     for position, happened in enumerate(history, start=1):
         job = evolve(job, happened, position=position, at_ms=at_ms)
     return job

@@ -1,10 +1,12 @@
-"""Write the README's tables, its diagram, and docs/kue.md from the code.
+"""Write the generated parts of README.md and docs/ from the code.
 
 Run it after a change: ``python -m tests.documents``.
 """
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -15,9 +17,18 @@ from ledger.rules.events import Erased, Moved, Removed, Reprioritized
 from ledger.rules.job import LIVE_STATES, TRANSITIONS, State
 from tests.contract.mended import MENDED
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-KUE = ROOT / "docs" / "kue.md"
+ROOT: Final = Path(__file__).parents[1]
+README: Final = ROOT / "README.md"
+DOCS: Final = ROOT / "docs"
+EXAMPLE: Final = ROOT / "tests" / "projection_package"
+
+
+def pages() -> list[Path]:
+    """Return the README and every page of docs/."""
+    return [README, *sorted(DOCS.glob("*.md"))]
+
+
+# --- the generated parts
 
 
 def settings() -> str:
@@ -35,7 +46,8 @@ def settings() -> str:
 
 def commands() -> str:
     rows = ["| command | what it does |", "|---|---|"]
-    for command in COMMANDS:
+    for listed in COMMANDS:
+        command = listed.load()
         # As below `ledger`: click remembers the help option it makes here.
         context = click.Context(command, info_name=command.name, **main.context_settings)
         usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()
@@ -68,16 +80,51 @@ def diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
-PARTS = {"settings": settings, "commands": commands, "routes": routes, "diagram": diagram}
+def differences_from_kue() -> str:
+    """Return the table that the contract tests compare with recorded answers."""
+    rows = ["| Kue | Ledger | why | records |", "|---|---|---|---|"]
+    for mend in MENDED:
+        cells = (mend.kue, mend.ours, mend.why, mend.where.replace(" ", ", "))
+        rows.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(rows)
 
 
-def written(text: str) -> str:
-    """Return the README's *text* with its parts as the code says they are."""
-    for name, part in PARTS.items():
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def durations() -> str:
+    """Return the example of a projection, without the methods that read it."""
+    module = (EXAMPLE / "ledger_durations" / "__init__.py").read_text()
+    source = module[module.index("class Durations") : module.index("    def mean_ms")]
+    return f"```python\n{source.rstrip()}\n```"
+
+
+def entry_point() -> str:
+    """Return how the example registers its projection."""
+    project = (EXAMPLE / "pyproject.toml").read_text()
+    return f"```toml\n{project[project.index('[project.entry-points') :].rstrip()}\n```"
+
+
+Parts = Mapping[str, Callable[[], str]]
+
+PARTS: Final[Mapping[Path, Parts]] = {
+    DOCS / "settings.md": {"settings": settings},
+    DOCS / "commands.md": {"commands": commands},
+    DOCS / "http.md": {"routes": routes},
+    DOCS / "architecture.md": {"diagram": diagram},
+    DOCS / "kue.md": {"differences": differences_from_kue},
+    DOCS / "projections.md": {"durations": durations, "entry point": entry_point},
+}
+
+
+def written(text: str, parts: Parts) -> str:
+    """Return the *text* of a page with its generated parts as the code says they are."""
+    for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text, number = pattern.subn(rf"\g<1>{_quoted(part())}\n\g<2>", text)
         if number != 1:
-            raise SystemExit(f"README.md: expected one place for {name}, found {number}")
+            raise SystemExit(f"expected one place for {name}, found {number}")
     return text
 
 
@@ -85,31 +132,29 @@ def _quoted(text: str) -> str:
     return text.replace("\\", r"\\")
 
 
-def differences_from_kue() -> str:
-    """Return docs/kue.md: the table that the contract tests compare with real answers."""
-    rows = "\n".join(
-        f"| {mend.where.replace(' ', ', ')} | {_cell(mend.kue)} | {_cell(mend.ours)} "
-        f"| {_cell(mend.why)} |"
-        for mend in MENDED
-    )
-    return KUE_TEXT + rows + "\n"
+# --- reading pages
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the language and the text of each code block, in the order of the page."""
+    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-KUE_TEXT = """# Where Ledger answers otherwise than Kue
+def links(text: str) -> list[str]:
+    """Return the targets of the links on a page."""
+    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", _without_blocks(text)))
 
-740 answers of Kue 0.11.6 were recorded (`tests/contract/transcripts.jsonl`). Ledger's must
-agree with each in status, media type, keys, their order and their types, but for what this
-table lists. The tests compare both: an answer that differs and is not here fails, and so
-does a row that no longer makes a difference.
 
-| records | Kue | Ledger | why |
-|---|---|---|---|
-"""
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", _without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def _without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
-    KUE.write_text(differences_from_kue())
+    for path, parts in PARTS.items():
+        path.write_text(written(path.read_text(), parts))

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ledger.database.contract import Leadership
 from ledger.errors import Overtaken
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.processes.composition import System
 from ledger.projections.follower import Follower, Told
 
@@ -19,16 +19,16 @@ class Remembering(Follower):
     def __init__(self, system: System, *, content: bool = False) -> None:
         self.wants_content = content
         self.position = 0
-        self.told: list[Change] = []
+        self.told: list[AnyChange] = []
         self.calls: list[tuple[int, int]] = []
         # Called with the changes before they are kept; what it raises keeps them out.
-        self.refuse: Callable[[Sequence[Change]], None] = _nothing
+        self.refuse: Callable[[Sequence[AnyChange]], None] = _nothing
         self._database = system.database
 
     def checkpoint(self) -> int:
         return self.position
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         first = changes[0].recorded.position
         if first != self.position + 1:
             raise Overtaken(self.name, self.position)
@@ -53,5 +53,5 @@ class Remembering(Follower):
         return None
 
 
-def _nothing(changes: Sequence[Change]) -> None:
+def _nothing(changes: Sequence[AnyChange]) -> None:
     pass

@@ -20,7 +20,7 @@ from ledger.rules.commands import (
     Complete,
     Create,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     Pause,
@@ -50,7 +50,7 @@ def fill(system: System) -> None:
         Log(job_id=1, attempt=1, line='"a line"'),
         Complete(job_id=1, attempt=1, result="110"),
         Start(job_id=2),
-        Fail(job_id=2, attempt=1, error='"broken"'),
+        FailAttempt(job_id=2, attempt=1, error='"broken"'),
         Remove(job_id=3),
         Move(job_id=2, to="failed"),
         Create(type="fax", data='{"number": 7}'),
@@ -725,16 +725,16 @@ NAMED: Final = (*_OF_EVENTS, *_OF_HEAD, *_OF_PROJECTIONS, *_OF_TRIGGERS, *_OF_CO
 # docs/audit.md lists these: only a copy of the head that is kept elsewhere shows them.
 FORGED: Final = (
     forged(
-        "content, actor, salt and digest of an event rewritten, the chain computed anew",
+        "content, actor, salt and digest of an event rewritten, and the chain recomputed",
         "UPDATE ledger_events SET actor = 'mallory', content = '{\"to\": \"mallory\"}' "
         f"WHERE position = {DATA}",
     ),
     forged(
-        "all events dated back, the chain computed anew",
+        "all events backdated, and the chain recomputed",
         "UPDATE ledger_events SET at_ms = at_ms - 2592000000",
     ),
     forged(
-        "the newest events cut off, the head moved back",
+        "the newest events deleted, and the head moved back",
         f"DELETE FROM ledger_events WHERE position = {NEWEST}",
     ),
 )

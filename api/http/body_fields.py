@@ -1,8 +1,8 @@
-"""Read bodies that are one JSON object, field by field.
+"""Request bodies that are one JSON object, read field by field.
 
-What users put in is kept as it was posted, so a field is left unparsed until somebody
-asks for its value.  An unknown field is refused: a misspelt ``retry_after`` that is
-ignored would be found out only in production.
+User content is kept as it was posted, so a field is not parsed until its value is needed.  An
+unknown field is refused: if a misspelt ``retry_after`` were ignored, it would be noticed only
+in production.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ _NULL: Final = b"null"
 
 
 class Fields:
-    """Be the fields of a request's body; one that is null was not given.
+    """The fields of a request's body; a field that is null counts as not given.
 
     Args:
-        req: Whose body.
+        req: The request.
         largest_bytes: A larger body is refused.
-        known: The fields that there are.
+        known: The fields that are allowed.
 
     Raises:
-        falcon.HTTPContentTooLarge: It is larger than *largest_bytes*.
-        falcon.HTTPUnsupportedMediaType: It is not said to be JSON.
-        InvalidInput: It is no JSON object, or has another field.
+        falcon.HTTPContentTooLarge: The body is larger than *largest_bytes*.
+        falcon.HTTPUnsupportedMediaType: Its content type is not JSON.
+        InvalidInput: It is not a JSON object, or has another field.
     """
 
     def __init__(self, req: falcon.Request, largest_bytes: int, known: Sequence[str]) -> None:
@@ -51,23 +51,23 @@ class Fields:
         return name in self._given
 
     def value(self, name: str) -> Any:  # noqa: ANN401 - JSON is any of its types
-        """Return a field's value, None if it was not given.
+        """Return a field's value, or None if it was not given.
 
         Raises:
-            InvalidInput: As ``content.parse``.
+            InvalidInput: See ``json_text.parse``.
         """
         return json_text.parse(name, self._given[name]) if name in self._given else None
 
     def integer(self, name: str) -> Any:  # noqa: ANN401 - as value
-        """Return a field's value; a number such as 3.0 is the integer that it says."""
+        """Return a field's value; a number such as 3.0 is returned as an integer."""
         value = self.value(name)
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def content(self, name: str) -> str | None:
-        """Return a field's JSON, byte for byte, None if it was not given.
+        """Return a field's JSON, byte for byte, or None if it was not given.
 
         Raises:
-            InvalidInput: As ``content.text``.
+            InvalidInput: See ``json_text.text``.
         """
         return json_text.text(name, self._given[name]) if name in self._given else None
 
@@ -75,7 +75,7 @@ class Fields:
         """Return the JSON of a field that must be a string, byte for byte.
 
         Raises:
-            InvalidInput: It is none.
+            InvalidInput: It is not a string.
         """
         value = self.value(name)
         if not isinstance(value, str):
@@ -83,10 +83,10 @@ class Fields:
         return self._given[name].decode()
 
     def strings(self, name: str, most: int) -> list[str]:
-        """Return the JSON of each string of a field that must be an array of them.
+        """Return the JSON of each string of a field that must be an array of strings.
 
         Raises:
-            InvalidInput: It is none, or has more than *most*.
+            InvalidInput: It is not, or has no string, or more than *most*.
         """
         value = self.value(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -99,7 +99,7 @@ class Fields:
         """Return a field that must be true or false; false if it was not given.
 
         Raises:
-            InvalidInput: It is something else.
+            InvalidInput: It is neither.
         """
         value = self.value(name)
         if value is not None and not isinstance(value, bool):
@@ -110,7 +110,7 @@ class Fields:
         """Return a field that must be a number from *least* to *most*.
 
         Raises:
-            InvalidInput: It is something else, or was not given.
+            InvalidInput: It is not, or was not given.
         """
         value = self.value(name)
         if type(value) not in (int, float) or not least <= value <= most:

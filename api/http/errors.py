@@ -1,4 +1,4 @@
-"""Answer every error as JSON: the one table from our errors to statuses."""
+"""Errors as JSON, and the table of the status of each of our errors."""
 
 import logging
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def _ours(
     error: Any,  # noqa: ANN401 - of the type it is registered for
     params: Mapping[str, Any],
 ) -> None:
-    # As Falcon has found the handler: an error may be a special case of one in the table.
+    # As Falcon finds the handler: an error may be of a subclass of one in the table.
     resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     if isinstance(error, errors.Unavailable):
         resp.set_header("Retry-After", str(error.retry_after_s))

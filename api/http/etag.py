@@ -1,8 +1,8 @@
-"""Answer reads: the ETag that says which moment was shown, and 304 for no news.
+"""Answers to reads: the ETag with the position of the answer, and 304 if nothing has changed.
 
-The ledger's position is the version of everything there is to read.  It is read
-before the data or in one statement with it, so an answer can be newer than its
-tag, never older: at worst a client fetches once more what it has.
+The ledger's position is the version of everything that can be read.  It is read before the
+data, or in one statement with it, so an answer can be newer than its ETag, but never older:
+at worst a client fetches again what it has.
 """
 
 import falcon
@@ -18,13 +18,13 @@ def is_current(
     connection: Connection,
     position: int | None = None,
 ) -> bool:
-    """Answer 304 if the client has the newest; tell whether that was all.
+    """Answer 304 if the client has the current version; return whether it has.
 
     Args:
-        req: Which may say what the client has.
-        resp: What is answered.
-        connection: Where to read.
-        position: The version of what is read; None is that of the ledger.
+        req: The request, which may state the client's version.
+        resp: The response.
+        connection: Where to read the ledger's position.
+        position: Version of what is read; None is the ledger's position.
     """
     if "HTTP_IF_NONE_MATCH" not in req.env:
         return False
@@ -38,7 +38,7 @@ def is_current(
 
 
 def answer(resp: falcon.Response, data: bytes, position: int | None = None) -> None:
-    """Answer *data*, as of *position* if it is a read."""
+    """Answer *data*, with *position* as its ETag if it is a read."""
     resp.content_type = JSON_TYPE
     resp.data = data
     if position is not None:

@@ -1,6 +1,6 @@
-"""Write answers: arrays of jobs, histories, logs, counts, as JSON.
+"""The JSON of answers: arrays of jobs, histories, logs and counts.
 
-What is JSON already, a job and the content of an event, goes out as it is stored.
+Whatever is JSON already, a job or the content of an event, is sent as it is stored.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ _encode = msgspec.json.encode
 
 
 def history(envelopes: Iterable[Envelope]) -> bytes:
-    """Return the JSON array of events, with what one needs to check the chain."""
+    """Return the JSON array of events, with the fields that a check of the hash chain needs."""
     return f"[{','.join(map(_event, envelopes))}]".encode()
 
 
@@ -44,7 +44,7 @@ def _event(envelope: Envelope) -> str:
             "chain": _hex(envelope.chain),
         }
     ).decode()
-    # Body and content are JSON already, and go out as they are stored.
+    # Body and content are JSON already, and are sent as they are stored.
     content = "null" if envelope.content is None else envelope.content
     return f'{head[:-1]},"body":{envelope.body},"content":{content},{tail[1:]}'
 
@@ -71,16 +71,15 @@ def rfc3339(at_ms: int) -> str:
 
 
 def log_lines(lines: Iterable[tuple[str, int, str | None]]) -> bytes:
-    """Return the JSON array of a job's log: its lines, and one a failure.
+    """Return the JSON array of a job's log: its lines, and one line per failure.
 
-    A failure's line is the first of its error, as in Kue.  An erased line is
-    left out.
+    A failure's line is the first line of its error, as in Kue.  Erased lines are left out.
     """
     return _encode([log_line(kind, text) for kind, _, text in lines if text is not None])
 
 
 def claimed(json: str, attempt: int) -> str:
-    """Return a job's JSON object with the attempt that its worker speaks for."""
+    """Return a job's JSON object with the attempt that its worker must name in its reports."""
     return f'{json[:-1]},"attempt":{attempt}}}'
 
 
@@ -108,8 +107,8 @@ def stats(stats: Stats) -> bytes:
 
 
 def ids(job_ids: Sequence[int]) -> bytes:
-    """Return the JSON array of ids, which are strings wherever they are read."""
-    # A page has a thousand: to make a string of each took as long as finding them.
+    """Return the JSON array of ids, which are strings in all answers to reads."""
+    # A page has a thousand ids: making a string of each took as long as finding them.
     numbers = _encode(job_ids)[1:-1]
     return b'["%b"]' % numbers.replace(b",", b'","') if numbers else b"[]"
 

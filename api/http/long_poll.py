@@ -1,12 +1,12 @@
-"""Let requests wait for news of the ledger: long polls.
+"""Long polls: requests that wait for news of the ledger.
 
-A request that waits holds a thread of the server for as long as it waits, and a server
-whose threads all wait answers nobody.  So only so many may wait at once in a process.
-Whoever comes beyond that is answered at once with what there is, as if it had not asked
-to wait, and comes again.
+A waiting request holds a thread of the server, and a server whose threads all wait cannot
+answer any request.  So the number of requests that wait at once in a process is limited.  A
+request beyond the limit is answered at once with what there is, as if it had not asked to
+wait, and its client asks again.
 
-A client can be gone long before its wait is over.  Nothing may be done for it then, so
-each look is preceded by one at its connection.
+A client may close its connection long before its wait is over.  Nothing may be done for it
+then, so the connection is checked before each look.
 """
 
 import select
@@ -19,23 +19,24 @@ import falcon
 
 from ledger.log.commit_notifier import Bell
 
-# Whoever waits looks by itself this often: at the ledger, and whether it should go on.
+# A waiting request looks this often without a notification: at the ledger, and whether to stop.
 _LONGEST_PAUSE_S: Final = 1.0
-# Linux tells when the other side has ended; elsewhere only a broken connection shows.
+# Linux reports when the client has ended its side; elsewhere only a broken connection shows.
 _ENDED: Final = getattr(select, "POLLRDHUP", 0)
 
 Found = TypeVar("Found")
 
 
 class LongPolls:
-    """Let requests wait, up to a number of them at once.
+    """Requests that wait, up to a number of them at once.
 
     Args:
-        bell: Rings when something was committed.
-        most: How many may wait at once in this process.
+        bell: The commit notifier.
+        most: Maximum number of requests that wait at once in this process.
     """
 
-    # Of the process.  No Event: a signal handler sets it, and may be interrupted by another.
+    # One for the process.  Not an Event: the signal handler that sets it may itself be interrupted
+    # by another one.
     _stopping: ClassVar[bool] = False
 
     def __init__(self, bell: Bell, *, most: int) -> None:
@@ -44,17 +45,17 @@ class LongPolls:
 
     @classmethod
     def stop(cls) -> None:
-        """Answer all that wait in this process, within a second: it is about to end."""
+        """Answer all waiting requests of this process within a second, because it will end."""
         cls._stopping = True
 
     def wait(self, req: falcon.Request, look: Callable[[], Found], wait_s: float) -> Found:
-        """Return what *look* finds, as soon as it is something; at the latest what it is then.
+        """Return what *look* finds, once it finds something, or when the time is over.
 
         Args:
-            req: Who waits.
-            look: Called at once, then whenever something was committed, but never
-                for a client that is gone.
-            wait_s: How long to wait; 0 looks once.
+            req: The request.
+            look: Called at once, and then after each commit unless the client has closed its
+                connection.
+            wait_s: Seconds to wait; 0 looks once.
         """
         found = look()
         if found or not wait_s or not self._room.acquire(blocking=False):
@@ -70,7 +71,7 @@ class LongPolls:
         rung = threading.Event()
         with self._bell.subscribed(rung.set):
             while True:
-                # Cleared before looking: what comes meanwhile rings again.
+                # Clear before looking: a commit after that sets it again.
                 rung.clear()
                 found = nothing if _is_gone(req) else look()
                 left_s = until_s - time.monotonic()
@@ -80,7 +81,7 @@ class LongPolls:
 
 
 def _is_gone(req: falcon.Request) -> bool:
-    """Tell whether the client has closed its connection, where the server shows it to us."""
+    """Return whether the client has closed its connection, if the server gives us access to it."""
     connection = req.env.get("gunicorn.socket")
     if connection is None:
         return False

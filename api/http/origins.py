@@ -1,22 +1,23 @@
-"""Refuse what web pages ask for that are not the server's own.
+"""Refusal of requests that web pages other than the server's own send.
 
-A browser lets every page send requests to this machine.  Two checks keep pages out, and
-programs, which send none of these headers, notice neither:
+A browser lets every page send requests to this machine.  Two checks refuse those of other
+pages.  Neither affects programs, which name the server as ``Host`` and send none of the
+other headers:
 
 ``Host``
-    A page may read the answers of its own origin.  Its owner can let the page's name
-    resolve to 127.0.0.1 once the page is loaded (DNS rebinding), and then the API is of
-    that origin.  The browser goes on sending the page's name as ``Host``, so a request
-    is answered only under a name that is known to be ours.
+    A page may read the answers of its own origin.  Its owner can make the page's name
+    resolve to 127.0.0.1 once the page is loaded (DNS rebinding), and then the API belongs to
+    that origin.  The browser still sends the page's name as ``Host``, so a request is
+    answered only if its host is known to be ours.
 
 ``Sec-Fetch-Site``, ``Origin``
-    A page of another origin cannot read an answer, but a form or an image sends its
-    request all the same.  Browsers say where it comes from, and no page can change what
-    they say: what changes something is carried out only for our own pages, for those
-    that the operator named, and for programs.
+    A page of another origin cannot read an answer, but a form or an image sends its request
+    nevertheless.  Browsers state where a request comes from, and no page can change this.  A
+    request that changes something is executed only for our own pages, for those that the
+    operator has named, and for programs.
 
-``X-Forwarded-Host`` and the like play no part: any client can write them.  Nor does
-``SERVER_NAME``, which gunicorn takes from ``Host`` on a Unix socket.
+``X-Forwarded-Host`` and similar headers are ignored, because any client can write them.  So
+is ``SERVER_NAME``, which gunicorn takes from ``Host`` on a Unix socket.
 """
 
 import re
@@ -29,20 +30,20 @@ import falcon
 from ledger.api.operations import OPERATIONS, READING_METHODS
 from ledger.processes.hosts import address_of, is_loopback, is_wildcard, parse_authority
 
-# As many values of Host as a server meets in practice; others are parsed each time.
+# As many values of Host as a server sees in practice; others are parsed each time.
 _MOST_REMEMBERED: Final = 1_000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# A page of ours, or the user: an address that was typed, a bookmark.
+# A page of ours, or the user: a typed address, a bookmark.
 _OURS: Final = frozenset({"same-origin", "none"})
 
 
 class Hosts:
-    """The hosts under which the server may be asked: this machine's, and named ones.
+    """The hosts that a request may name: this machine's, and configured ones.
 
     Args:
         named: As ``ledger.processes.hosts`` writes them.  A wildcard address stands for every
-            address: rebinding needs a name, and probes of Kubernetes ask for the
-            address of a pod, which nobody knows beforehand.
+            address: DNS rebinding needs a name, and Kubernetes sends probes to the address of a
+            pod, which is not known beforehand.
     """
 
     def __init__(self, named: Collection[str]) -> None:
@@ -69,8 +70,8 @@ class Hosts:
 def is_own_origin(origin: str, host: str | None) -> bool:
     """Return whether a page of *origin* was served under the ``Host`` of a request.
 
-    Whether TLS ends in front of us is unknown, so a ``Host`` without a port has the
-    default one of the origin's scheme.
+    Whether TLS ends in front of the server is unknown, so a ``Host`` without a port has the
+    default port of the origin's scheme.
     """
     scheme, _, authority = origin.partition("://")
     if scheme not in _DEFAULT_PORTS or host is None:
@@ -85,10 +86,10 @@ def is_own_origin(origin: str, host: str | None) -> bool:
 
 
 class Origins:
-    """The middleware that does so; the first, so that nothing is done for a stranger.
+    """The middleware with these checks; it is the first, so that a refused request costs little.
 
     Args:
-        hosts: Under which the server may be asked, beside this machine's own.
+        hosts: Hosts that a request may name, besides this machine's own.
         cors_origins: Origins of web pages that may use the API.
     """
 
@@ -98,14 +99,14 @@ class Origins:
         self._remembered: set[str] = set()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Refuse an unknown host, and a change that a foreign page asks for.
+        """Refuse an unknown host, and a change that a page of another origin asks for.
 
         Raises:
             falcon.HTTPError: 421 or 403.
         """
         env = req.env
         host = env.get("HTTP_HOST")
-        # Without it comes what speaks HTTP/1.0, such as health checks; no browser does.
+        # HTTP/1.0 clients, such as health checks, send no Host; every browser sends one.
         if host is not None and host not in self._remembered:
             self._check("Host", host)
             if len(self._remembered) < _MOST_REMEMBERED:
@@ -113,17 +114,17 @@ class Origins:
         target = env.get("RAW_URI", "/")
         if not target.startswith("/") and target != "*":
             self._check("request target", target, _authority_of(target))
-        # Whatever the route: what is added later is refused before it is thought of.
+        # For all routes, so that routes added later are protected too.
         if env["REQUEST_METHOD"] not in READING_METHODS:
             self._check_change(env)
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Refuse a GET that changes something; after routing, so that no spelling slips by.
+        """Refuse a GET that changes something; after routing, so that no spelling evades it.
 
         Raises:
-            falcon.HTTPForbidden: A foreign page asks for it.
+            falcon.HTTPForbidden: A page of another origin asks for it.
         """
         if req.method == "GET" and _get_changes(req.uri_template or ""):
             self._check_change(req.env)
@@ -151,10 +152,10 @@ class Origins:
 
 
 def _check_told(env: dict[str, Any]) -> None:
-    """Refuse a GET for 0.0.0.0 that changes something, unless its sender is told.
+    """Refuse a GET to 0.0.0.0 that changes something, unless its headers tell where it comes from.
 
-    Every page can name this address of the reader's own machine, but browsers take it for
-    a remote one: over plain http they do not say there where a GET comes from.
+    Every page can name this address of the reader's own machine, but browsers consider it a
+    remote one: over plain HTTP they do not state there where a GET comes from.
     """
     host = env.get("HTTP_HOST")
     is_told = "HTTP_SEC_FETCH_SITE" in env or "HTTP_ORIGIN" in env
@@ -166,7 +167,7 @@ def _check_told(env: dict[str, Any]) -> None:
 
 
 def _authority_of(target: str) -> str:
-    """Return the authority of ``http://authority/path?query``, empty if there is none."""
+    """Return the authority of ``http://authority/path?query``, or "" if there is none."""
     return re.split(r"[/?#]", target.partition("://")[2], maxsplit=1)[0]
 
 

@@ -1,8 +1,8 @@
-"""Read paths as Kue's clients write them.
+"""Paths as Kue's clients write them.
 
-A percent-encoded slash is part of a type's name, but WSGI servers decode the path
-before anyone can see it, so routing works on the raw path and the parameters are
-decoded after it.  Literal parts may be in any case, one trailing slash is fine.
+A percent-encoded slash is part of a type's name, but WSGI servers decode the path before the
+app receives it.  So routing uses the raw path, and the parameters are decoded after it.
+Literal parts may be in any case, and one trailing slash is allowed.
 """
 
 import re
@@ -14,9 +14,9 @@ import falcon
 
 from ledger.errors import InvalidInput
 
-# A percent sign that begins no two hexadecimal digits.
+# A percent sign that is not followed by two hexadecimal digits.
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Literal parts of the routes by their place; everything else is a parameter.
+# Literal parts of the routes, by their place; everything else is a parameter.
 _LITERALS: Final[Mapping[str, Mapping[int, frozenset[str]]]] = {
     "job": {
         2: frozenset({"types", "search"}),
@@ -40,7 +40,7 @@ _LITERALS: Final[Mapping[str, Mapping[int, frozenset[str]]]] = {
 
 
 class Paths:
-    """Be the middleware that does so."""
+    """The middleware that routes on the raw path and decodes the parameters."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Route on the raw path."""
@@ -59,16 +59,16 @@ class Paths:
         """Decode the parameters.
 
         Raises:
-            InvalidInput: One is not percent-encoded UTF-8, or holds a NUL.
+            InvalidInput: One is not percent-encoded UTF-8, or contains NUL.
         """
         for name, value in params.items():
             if "%" in value or not value.isascii():
                 params[name] = _decoded(value)
 
 
-# In a longer path, its second part is a type, which keeps its case.
+# In a longer path, the second part is a type, which keeps its case.
 _CLAIM: Final = "/jobs/claim"
-# Nothing to look at.
+# Frequent paths that need no conversion.
 _AS_THEY_ARE: Final = frozenset({"/job", "/stats", "/job/types", "/job/search", _CLAIM})
 
 
@@ -96,7 +96,7 @@ def _decoded(value: str) -> str:
     if _BAD_ESCAPE.search(value):
         raise InvalidInput.expected("path", "percent-encoded UTF-8", value)
     try:
-        # WSGI hands bytes over as Latin-1.
+        # WSGI passes bytes as Latin-1.
         text = unquote_to_bytes(value.encode("latin-1")).decode()
     except UnicodeError as error:
         raise InvalidInput.expected("path", "percent-encoded UTF-8", value) from error

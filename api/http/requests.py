@@ -1,4 +1,4 @@
-"""Read requests: negotiation, bodies, the jobs in them."""
+"""Requests: content negotiation, bodies, and the jobs in them."""
 
 import codecs
 import re
@@ -15,7 +15,7 @@ from ledger.rules import json_text
 from ledger.rules.commands import LARGEST_INTEGER, LONGEST_KEY, Create
 
 JSON: Final = "application/json"
-# Who acts, as long as there are no tokens.
+# The actor of every request, because there is no authentication yet.
 ACTOR: Final = "anonymous"
 LONGEST_REQUEST_ID: Final = 200
 
@@ -26,7 +26,7 @@ _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class Negotiation:
-    """Be the middleware that refuses clients that do not take JSON."""
+    """The middleware that refuses clients that do not accept JSON."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer 406 where ``Accept`` excludes JSON."""
@@ -41,10 +41,10 @@ class Negotiation:
 
 
 def job_id(text: str) -> int:
-    """Return the id that *text* is.
+    """Return *text* as a job's id.
 
     Raises:
-        JobNotFound: It is no positive decimal number, so no job has it.
+        JobNotFound: It is not a positive decimal number, or too large, so no job has it.
     """
     if not _JOB_ID.fullmatch(text) or int(text) > LARGEST_INTEGER:
         raise JobNotFound(text)
@@ -52,7 +52,7 @@ def job_id(text: str) -> int:
 
 
 def cause(req: falcon.Request) -> str | None:
-    """Return what the ledger notes as the request's cause."""
+    """Return the cause that the ledger records for the request, or None if it names none."""
     given = req.get_header("X-Request-ID")
     if not given:
         return None
@@ -61,10 +61,10 @@ def cause(req: falcon.Request) -> str | None:
 
 
 def idempotency_key(req: falcon.Request) -> str | None:
-    """Return the request's ``Idempotency-Key``.
+    """Return the request's ``Idempotency-Key``, or None if it has none.
 
     Raises:
-        InvalidInput: It is longer than 240 characters, or not printable ASCII.
+        InvalidInput: It is empty, longer than 240 characters, or not printable ASCII.
     """
     key = req.get_header("Idempotency-Key")
     if key is not None and not (_KEY.fullmatch(key)):
@@ -74,7 +74,7 @@ def idempotency_key(req: falcon.Request) -> str | None:
     return key
 
 
-# The rest is for the place in an array: "[12345]".
+# The rest is for the index in an array: "[12345]".
 _LONGEST_GIVEN_KEY: Final = LONGEST_KEY - 15
 _KEY: Final = re.compile(rf"[!-~](?:[ -~]{{0,{_LONGEST_GIVEN_KEY - 2}}}[!-~])?")
 
@@ -83,7 +83,7 @@ def flag(req: falcon.Request, name: str) -> bool:
     """Return whether the query parameter *name* is ``true``.
 
     Raises:
-        InvalidInput: It is something else than ``true`` or ``false``.
+        InvalidInput: It is neither ``true`` nor ``false``.
     """
     value = req.params.get(name, "false")
     if value not in ("true", "false"):  # a list, if it was given twice
@@ -95,7 +95,7 @@ def natural(req: falcon.Request, name: str, *, default: int) -> int:
     """Return the query parameter *name*, a whole number from 0 on.
 
     Raises:
-        InvalidInput: It is something else.
+        InvalidInput: It is not such a number.
     """
     value = req.params.get(name)
     if value is None:
@@ -109,12 +109,13 @@ _NATURAL: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 def body(req: falcon.Request, largest_bytes: int) -> bytes:
-    """Return the request's JSON in UTF-8, empty if it has no body.
+    """Return the request's JSON in UTF-8; empty if it has no body.
 
     Raises:
         falcon.HTTPContentTooLarge: It is larger than *largest_bytes*.
-        falcon.HTTPUnsupportedMediaType: It is not said to be JSON.
-        InvalidInput: It is not encoded as it says.
+        falcon.HTTPUnsupportedMediaType: Its content type is not JSON, or its charset or its
+            encoding is not supported.
+        InvalidInput: It is not encoded as its headers state.
     """
     length = req.content_length
     if length is None and "HTTP_TRANSFER_ENCODING" not in req.env:
@@ -186,7 +187,7 @@ def _in_utf8(raw: bytes, charset: str) -> bytes:
 
 
 class _Posted(msgspec.Struct):
-    """Be a job as it is posted; fields that Kue ignores are ignored."""
+    """A job as it is posted; fields that Kue ignores are ignored."""
 
     type: Any = None
     data: msgspec.Raw = msgspec.Raw(b"{}")
@@ -202,15 +203,15 @@ def posted(raw: bytes, key: str | None) -> Create | list[Create | InvalidInput] 
 
     Args:
         raw: JSON in UTF-8.
-        key: The request's idempotency key; a job's own ``unique`` wins over it.
+        key: The request's idempotency key; a job's own ``unique`` takes precedence.
 
     Returns:
-        One command for an object; for an array a command or an error each; None
-        if nothing is asked for: no body, ``{}``, ``[]``.
+        One command for an object; a command or an error for each item of an array; None if
+        nothing is asked for: no body, ``{}``, ``[]``.
 
     Raises:
-        InvalidInput: It is not JSON, or neither an object nor an array, or the
-            one job in it is not well formed.
+        InvalidInput: The body is not JSON, or neither an object nor an array, or its one job
+            is malformed.
     """
     if not raw or _NOTHING.fullmatch(raw):
         return None
@@ -243,10 +244,10 @@ def _one(raw: bytes, key: str | None) -> Create | InvalidInput:
 
 
 def decoded(decode: Any, raw: bytes) -> Any:  # noqa: ANN401 - msgspec's decoders
-    """Return what *decode* makes of a body.
+    """Return a body decoded by *decode*.
 
     Raises:
-        InvalidInput: It is not JSON, or not of the decoder's shape.
+        InvalidInput: It is not JSON, or not of the decoder's type.
     """
     try:
         return decode(raw)

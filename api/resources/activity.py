@@ -1,4 +1,4 @@
-"""Serve what happened, minute by minute."""
+"""The resource of what happened in each minute."""
 
 import re
 from datetime import datetime
@@ -15,7 +15,7 @@ from ledger.rules.commands import LARGEST_INTEGER
 
 _HOUR_MS: Final = 60 * MINUTE_MS
 _MILLISECONDS: Final = re.compile("[0-9]{1,15}", re.ASCII)
-# RFC 3339, whose times have a zone; Python alone would take much more.
+# RFC 3339, whose times have a zone; Python alone would accept much more.
 _MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -26,12 +26,12 @@ _EXPECTED: Final = (
 
 
 class ActivityByMinute:
-    """Answer ``GET /activity``: what was created, started, completed, failed.
+    """The resource ``GET /activity``: what was created, started, completed and failed.
 
     Args:
-        ledger: Whose clock says what "now" is.
-        activity: Answers.
-        largest_page: Most minutes in a range.
+        ledger: The ledger; its clock defines "now".
+        activity: The read model.
+        largest_page: Maximum number of minutes in a range.
     """
 
     def __init__(self, ledger: Ledger, activity: Activity, *, largest_page: int) -> None:
@@ -44,7 +44,7 @@ class ActivityByMinute:
         type_ = _text(req, "type")
         with self._ledger.database.read() as connection:
             busy = self._activity.minutes(connection, from_ms=from_ms, to_ms=to_ms, type_=type_)
-            # Without an end, what is shown changes with time alone, and has no version.
+            # Unless both ends are given, the answer changes with time alone, and has no version.
             fixed = "from" in req.params and "to" in req.params
             if fixed and is_current(req, resp, connection, busy.position):
                 return
@@ -53,7 +53,7 @@ class ActivityByMinute:
     on_head = on_get
 
     def _range(self, req: falcon.Request) -> tuple[int, int]:
-        """Return the beginnings of the first minute and of the one behind the last."""
+        """Return the start of the first minute, and the time before which the last one starts."""
         to_ms = _moment(req, "to")
         if to_ms is None:
             to_ms = self._ledger.now_ms() + 1
@@ -62,7 +62,7 @@ class ActivityByMinute:
             from_ms = max(0, to_ms - _HOUR_MS)
         if from_ms > to_ms:
             raise InvalidInput("from", "from: expected a time before `to`")
-        # All of a minute is shown, or nothing of it.
+        # A minute is returned completely or not at all.
         from_ms -= from_ms % MINUTE_MS
         if to_ms - from_ms > self._largest_page * MINUTE_MS:
             raise InvalidInput(

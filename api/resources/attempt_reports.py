@@ -1,7 +1,7 @@
-"""Hear what workers say of the attempts they run: progress, log lines, the end.
+"""Reports of workers on the attempts that they run: progress, log lines, the end.
 
-Every word carries the number of the attempt that it speaks for.  The word of an attempt
-that is over is refused with 409: whoever hears that had better drop the work.
+Each report contains the number of its attempt.  A report on an attempt that is over is refused
+with 409; the worker should then drop the work.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from ledger.log.ledger import Ledger
 from ledger.rules.commands import (
     LARGEST_INTEGER,
     Complete,
-    Fail,
+    FailAttempt,
     Log,
     OnAttempt,
     Progress,
@@ -30,11 +30,11 @@ from ledger.rules.commands import (
 
 
 class Word(NamedTuple):
-    """Be a kind of thing that a worker says.
+    """A kind of report.
 
     Attributes:
-        fields: What it is said with, beside ``attempt`` and ``worker``.
-        read: Return what was said, of a job and an attempt.
+        fields: Its fields, besides ``attempt`` and ``worker``.
+        read: Returns the commands of a report, given its job, its attempt and its fields.
         done: What to answer, after the job's number.
     """
 
@@ -68,7 +68,7 @@ def _complete(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
 
 def _fail(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
     return [
-        Fail(
+        FailAttempt(
             job_id=job_id,
             attempt=attempt,
             error=fields.string("error"),
@@ -93,7 +93,7 @@ RETURN: Final = Word(("reason",), _return, "returned")
 
 
 class Hearing:
-    """Take a kind of word: ``POST /job/:id/progress``, ``…/complete`` and their like."""
+    """The resource of a kind of report: ``POST /job/:id/progress``, ``…/complete`` and the like."""
 
     def __init__(self, ledger: Ledger, word: Word, *, largest_body_bytes: int) -> None:
         self._ledger = ledger
@@ -115,11 +115,11 @@ class Hearing:
 
 
 def _actor(fields: Fields) -> str:
-    """Return who speaks; it is told, as nobody has to prove who they are yet."""
+    """Return the actor of a report, as the report names it: there is no authentication yet."""
     worker = fields.value("worker")
     return ACTOR if worker is None else actor_of(worker_name(worker))
 
 
 def actor_of(worker: str) -> str:
-    """Return the actor that a worker is."""
+    """Return the actor that stands for a worker."""
     return f"worker:{worker}"

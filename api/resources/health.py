@@ -1,4 +1,4 @@
-"""Tell whether the server lives, and whether it can serve."""
+"""The health checks: whether the server is alive, and whether it can serve."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,13 @@ import falcon
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer
 from ledger.database.contract import Database
-from ledger.database.migration import require_current
+from ledger.database.revision import require_current
 from ledger.log import store
 from ledger.projections.lag import Standing
 
 
 class Live:
-    """Answer ``GET /health/live``: the process answers at all."""
+    """The resource ``GET /health/live``: the process answers at all."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         answer(resp, b'{"status":"live"}')
@@ -22,15 +22,15 @@ class Live:
 
 
 class Ready:
-    """Answer ``GET /health/ready``: the database answers and has our tables.
+    """The resource ``GET /health/ready``: the database answers and has our tables.
 
-    A read model that cannot go on is told of, in ``stopped``, and the status stays 200:
-    jobs are served all the same, and a load balancer that took the server for broken would
-    stop them for the sake of somebody's report.
+    A read model that cannot continue is reported in ``stopped``, and the status stays 200: jobs
+    are still served, and a load balancer that considered the server broken would stop them
+    because of one report.
 
     Args:
-        database: The ledger's.
-        standings: Says how far the read models of this server have come.
+        database: The ledger's database.
+        standings: Returns the lag of the followers of this server.
     """
 
     def __init__(self, database: Database, standings: Callable[[], Sequence[Standing]]) -> None:

@@ -1,4 +1,4 @@
-"""Serve single jobs: create, show, move, remove, and tell their history."""
+"""The resources of single jobs: creation, state, priority, removal, log and history."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from ledger.rules.job import LIVE_STATES, State
 
 
 class Creation:
-    """Create jobs: ``POST /job``."""
+    """The resource ``POST /job``, which creates jobs."""
 
     def __init__(self, ledger: Ledger, *, largest_body_bytes: int) -> None:
         self._ledger = ledger
@@ -47,7 +47,7 @@ class Creation:
         *,
         atomic: bool,
     ) -> None:
-        """Answer each item in its place; refused ones do not stop the others."""
+        """Answer each item in its place; refused ones stop the others only if *atomic*."""
         commands = [item for item in asked if isinstance(item, Create)]
         refused = len(commands) < len(asked)
         outcomes: Sequence[Answer] = ()
@@ -70,7 +70,7 @@ def _item(outcome: Answer | None) -> str:
 
 
 class Job:
-    """Show and remove a job: ``/job/:id``."""
+    """The resource ``/job/:id``, which returns and removes a job."""
 
     def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
         self._ledger = ledger
@@ -95,7 +95,7 @@ class Job:
 
 
 class JobLog:
-    """Show what a job logged, and log more: ``/job/:id/log``."""
+    """The resource ``/job/:id/log``, which returns a job's log and appends to it."""
 
     def __init__(
         self, database: Database, jobs: Jobs, hearing: Hearing, *, largest_page: int
@@ -123,7 +123,7 @@ class JobLog:
 
 
 class JobHistory:
-    """Show all that happened to a job: ``GET /job/:id/events``."""
+    """The resource ``GET /job/:id/events``: all events of a job."""
 
     def __init__(self, database: Database, *, largest_page: int) -> None:
         self._database = database
@@ -148,7 +148,7 @@ class JobHistory:
 
 
 class JobState:
-    """Move a job by hand: ``PUT /job/:id/state/:state``."""
+    """The resource ``PUT /job/:id/state/:state``, which moves a job by hand."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -160,7 +160,7 @@ class JobState:
 
 
 class JobPriority:
-    """Change a job's priority: ``PUT /job/:id/priority/:priority``."""
+    """The resource ``PUT /job/:id/priority/:priority``, which changes a job's priority."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -168,16 +168,16 @@ class JobPriority:
     def on_put(
         self, req: falcon.Request, resp: falcon.Response, job_id: str, priority: str
     ) -> None:
-        # Kue checks the priority before it looks for the job, and so do we.
+        # As in Kue, the priority is checked before the job is looked for.
         number = kue_options.priority("priority", priority)
         _execute(self._ledger, req, Reprioritize(job_id=requests.job_id(job_id), priority=number))
         answer(resp, b'{"message":"updated priority"}')
 
 
 class Restart:
-    """Queue a job again: ``GET /inactive/:id``, which Kue's own UI uses, or POST.
+    """The resource ``/inactive/:id``, which queues a job again by GET or POST.
 
-    It is the one GET that changes something, so HEAD must not be it.
+    Kue's own UI uses GET.  It is the only GET that changes something, so HEAD must not run it.
     """
 
     def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
@@ -203,7 +203,7 @@ def known_state(name: str) -> State:
     """Return the state of that name.
 
     Raises:
-        InvalidInput: It is none of the five.
+        InvalidInput: It is not one of the five.
     """
     if name not in LIVE_STATES:
         raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", name)

@@ -1,4 +1,4 @@
-"""Serve lists of jobs, by rank in creation order or in the order of running."""
+"""The resources of job lists, by rank in creation order or in the order of running."""
 
 import re
 from typing import Final
@@ -18,10 +18,10 @@ _ORDERS: Final = {"asc": False, "desc": True}
 
 
 class Lists:
-    """Answer everything below ``/jobs/``.
+    """The ``GET`` resources below ``/jobs/``.
 
-    The parts of the path are told apart by the range among them, which is the one
-    with two dots; Falcon's router cannot do that, so it hands over all of them.
+    The range among the parts of a path, which is the one with two dots, determines what the
+    others are.  Falcon's router cannot decide by that, so it passes on all of them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Lists:
             if is_current(req, resp, connection):
                 return
             if (first < 0) != (last < 0):
-                # Only the list's length says how far ranks from both ends are apart.
+                # The list's length is needed for the distance between ranks from both ends.
                 first, last = clip(first, last, self._lists.length(connection, jobs))
                 self._check_width(first, last)
             page = self._lists.page(

@@ -1,4 +1,4 @@
-"""Serve searches: which jobs have some words in their data."""
+"""The resource of searches: which jobs have some words in their data."""
 
 import falcon
 
@@ -10,12 +10,12 @@ from ledger.projections.search.search import DEFAULT_LIMIT, Search
 
 
 class Searches:
-    """Answer ``GET /job/search``: ids, the newest first, as of now or later.
+    """The resource ``GET /job/search``: ids, newest first, as of now or later.
 
     Args:
-        database: The ledger's.
-        search: Finds them; waits for the index as long as it must, and may.
-        largest_page: Most ids in one answer.
+        database: The ledger's database.
+        search: Finds the ids; waits for the index if it must, for a limited time.
+        largest_page: Maximum number of ids in one answer.
     """
 
     def __init__(self, database: Database, search: Search, *, largest_page: int) -> None:

@@ -1,4 +1,4 @@
-"""Serve the counts and the types."""
+"""The resources of the counts and the types."""
 
 import falcon
 
@@ -10,7 +10,7 @@ from ledger.projections.models.state_counts import StateCounts
 
 
 class Stats:
-    """Answer ``GET /stats``: jobs by state, and the time that workers worked."""
+    """The resource ``GET /stats``: jobs by state, and the time that workers worked."""
 
     def __init__(self, database: Database, state_counts: StateCounts) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class Stats:
 
 
 class Types:
-    """Answer ``GET /job/types``: the types that have jobs, sorted."""
+    """The resource ``GET /job/types``: the types that have jobs, sorted."""
 
     def __init__(self, database: Database, state_counts: StateCounts) -> None:
         self._database = database

@@ -1,11 +1,12 @@
-"""Give workers their jobs over HTTP, and hear that they live.
+"""The resources of workers: claims, heartbeats, and the list of workers.
 
-An answer can get lost on its way.  A job that was claimed by it is held by a worker that
-knows nothing of it.  If that worker is gone, it falls silent, and its job is failed when
-its lease is over, as that of any lost worker, or its ttl.  If it lives on, its signs of
-life would keep the job for ever: so its heartbeat is answered with what it holds, and it
-gives back what it does not know (``POST /job/:id/return``).  An answer that would claim
-for a client that is seen to be gone is not even begun: see ``waiting``.
+An answer can get lost on its way.  A job that it claimed is then held by a worker that does
+not know of it.  If that worker is gone, it sends no heartbeats, and its job is failed when
+the worker's lease or the job's ttl is over, as that of any lost worker.  If the worker is
+alive, its heartbeats would keep the job for ever.  So a heartbeat is answered with the jobs
+that the worker holds, and the worker returns those that it does not know
+(``POST /job/:id/return``).  While a request waits, nothing is claimed for a client that has
+closed its connection: see ``long_poll``.
 """
 
 from collections import Counter
@@ -28,15 +29,15 @@ from ledger.projections.models.pauses import Pauses
 from ledger.queue import heartbeats
 from ledger.rules.commands import LONGEST_TYPE, Claim, Return, storable, worker_name
 
-# Signs of life in the time that a worker may be silent; a fresher one is not repeated.
+# Heartbeats that are recorded per lease; more frequent ones are skipped.
 _BEATS_A_LEASE: Final = 6
 
 
 class Presence:
-    """Keep the signs of life of those who work over HTTP.
+    """The heartbeats of workers that use HTTP.
 
     Args:
-        ledger: Of which database, and by which clock.
+        ledger: The ledger, whose database and clock are used.
         lease_ms: How long a worker may be silent.
     """
 
@@ -45,11 +46,11 @@ class Presence:
         self.lease_ms = lease_ms
 
     def beat(self, name: str, types: dict[str, int] | None = None) -> None:
-        """Record that a worker lives, unless it did a moment ago.
+        """Record that a worker is alive, unless this was recorded a moment ago.
 
         Args:
-            name: The worker's.
-            types: What it asks for; None if it does not say.
+            name: The worker's name.
+            types: The types that it asks for; None if it does not state them.
         """
         database = self._ledger.database
         now_ms = self._ledger.now_ms()
@@ -57,17 +58,17 @@ class Presence:
             known = heartbeats.find(connection, name)
         if known is not None:
             types = known.types if types is None else types
-            # How many of each it asks for changes with every claim.
+            # Compare the types only: the number of each that it asks for changes with every claim.
             same = known.lease_ms == self.lease_ms and known.types.keys() == types.keys()
             if same and 0 <= now_ms - known.seen_at_ms < self.lease_ms // _BEATS_A_LEASE:
-                # Claims of many threads share a commit; a beat has one of its own.
+                # Claims of many threads share a commit; a heartbeat has a commit of its own.
                 return
         with database.write() as tx:
             heartbeats.beat(tx, name, types or {}, now_ms=now_ms, lease_ms=self.lease_ms)
 
 
 class Claims:
-    """Hand out jobs: ``POST /jobs/claim``."""
+    """The resource ``POST /jobs/claim``, which gives jobs to workers."""
 
     def __init__(
         self,
@@ -95,8 +96,8 @@ class Claims:
         answer(resp, f"[{','.join(claimed)}]".encode())
 
     def _take(self, claim: Claim, cause: str | None) -> list[str]:
-        """Begin what waits, and return it as it is shown."""
-        # First, or the sweeper might find its jobs held by nobody; and who waits lives.
+        """Start waiting jobs, and return their JSON."""
+        # First, so that the sweeper knows the worker of its jobs; a worker that waits is alive too.
         self._presence.beat(claim.worker, dict(claim.slots))
         database = self._ledger.database
         with database.read() as connection:
@@ -105,7 +106,7 @@ class Claims:
         begun = self._ledger.claim(claim, actor=actor_of(claim.worker), cause=cause)
         attempts = {one.job.id: one.job.attempt for one in begun.jobs}
         with database.read() as connection:
-            # One that was removed or moved meanwhile is no work any more.
+            # A job that was removed or moved meanwhile must no longer be done.
             shown = self._jobs.running(connection, attempts)
         return [json_out.claimed(json, attempt) for json, attempt in shown]
 
@@ -131,7 +132,7 @@ def _claim(fields: Fields) -> Claim:
 
 
 class Heartbeat:
-    """Take a sign of life: ``POST /workers/:name/heartbeat``."""
+    """The resource ``POST /workers/:name/heartbeat``."""
 
     def __init__(self, ledger: Ledger, jobs: Jobs, presence: Presence) -> None:
         self._ledger = ledger
@@ -148,7 +149,7 @@ class Heartbeat:
 
 
 class Leaving:
-    """Let a worker end: ``DELETE /workers/:name``."""
+    """The resource ``DELETE /workers/:name``, which returns the worker's jobs."""
 
     def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
         self._ledger = ledger
@@ -163,7 +164,7 @@ class Leaving:
             Return(job_id=job_id, attempt=attempt, reason=f"worker {name} left")
             for job_id, attempt in held
         ]
-        # One that has ended meanwhile is refused, and needs no return.
+        # The return of an attempt that has ended meanwhile is refused, and is not needed.
         self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
         with database.write() as tx:
             heartbeats.leave(tx, name)
@@ -171,9 +172,9 @@ class Leaving:
 
 
 class Workers:
-    """List those who work: ``GET /workers``.
+    """The resource ``GET /workers``: the list of workers.
 
-    Their signs of life are no history, so the answer has no position for its tag.
+    Heartbeats are not history, so the answer has no position for an ETag.
     """
 
     def __init__(self, ledger: Ledger, jobs: Jobs) -> None:

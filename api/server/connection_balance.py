@@ -4,6 +4,11 @@ Whoever is awake takes what comes: of 16 connections that a client opens at once
 process of two often took all, and the other's core stood idle for as long as they
 lasted.  So each process writes down how many it has, in memory that all of one parent
 share, and one that is ahead lets the others go first, for a moment.
+
+``SO_REUSEPORT`` would let the kernel do this: it gives each process a queue of its own and
+draws lots.  That is as fast, and nearly as even.  But what is in the queue of a process that
+is stopped, busy or dead waits there or is lost, while here the others take it; and a second
+server starts on the same port without an error and gets half of the requests.
 """
 
 import mmap

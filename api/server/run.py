@@ -1,4 +1,4 @@
-"""Build the app of some settings, and serve it with gunicorn."""
+"""The app of some settings, and the gunicorn server that serves it."""
 
 import gc
 import logging
@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 
 from ledger.api.app import App, create_app
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.server.gunicorn_worker import LingeringWorker
+from ledger.api.server.gunicorn_worker import LingeringWorker, run_server
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, prepare
 from ledger.processes.follower_process import FollowerProcess
@@ -19,24 +18,24 @@ from ledger.processes.hosts import bound_host
 from ledger.processes.settings import Settings
 from ledger.worker.sweeper import Sweeper
 
-# Kue's UIs poll every second or five; a connection should live from poll to poll.
+# Kue's UIs poll every one or five seconds; a connection should last from poll to poll.
 KEEPALIVE_S = 30
 
 _log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> App:
-    """Return the app of *settings*, and start what works beside it: see ``_Background``.
+    """Return the app of *settings*, and start its background threads: see ``_Background``.
 
     Raises:
         SchemaMismatch: The database's tables are not those of this version.
-        InvalidInput: The database's URL is none.
+        InvalidInput: The database's URL is invalid.
     """
     system = compose(settings, indexes=False)
     try:
         prepare(system.database)
     except Unavailable as error:
-        # The server starts all the same, answers 503, and recovers by itself.
+        # The server starts nevertheless, answers 503, and recovers by itself.
         _log.warning("%s", error)
     _Background(system, settings).start()
     return create_app(
@@ -47,7 +46,7 @@ def build(settings: Settings) -> App:
         system.activity,
         system.search,
         system.standings,
-        # The other half goes on answering while these wait.
+        # Half of the threads may wait; the other half continues to answer.
         LongPolls(system.bell, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
@@ -64,11 +63,11 @@ def _hosts(settings: Settings) -> Collection[str]:
 
 
 class _Background:
-    """Be the threads of a server process: the sweeper, and who starts what follows.
+    """The threads of a server process: the sweeper, and the starter of the follower process.
 
-    A forked child gets connections, locks and threads of its own: gunicorn's --preload
-    builds the app before it forks.  It takes every child that ends for a worker, so the
-    process that forks must have no other.
+    A forked child gets its own connections, locks and threads, because gunicorn's --preload
+    builds the app before it forks.  gunicorn reaps every child as one of its workers, so the
+    forking process must have no child of its own.
     """
 
     def __init__(self, system: System, settings: Settings) -> None:
@@ -77,7 +76,7 @@ class _Background:
         self._following: FollowerProcess | None = None
 
     def start(self) -> None:
-        """Start all, here and in each forked child."""
+        """Start the threads, here and in each forked child."""
         self._start()
         os.register_at_fork(
             before=self._system.database.before_fork,
@@ -104,23 +103,21 @@ class _Background:
             self._following.stop()
 
     def _start_anew(self) -> None:
-        self._system.ledger.forget()
-        self._system.bell.forget()
-        self._system.search.forget()
+        self._system.forget()
         self._start()
 
 
 def _settle() -> None:
-    """Take what was loaded out of the garbage collector's sight: it stays for good.
+    """Exclude what has been loaded from garbage collection, because it stays for good.
 
-    Batches allocate enough to set it off, and it would walk all modules each time.
+    Batches allocate enough to trigger a collection, which would walk all modules each time.
     """
     gc.collect()
     gc.freeze()
 
 
 def run(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until told to stop; does not return.
+    """Serve until told to stop; do not return.
 
     Args:
         settings: What to serve, and where.
@@ -139,17 +136,17 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         settings = self._settings
         options: dict[str, Any] = {
             "bind": settings.bind,
-            "workers": settings.workers,
+            "workers": settings.server_processes,
             "threads": settings.threads,
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,
-            # All that it allows: a search may have thousands of characters.
+            # gunicorn's maximum: a search may have thousands of characters.
             "limit_request_line": 8190,
             "loglevel": "warning",
-            # gunicorn would open a socket for its own control in the home directory.
+            # Otherwise gunicorn opens a control socket in the home directory.
             "control_socket_disable": True,
-            # No answer depends on what a proxy says of its client, so nobody may say it,
-            # and nobody's address need be compared for every request.
+            # No answer depends on what a proxy states about its client.  So these headers have no
+            # effect, and no client's address is compared for every request.
             "forwarded_allow_ips": "*",
             "secure_scheme_headers": {},
             "forwarder_headers": "",
@@ -161,42 +158,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
                 self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Run gunicorn's parent process, ours in place of its own."""
-        _Arbiter(self).run()
+        run_server(self)
 
     def load(self) -> App:
         return build(self._settings)
-
-
-class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parent process, which removes no Unix socket but its own.
-
-    gunicorn removes whatever lies at its path when it stops: by then that may be the
-    socket of a server that was started in our place.
-    """
-
-    def start(self) -> None:
-        super().start()
-        self._bound = self._found()
-
-    def stop(self, *graceful: bool) -> None:
-        if self._found() != self._bound:
-            # Sockets that systemd opened are left alone.
-            self.systemd = True
-        super().stop(*graceful)
-
-    def _found(self) -> list[tuple[int, int] | None]:
-        """Return device and inode of what lies at the path of each Unix socket.
-
-        While a socket is open, no other file gets its inode.
-        """
-        paths = [listener.getsockname() for listener in self.LISTENERS]
-        return [_file_at(path) for path in paths if isinstance(path, str)]
-
-
-def _file_at(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

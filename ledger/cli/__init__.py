@@ -1,44 +1,78 @@
 """Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
 
-A module a question: ``jobs`` asks and changes jobs, ``work`` does them, ``workers``
-tells who does, ``history`` asks history, ``rebuild`` builds read models anew, ``activity``
-shows what happened of late, ``server`` runs what keeps running.
+A module a question: ``create`` creates jobs, ``jobs`` asks and changes them, ``work`` does
+them, ``workers`` tells who does, ``history`` asks history, ``rebuild`` builds read models
+anew, ``activity`` shows what happened of late, ``server`` runs what keeps running.
 """
 
 import click
 
-from ledger.cli import history, jobs, rebuild, server, workers
-from ledger.cli.activity import activity
 from ledger.cli.context import Context
-from ledger.cli.work import work
+from ledger.cli.listed import Listed, ListedCommands
 
+# In the order of docs/commands.md.
 COMMANDS = (
-    server.serve,
-    server.migrate,
-    work,
-    jobs.create,
-    jobs.show,
-    jobs.jobs,
-    jobs.search,
-    jobs.stats,
-    activity,
-    jobs.restart,
-    jobs.remove,
-    jobs.erase,
-    workers.workers,
-    workers.pause,
-    workers.resume,
-    history.events,
-    history.replay,
-    history.verify,
-    rebuild.rebuild,
-    history.status,
-    server.sweep,
-    server.follow,
+    Listed(
+        "serve",
+        "server",
+        "Serve the JSON API; create the tables if the SQLite file is new or empty.",
+    ),
+    Listed(
+        "migrate", "server", "Upgrade the tables of the database to this version, or create them."
+    ),
+    Listed(
+        "work",
+        "work",
+        "Run the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.",
+    ),
+    Listed(
+        "create",
+        "create",
+        "Create a job of TYPE with DATA, a JSON value; - reads it from standard input.",
+    ),
+    Listed("show", "jobs", "Show a job and its log; `ledger events --job ID` shows its history."),
+    Listed("jobs", "jobs", "List jobs, newest first."),
+    Listed("search", "jobs", "Find jobs whose data contains all WORDs, newest first."),
+    Listed("stats", "jobs", "Count the jobs of each type in each state."),
+    Listed(
+        "activity",
+        "activity",
+        "Show the jobs created, started, completed and failed in each minute.",
+    ),
+    Listed("restart", "jobs", "Queue jobs again, regardless of their state."),
+    Listed("remove", "jobs", "Remove jobs from every view; their history stays."),
+    Listed(
+        "erase", "jobs", "Erase the content of a job permanently: data, results, errors, log lines."
+    ),
+    Listed("workers", "workers", "List the workers, their jobs and their last heartbeats."),
+    Listed("pause", "workers", "Pause TYPE: no worker starts its jobs; running jobs continue."),
+    Listed("resume", "workers", "Resume TYPE after `ledger pause`."),
+    Listed(
+        "events", "history", "Print events, one per line; all events without --after and --limit."
+    ),
+    Listed("replay", "history", "Show the counts, or one job, as of a position or a time."),
+    Listed(
+        "verify",
+        "history",
+        "Replay every event and compare: chain, content, every row, tables and triggers.",
+    ),
+    Listed(
+        "rebuild",
+        "rebuild",
+        "Build projections again from the events, beside the live ones, and swap them.",
+    ),
+    Listed(
+        "status", "history", "Show the database, its position, and the progress of the read models."
+    ),
+    Listed("sweep", "server", "Promote due jobs and fail expired ones, until Ctrl-C."),
+    Listed("follow", "server", "Update the read models that follow, until Ctrl-C."),
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=ListedCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--database",
     "database_url",
@@ -46,7 +80,7 @@ COMMANDS = (
     help="The ledger: sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME. "
     "Default: LEDGER_DATABASE_URL, or sqlite:///ledger.db in the working directory.",
 )
-@click.version_option(package_name="ledger-queue", prog_name="ledger")
+@click.version_option(package_name="ledger-queue")
 @click.pass_context
 def main(context: click.Context, database_url: str | None) -> None:
     """Run a job queue whose database is its own audit trail.
@@ -59,7 +93,7 @@ def main(context: click.Context, database_url: str | None) -> None:
       ledger events --job 1
 
     Every command but serve and migrate reads or writes the database directly;
-    no server needs to run. Settings come from LEDGER_* variables, see the README.
+    no server needs to run. Settings come from LEDGER_* variables, see docs/settings.md.
     """
     context.obj = Context(database_url)
 

@@ -37,7 +37,7 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 def activity(
     context: Context, *, type_: str | None, minutes: int, to: str | None, as_json: bool
 ) -> None:
-    """Show what was created, started, completed and failed, minute by minute.
+    """Show the jobs created, started, completed and failed in each minute.
 
     \b
     ledger activity

@@ -6,16 +6,17 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-from sqlalchemy import Connection
 
-from ledger.database.migration import require_current
-from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
-from ledger.processes.composition import System, compose
-from ledger.processes.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ledger.processes.composition import System
+    from ledger.processes.settings import Settings
 
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 # What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.
@@ -30,22 +31,30 @@ class Context:
     def __init__(self, database_url: str | None) -> None:
         self._database_url = database_url
 
-    def settings(self, **flags: object) -> Settings:
+    def settings(self, **flags: object) -> "Settings":
         """Return the settings, flags first.
 
         Raises:
             SettingsError: Some are bad.
         """
+        from ledger.processes.settings import read_settings
+        from ledger.processes.unknown_variables import warn_once
+
+        warn_once(lambda text: click.echo(f"Warning: {text}", err=True))
         return read_settings({"database_url": self._database_url} | flags)
 
     @contextmanager
-    def system(self) -> Iterator[System]:
+    def system(self) -> "Iterator[System]":
         """Give the system on an existing ledger.
 
         Raises:
             SchemaMismatch: There is none, or its tables are not ours.
             Unavailable: The database is away.
         """
+        from ledger.database.revision import require_current
+        from ledger.database.sqlite import SqliteDatabase
+        from ledger.processes.composition import compose
+
         system = compose(self.settings())
         database = system.database
         if isinstance(database, SqliteDatabase):
@@ -57,7 +66,7 @@ class Context:
             system.close()
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[System, Connection]]:
+    def reading(self) -> "Iterator[tuple[System, Connection]]":
         """Give the system and a snapshot of it."""
         with self.system() as system, system.database.snapshot() as connection:
             yield system, connection

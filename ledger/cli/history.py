@@ -44,7 +44,7 @@ def events(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Print what happened, an event a line; without --after or --limit, all of it."""
+    """Print events, one per line; all events without --after and --limit."""
     with context.system() as system, suppress(KeyboardInterrupt):
         seen = after or 0
         left = limit
@@ -87,7 +87,7 @@ def _line(envelope: Envelope) -> str:
 @as_json
 @command
 def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> None:
-    """Show the counts, or one job, as they were at a position or a time.
+    """Show the counts, or one job, as of a position or a time.
 
     \b
     ledger replay --at 1200
@@ -192,7 +192,7 @@ def verify(context: Context, *, as_json: bool) -> None:
 @as_json
 @command
 def status(context: Context, *, as_json: bool) -> None:
-    """Show where the ledger is kept and how far it has come."""
+    """Show the database, its position, and the progress of the read models."""
     with context.reading() as (system, connection):
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)

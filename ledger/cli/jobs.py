@@ -1,7 +1,5 @@
 """Ask and change jobs."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -13,14 +11,13 @@ from sqlalchemy import Connection
 from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import REFUSED, Context, actor, as_json, cause, command
-from ledger.cli.parameters import NUMBER, Milliseconds, Text, Whole
-from ledger.errors import InvalidInput, JobNotFound, Refused
+from ledger.cli.parameters import NUMBER, Text, Whole
+from ledger.errors import JobNotFound, Refused
 from ledger.log import codec, store
 from ledger.projections.models.job_json import Shown
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.queue.arguments import LARGEST_PAGE
-from ledger.queue.kue_options import create_command
 from ledger.rules import json_text
 from ledger.rules.commands import Erase, Move, OnJob, Remove
 from ledger.rules.events import Failed, Logged
@@ -30,70 +27,11 @@ NEWEST = 20
 
 
 @click.command()
-@click.argument("type_", metavar="TYPE")
-@click.argument("data", default="{}")
-@click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
-@click.option("--attempts", help="How often it may run. Default: once.")
-@click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
-@click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
-@click.option(
-    "--backoff",
-    type=Text(),
-    metavar="JSON",
-    help='true, or {"type": "exponential", "delay": 2000}.',
-)
-@click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
-@click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
-@click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
-@as_json
-@command
-def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
-    """Create a job of TYPE with DATA, any JSON; - reads it from standard input."""
-    raw = sys.stdin.buffer.read().strip() if data == "-" else os.fsencode(data)
-    given = {
-        _KUE_NAMES.get(name, name): value
-        for name, value in options.items()
-        # Not by equality: 0 equals False, and is refused by name.
-        if not (value is None or value is False or value == ())
-    }
-    if "backoff" in given:
-        given["backoff"] = json_text.parse("backoff", str(given["backoff"]).encode())
-    if "searchKeys" in given:
-        given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
-    asked = create_command(type_, _data(raw, came_in=data == "-"), given)
-    with context.system() as system:
-        outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
-    if as_json:
-        output.json_line(json_out.encode({"id": outcome.job_id}))
-    elif outcome.events:
-        click.echo(f"job {outcome.job_id} created")
-    else:
-        click.echo(f"job {outcome.job_id} had been created with this key before")
-
-
-def _data(raw: bytes, *, came_in: bool) -> str:
-    if came_in and not raw:
-        raise InvalidInput("data", "data: expected JSON on standard input, got nothing")
-    try:
-        return json_text.text("data", raw)
-    except InvalidInput as error:
-        # As shells leave it: without the quotes that a text has.
-        if raw[:1].isalpha():
-            raise InvalidInput(
-                "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"
-            ) from error
-        raise
-
-
-_KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
-
-
-@click.command()
 @click.argument("job_id", metavar="ID", type=NUMBER)
 @as_json
 @command
 def show(context: Context, job_id: int, *, as_json: bool) -> None:
-    """Show a job as it is now, with its log; its history is `ledger events --job ID`."""
+    """Show a job and its log; `ledger events --job ID` shows its history."""
     with context.reading() as (system, connection):
         shown = system.jobs.get(connection, job_id)
         if shown is None:
@@ -244,7 +182,7 @@ def jobs(
 def search(
     context: Context, words: tuple[str, ...], *, limit: int, skip: int, as_json: bool
 ) -> None:
-    """Find jobs that have all WORDs in their data, the newest first.
+    """Find jobs whose data contains all WORDs, newest first.
 
     \b
     ledger search welcome tj@learnboost.com
@@ -307,7 +245,7 @@ class _Listed(msgspec.Struct):
 @as_json
 @command
 def stats(context: Context, *, as_json: bool) -> None:
-    """Count the jobs by type and state."""
+    """Count the jobs of each type in each state."""
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
         by_type = system.state_counts.by_type(connection)
@@ -330,7 +268,7 @@ def stats(context: Context, *, as_json: bool) -> None:
 @as_json
 @command
 def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Let jobs wait for a worker again, whatever became of them.
+    """Queue jobs again, regardless of their state.
 
     \b
     ledger restart 7
@@ -347,7 +285,7 @@ def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> Non
 @as_json
 @command
 def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Take jobs out of every view; their history stays."""
+    """Remove jobs from every view; their history stays."""
     _each(context, [Remove(job_id=job_id) for job_id in job_ids], "removed", as_json=as_json)
 
 
@@ -377,7 +315,7 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 @click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
 @command
 def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
-    """Erase the content of a job's events for good: data, results, errors, logs.
+    """Erase the content of a job permanently: data, results, errors, log lines.
 
     What happened, when and by whom stays, and `ledger verify` stays clean. Works on
     removed jobs too. Copies in backups are yours to erase.

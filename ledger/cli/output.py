@@ -1,32 +1,31 @@
-"""Print tables for people, JSON for programs, progress for the impatient."""
+"""Print tables for people, JSON for programs, progress for the impatient.
+
+Rich is imported by what draws with it: it takes as long as all else that `ledger create`
+does without a database.
+"""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from ledger.cli.progress_bar import Advancing
 
 # A pipe has no width; lines must not be cut for want of one.
 _PIPED_WIDTH = 1_000
 
 
-def console() -> Console:
+def console() -> "Console":
     """Return where results go."""
+    from rich.console import Console
+
     return Console() if is_terminal(sys.stdout) else Console(width=_PIPED_WIDTH)
 
 
@@ -50,6 +49,9 @@ def table(
         title: What stands above.
         a_line_each: Cut what does not fit the last column, in place of wrapping it.
     """
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(*columns, title=title or None, title_justify="left", header_style="bold")
     rows = [list(row) for row in rows]
     for place, column in enumerate(drawn.columns):
@@ -68,7 +70,7 @@ def table(
     where.print(drawn)
 
 
-def _widest(columns: Sequence[str], rows: Sequence[Sequence[Text]], place: int) -> int:
+def _widest(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", place: int) -> int:
     return max(len(columns[place]), *(row[place].cell_len for row in rows))
 
 
@@ -104,55 +106,8 @@ def moment(at_ms: int | None) -> str | None:
     return at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} events/s")
-
-
-class Count(MofNCompleteColumn):
-    """Draw how many of how many, where that is known."""
-
-    def render(self, task: Task) -> Text:
-        return Text("") if task.total is None else super().render(task)
-
-
-class Advancing:
-    """Be told how far something is: called with events done and events in all."""
-
-    def __init__(self, bar: Progress, what: str) -> None:
-        self._bar = bar
-        self._task = bar.add_task(what, total=None)
-        self._phase: TaskID | None = None
-        self._what = ""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Draw how far it is."""
-        self._bar.update(self._task, completed=done, total=total)
-
-    def phase(self, what: str) -> None:
-        """Draw below what it does now, of which nobody knows how long it takes; "" is nothing."""
-        if what == self._what:
-            return
-        self._what = what
-        if self._phase is not None:
-            self._bar.remove_task(self._phase)
-        self._phase = self._bar.add_task(what, total=None) if what else None
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Advancing]:
+def progress(what: str) -> AbstractContextManager["Advancing"]:
     """Give what is told how far something is; it draws a bar on stderr."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        Count(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not is_terminal(sys.stderr),
-    )
-    with bar:
-        advancing = Advancing(bar, what)
-        yield advancing
-        advancing.phase("")
+    from ledger.cli.progress_bar import drawn
+
+    return drawn(what, hidden=not is_terminal(sys.stderr))

@@ -46,7 +46,7 @@ class Whole(click.IntRange):
 NUMBER: Final = Whole(0)
 
 
-class Seconds(click.ParamType[float]):
+class Seconds(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
     """Be a time in seconds, from 0 on."""
 
     name = "seconds"
@@ -68,7 +68,7 @@ class Seconds(click.ParamType[float]):
 _LONGEST_S: Final = 7 * 86_400
 
 
-class Milliseconds(click.ParamType[int]):
+class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
     """Be a duration: milliseconds, or a number and a unit."""
 
     name = "duration"
@@ -83,7 +83,7 @@ class Milliseconds(click.ParamType[int]):
         return int(found[1]) * _UNITS_MS[found[2]]
 
 
-class Text(click.ParamType[str]):
+class Text(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
     """Be text that a database can be asked for."""
 
     name = "text"

@@ -32,7 +32,7 @@ def rebuild(
     drop: bool,
     as_json: bool,
 ) -> None:
-    """Build projections anew from history, beside the live ones, and put them in their place.
+    """Build projections again from the events, beside the live ones, and swap them.
 
     \b
     ledger rebuild jobs state_counts

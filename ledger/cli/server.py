@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from gunicorn.systemd import listen_fds
 
-from ledger.api.server.run import run
 from ledger.cli import output
 from ledger.cli.catch_up_once import bring_up
 from ledger.cli.context import Context, command
@@ -24,6 +22,7 @@ from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_registered, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
 from ledger.processes.settings import Settings
+from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
 from ledger.worker.sweeper import Sweeper
 
@@ -33,17 +32,29 @@ _DEFAULT: Final = Settings()
 @click.command()
 @click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
 @click.option(
-    "--workers",
+    "--processes",
     type=Whole(1, 1_000),
-    help=f"Server processes.  [default: {_DEFAULT.workers}]",
+    help=f"Processes that answer requests.  [default: {_DEFAULT.server_processes}]",
 )
+@click.option("--workers", "formerly", type=Whole(1, 1_000), hidden=True)
 @click.option(
     "--threads", type=Whole(1, 1_000), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
 )
 @command
-def serve(context: Context, *, bind: str | None, workers: int | None, threads: int | None) -> None:
-    """Serve Kue's JSON API; creates the ledger if the SQLite file is new or empty."""
-    settings = context.settings(bind=bind, workers=workers, threads=threads)
+def serve(
+    context: Context,
+    *,
+    bind: str | None,
+    processes: int | None,
+    formerly: int | None,
+    threads: int | None,
+) -> None:
+    """Serve the JSON API; create the tables if the SQLite file is new or empty."""
+    from ledger.api.server.run import run
+
+    if formerly is not None:
+        click.echo("Warning: --workers: this option is called --processes now", err=True)
+    settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
     database = compose(settings).database
     try:
         prepare(database)
@@ -63,6 +74,8 @@ def serve(context: Context, *, bind: str | None, workers: int | None, threads: i
 
 def _require_free(address: str) -> None:
     """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
+    from gunicorn.systemd import listen_fds
+
     if listen_fds(unset_environment=False):
         # systemd listens for us.
         return
@@ -147,7 +160,7 @@ def _tell_of_names(settings: Settings) -> None:
 @click.command()
 @command
 def migrate(context: Context) -> None:
-    """Bring the database's tables to this version; creates them if there are none."""
+    """Upgrade the tables of the database to this version, or create them."""
     system = compose(context.settings())
     database = system.database
     try:
@@ -167,7 +180,7 @@ def migrate(context: Context) -> None:
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
 @command
 def sweep(context: Context, *, once: bool) -> None:
-    """Promote delayed jobs that are due and fail those past their ttl, until Ctrl-C.
+    """Promote due jobs and fail expired ones, until Ctrl-C.
 
     The server does this by itself, and so do workers; this is for ledgers without.
     One sweeper a database works at a time, the others stand by.
@@ -194,7 +207,7 @@ NICENESS: Final = 5
 @click.option("--with-parent", is_flag=True, hidden=True)
 @command
 def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
-    """Keep the read models near the head that catch up, until Ctrl-C.
+    """Update the read models that follow, until Ctrl-C.
 
     They are search, activity, and those of your own; without a NAME, all of them. The
     server does this by itself, workers do for all but search, and a search where nobody
@@ -202,6 +215,8 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
     of them, the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
+    if with_parent:
+        leave_to_parent()
     with context.system() as system:
         followers = _chosen(system, names)
         if once:

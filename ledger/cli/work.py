@@ -64,7 +64,7 @@ def work(
     grace_s: float,
     as_json: bool,
 ) -> None:
-    """Do the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
+    """Run the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
 
     \b
     jobs.py:                                   then, beside it:
@@ -91,6 +91,7 @@ def work(
         queue = load(target)
     except TargetError as error:
         raise click.UsageError(str(error)) from error
+    queue.open()
     watched = is_watched() and not as_json
     requests = Requests()
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from ledger.rules.commands import Pause, Resume
 @as_json
 @command
 def workers(context: Context, *, as_json: bool) -> None:
-    """List the workers, what they do, and when they were last heard of.
+    """List the workers, their jobs and their last heartbeats.
 
     \b
     ledger workers
@@ -64,7 +64,7 @@ def workers(context: Context, *, as_json: bool) -> None:
 @click.argument("type_", metavar="TYPE")
 @command
 def pause(context: Context, type_: str) -> None:
-    """Let no worker begin a job of TYPE, in any process; what runs goes on.
+    """Pause TYPE: no worker starts its jobs; running jobs continue.
 
     \b
     ledger pause email      # the mail server is down
@@ -86,7 +86,7 @@ def pause(context: Context, type_: str) -> None:
 @click.argument("type_", metavar="TYPE")
 @command
 def resume(context: Context, type_: str) -> None:
-    """Let workers begin jobs of TYPE again; see `ledger pause`.
+    """Resume TYPE after `ledger pause`.
 
     \b
     ledger resume email

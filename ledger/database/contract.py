@@ -1,13 +1,13 @@
-"""Open SQLite or PostgreSQL, lock it for writing, and say when it is away.
+"""The contract of a database: reading it, locking it for writing, reporting its absence.
 
-The rest of the code asks for one of three things and does not know the engine:
+The rest of the code asks for one of three things and does not depend on the engine:
 
-``read()``      a connection on which each statement sees what was last committed
-``snapshot()``  a connection on which all statements see one moment
-``write()``     one transaction that is alone among all writers of the ledger
+``read()``      a connection on which each statement sees the last committed state
+``snapshot()``  a connection on which all statements see the same state
+``write()``     a transaction that excludes all other writers of the ledger
 
-``sqlite.py`` and ``postgres.py`` are the engines, ``engines.py`` tells which one a URL
-names.
+``sqlite.py`` and ``postgres.py`` implement the contract; ``url.py`` chooses between them
+by the URL.
 """
 
 import sqlite3
@@ -22,47 +22,48 @@ from sqlalchemy import Connection, Engine, exc
 
 from ledger.errors import SchemaMismatch, Unavailable
 
-# PostgreSQL's code for a statement that a standby cannot carry out.
+# PostgreSQL's SQLSTATE for a write on a server that only reads, such as a standby.
 _READ_ONLY: Final = "25006"
-# How long a statement waits for a lock before its caller is told to come back.
+# How long a statement waits for a lock before ``Unavailable`` is raised.
 LOCK_TIMEOUT_MS: Final = 10_000
-# Connections that a process keeps, beside those of threads, and how many more it may open.
+# The size of a process's connection pool, and how many connections it may open beyond that.
 POOL_SIZE: Final = 16
 POOL_OVERFLOW: Final = 64
-# So many threads keep one to read on.  Were it all of them, they would use up the pool, and
-# a worker with as many handlers could neither beat nor say that its jobs are done.
+# The number of threads that keep a connection to read on.  If all threads did, they would exhaust
+# the pool, and a worker with as many handlers could neither send heartbeats nor report that its
+# jobs are done.
 MOST_KEPT: Final = 32
 
 
 class _Seat:
-    """Be a thread's right to keep a connection."""
+    """A thread's right to keep a connection."""
 
 
 class Database(ABC):
-    """Be one database, whichever engine it is."""
+    """One database, on either engine."""
 
-    # Whether the database is a file of ours, and not a server of someone's.
+    # Whether the database is a local file, and not on a server.
     is_embedded: ClassVar[bool]
     # The PostgreSQL schema that was asked for; None for where the server puts tables by itself.
     schema: str | None = None
     _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine) -> None:
-        # In autocommit: a read is one statement, and a transaction is begun in words.
+        # In autocommit mode: a read is one statement, and a transaction has an explicit BEGIN.
         self.engine = engine
         self._fresh_threads()
-        # Raised when a connection fails: all threads then open new ones.
+        # Incremented when a connection fails, so that all threads open new ones.
         self._generation = 0
 
     def _fresh_threads(self) -> None:
         self._threads = threading.local()
         self._connections: WeakSet[Connection] = WeakSet()
-        # Who may keep one of its own; a thread that ends leaves its seat.
+        # The threads that may keep a connection; a thread that ends leaves its seat.
         self._mutex = threading.Lock()
         self._seats: WeakSet[_Seat] = WeakSet()
 
     def kept(self) -> Connection:
-        """Return the connection that this thread keeps, from now on if it had none."""
+        """Return the connection that this thread keeps; open one if it has none."""
         connection = self._kept()
         if connection is None:
             self._threads.generation = self._generation
@@ -78,7 +79,7 @@ class Database(ABC):
         return connection
 
     def _has_seat(self) -> bool:
-        """Return whether this thread may keep a connection, which it then always may."""
+        """Return whether this thread may keep a connection; if so, it always may."""
         if getattr(self._threads, "seat", None) is None:
             with self._mutex:
                 if len(self._seats) >= MOST_KEPT:
@@ -88,25 +89,25 @@ class Database(ABC):
         return True
 
     def release(self) -> None:
-        """End this thread's connection."""
+        """Close this thread's connection."""
         connection: Connection | None = getattr(self._threads, "connection", None)
         if connection is not None:
             self._threads.connection = None
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
-                # Not back to the pool: it may have failed, or the database been closed,
+                # Not returned to the pool: it may have failed, or the database may be closed,
                 # whose pool would leave it open.
                 connection.invalidate()
                 connection.close()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn the drivers' errors about the database's absence into ours."""
+        """Translate the drivers' errors about an unavailable database into ours."""
         try:
             yield
         except exc.TimeoutError as error:
             raise Unavailable("all connections to the database are in use; try again") from error
         except sqlite3.Error as error:
-            # Of statements that go to the driver directly.
+            # From statements that go directly to the driver.
             self._generation += 1
             raise translation(error, error, self.shown_url) from error
         except exc.DBAPIError as error:
@@ -115,19 +116,19 @@ class Database(ABC):
 
     @property
     def shown_url(self) -> str:
-        """Return the database's URL, its password hidden."""
+        """Return the database's URL with its password hidden."""
         url = self.engine.url
         return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection on which each statement sees what is committed.
+        """Yield a connection on which each statement sees what is committed.
 
-        It is the thread's own, and kept, as long as few threads have theirs: taking one
-        from a pool and giving it back costs as much as a read.
+        The thread keeps the connection, unless MOST_KEPT threads have one already: checking a
+        connection out of a pool and in again costs as much as a read.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is down or overloaded.
         """
         with self.translated():
             if self._has_seat():
@@ -138,52 +139,52 @@ class Database(ABC):
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Give a connection on which all statements see one moment.
+        """Yield a connection on which all statements see the same state.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is down or overloaded.
         """
         with self.translated(), self.engine.connect() as connection:
             connection.exec_driver_sql(self._begin_snapshot)
             try:
                 yield connection
             finally:
-                # A connection that cannot even do this is dropped by the pool.
+                # The pool discards a connection that cannot even roll back.
                 with suppress(exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
-        """Keep what the block reads out of this process's memory: it reads all, and once."""
+        """Do not keep in this process's memory what the block reads: it reads all, and once."""
         yield
 
     @abstractmethod
     def write(self) -> AbstractContextManager[Connection]:
-        """Give a transaction; it commits at the end of the block, or not at all.
+        """Yield a transaction; it commits at the end of the block, or not at all.
 
-        On SQLite it is alone from its start; on PostgreSQL from the moment it
+        On SQLite it excludes other writers from its start; on PostgreSQL from the moment it
         locks the row of ``ledger_head``, which must be its first statement.
 
         Raises:
-            Unavailable: The database is away, or others hold it too long.
+            Unavailable: The database is down, or other writers lock it for too long.
         """
 
     @abstractmethod
     def settled(self, write: Callable[[Connection], None]) -> AbstractContextManager[Connection]:
-        """Give a snapshot of what *write* leaves, on a connection that only reads.
+        """Yield a snapshot that includes the changes of *write*, on a connection for reading.
 
-        Whatever others commit meanwhile is not in it, and they need not wait for its end.
+        Commits of others after that are not visible in it, and they need not wait for its end.
 
         Args:
             write: Called once with a transaction, which must not lock the head.
 
         Raises:
-            Unavailable: The database is away, or others hold it too long.
+            Unavailable: The database is down, or other writers lock it for too long.
         """
 
     @abstractmethod
     def lock_schema(self, tx: Connection) -> None:
-        """Keep others from changing the tables until *tx* ends."""
+        """Prevent other processes from migrating the tables until *tx* ends."""
 
     @abstractmethod
     def create_schema(self, tx: Connection) -> None:
@@ -202,22 +203,22 @@ class Database(ABC):
         """Do what waits until the ledger's tables are committed."""
 
     def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
-        """Send the statements of the block without waiting for each one's answer.
+        """Send the statements of the block without waiting for each one's result.
 
-        At its end all have been carried out, or the first error is raised.
+        At the end of the block all have been executed, or the first error is raised.
         """
         return nullcontext()
 
     @abstractmethod
     def announce(self, tx: Connection) -> None:
-        """Tell those who ``watch`` that *tx* changes something, once it commits."""
+        """Notify every ``watch`` that *tx* changes something, once it commits."""
 
     @abstractmethod
     def watch(self) -> "Watch":
-        """Return what tells of the commits of all processes, from now on.
+        """Return a watch that reports the commits of all processes, from now on.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is down or overloaded.
         """
 
     @abstractmethod
@@ -226,11 +227,11 @@ class Database(ABC):
 
     @abstractmethod
     def before_fork(self) -> None:
-        """Let no other thread be where a forked child could not go on; until ``after_fork``."""
+        """Keep other threads, until ``after_fork``, from states that would block a forked child."""
 
     @abstractmethod
     def after_fork(self) -> None:
-        """Go on in the process that has forked."""
+        """Undo ``before_fork`` in the process that has forked."""
 
     def forget(self) -> None:
         """Drop what a forked child must not share with its parent."""
@@ -246,20 +247,23 @@ class Database(ABC):
 
 
 class Watch(ABC):
-    """Tell when something was committed, by whichever process; for one thread.
+    """A watch for commits by any process; for use by one thread.
 
     Attributes:
-        connection: What it listens on; between two waits, that thread may read on it.
+        connection: The connection that it listens on; the thread may read on it between
+            two waits.
     """
 
     connection: Connection
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
-        """Return whether something was committed since the last call, as soon as it is.
+        """Return True as soon as anything was committed since the last call.
+
+        Return False after *timeout_s* seconds, or if ``wake`` was called.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is down or overloaded.
         """
 
     @abstractmethod
@@ -268,29 +272,29 @@ class Watch(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the connection back; nobody may call ``wake`` from now on."""
+        """Close the connection; ``wake`` must not be called from now on."""
 
 
 class Leadership(ABC):
-    """Be a claim to a role that one process of all holds at a time.
+    """A claim to a role that one process of all holds at a time.
 
-    The role falls free when its holder dies, however it dies.  One thread asks, and the
-    same one gives it back.
+    The role becomes free when its holder dies, however it dies.  The thread that takes the
+    role must also be the one that releases it.
     """
 
     @abstractmethod
     def held(self) -> bool:
-        """Take the role if it is free; tell whether it is ours now."""
+        """Take the role if it is free; return whether we hold it."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give the role back."""
+        """Release the role."""
 
 
 def translation(
     error: Exception, orig: BaseException | None, shown_url: str = "the database"
 ) -> Exception:
-    """Return our error for a driver's, or *error* itself if it is none of the weather."""
+    """Translate a driver error into ours; return it unchanged if it is not an outage."""
     text = (str(orig).splitlines() or [type(orig).__name__])[0]
     if _lacks_table(orig):
         return SchemaMismatch(
@@ -299,10 +303,10 @@ def translation(
     if sqlite3.DatabaseError in {type(orig), type(error)}:
         return SchemaMismatch(f"{shown_url} is no SQLite database, or a damaged one: {text}")
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
-        # Not from the server: psycopg does not understand the URL.
+        # Not from the server: psycopg cannot parse the URL.
         return Unavailable(f"cannot connect: {text}")
     if getattr(orig, "sqlstate", None) == _READ_ONLY:
-        # A standby, until it or we find the server that may write.
+        # A standby: wait until it is promoted, or until we connect to the primary.
         return Unavailable(f"the database does not write: {text}")
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
@@ -313,7 +317,7 @@ def translation(
     return error
 
 
-# What to do where SQLite says no more than what it was not allowed to.
+# Advice for errors in which SQLite only says what it could not do.
 _SQLITE_REFUSALS: Final = {
     "unable to open database file": "its directory must exist, and this user be allowed to read "
     "and write the file",

@@ -1,15 +1,15 @@
-"""Run the statements of the hot paths with as little as possible around them.
+"""Execution of the statements of the hot paths with as little overhead as possible.
 
-Statements are built in SQLAlchemy and compiled by it, once.  What is left out is
-what it does for each execution: a dictionary a row, each value through its type
-(which for integers, text and bytes changes nothing), a result object.  That was 17
-of 35 microseconds for a row of a batch, and 60 of 70 for a read of one row.
+Statements are built with SQLAlchemy, which compiles them once.  What is skipped is its
+work for each execution: a dictionary per row, the conversion of each value by its type
+(which changes nothing for integers, text and bytes), and a result object.  That took 17 of
+35 microseconds for a row of a batch, and 60 of 70 for a read of one row.
 
-The compiled text goes to the driver.  On SQLite each step gives up the interpreter's
-lock and has to get it back from the other threads, so many rows go in one statement,
-and a page comes out as one row.  On PostgreSQL all rows go as one JSON text, which the
-server turns into rows again: one statement whose text never changes, so it is planned
-once, and one parameter, where psycopg takes a microsecond for each.
+The compiled text goes to the driver.  On SQLite each step releases the GIL and has to get
+it back from the other threads, so one statement inserts many rows, and a page is read as
+one row.  On PostgreSQL all rows are sent as one JSON text, which the server expands into
+rows: one statement whose text never changes, so that it is planned once, and one
+parameter, where psycopg takes a microsecond for each.
 """
 
 import json
@@ -40,19 +40,19 @@ from sqlalchemy.dialects import postgresql
 # A parameter as SQLAlchemy writes it for psycopg: %(name)s::BIGINT.
 _PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s(?:::[A-Z]+)?")
 _VALUES: Final = re.compile(rf"\((?:{_PLACEHOLDER.pattern}(?:, )?)+\)")
-# The server holds the text and its rows at once.
+# Rows per JSON text; the server holds the text and its rows in memory at once.
 ROWS_A_JSON: Final = 1_000
-# A statement a number of rows; the driver must keep them all prepared.
+# Rows per statement.  Each number of rows needs its own statement, and the driver must keep all
+# of them prepared.
 ROWS_A_STATEMENT: Final = 32
 
 
 class Rows:
-    """Be a statement that is run for many rows.
+    """A statement that is executed for many rows.
 
     Args:
         statement: An insert, update or delete with named parameters.
-        names: What the values of a row are, in the order in which they stand in
-            the statement.
+        names: The parameters of a row, in the order in which they occur in the statement.
     """
 
     def __init__(self, statement: Insert | Update | Delete, names: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ class Rows:
         self._texts: dict[int, str] = {}
 
     def execute(self, tx: Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Run the statement for *rows*; nothing happens if there are none."""
+        """Execute the statement for *rows*; do nothing if there are none."""
         if not rows:
             return
         if not tx.dialect.positional:
@@ -80,7 +80,7 @@ class Rows:
             driver.execute(self._text(tx, len(some)), [value for row in some for value in row])
 
     def _of_json(self, tx: Connection) -> str:
-        """Return the compiled statement for PostgreSQL, for any number of rows."""
+        """Return the statement compiled for PostgreSQL, for any number of rows."""
         text = self._texts.get(0)
         if text is None:
             compiled: Any = self._statement.compile(dialect=tx.dialect, column_keys=self._names)
@@ -91,7 +91,7 @@ class Rows:
         given = self._given()
         if isinstance(self._statement, Insert):
             head, _, tail = text.partition(" VALUES ")
-            # After the values of the one row: what to do on conflict.
+            # After the values of the single row: the ON CONFLICT clause.
             rest = _VALUES.sub("", tail, count=1)
             return f"{head} {given}{rest}"
         change, where, condition = _PLACEHOLDER.sub(r"given.\1", text).partition(" WHERE ")
@@ -99,18 +99,18 @@ class Rows:
         return f"{change} {joins} ({given}) AS given{where}{condition}"
 
     def _given(self) -> str:
-        """Return the select that makes rows of the JSON text."""
+        """Return the SELECT that expands the JSON text into rows."""
         columns = self._statement.table.c
         fields, values = [], []
         for name in self._names:
             type_ = columns[name.rstrip("_")].type
             is_bytes = isinstance(type_, LargeBinary)
-            # msgspec writes bytes in base 64.
+            # msgspec writes bytes in Base64.
             values.append(f"decode({name}, 'base64') AS {name}" if is_bytes else name)
             shown = "TEXT" if is_bytes else type_.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
             fields.append(f"{name} {shown}")
         source = f"json_to_recordset(%s::json) AS raw({', '.join(fields)})"
-        return f"SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - of columns and types alone
+        return f"SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - only columns and types
 
     def _text(self, tx: Connection, rows: int) -> str:
         """Return the compiled statement for that number of rows."""
@@ -128,11 +128,11 @@ class Rows:
 
 
 class Query:
-    """Be a select that is run often, with named parameters."""
+    """A SELECT that is executed often, with named parameters."""
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        # One a dialect: a process may have databases of both.
+        # One per dialect: a process may have databases of both.
         self._compiled: dict[str, _Compiled] = {}
 
     def all(self, connection: Connection, **values: Any) -> Sequence[Any]:  # noqa: ANN401 - SQL's
@@ -148,13 +148,13 @@ class Query:
         return rows
 
     def first(self, connection: Connection, **values: Any) -> Any:  # noqa: ANN401 - as all
-        """Return the first row, None if there is none."""
+        """Return the first row; None if there is none."""
         rows = self.all(connection, **values)
         return rows[0] if rows else None
 
 
 class _Compiled(NamedTuple):
-    """Be a statement for a driver; *names* are None where it takes them by name."""
+    """A statement for a driver; *names* is None if the driver takes parameters by name."""
 
     text: str
     names: tuple[str, ...] | None
@@ -163,14 +163,14 @@ class _Compiled(NamedTuple):
 
 def _compile(statement: Select[Any], connection: Connection, values: dict[str, Any]) -> _Compiled:
     compiled: Any = statement.compile(dialect=connection.dialect)
-    # Writes out what SQLAlchemy puts into the text itself, such as a separator.
+    # Expands what SQLAlchemy itself puts into the text, such as a separator.
     expanded = compiled.construct_expanded_state(values)
     names = tuple(expanded.positiontup) if connection.dialect.positional else None
     return _Compiled(expanded.statement, names, compiled.params)
 
 
 class Listed:
-    """Be a select of the rows whose integer *column* is one of a list.
+    """A SELECT of the rows whose integer *column* is in a list.
 
     The list is one parameter, so the statement is the same for every length of it.
     """
@@ -195,5 +195,5 @@ class Listed:
 
 
 def driver_of(connection: Connection) -> Any:  # noqa: ANN401 - either driver's
-    """Return the driver's own connection behind SQLAlchemy's."""
+    """Return the driver's connection that a SQLAlchemy connection wraps."""
     return connection.connection.driver_connection

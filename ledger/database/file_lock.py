@@ -1,14 +1,14 @@
 """Lock files among the processes of one machine; the kernel frees them when one dies.
 
-An ``flock`` belongs to an open file, not to a thread: threads of one process that share
-a ``LockFile`` must take turns.  So it must never have its file open twice, or the lock
-is taken on the one and given back on the other, and nobody gets it any more.  The file
-stays when it is free: removing it would let two in.  Should somebody remove it all the
-same, with the directory in which it lies, whoever holds a role on it sees that, and takes
-the one that is there now.
+An ``flock`` belongs to an open file, not to a thread, so threads of one process that share
+a ``LockFile`` must take turns.  A process opens the file only once: with two descriptors,
+it could take the lock on one and release it on the other, and the lock would never be free
+again.  The file is not removed when the lock is free, because removing it would let two
+processes hold the lock.  If someone removes it all the same, with its directory, the
+holder of a role on it notices, and takes the lock on the file that is there now.
 
-A lock file is empty, or holds the one byte that ``touch`` writes.  Whatever else has its
-name is somebody else's, and is neither locked nor written to.
+A lock file is empty, or holds the one byte that ``touch`` writes.  Any other file of its
+name belongs to someone else, and is neither locked nor written to.
 """
 
 import fcntl
@@ -25,31 +25,32 @@ _TOUCH: Final = b"\n"
 
 
 class LockFile:
-    """Be an ``flock`` on a file, which is created when it is first needed."""
+    """An ``flock`` on a file, which is created when it is first needed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # No more than one.  A list, as two threads may need it for the first time at once: one
-        # of them is the first to append, without a mutex that a fork could leave locked.
+        # One descriptor at most.  It is a list because two threads may open the file for the
+        # first time at once: the first to append wins, without a mutex that a fork could leave
+        # locked.
         self._fds: list[int] = []
 
     @property
     def path(self) -> Path:
-        """Return the file, which is there from now on."""
+        """Return the path of the file, which exists from now on."""
         self._open()
         return self._path
 
     def touch(self) -> None:
-        """Write to the file, always the same byte, if there is room on the disk for it."""
+        """Write to the file, always the same byte; do nothing if the disk is full."""
         with suppress(OSError):
             os.pwrite(self._open(), _TOUCH, 0)
 
     def acquire(self) -> None:
-        """Wait for the lock; the kernel wakes those who wait in turn."""
+        """Wait for the lock; the kernel wakes the waiting processes in order."""
         fcntl.flock(self._open(), fcntl.LOCK_EX)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; tell whether it is ours now."""
+        """Take the lock if it is free; return whether we hold it."""
         if not self.is_in_place():
             self.close()
         try:
@@ -59,16 +60,16 @@ class LockFile:
         return True
 
     def is_in_place(self) -> bool:
-        """Tell whether the file that is open is the one at the path."""
+        """Return whether the open file is the one at the path."""
         return bool(self._fds) and is_file(self._path, os.fstat(self._fds[0]))
 
     def release(self) -> None:
-        """Free the lock."""
+        """Release the lock."""
         for fd in self._fds[:1]:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Free the lock and close the file."""
+        """Release the lock and close the file."""
         while self._fds:
             os.close(self._fds.pop())
 
@@ -77,7 +78,7 @@ class LockFile:
             fd = _opened(self._path)
             self._fds.append(fd)
             if self._fds[0] != fd:
-                # Another thread was first: nobody has used ours.
+                # Another thread was first, and none has used our descriptor.
                 self._fds.remove(fd)
                 os.close(fd)
         return self._fds[0]
@@ -103,13 +104,13 @@ def _opened(path: Path) -> int:
 def _require_lock(fd: int) -> None:
     there = os.fstat(fd)
     require_one_name(there)
-    # No more is read of what may be long.
+    # Do not read more: the file may be long.
     if os.pread(fd, len(_TOUCH) + 1, 0) not in {b"", _TOUCH}:
         raise Strange(f"it is a file of {there.st_size} bytes, and no lock")
 
 
 def is_file(path: Path, file: os.stat_result) -> bool:
-    """Tell whether what is at *path* is still *file*."""
+    """Return whether the file at *path* is still *file*."""
     try:
         there = os.stat(path)  # noqa: PTH116 - a tenth of Path.stat's time
     except OSError:
@@ -118,7 +119,7 @@ def is_file(path: Path, file: os.stat_result) -> bool:
 
 
 class FileLeadership(Leadership):
-    """Be the claim to a role among the processes of one machine."""
+    """A claim to a role among the processes of one machine."""
 
     def __init__(self, path: Path) -> None:
         self._file = LockFile(path)
@@ -131,12 +132,12 @@ class FileLeadership(Leadership):
 
     def release(self) -> None:
         self._held = False
-        # A forked child has the file open too, which would keep it locked.
+        # Unlocked explicitly: a forked child may have the file open and would keep it locked.
         self._file.release()
         self._file.close()
 
     def forget(self) -> None:
         """Leave the role to the parent that forked us."""
-        # Closing a copy of the file's number gives up no lock; to unlock it would.
+        # Closing an inherited descriptor releases no lock; unlocking it would.
         self._held = False
         self._file.close()

@@ -1,4 +1,4 @@
-"""Tell when a file is written to, on Linux; elsewhere say that it cannot be done.
+"""Detection of writes to a file, on Linux; on other systems it raises ``OSError``.
 
 Source: inotify(7).  Python has no module for it, and three calls need no dependency.
 """
@@ -14,7 +14,7 @@ _EVENTS_BYTES: Final = 64 * 1024
 
 
 class WrittenFile:
-    """Tell when a file has been written to, by whichever process.
+    """A file that is watched for writes by any process.
 
     Args:
         path: The file, which must exist.
@@ -36,13 +36,13 @@ class WrittenFile:
             raise error
 
     def fileno(self) -> int:
-        """Return what can be read as soon as the file has been written to."""
+        """Return the descriptor that becomes readable when the file is written to."""
         return self._fd
 
     def heed(self) -> None:
-        """Take note of what was written so far: only what comes later is news."""
+        """Discard the events so far, so that only later writes are reported."""
         with suppress(BlockingIOError):
-            # How often and where is of no interest.
+            # The number and kind of the events do not matter.
             os.read(self._fd, _EVENTS_BYTES)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Sleep until a file can be read, or until another thread ends the sleep.
+"""A sleep that ends when a file becomes readable or another thread ends it.
 
-A thread that waits for the database would otherwise be found only once its time is up:
-whoever closes the database would have to wait for it, or to pull its connection from
-under it.
+Without it, a thread that waits for the database would notice only at its timeout that it
+has to end: the thread that closes the database would have to wait for it, or to close a
+connection that is in use.
 """
 
 import math
@@ -14,18 +14,18 @@ _READABLE: Final = select.POLLIN | select.POLLERR | select.POLLHUP
 
 
 class Readable(Protocol):
-    """Be what the system can wait for."""
+    """An object whose file descriptor the system can wait for."""
 
     def fileno(self) -> int: ...
 
 
 class WakeableSleep:
-    """Let one thread sleep, and any other wake it for good.
+    """A sleep of one thread, which any other thread can end for good.
 
     Source: D. J. Bernstein, "The self-pipe trick".
 
     Args:
-        watched: What also ends a sleep, as soon as it can be read; None for nothing.
+        watched: A file that also ends a sleep, as soon as it is readable; None for none.
     """
 
     def __init__(self, watched: Readable | None = None) -> None:
@@ -38,17 +38,21 @@ class WakeableSleep:
             self._poll.register(self._watched, select.POLLIN)
 
     def sleep(self, longest_s: float) -> bool:
-        """Return whether what is watched can be read, at once if ``wake`` was called."""
+        """Sleep; return whether the watched file is readable.
+
+        Args:
+            longest_s: How long to sleep at most.  After ``wake``, this returns at once.
+        """
         # Rounded up: a poll of 0 ms would not sleep at all.
         ready = self._poll.poll(math.ceil(max(0.0, longest_s) * 1000))
         return any(fd == self._watched and happened & _READABLE for fd, happened in ready)
 
     def wake(self) -> None:
-        """End the sleep, and all later ones, at once."""
+        """End this sleep and all later ones at once."""
         self.is_over = True
         os.write(self._other_end, b"\0")
 
     def close(self) -> None:
-        """Give the pipe back; nobody may call ``wake`` from now on."""
+        """Close the pipe; ``wake`` must not be called from now on."""
         os.close(self._end)
         os.close(self._other_end)

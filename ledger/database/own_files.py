@@ -1,8 +1,8 @@
-"""Open files under names that somebody else may have given to something of theirs.
+"""Opening of files whose names may already be taken by something else.
 
-Ledger writes to few files, all with fixed names, in directories that it shares with others:
-a file of the user's may have such a name, or a link to one.  Opening a link would write to
-what it leads to, opening a FIFO would wait for whoever opens its other end.
+Ledger writes to few files, all with fixed names, in directories that it shares with
+others: a file of the user's may have such a name, or a link to one.  Opening a link would
+write to its target, and opening a FIFO would block until its other end is opened.
 """
 
 import os
@@ -19,12 +19,12 @@ _KINDS: Final = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFREG: "a file",
 }
-# Without it, opening a FIFO waits for whoever opens its other end.
+# Without O_NONBLOCK, opening a FIFO blocks until its other end is opened.
 _WITHOUT_WAITING: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class NotOurs(Unavailable):
-    """Something of somebody else's, where Ledger would keep its own.
+    """A file of someone else, where Ledger would keep its own.
 
     Attributes:
         path: Where.
@@ -38,31 +38,31 @@ class NotOurs(Unavailable):
 
 
 class Strange(Exception):  # noqa: N818 - it names what it is
-    """What is wrong with a file or a directory that should be ours.
+    """A defect of a file or a directory that should be ours.
 
-    Its text is what was found, as in "it is a directory".
+    The message is what was found, as in "it is a directory".
     """
 
 
 def kind(mode: int) -> str:
-    """Return what a file of that mode is, such as ``a FIFO``."""
+    """Return the type of a file of that mode, such as ``a FIFO``."""
     return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 def open_regular(
     path: Path | str, flags: int, mode: int = 0o600, *, directory: int | None = None
 ) -> int:
-    """Open a regular file; follow no link, and wait for nobody.
+    """Open a regular file, without following a link and without blocking.
 
     Args:
         path: The file, or its name in *directory*.
-        flags: As those of ``os.open``.
-        mode: That of a file that is created.
+        flags: As for ``os.open``.
+        mode: The permissions of a file that is created.
         directory: A descriptor.
 
     Raises:
         Strange: Something else is there.
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     try:
         descriptor = os.open(path, flags | _WITHOUT_WAITING, mode, dir_fd=directory)
@@ -81,10 +81,10 @@ def open_regular(
 
 
 def require_own(there: os.stat_result) -> None:
-    """Require that something belongs to this user.
+    """Raise unless a file or directory belongs to this user.
 
     Raises:
-        Strange: It belongs to another one.
+        Strange: It belongs to another user.
     """
     user = os.geteuid()
     if there.st_uid != user:
@@ -92,12 +92,12 @@ def require_own(there: os.stat_result) -> None:
 
 
 def require_one_name(there: os.stat_result) -> None:
-    """Require that a file has no other name: what is written to it is written there too.
+    """Raise if a file has another name, because a write to it would change that one too.
 
     Raises:
         Strange: It is a hard link.
     """
-    # None is left of one that was removed meanwhile.
+    # The count is 0 if the file was removed meanwhile.
     if there.st_nlink > 1:
         raise Strange(f"it is a hard link, one of {there.st_nlink} names of a file")
 

@@ -1,7 +1,7 @@
-"""Keep a ledger on a PostgreSQL server, for any number of machines.
+"""A ledger on a PostgreSQL server, for any number of machines.
 
-PostgreSQL queues by itself: the first statement of an append locks the one row of
-``ledger_head``, and whoever waits for it waits in order.
+PostgreSQL queues writers by itself: the first statement of an append locks the one row of
+``ledger_head``, and other writers wait for that lock in order.
 
 Where the tables are
 --------------------
@@ -72,13 +72,14 @@ _HAS_TABLES: Final = text(
 
 
 class PostgresDatabase(Database):
-    """Be a ledger on a PostgreSQL server, for any number of machines."""
+    """A database on a PostgreSQL server, for any number of machines."""
 
     is_embedded = False
-    # The tables of a read model are swapped by whoever locks `ledger_checkpoints` alone.  A name
-    # leads to the new table at once, the rows in it are seen as of the snapshot: one that
-    # is older than they are would see half of them.  So it is held off while a snapshot
-    # is there; the lock is taken before the snapshot is, which the first SELECT does.
+    # The swap of a read model's tables locks `ledger_checkpoints` exclusively.  After the swap a
+    # name means the new table at once, but rows are visible as of the snapshot: a snapshot older
+    # than the new rows would see only part of them.  So every snapshot locks `ledger_checkpoints`
+    # in shared mode, which makes the swap wait.  The lock is taken before the snapshot, which
+    # begins at the first SELECT.
     _begin_snapshot = (
         "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
     )
@@ -129,15 +130,16 @@ class PostgresDatabase(Database):
         return int.from_bytes(_digest(f"{self._place}\0{name}")[:7])
 
     def before_fork(self) -> None:
-        # The child leaves the connections alone: the state of none matters to it.
+        # The child does not use the parent's connections, so their state does not matter.
         pass
 
     def after_fork(self) -> None:
         pass
 
     def forget(self) -> None:
-        # The server would take the parent for alive, with all its locks, as long as a child
-        # has its sockets.  Their numbers stay taken: the driver's objects are still about.
+        # While a child has the parent's sockets, the server would keep the parent's sessions and
+        # their locks, even after its death.  The sockets are replaced and not closed, because the
+        # driver's objects still hold their numbers.
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for connection in self._opened:
             with suppress(driver_errors()):
@@ -154,7 +156,7 @@ class PostgresDatabase(Database):
             with super().translated():
                 yield
         except psycopg.Error as error:
-            # Of statements that go to the driver directly.
+            # From statements that go directly to the driver.
             self._generation += 1
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
                 raise Unavailable(f"the database does not answer: {error}") from error
@@ -193,8 +195,8 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        # On the connection that the thread keeps: another one would be as many again, and
-        # a server allows a hundred as installed.
+        # On the connection that the thread keeps: separate ones would double their number, and a
+        # server allows a hundred by default.
         with self.read() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
@@ -222,7 +224,7 @@ class PostgresDatabase(Database):
 
 
 class _Listener(Watch):
-    """Listen to what ``announce`` tells."""
+    """A watch that receives the notifications of ``announce``."""
 
     def __init__(self, database: "PostgresDatabase") -> None:
         self.connection = database.engine.connect()
@@ -231,7 +233,7 @@ class _Listener(Watch):
 
     def wait(self, timeout_s: float) -> bool:
         try:
-            # What came with the answer to an earlier statement is in no socket any more.
+            # A notification that came with an earlier result is no longer in the socket.
             if self._heard():
                 return True
             return self._sleep.sleep(timeout_s) and self._heard()
@@ -245,17 +247,17 @@ class _Listener(Watch):
     def close(self) -> None:
         self._sleep.close()
         with suppress(exc.SQLAlchemyError):
-            # It must not go back to the pool listening.
+            # Not returned to the pool, where it would still listen.
             self.connection.invalidate()
             self.connection.close()
 
     def _heard(self) -> bool:
-        """Return whether anything has been announced; several are the same news."""
+        """Return whether a notification has arrived; several count as one."""
         return len(list(driver_of(self.connection).notifies(timeout=0))) > 0
 
 
 def driver_errors() -> type[Exception]:
-    """Return the base of the driver's errors, which is there where this is used."""
+    """Return the base class of the driver's errors; the driver is installed if this is called."""
     import psycopg  # noqa: PLC0415 - an extra
 
     return psycopg.Error
@@ -278,9 +280,9 @@ def _set_up(connection: Any, schema: str | None) -> str:  # noqa: ANN401 - psyco
 
 
 class _AdvisoryLeadership(Leadership):
-    """Hold a session's advisory lock, on the connection of the thread that asks.
+    """An advisory lock of a session, on the connection of the thread that asks for it.
 
-    The lock ends with the session, so it is held as long as that connection is the same.
+    The lock ends with the session, so the role is held only while the connection is the same.
     """
 
     def __init__(self, database: PostgresDatabase, role: str) -> None:
@@ -293,7 +295,7 @@ class _AdvisoryLeadership(Leadership):
         with self._database.translated():
             connection = self._database.kept()
             if connection is self._connection:
-                # Ours as long as the session lives; this fails if it does not.
+                # Ours while the session lives; the statement fails if it does not.
                 connection.execute(text("SELECT 1"))
                 return True
             self._connection = None
@@ -305,6 +307,6 @@ class _AdvisoryLeadership(Leadership):
     def release(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            # The session's end would free it too, but a moment after we have gone on.
+            # The end of the session would release it too, but not immediately.
             with suppress(exc.SQLAlchemyError):
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), self._key)

@@ -1,35 +1,36 @@
-"""Keep a ledger in one SQLite file, for all processes of one machine.
+"""A ledger in one SQLite file, for all processes of one machine.
 
 Why ``write`` locks as it does
 ------------------------------
-SQLite has one writer.  A deferred ``BEGIN`` that reads first and then writes
-fails at once with "database is locked" when another wrote in between, so a write
-begins with ``BEGIN IMMEDIATE``.  Waiting for that lock through ``busy_timeout``
-means sleeping and trying again, which is slow and unfair: two server processes
-posted 2,050 jobs a second with a 99th percentile of 460 ms.  So all processes
-queue for an ``flock`` on a file beside the database first, where the kernel wakes
-the next in line: 2,860 a second and 18 ms.  An ``flock`` belongs to an open file,
-not to a thread, hence the ``threading.Lock`` around it.  An ``flock`` also knows no
-limit of time: should somebody stop a process that has it (Ctrl-Z), one thread of each
-other process waits for as long as that lasts, and the others are told.
+SQLite allows one writer at a time.  A deferred ``BEGIN`` that reads first and then writes
+fails at once with "database is locked" if another process wrote in between, so a write
+begins with ``BEGIN IMMEDIATE``.  Waiting for that lock with ``busy_timeout`` means sleeping
+and retrying, which is slow and unfair: two server processes posted 2,050 jobs a second
+with a 99th percentile of 460 ms.  So all processes first queue for an ``flock`` on a file
+beside the database, where the kernel wakes the next in line: 2,860 a second and 18 ms.  An
+``flock`` belongs to an open file, not to a thread, hence the ``threading.RLock`` around it.
+An ``flock`` has no timeout either: if a process that holds it is stopped (Ctrl-Z), one
+thread of each other process waits until it continues, and the other threads raise
+``Unavailable`` after LOCK_TIMEOUT_MS.
 
-How who waits is woken
-----------------------
-SQLite tells nobody of a commit.  To look for one (``PRAGMA data_version``) every 40 ms
-costs fifty idle workers an eighth of a core.  To sleep until the WAL is written to and
-look then costs less, but the writing comes before the commit: several looks for each,
-and for each sign of life as well, were four per cent.  So whoever has committed news
-writes a byte to the file on which writers queue, before the next one may begin, and
-who waits sleeps on that.  A process killed between its commit and that byte wakes
-nobody: who waits looks by itself every other second.
+How waiting threads are woken
+-----------------------------
+SQLite does not report commits.  Polling for them (``PRAGMA data_version``) every 40 ms
+costs fifty idle workers an eighth of a core.  Sleeping until the WAL is written to, and
+polling then, costs less, but the WAL is written before the commit: several polls for each
+commit, and for each heartbeat as well, took four per cent.  So a process that has committed
+an event writes a byte to the file on which writers queue, before the next one may begin,
+and waiting threads sleep until that file is written to.  A process that is killed between
+its commit and that byte wakes none of them; they check by themselves at least every two
+seconds.
 
-What becomes of a file that is replaced
----------------------------------------
-A file that is removed, or replaced by a backup, stays open under no name: whoever has it
-open goes on reading and writing, and all of that is gone when the last one closes it.  So
-whoever writes looks first whether the file at the path is the one that is open, and readers
-look once a second.  If it is another one, that is opened; if there is none, the database is
-away.  A file is opened only if what lies beside it is SQLite's.
+What happens when the file is replaced
+--------------------------------------
+A file that is removed, or replaced by a backup, stays open without a name: processes that
+have it open go on reading and writing it, and all of that is lost when the last one closes
+it.  So a writer checks first whether the file at the path is the open one, and readers
+check once a second.  If it is another file, that one is opened; if there is none, the
+database is unavailable.  A file is opened only if the files beside it are SQLite's.
 """
 
 import logging
@@ -61,22 +62,22 @@ from ledger.database.interruptible_wait import WakeableSleep
 from ledger.database.sqlite_side_files import require_ours
 from ledger.errors import Unavailable
 
-# OFF is for tests: a power cut damages the file.
+# OFF is for tests: a power failure can corrupt the file.
 SqliteSynchronous = Literal["FULL", "NORMAL", "OFF"]
 
-# A reader that never leaves keeps the WAL from being reset by SQLite itself; past
-# this size the writer resets it.  Without, users met files of 1.7 to 115 GB.
+# A long reader keeps SQLite from resetting the WAL; beyond this size the writer resets it.
+# Without this limit, users have seen WAL files of 1.7 to 115 GB.
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
-# 32 MB: a page that changes in every commit is copied home once in that many.
+# 32 MB: a page that changes in every commit is copied to the database once per checkpoint.
 CHECKPOINT_PAGES: Final = 8_000
-# Read through the system's page cache, which all processes share, without a call and a
-# copy a page.
+# Pages are read through the system's page cache, which all processes share, without a system call
+# and a copy per page.
 MAPPED_BYTES: Final = 1024 * 1024 * 1024
-# Between two looks for news where there is no inotify.
+# Interval of polling where there is no inotify.
 LOOK_S: Final = 0.04
-# A batch has up to ROWS_A_STATEMENT forms of each of its inserts.
+# Each of a batch's inserts has up to ROWS_A_STATEMENT forms.
 PREPARED_STATEMENTS: Final = 512
-# Between two looks of readers whether the file is still the one that they have open.
+# Interval at which readers check that the file at the path is the one that is open.
 HEED_S: Final = 1.0
 
 _HAS_LEDGER: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger_head'"
@@ -86,21 +87,23 @@ _log = logging.getLogger(__name__)
 
 
 class SqliteDatabase(Database):
-    """Be a ledger in one file, for all processes of one machine."""
+    """A database in one file, for all processes of one machine."""
 
     is_embedded = True
     _begin_snapshot = "BEGIN"
 
-    def __init__(self, url: URL, *, synchronous: SqliteSynchronous) -> None:
-        self.path = Path(url.database or "").absolute()
+    def __init__(
+        self, url: URL, *, synchronous: SqliteSynchronous, directory: Path | None = None
+    ) -> None:
+        self.path = ((directory or Path()) / (url.database or "")).absolute()
         self._mapped_bytes = MAPPED_BYTES
-        # The file that connections have open, None if there are none.
+        # The file that connections have open; None if there are no connections.
         self._opened: os.stat_result | None = None
         self._heeded_s = 0.0
         engine = create_engine(
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
-            # Threads take turns with a connection, never share it at one time.
+            # Threads use a connection in turn, never at the same time.
             connect_args={"check_same_thread": False, "cached_statements": PREPARED_STATEMENTS},
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
@@ -132,23 +135,23 @@ class SqliteDatabase(Database):
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
-        # Taken again by a thread that forks while it writes.
+        # Reentrant, for a thread that forks while it writes.
         self._turn = threading.RLock()
         self._forks = False
-        # Whether the transaction that has the turn is news to anyone.
+        # Whether the present write transaction has announced a change.
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
         self._queue = LockFile(self.path.with_name(self.path.name + "-writer"))
-        # Whether the others queue on another file by now.
+        # Whether other processes now queue on another file.
         self._must_queue_anew = False
         self._writer: Connection | None = None
-        # What the writer has open.
+        # The file that the writer's connection has open.
         self._written: os.stat_result | None = None
 
     def before_fork(self) -> None:
-        # SQLite keeps in the process's memory which of its connections has the database
-        # locked.  The child would have a copy of that, and wait for the end of a
-        # transaction that it has no part in for as long as it lives.
+        # SQLite records in the process's memory which of its connections holds the database's
+        # lock.  The child would inherit that record, and wait all its life for the end of
+        # a transaction that is not its own.
         self._forks = self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000)
 
     def after_fork(self) -> None:
@@ -159,7 +162,7 @@ class SqliteDatabase(Database):
     def forget(self) -> None:
         super().forget()
         self._opened = None
-        # The parent's locks would stay taken after its death, as long as the child lives.
+        # Otherwise the parent's locks would stay held after its death while the child lives.
         self._queue.close()
         for role in self._roles:
             role.forget()
@@ -179,30 +182,31 @@ class SqliteDatabase(Database):
         if now_s - self._heeded_s > HEED_S:
             self.heed_file()
             self._must_queue_anew = not self._queue.is_in_place()
-            # Not before: as long as there is none, nobody reads the old one.
+            # Only now: while the file is missing, each call checks again, so that none reads the
+            # old file.
             self._heeded_s = now_s
         return super().kept()
 
     @property
     def opened(self) -> os.stat_result | None:
-        """Return the file that connections have open, None if there are none."""
+        """Return the file that connections have open; None if there are no connections."""
         return self._opened
 
     def require_open(self, file: os.stat_result | None) -> None:
-        """Refuse to go on with a file that is no more the one at the path.
+        """Raise if *file* is no longer the file that connections have open.
 
         Raises:
-            Unavailable: Another one is, or none.
+            Unavailable: Another file is at the path, or none.
         """
         self.heed_file()
         if file is not self._opened:
             raise Unavailable(f"{self.path} was replaced; try again")
 
     def heed_file(self) -> None:
-        """Have the file opened anew, by all threads, if another one is in its place.
+        """Reopen the file in all threads if another one is in its place.
 
         Raises:
-            Unavailable: There is none.
+            Unavailable: The file is missing.
         """
         opened = self._opened
         if opened is None:
@@ -220,7 +224,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
-        # Of a file that is read from end to end, every page would stay mapped.
+        # All pages of a file that is read from end to end would stay mapped.
         self._map(0)
         try:
             yield
@@ -228,7 +232,7 @@ class SqliteDatabase(Database):
             self._map(MAPPED_BYTES)
 
     def _map(self, bytes_: int) -> None:
-        """Let new connections map so much of the file, and have no older ones."""
+        """Set how many bytes of the file new connections map, and close the older ones."""
         self._mapped_bytes = bytes_
         self._generation += 1
         with self._turn:
@@ -238,7 +242,7 @@ class SqliteDatabase(Database):
         self.engine.dispose()
 
     def lock_schema(self, tx: Connection) -> None:
-        """Do nothing: a transaction is alone from its start."""
+        """Do nothing: a transaction excludes other writers from its start."""
 
     def create_schema(self, tx: Connection) -> None:
         """Do nothing: a file has no schemas."""
@@ -270,7 +274,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        # Before its turn: others wait for that.
+        # Before taking the turn, which other threads wait for.
         self.heed_file()
         with self.translated(), self._takes_turn(), self._transaction() as tx:
             yield tx
@@ -281,7 +285,7 @@ class SqliteDatabase(Database):
             with self._takes_turn():
                 with self._transaction() as tx:
                     write(tx)
-                # Begun before anyone else can write; the first read is what pins it.
+                # Begun before anyone else can write; the first read fixes the snapshot.
                 driver = driver_of(connection)
                 driver.execute("BEGIN")
                 driver.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -307,7 +311,7 @@ class SqliteDatabase(Database):
                 self._queue.touch()
             self._bound_wal(self._writer)
         except (exc.DBAPIError, sqlite3.Error):
-            # Whatever is wrong with it, the next write gets a new one.
+            # The connection may be broken, so the next write opens a new one.
             if self._writer is not None:
                 self._writer.invalidate()
                 self._writer.close()
@@ -316,7 +320,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def _takes_turn(self) -> Iterator[None]:
-        """Be the one writer, among the threads and then among the processes."""
+        """Become the only writer, among the threads and then among the processes."""
         if not self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000):
             raise Unavailable(
                 f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a process "
@@ -341,14 +345,14 @@ class SqliteDatabase(Database):
             return
         if size <= WAL_LIMIT_BYTES:
             return
-        # A long reader is not worth waiting for: the next commit tries again.
+        # Do not wait for a long reader: the next commit tries again.
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
 
 
 class _Listener(Watch):
-    """Sleep until a writer touches the file on which it has queued."""
+    """A watch that sleeps until a writer touches the file on which writers queue."""
 
     def __init__(self, database: "SqliteDatabase", path: Path) -> None:
         self._database = database
@@ -382,7 +386,7 @@ class _Listener(Watch):
 
 
 class _CommitCounter(Watch):
-    """Look at SQLite's count of commits, where the system does not tell of writes."""
+    """A watch that polls SQLite's count of commits, for systems without inotify."""
 
     def __init__(self, database: "SqliteDatabase") -> None:
         self._database = database
@@ -417,7 +421,7 @@ class _CommitCounter(Watch):
 
 
 def _close_for_good(connection: Connection) -> None:
-    """Close a connection, and not back to the pool, which may be disposed of already."""
+    """Close a connection without returning it to the pool, which may be disposed of already."""
     connection.invalidate()
     connection.close()
 

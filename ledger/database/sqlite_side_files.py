@@ -1,9 +1,9 @@
-"""Look at the files beside a database file before SQLite takes them for its own.
+"""Checks of the files beside a database file, before SQLite takes them for its own.
 
-SQLite reads, overwrites and deletes ``PATH-wal``, ``PATH-shm`` and ``PATH-journal``, whatever
-they are.  A file of the user's that has such a name would be gone, and so would commits that
-are in the ``-wal`` alone when the database file itself is missing: SQLite deletes a log
-beside an empty database.
+SQLite reads, overwrites and deletes ``PATH-wal``, ``PATH-shm`` and ``PATH-journal``,
+whatever they contain.  A file of the user's with such a name would be lost, and so would
+commits that are only in the ``-wal`` when the database file itself is missing: SQLite
+deletes a log beside an empty database.
 
 Source: https://www.sqlite.org/fileformat2.html and https://www.sqlite.org/walformat.html
 """
@@ -22,20 +22,20 @@ _WAL_HEADER_BYTES: Final = 32
 _WAL_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _SHM_VERSION: Final = (3_007_000).to_bytes(4, sys.byteorder)
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
-# Where a journal says how many pages the database had before the transaction.
+# The field of a journal's header with the number of pages before the transaction.
 _JOURNAL_PAGES: Final = slice(16, 20)
 
 _MOVE: Final = "move it away: SQLite would overwrite or delete it"
 
 
 def require_ours(database: Path) -> None:
-    """Require that what lies beside a database file is SQLite's.
+    """Raise unless the files beside a database file are SQLite's.
 
     Raises:
-        NotOurs: Something is not, and would be lost.
-        Unavailable: Something cannot be read.
+        NotOurs: A file is not, and would be lost.
+        Unavailable: A file cannot be read, or belongs to a database that is missing.
     """
-    # SQLite follows a link to the database, and not one to any of the others.
+    # SQLite follows a link to the database, but no link to the other files.
     path = os.path.realpath(database)
     is_empty = _is_empty(path)
     for suffix, is_sqlites in _LOOKS.items():
@@ -50,7 +50,7 @@ def require_ours(database: Path) -> None:
             raise Unavailable(f"{beside} cannot be read: {error.strerror}") from error
         if not is_sqlites(head):
             raise NotOurs(beside, f"it is not SQLite's -{suffix} file", _MOVE)
-        # Looked at again: whoever creates the database writes to it before there is a log.
+        # Checked again: a process that creates the database writes to it before there is a log.
         if is_empty and _has_commits(suffix, head) and _is_empty(path):
             raise Unavailable(
                 f"{beside} belongs to a database that is not there: {database} is missing or "
@@ -59,13 +59,13 @@ def require_ours(database: Path) -> None:
 
 
 def _is_empty(path: str) -> bool:
-    """Tell whether a database has no page yet."""
+    """Return whether a database has no page yet."""
     try:
-        there = os.stat(path)  # noqa: PTH116 - as text, as SQLite has it
+        there = os.stat(path)  # noqa: PTH116 - a str, as SQLite uses it
     except OSError:
         return True
     if stat.S_ISDIR(there.st_mode):
-        # Which SQLite refuses by itself.
+        # SQLite itself refuses a directory.
         return False
     if not stat.S_ISREG(there.st_mode):
         raise NotOurs(path, f"it is {kind(there.st_mode)}", "a ledger is kept in a file")
@@ -82,25 +82,25 @@ def _head(path: str) -> bytes:
 
 
 def _is_wal(head: bytes) -> bool:
-    # Zeros are what a power cut leaves of one that had just grown.
+    # A power failure leaves zeros in a log that had just grown.
     return not any(head) or head.startswith(_WAL_MAGIC)
 
 
 def _is_shm(head: bytes) -> bool:
-    # Who is the first to open it leaves three bytes of it.
+    # The process that first opens the file leaves three bytes of it.
     return not any(head) or _SHM_VERSION.startswith(head[: len(_SHM_VERSION)])
 
 
 def _is_journal(head: bytes) -> bool:
-    # The magic comes last: until then there are zeros, also after a power cut.
+    # The magic is written last: until then there are zeros, also after a power failure.
     return not any(head[: len(_JOURNAL_MAGIC)]) or head.startswith(_JOURNAL_MAGIC)
 
 
 def _has_commits(suffix: str, head: bytes) -> bool:
-    """Tell whether a log has what its database has not.
+    """Return whether a log contains changes that its database lacks.
 
-    A journal has the pages of before a transaction.  There are none if the database was
-    empty, as it is while another process creates its first tables.
+    A journal contains the pages from before a transaction.  There are none if the database
+    was empty, as it is while another process creates its first tables.
     """
     return any(head) and (suffix == "wal" or (suffix == "journal" and any(head[_JOURNAL_PAGES])))
 

@@ -1,8 +1,8 @@
 """The triggers that keep ``ledger_events`` append-only, as this version expects them.
 
-A migration that has run somewhere is never edited, so the migrations have these statements
-too.  ``ledger verify`` compares a database with what is said here, and so does every test
-that verifies a migrated ledger: if the two drift apart, all of them fail.
+A migration is never edited once it has run somewhere, so the migrations contain these
+statements too.  ``ledger verify`` compares a database with the statements here, and so
+does every test that verifies a migrated ledger: if the two diverge, those tests fail.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Final
 
 from ledger.log.schema import events
 
-# Erasure sets these two to null; every other change is refused.
+# Erasure sets these two columns to NULL; every other change is refused.
 _ERASABLE: Final = ("content", "salt")
 _KEPT: Final = tuple(column.name for column in events.columns if column.name not in _ERASABLE)
 
@@ -29,7 +29,7 @@ def sqlite_triggers() -> Sequence[str]:
         CREATE TRIGGER ledger_events_no_delete BEFORE DELETE ON ledger_events
         BEGIN SELECT RAISE(ABORT, 'ledger_events is append-only'); END
         """,
-        # INSERT OR REPLACE deletes the row in its way without firing the trigger above.
+        # INSERT OR REPLACE deletes the conflicting row without firing the trigger above.
         """
         CREATE TRIGGER ledger_events_no_replace BEFORE INSERT ON ledger_events
         WHEN EXISTS (SELECT 1 FROM ledger_events WHERE position = NEW.position)
@@ -45,8 +45,8 @@ def postgres_triggers(schema: str) -> Sequence[str]:
     """Return the statements that create the triggers on PostgreSQL.
 
     Args:
-        schema: Where the table ``ledger_events`` is.  A function in ``pg_temp`` is found by its
-            qualified name only.
+        schema: The schema of the table ``ledger_events``.  A function in ``pg_temp`` is found only
+            by its qualified name.
     """
     erased = " AND ".join(f"NEW.{column} IS NULL" for column in _ERASABLE)
     kept = " AND ".join(f"NEW.{column} IS NOT DISTINCT FROM OLD.{column}" for column in _KEPT)

@@ -1,10 +1,9 @@
-"""Turn events into stored text and back; know every shape they ever had.
+"""The encoding of events as stored text, and the decoding of every schema ever stored.
 
-The body is written without the fields that have their default, in a fixed
-order, and never rewritten: the chain covers these bytes.  Reading an old
-``schema`` runs its upcasters, each from one version to the next.  Fields that
-this version does not know are left alone in the text; a kind that it does not
-know stops the reader, loudly.
+The body omits fields that have their default value, has a fixed field order and is never
+rewritten, because the hash chain covers these bytes.  Decoding an older ``schema`` runs
+its upcasters, each from one version to the next.  Fields that this version does not know
+are ignored and stay in the stored text; an unknown kind raises ``Corrupt``.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from ledger.rules.events import EVENTS, Event
 
 Body = dict[str, Any]
 
-# (kind, schema) -> the body as the next schema has it.  No event has changed yet.
+# (kind, schema) -> the function from that body to the next schema's.  No event has changed yet.
 UPCASTERS: Final[Mapping[tuple[str, int], Callable[[Body], Body]]] = {}
 
 _BY_KIND: Final = {event.kind: event for event in EVENTS}
@@ -30,7 +29,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(event: Event) -> str:
-    """Return the body of *event* as JSON text, ``{}`` if all is at its default."""
+    """Return the body of *event* as JSON text, ``{}`` if all fields have their defaults.
+
+    The content is not part of the body.
+    """
     if event.content is not None:
         event = replace(event, content=None)
     return _encode(event).decode()
@@ -47,12 +49,12 @@ def decode(
 
     Args:
         kind: The event's stored name.
-        schema: The version of its shape.
+        schema: The version of the body's schema.
         body: JSON text.
-        upcasters: How an older shape becomes the next one.
+        upcasters: The functions from an older schema to the next one.
 
     Raises:
-        Corrupt: The kind or the schema is unknown, or the body is not its.
+        Corrupt: The kind or the schema is unknown, or the body does not match them.
     """
     try:
         if upcasters is not UPCASTERS:
@@ -71,9 +73,9 @@ def _decode(kind: str, schema: int, body: str) -> Event:
     return _decode_older(kind, schema, body, UPCASTERS)
 
 
-# Most bodies are alike, and an event is immutable: one will do for all of them.
+# Most bodies are equal and events are immutable, so equal bodies share one event.
 _remembered: Final = lru_cache(maxsize=4096)(_decode)
-# What is remembered is small, whatever somebody posts.
+# In characters: longer bodies are not cached, which bounds the cache's memory.
 _LONGEST_REMEMBERED: Final = 500
 
 

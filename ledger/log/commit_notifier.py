@@ -1,8 +1,8 @@
-"""Wake whoever waits for news of the ledger: workers, long polls, ``job.wait``.
+"""The commit notifier, which wakes waiting threads: workers, long polls, ``job.wait``.
 
-A process has one watch on the database, however many wait, and none while nobody
-does.  Whoever waits subscribes first, then looks, then waits: what is committed after
-the look rings.
+A process has one watch on the database, however many threads wait, and none while no
+thread waits.  A thread subscribes first, then reads, then waits, so it is notified of
+every commit after the read.
 """
 
 import logging
@@ -15,11 +15,11 @@ from ledger.database.contract import Database, Watch
 from ledger.errors import LedgerError
 from ledger.log import store
 
-# How often the watching thread looks whether anyone still waits.
+# How often the watching thread checks whether there are still subscribers.
 _PATIENCE_S: Final = 2.0
-# While the database is away.
+# Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
-# It may be connecting to a server that does not answer.
+# Longest wait for the thread to end: it may be connecting to a server that does not answer.
 _LONGEST_END_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ Ring = Callable[[], object]
 
 
 class Bell:
-    """Ring for every commit of any process.
+    """The commit notifier: it calls its subscribers after every commit of any process.
 
     Args:
-        database: Whose commits.
+        database: The database to watch.
     """
 
     def __init__(self, database: Database) -> None:
@@ -39,7 +39,7 @@ class Bell:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew in a forked child, which has none of its parent's threads."""
+        """Reset the state in a forked child, which has none of its parent's threads."""
         self._mutex = threading.Lock()
         self._rings: list[Ring] = []
         self._thread: threading.Thread | None = None
@@ -47,7 +47,7 @@ class Bell:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Ring no more; when this returns, nothing uses the database."""
+        """Stop notifying, and wait for the thread so that it no longer uses the database."""
         with self._mutex:
             self._closed.set()
             self._rings.clear()
@@ -59,9 +59,9 @@ class Bell:
 
     @contextmanager
     def subscribed(self, ring: Ring) -> Iterator[None]:
-        """Call *ring* after each commit; from another thread, so it must be quick.
+        """Call *ring* after each commit, from another thread; it must return quickly.
 
-        At the beginning it may ring for what was committed just before.
+        The first call may be for a commit shortly before the subscription.
         """
         ready = threading.Event()
         with self._mutex:
@@ -78,13 +78,13 @@ class Bell:
             yield
         finally:
             with self._mutex, suppress(ValueError):
-                # Closed meanwhile, it is no longer there.
+                # ``close`` may have removed it.
                 self._rings.remove(ring)
 
     # --- the thread
 
     def _run(self, ready: threading.Event) -> None:
-        """Ring as long as there is someone to ring for."""
+        """Notify the subscribers until there are none."""
         while not self._over():
             try:
                 with self._watching() as watch:
@@ -92,8 +92,8 @@ class Bell:
                     self._ring_for(watch)
             except LedgerError as error:
                 _log.warning("nobody can be woken: %s", error)
-            except Exception:  # noqa: BLE001 - the edge of its thread
-                # If it ended here, nobody would be woken again.
+            except Exception:  # noqa: BLE001 - must not end the thread
+                # If the thread ended here, no subscriber would be notified again.
                 _log.exception("the bell failed; it goes on")
             else:
                 continue
@@ -115,10 +115,10 @@ class Bell:
 
     def _ring_for(self, watch: Watch) -> None:
         position = self._position(watch)
-        # Whatever was committed while there was no watch.
+        # For commits while there was no watch.
         self._ring()
         while self._needed():
-            # A heartbeat is a commit too, and no news.
+            # A heartbeat is a commit too, but appends no event.
             if watch.wait(_PATIENCE_S) and (now := self._position(watch)) != position:
                 position = now
                 self._ring()
@@ -131,7 +131,10 @@ class Bell:
         return bool(self._rings) and not self._closed.is_set()
 
     def _over(self) -> bool:
-        """Return whether the thread has to end, as nobody waits; the next who does starts one."""
+        """Return whether the thread must end because there are no subscribers.
+
+        If so, the next subscriber starts a new thread.
+        """
         with self._mutex:
             if self._needed():
                 return False

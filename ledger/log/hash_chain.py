@@ -1,22 +1,22 @@
-"""Chain the events, so that no one can change history unseen.
+"""The hash chain of the events, which makes any change of history detectable.
 
-Each event's *leaf* is a hash of everything that is kept for ever; each *link*
-is a hash of the link before it and the leaf::
+Each event's *leaf* is a hash of all columns that are kept forever; each *link* is a hash
+of the previous link and the leaf::
 
-    digest = SHA-256(salt ‖ content)                       where there is content
+    digest = SHA-256(salt ‖ content)                       if there is content
     leaf   = SHA-256(0x00 ‖ column ‖ column ‖ …)           each length-prefixed
     chain  = SHA-256(0x01 ‖ previous chain ‖ leaf)
 
-Change, insert, drop or reorder an event and every link after it is wrong; the
-prefixes 0x00 and 0x01 keep a leaf from posing as a link (as in RFC 6962, 2.1).
-The lengths keep ``("ab", "c")`` and ``("a", "bc")`` apart.
+If an event is changed, inserted, dropped or reordered, every link after it is wrong.  The
+prefixes 0x00 and 0x01 prevent a leaf from passing as a link (as in RFC 6962, 2.1).  The
+lengths distinguish ``("ab", "c")`` from ``("a", "bc")``.
 
-Content is not in the leaf, only its salted digest is.  Erasing content and salt
-therefore breaks nothing, and without the 16 random bytes nobody can find short
-content by trying.
+Content is not in the leaf, only its salted digest is.  Erasing content and salt therefore
+breaks no link, and without the 16 random bytes of salt even short content cannot be
+guessed from its digest.
 
-A chain does not show that its *end* was cut off, nor that its owner wrote it all
-anew; for that, keep a copy of the head (``ledger status``) elsewhere.
+A chain does not show that its *end* was cut off, nor that its owner rewrote all of it; to
+detect that, keep a copy of the head (``ledger status``) elsewhere.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from typing import Final
 GENESIS: Final = b"\0" * 32
 SALT_BYTES: Final = 16
 
-# A column that is NULL has this for its length, which no column can have.
+# Stands for the length of a NULL column; no column is that long.
 _NULL: Final = b"\xff" * 8
 _length: Final = struct.Struct(">Q").pack
 _DIGEST_LENGTH: Final = _length(hashlib.sha256().digest_size)
@@ -59,8 +59,8 @@ def leaf(
 ) -> bytes:
     """Return the 32-byte hash of an event's permanent columns.
 
-    Integers count as their decimal text, text as UTF-8, each behind its length
-    in bytes as an unsigned 64-bit big-endian integer; NULL is eight bytes 0xff.
+    Integers are hashed as decimal text, text as UTF-8, each after its length in bytes as an
+    unsigned 64-bit big-endian integer; NULL is eight bytes 0xff.
     """
     return hashlib.sha256(
         b"".join(
@@ -86,9 +86,9 @@ def _framed(column: int | str) -> bytes:
     return _length(len(raw)) + raw
 
 
-# What is remembered is small, whatever somebody posts.
+# In characters: longer bodies are not cached, which bounds the cache's memory.
 _LONGEST_REMEMBERED: Final = 500
-# The events of a batch have most columns in common.
+# The events of a batch have most column values in common.
 _repeated: Final = lru_cache(maxsize=4096)(_framed)
 
 

@@ -1,13 +1,13 @@
-"""Take commands in, answer with outcomes: the one way to write history.
+"""The write side, which answers commands with outcomes: the only way to write history.
 
-An append is one transaction, and every step of it is one statement for the whole
-batch: lock the head, load the jobs that the commands name, decide each command in
-order, insert the events, apply the inline projections, move the head, commit.
-A refused command refuses only itself.
+An append is one transaction, and each of its steps is one statement for the whole batch:
+lock the head, load the jobs that the commands name, decide each command in order, insert
+the events, move the head, apply the inline projections, commit.  A refused command does
+not affect the others, unless its submission is atomic.
 
-The jobs are loaded from an inline projection.  The ledger does not know which:
-``Jobs``, ``Pauses`` and ``UniqueKeys`` are what it needs of them, and who composes
-the system hands them in.
+The jobs are loaded from an inline projection.  The ledger does not know which one: the
+protocols ``Jobs``, ``LedgerEntries`` and ``UniqueKeys`` state what it needs, and
+``processes.composition`` passes in the implementations.
 """
 
 import time
@@ -23,79 +23,96 @@ from ledger.database.contract import Database
 from ledger.errors import InvalidInput, LedgerError, Refused
 from ledger.log import store
 from ledger.log.group_commit import Appender, Take
-from ledger.log.recorded import LEDGER_STREAM, Change, Recorded
+from ledger.log.recorded import (
+    LEDGER_STREAM,
+    AnyChange,
+    Change,
+    LedgerChange,
+    Recorded,
+    of_jobs,
+    of_ledger,
+)
 from ledger.log.store import Head
-from ledger.rules.commands import Claim, Command, Create, OnJob, OnType, Pause, Start, storable
-from ledger.rules.events import Created, Erased, Event
-from ledger.rules.job import Job, State, decide, evolve
+from ledger.rules import ledger_state
+from ledger.rules.commands import Claim, Command, Create, OnJob, OnLedger, Start, storable
+from ledger.rules.decide import decide
+from ledger.rules.events import Created, Erased, Event, Subject
+from ledger.rules.job import JobState, State, evolve
+from ledger.rules.ledger_state import Entry, EntryState, Key
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000
 
 
 class InlineProjection(Protocol):
-    """Be a read model that commits with the events."""
+    """A read model that commits with the events."""
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Follow *changes*, which come in order, a batch at a time."""
+        """Apply *changes* of jobs, in order, one batch per call."""
+
+    def apply_ledger(self, tx: Connection, changes: Sequence[LedgerChange]) -> None:
+        """Apply *changes* of the ledger itself, in order, after the batch's other changes."""
 
 
 class JobStates(Protocol):
-    """Know the jobs that have not been removed."""
+    """The states of the jobs that have not been removed."""
 
-    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, Job]:
-        """Return those of the jobs that there are."""
+    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
+        """Return the states of those of the jobs that exist."""
 
 
 class Claimable(NamedTuple):
-    """Be a job that waits for a worker.
+    """A job that waits for a worker.
 
     Attributes:
         data: Its data, JSON text; None if it was erased.
     """
 
-    job: Job
+    job: JobState
     data: str | None
 
 
 class WaitingJobs(Protocol):
-    """Know which jobs a worker may begin."""
+    """The jobs that a worker may start."""
 
     def claimable(self, tx: Connection, type_: str, *, limit: int) -> Sequence[Claimable]:
-        """Return jobs of a type that wait, by priority, then age."""
+        """Return waiting jobs of a type, by priority, then by age."""
 
 
-class Pauses(Protocol):
-    """Know which types are paused."""
+class LedgerEntries(Protocol):
+    """The entries of the ledger's own state."""
+
+    def load(self, tx: Connection, keys: Collection[Key]) -> Mapping[Key, Entry]:
+        """Return those of the entries that are not in their initial state."""
 
     def paused(self, tx: Connection) -> Collection[str]:
-        """Return the types of which no job may begin."""
+        """Return the types whose jobs must not be started."""
 
 
 class UniqueKeys(Protocol):
-    """Know which job was created with which key."""
+    """The jobs that were created with unique keys."""
 
     def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
-        """Return the jobs that were created with *keys*, removed ones too."""
+        """Return the jobs that were created with *keys*, including removed ones."""
 
 
 class Jobs(JobStates, WaitingJobs, Protocol):
-    """Know the jobs that there are."""
+    """All existing jobs, and those among them that wait for a worker."""
 
 
 class _Views(NamedTuple):
     jobs: Jobs
-    pauses: Pauses
+    entries: LedgerEntries
     unique_keys: UniqueKeys
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """Be the answer to a command that was not refused.
+    """The answer to a command that was not refused.
 
     Attributes:
-        job_id: The job, new or old.
-        position: The ledger's position once the command was carried out.
-        events: What it caused; empty if it was already so.
+        job_id: The job, new or old; 0 for a command on the ledger itself.
+        position: The ledger's position after the command.
+        events: What it caused; empty if it changed nothing.
     """
 
     job_id: int
@@ -104,11 +121,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
-    """Be the answer to a ``Claim``.
+    """The answer to a ``Claim``.
 
     Attributes:
-        jobs: What the worker now holds, as it is in its new attempt.
-        position: The ledger's position once all were begun.
+        jobs: What the worker now holds, in the state of the new attempts.
+        position: The ledger's position after all attempts were started.
     """
 
     jobs: tuple[Claimable, ...]
@@ -119,7 +136,7 @@ Answer = Outcome | Claimed | Refused | InvalidInput
 
 
 class _Submission(Struct, frozen=True, kw_only=True):
-    """Be what one caller hands in."""
+    """The commands of one caller."""
 
     commands: Sequence[Command]
     actor: str
@@ -128,14 +145,15 @@ class _Submission(Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """Be the write side of one database.
+    """The write side of one database.
 
     Args:
-        database: Where history is kept.
-        jobs: What the commands are decided upon, and what waits for a worker.
-        pauses: Which types no worker may begin.
-        unique_keys: What makes a second creation answer the first one's job.
-        projections: Read models that commit with the events, in this order.
+        database: Where history is stored.
+        jobs: The jobs that commands are decided on, and those that wait for a worker.
+        entries: The entries that commands on the ledger itself are decided on, and the types
+            whose jobs must not be started.
+        unique_keys: The jobs by unique key, so that a second creation returns the first job.
+        projections: Read models that commit with the events, applied in this order.
         now_ms: The clock, UTC milliseconds.
     """
 
@@ -144,34 +162,35 @@ class Ledger:
         database: Database,
         *,
         jobs: Jobs,
-        pauses: Pauses,
+        entries: LedgerEntries,
         unique_keys: UniqueKeys,
         projections: Sequence[InlineProjection],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.database = database
         self.now_ms = now_ms
-        self._views = _Views(jobs, pauses, unique_keys)
+        self._views = _Views(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._appender = Appender(self._append)
 
     def forget(self) -> None:
-        """Start anew in a forked child, which has none of its parent's threads."""
+        """Reset the state in a forked child, which has none of its parent's threads."""
         self.database.forget()
         self._appender = Appender(self._append)
 
     def execute(self, command: Command, *, actor: str, cause: str | None = None) -> Outcome:
-        """Carry out *command*; when this returns, it survives a crash.
+        """Carry out *command*; after this returns, its events survive a crash.
 
         Args:
-            command: What to do.
+            command: The command.
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
 
         Raises:
             Refused: The rules forbid it; nothing was recorded.
-            InvalidInput: It asks for what cannot be.
-            Unavailable: The database is away, or overloaded.
+            InvalidInput: It names a version that does not exist, or *actor* or *cause* cannot
+                be stored.
+            Unavailable: The database is down or overloaded.
         """
         (answer,) = self.submit((command,), actor=actor, cause=cause)
         if isinstance(answer, Outcome):
@@ -180,8 +199,18 @@ class Ledger:
             raise TypeError("a claim is answered with jobs: call `claim`")
         raise answer
 
+    def execute_all(
+        self, commands: Sequence[Command], *, actor: str, cause: str | None = None
+    ) -> list[Outcome]:
+        """Carry out all *commands* in one transaction, or none of them; as ``execute``."""
+        answers = self.submit(commands, actor=actor, cause=cause, atomic=True)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Outcome)]
+
     def claim(self, claim: Claim, *, actor: str, cause: str | None = None) -> Claimed:
-        """Begin jobs that wait; as ``execute``."""
+        """Start waiting jobs; otherwise as ``execute``."""
         (answer,) = self.submit((claim,), actor=actor, cause=cause)
         if isinstance(answer, Claimed):
             return answer
@@ -198,18 +227,18 @@ class Ledger:
         """Carry out *commands* in order, in one transaction.
 
         Args:
-            commands: What to do.
+            commands: The commands.
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
-            atomic: All or none: one refusal refuses all.
+            atomic: Whether to record all or nothing: one refusal refuses all.
 
         Returns:
-            For each command its outcome, or why it was refused.  If *atomic* and
-            one was refused, the errors are the only true answers: the outcomes
-            beside them were not kept.
+            For each command its outcome, or the error with which it was refused.  If *atomic* and
+            one command was refused, nothing was recorded and only the errors are valid; ignore
+            the outcomes beside them.
 
         Raises:
-            Unavailable: The database is away, or overloaded.
+            Unavailable: The database is down or overloaded.
             InvalidInput: *actor* or *cause* cannot be stored.
         """
         if not commands:
@@ -222,7 +251,7 @@ class Ledger:
         )
 
     def _append(self, take: Take["_Submission"]) -> list[list[Answer]]:
-        """Commit one batch: all that wait when the head is ours."""
+        """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
             head = store.lock_head(tx)
             submissions = take()
@@ -242,59 +271,73 @@ class Ledger:
                     store.erase(
                         tx, change.job_id, versions=change.event.versions, before=change.version
                     )
+            changes, of_itself = of_jobs(batch.changes), of_ledger(batch.changes)
             for projection in self._projections:
-                projection.apply(tx, batch.changes)
+                if changes:
+                    projection.apply(tx, changes)
+                if of_itself:
+                    projection.apply_ledger(tx, of_itself)
             self.database.announce(tx)
 
 
 class _Batch:
-    """Be the jobs as the batch has left them so far, and what changed them."""
+    """The jobs as the batch has left them so far, and the changes that led there."""
 
     def __init__(self, tx: Connection, views: _Views, head: Head, *, at_ms: int) -> None:
         self.head = head
         self.at_ms = at_ms
         self.last_job_id = head.last_job_id
-        self.changes: list[Change] = []
+        self.changes: list[AnyChange] = []
         self._tx = tx
         self._views = views
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
-        # How many jobs wait in the view but no longer.
+        # Number of jobs that wait in the read model but no longer in this batch.
         self._left_waiting = 0
-        # Read when first asked for: few batches need it.
-        self._paused: set[str] | None = None
+        # Entries that commands of the batch name, and the version of the ledger's own stream.
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
+        # Read on first use: few batches need it.
+        self._paused: Collection[str] | None = None
 
     def load(self, submissions: Sequence[_Submission]) -> None:
-        """Load what the commands name, in one statement each."""
+        """Load what the commands name, in one statement per kind."""
         job_ids = set()
         keys = set()
+        named = set()
         for submission in submissions:
             for command in submission.commands:
                 if isinstance(command, OnJob):
                     job_ids.add(command.job_id)
                 elif isinstance(command, Create) and command.unique is not None:
                     keys.add(command.unique)
+                elif isinstance(command, OnLedger):
+                    named.add(ledger_state.key_of(command))
+        if named:
+            self._entries.update(self._views.entries.load(self._tx, named))
+            versions = store.read_versions(self._tx, [LEDGER_STREAM])
+            self._version = versions.get(LEDGER_STREAM, 0)
         if keys:
             self._keys.update(self._views.unique_keys.find(self._tx, sorted(keys)))
         existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
         if existing:
             self._jobs.update(self._views.jobs.load(self._tx, existing))
-            # A job that was created and is in no view has been removed.
+            # A job that was created and is missing from the read model has been removed.
             gone = [job_id for job_id in existing if job_id not in self._jobs]
             for job_id, version in store.read_versions(self._tx, gone).items():
-                self._jobs[job_id] = Job(job_id, version=version, state=State.REMOVED)
+                self._jobs[job_id] = JobState(job_id, version=version, state=State.REMOVED)
 
     def decide(self, submission: _Submission) -> list[Answer]:
-        """Decide a caller's commands in order, all or each for itself."""
+        """Decide a caller's commands in order: all or none if atomic, else each on its own."""
         if not submission.atomic:
             return [self._decide(command, submission) for command in submission.commands]
-        paused = None if self._paused is None else set(self._paused)
         before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
+        of_itself = dict(self._entries), self._version
         answers = [self._decide(command, submission) for command in submission.commands]
         if any(isinstance(answer, LedgerError) for answer in answers):
             self.last_job_id, kept, self._jobs, self._keys = before
             del self.changes[kept:]
-            self._paused = paused
+            self._entries, self._version = of_itself
         return answers
 
     def _decide(self, command: Command, submission: _Submission) -> Answer:
@@ -302,15 +345,15 @@ class _Batch:
             known = self._keys.get(command.unique) if command.unique is not None else None
             if known is not None:
                 return Outcome(job_id=known, position=self._position, events=())
-            return self._carry_out(command, Job(self.last_job_id + 1), submission)
+            return self._carry_out(command, JobState(self.last_job_id + 1), submission)
         if isinstance(command, Claim):
             return self._claim(command, submission)
-        if isinstance(command, OnType):
-            return self._pause(command, submission)
-        job = self._jobs.get(command.job_id) or Job(command.job_id)
+        if isinstance(command, OnLedger):
+            return self._carry_out_on_ledger(command, submission)
+        job = self._jobs.get(command.job_id) or JobState(command.job_id)
         return self._carry_out(command, job, submission)
 
-    def _carry_out(self, command: Command, job: Job, submission: _Submission) -> Answer:
+    def _carry_out(self, command: Command, job: JobState, submission: _Submission) -> Answer:
         try:
             events = decide(command, job, at_ms=self.at_ms)
         except (Refused, InvalidInput) as refusal:
@@ -320,7 +363,7 @@ class _Batch:
         return Outcome(job_id=job.id, position=self._position, events=events)
 
     def _claim(self, claim: Claim, submission: _Submission) -> Claimed:
-        """Begin the most urgent jobs that wait."""
+        """Start the most urgent waiting jobs."""
         claimed = []
         for job, data in self._most_urgent(claim):
             start = Start(job_id=job.id, worker=claim.worker)
@@ -329,11 +372,11 @@ class _Batch:
         return Claimed(jobs=tuple(claimed), position=self._position)
 
     def _most_urgent(self, claim: Claim) -> list[Claimable]:
-        """Return the jobs to begin: by priority, then in turns between types, then by age."""
+        """Return the jobs to start: by priority, then in turns between types, then by age."""
         limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
         ranked = []
         for type_, slots in claim.slots.items():
-            if slots and type_ not in self._paused_types():
+            if slots and not self._is_paused(type_):
                 waiting = self._waiting(type_, min(slots, limit))
                 turns: Counter[int] = Counter()
                 for one in waiting:
@@ -343,47 +386,43 @@ class _Batch:
         return [one for *_, one in ranked[:limit]]
 
     def _waiting(self, type_: str, limit: int) -> list[Claimable]:
-        """Return jobs of a type that wait, as the batch has left them.
+        """Return waiting jobs of a type, as the batch has left them.
 
-        What the batch itself made ready is not in the view yet: the next claim has it.
+        Jobs that the batch itself made ready are not in the read model yet; the next claim gets
+        them.
         """
         found = self._views.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
         known = self._jobs
         waiting = [Claimable(known.get(one.job.id, one.job), one.data) for one in found]
         return [one for one in waiting if one.job.state is State.INACTIVE][:limit]
 
-    def _paused_types(self) -> set[str]:
+    def _is_paused(self, type_: str) -> bool:
+        entry = self._entries.get(Key(Subject.TYPE, type_))
+        if entry is not None:
+            return entry.state is EntryState.PAUSED
         if self._paused is None:
-            self._paused = set(self._views.pauses.paused(self._tx))
-        return self._paused
+            self._paused = self._views.entries.paused(self._tx)
+        return type_ in self._paused
 
-    def _pause(self, command: OnType, submission: _Submission) -> Answer:
-        """Record a pause, or its end, in the ledger's own stream; once."""
-        paused = self._paused_types()
-        if (command.type in paused) == isinstance(command, Pause):
-            return Outcome(job_id=LEDGER_STREAM, position=self._position, events=())
-        if LEDGER_STREAM not in self._jobs:
-            versions = store.read_versions(self._tx, [LEDGER_STREAM])
-            self._jobs[LEDGER_STREAM] = Job(LEDGER_STREAM, version=versions.get(LEDGER_STREAM, 0))
-        (paused.add if isinstance(command, Pause) else paused.remove)(command.type)
-        return self._carry_out(command, self._jobs[LEDGER_STREAM], submission)
+    def _carry_out_on_ledger(self, command: OnLedger, submission: _Submission) -> Answer:
+        key = ledger_state.key_of(command)
+        entry = self._entries.get(key) or ledger_state.initial(key)
+        events = ledger_state.decide(command, entry, at_ms=self.at_ms)
+        for event in events:
+            self._version += 1
+            recorded = self._recorded(LEDGER_STREAM, self._version, event, submission)
+            after = ledger_state.evolve(entry, event, position=recorded.position, at_ms=self.at_ms)
+            self.changes.append(LedgerChange(recorded, entry, after))
+            entry = self._entries[key] = after
+        return Outcome(job_id=LEDGER_STREAM, position=self._position, events=events)
 
     @property
     def _position(self) -> int:
         return self.head.position + len(self.changes)
 
-    def _fold(self, before: Job, event: Event, submission: _Submission) -> Job:
-        position = self._position + 1
-        after = evolve(before, event, position=position, at_ms=self.at_ms)
-        recorded = Recorded(
-            position,
-            before.id,
-            after.version,
-            self.at_ms,
-            submission.actor,
-            submission.cause,
-            event,
-        )
+    def _fold(self, before: JobState, event: Event, submission: _Submission) -> JobState:
+        after = evolve(before, event, position=self._position + 1, at_ms=self.at_ms)
+        recorded = self._recorded(before.id, after.version, event, submission)
         self.changes.append(Change(recorded, before, after))
         if before.state is State.INACTIVE and after.state is not State.INACTIVE:
             self._left_waiting += 1
@@ -393,6 +432,19 @@ class _Batch:
             if event.unique is not None:
                 self._keys[event.unique] = after.id
         return after
+
+    def _recorded(
+        self, stream: int, version: int, event: Event, submission: _Submission
+    ) -> Recorded:
+        return Recorded(
+            self._position + 1,
+            stream,
+            version,
+            self.at_ms,
+            submission.actor,
+            submission.cause,
+            event,
+        )
 
 
 def _check_text(field: str, value: str, longest: int) -> None:

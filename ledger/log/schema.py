@@ -1,10 +1,10 @@
-"""Describe the two tables of the ledger itself, and those that are not history.
+"""The tables of the ledger itself, and those that are not part of history.
 
-``ledger_events`` is append-only, by triggers that ``migrations/`` creates; the one
-change they let through is *erasure*: content and salt become null, nothing else.
-``ledger_head`` has one row: the lock, and the end of the chain.  ``ledger_workers`` holds
-signs of life, which are overwritten.  ``ledger_checkpoints``, ``ledger_rebuilds``
-and ``ledger_failures`` tell how far the read models have come.
+``ledger_events`` is append-only, by triggers that ``migrations/`` creates.  They allow one
+change, *erasure*: content and salt become NULL, nothing else changes.  ``ledger_head`` has
+one row: the lock, and the end of the chain.  ``ledger_workers`` holds heartbeats, which are
+overwritten.  ``ledger_checkpoints``, ``ledger_rebuilds`` and ``ledger_failures`` record how far
+the read models have come.
 """
 
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-# SQLite's rowid is INTEGER; everywhere else positions and ids outgrow 32 bits.
+# SQLite's rowid is INTEGER; on PostgreSQL positions and ids need more than 32 bits.
 BIGINT = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
@@ -52,7 +52,7 @@ events = Table(
         "(content IS NULL) = (salt IS NULL) AND (content IS NULL OR digest IS NOT NULL)",
         name="ledger_events_content_committed",
     ),
-    # A job's log, without reading past its progress.
+    # For reading a job's log without its progress events.
     Index(
         "ledger_events_log",
         "job_id",
@@ -77,24 +77,24 @@ workers = Table(
     "ledger_workers",
     metadata,
     Column("name", Text, primary_key=True),
-    # A JSON object: how many jobs of each type it takes at once.
+    # A JSON object: how many jobs of each type it runs at once.
     Column("types", Text, nullable=False),
     Column("started_at_ms", BIGINT, nullable=False),
     Column("seen_at_ms", BIGINT, nullable=False),
     Column("lease_ms", BIGINT, nullable=False),
 )
 
-# How far the read models that catch up have come.
+# Positions of the read models that follow the log after the commit.
 checkpoints = Table(
     "ledger_checkpoints",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
-    # Of the tables' definition; null where there are no tables.
+    # Of the definition of the read model's tables; NULL if it has no tables.
     Column("fingerprint", Text),
 )
 
-# How far those have come that are built anew, beside the live ones.
+# Positions of read models that are being rebuilt beside the live ones.
 rebuilds = Table(
     "ledger_rebuilds",
     metadata,
@@ -104,7 +104,7 @@ rebuilds = Table(
     Column("begun_at_ms", BIGINT, nullable=False),
 )
 
-# The event that a read model cannot be told, as long as it cannot.
+# The event that a read model cannot apply, until it can.
 failures = Table(
     "ledger_failures",
     metadata,

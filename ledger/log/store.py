@@ -1,4 +1,4 @@
-"""Read and append events; read and move the head."""
+"""Reads and appends of events, and of the head that names the last one."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ from sqlalchemy import (
 from ledger.database.fast_sql import Listed, Query, Rows
 from ledger.errors import Corrupt, SchemaMismatch
 from ledger.log import codec, hash_chain
-from ledger.log.recorded import Recorded
+from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events, head
 
 
 class Head(NamedTuple):
-    """Be the end of the ledger.
+    """The end of the ledger.
 
     Attributes:
         position: Number of events.
@@ -42,7 +42,7 @@ class Head(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """Be an event as it is stored, column by column."""
+    """An event as it is stored, column by column."""
 
     position: int
     job_id: int
@@ -91,7 +91,7 @@ _SELECT_LOG = (
     select(events.c.kind, events.c.version, events.c.content)
     .where(
         events.c.job_id == bindparam("job_id"),
-        # Spelled as in the index, or it is not used.
+        # Must be spelled as in the index, or the index is not used.
         events.c.kind.in_((literal_column("'logged'"), literal_column("'failed'"))),
     )
     .order_by(events.c.version.desc())
@@ -122,8 +122,16 @@ def _replay_of(*columns: ColumnElement[Any]) -> Query:
     )
 
 
-_SELECT_REPLAY = _replay_of(*_REPLAYED)
-_SELECT_REPLAY_WITH_CONTENT = _replay_of(*_REPLAYED, events.c.content)
+# By whether the content, and whether the rest of the envelope is read as well.
+_SELECT_REPLAY = {
+    (content, envelope): _replay_of(
+        *_REPLAYED,
+        *((events.c.content,) if content else ()),
+        *((events.c.digest,) if envelope else ()),
+    )
+    for content in (False, True)
+    for envelope in (False, True)
+}
 _SELECT_HISTORIES = Listed(
     select(*_REPLAYED)
     .where(
@@ -134,7 +142,7 @@ _SELECT_HISTORIES = Listed(
     .limit(bindparam("limit")),
     events.c.job_id,
 )
-# Of the jobs whose past is asked for at once, and of the events read at once.
+# The number of jobs whose histories are read at once, and of events read at once.
 _HISTORIES_AT_ONCE = 500
 _PAGE = 10_000
 _ERASE_ALL = (
@@ -150,17 +158,17 @@ _ERASE_ONE = (
 
 
 def lock_head(tx: Connection) -> Head:
-    """Return the head and keep all other writers out until *tx* ends."""
+    """Return the head and exclude all other writers until *tx* ends."""
     return _head(_LOCK_HEAD.first(tx))
 
 
 def read_head(connection: Connection) -> Head:
-    """Return the head as it was last committed."""
+    """Return the head as last committed."""
     return _head(_SELECT_HEAD.first(connection))
 
 
 def read_position(connection: Connection) -> int:
-    """Return the number of events: the version of everything there is to read."""
+    """Return the number of events, which serves as the version of everything readable."""
     row = _SELECT_POSITION.first(connection)
     if row is None:
         raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
@@ -181,11 +189,11 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
         tx: A transaction that holds the head's lock.
         recorded: Events in order, the first at ``after.position + 1``.
         after: The head as it was locked.
-        last_job_id: Number of jobs ever created, with these.
+        last_job_id: Number of jobs ever created, including these.
     """
     link = after.chain
     rows = []
-    for position, job_id, version, at_ms, actor, cause, event in recorded:
+    for position, job_id, version, at_ms, actor, cause, event, _ in recorded:
         content = event.content
         salt = None if content is None else hash_chain.salt()
         digest = None if content is None or salt is None else hash_chain.digest(salt, content)
@@ -227,7 +235,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
 
 
 def erase(tx: Connection, job_id: int, *, versions: Sequence[int] | None, before: int) -> None:
-    """Set content and salt of a job's events to null: *versions*, or all *before*."""
+    """Set content and salt of a job's events to NULL: of *versions*, or all *before*."""
     if versions is None:
         tx.execute(_ERASE_ALL, {"job_id_": job_id, "before_": before})
     else:
@@ -235,7 +243,7 @@ def erase(tx: Connection, job_id: int, *, versions: Sequence[int] | None, before
 
 
 def read_versions(connection: Connection, job_ids: Sequence[int]) -> dict[int, int]:
-    """Return the newest version of each of those streams that exist."""
+    """Return the newest version of each stream in *job_ids* that exists."""
     if not job_ids:
         return {}
     rows = connection.execute(_SELECT_VERSIONS, {"job_ids": list(job_ids)})
@@ -245,13 +253,13 @@ def read_versions(connection: Connection, job_ids: Sequence[int]) -> dict[int, i
 def read_stream(
     connection: Connection, job_id: int, *, after: int = 0, limit: int = 10_000
 ) -> list[Envelope]:
-    """Return events of one job in order, those with a version above *after*."""
+    """Return one job's events with a version above *after*, in order."""
     rows = connection.execute(_SELECT_STREAM, {"job_id": job_id, "after": after, "limit": limit})
     return [_envelope(row) for row in rows]
 
 
 def read_after(connection: Connection, *, after: int, limit: int) -> list[Envelope]:
-    """Return events of all jobs in order, those with a position above *after*."""
+    """Return events of all jobs with a position above *after*, in order."""
     rows = connection.execute(_SELECT_AFTER, {"after": after, "limit": limit})
     return [_envelope(row) for row in rows]
 
@@ -261,22 +269,22 @@ def _envelope(row: Any) -> Envelope:  # noqa: ANN401 - as _head
 
 
 def read_content(connection: Connection, position: int) -> str | None:
-    """Return the content of one event, None if it has none or it was erased."""
+    """Return the content of one event; None if it has none or it was erased."""
     content: str | None = connection.scalar(_SELECT_CONTENT, {"position": position})
     return content
 
 
 def read_chain(connection: Connection, position: int) -> bytes | None:
-    """Return the chain value of one event, None if there is no such event."""
+    """Return the chain value of one event; None if there is no such event."""
     row = _SELECT_CHAIN.first(connection, position=position)
     return None if row is None else bytes(row[0])
 
 
 def position_at(connection: Connection, at_ms: int) -> int:
-    """Return the position of the last event up to a time, 0 if there was none.
+    """Return the position of the last event up to a time; 0 if there was none.
 
-    Time never runs backwards, so this is a binary search: some twenty point reads
-    in a ledger of a million events, and no index to keep.
+    Times in the ledger never decrease, so this is a binary search: about twenty reads of one
+    row in a ledger of a million events, and no index to maintain.
     """
     low, high = 0, read_position(connection)
     while low < high:
@@ -295,8 +303,8 @@ def read_log(
 
     Args:
         connection: Where to read.
-        job_id: Whose log.
-        newest: How many lines at most; of a longer log, the end.
+        job_id: The job.
+        newest: The largest number of lines; of a longer log, the newest are returned.
 
     Returns:
         The lines, oldest first.
@@ -312,23 +320,25 @@ def replay(
     through: int,
     batch: int = 10_000,
     content: bool = False,
+    envelope: bool = False,
 ) -> Iterator[list[Recorded]]:
-    """Read history in order, decoded, in lists of *batch*.
+    """Read history in order, decoded, in lists of *batch* events.
 
-    Memory is bounded by *batch*, whatever the length of history.
+    Memory is bounded by *batch*, regardless of the length of history.
 
     Args:
-        connection: On a snapshot, or with *through* at most at the head: what has
-            happened stays as it is.
-        after: Position behind which to begin.
+        connection: In a snapshot, or with *through* at most at the head: events that were
+            committed do not change.
+        after: Position after which to begin.
         through: Position at which to end.
-        batch: How many events to read at once.
-        content: Whether to fill ``event.content``, which few need.
+        batch: Number of events to read at once.
+        content: Whether to fill ``event.content``, which few callers need.
+        envelope: Whether to fill ``stored``, which few callers need.
 
     Raises:
         Corrupt: A body cannot be read, or a position is missing.
     """
-    select_ = _SELECT_REPLAY_WITH_CONTENT if content else _SELECT_REPLAY
+    select_ = _SELECT_REPLAY[content, envelope]
     while after < through:
         rows = select_.all(connection, after=after, through=through, limit=batch)
         for missing, row in enumerate(rows, start=after + 1):
@@ -337,17 +347,20 @@ def replay(
         if not rows:
             raise Corrupt(f"event {after + 1} is missing", position=after + 1)
         after += len(rows)
-        yield _all_recorded(rows)
+        if content or envelope:
+            yield [_recorded(row, content=content, envelope=envelope) for row in rows]
+        else:
+            yield _all_recorded(rows)
 
 
 def read_histories(
     connection: Connection, job_ids: Collection[int], *, through: int
 ) -> Iterator[Recorded]:
-    """Read the past of some jobs, decoded but without content, a job after the other.
+    """Read the histories of some jobs, decoded without content, one job after the other.
 
     Args:
         connection: Where to read.
-        job_ids: Whose past.
+        job_ids: The jobs.
         through: Position of the last event to read.
 
     Raises:
@@ -369,9 +382,7 @@ def read_histories(
 
 
 def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
-    """Return ``_recorded`` of each row; without content, in half the time."""
-    if len(rows[0]) > len(_REPLAYED):
-        return [_recorded(row) for row in rows]
+    """Return ``_recorded`` of each row, in half the time, if only the event is wanted."""
     decode = codec.decode
     try:
         return [
@@ -379,17 +390,21 @@ def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
             for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows
         ]
     except Corrupt:
-        # One by one, it is named.
+        # Decoded one by one, so that the error names the event.
         return [_recorded(row) for row in rows]
 
 
-def _recorded(row: Sequence[Any]) -> Recorded:
-    position, job_id, version, kind, schema, at_ms, body, actor, cause, *content = row
+def _recorded(row: Sequence[Any], *, content: bool = False, envelope: bool = False) -> Recorded:
+    position, job_id, version, kind, schema, at_ms, body, actor, cause, *more = row
     try:
         event = codec.decode(kind, schema, body)
     except Corrupt as error:
         raise Corrupt(f"event {position}: {error}", position=position) from error
-    if content and content[0] is not None:
-        # Another one: what `decode` returns is shared by all events with that body.
-        event = replace(event, content=content[0])
-    return Recorded(position, job_id, version, at_ms, actor, cause, event)
+    if content and more[0] is not None:
+        # A copy: what `decode` returns is shared by all events with that body.
+        event = replace(event, content=more[0])
+    stored = None
+    if envelope:
+        digest = more[-1]
+        stored = Stored(schema, body, None if digest is None else bytes(digest))
+    return Recorded(position, job_id, version, at_ms, actor, cause, event, stored)

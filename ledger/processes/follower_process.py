@@ -9,7 +9,6 @@ The child ends with its parent, however that ends: it reads from a pipe whose ot
 is the parent's, and the kernel closes it.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ledger.database.contract import Leadership
-from ledger.errors import LedgerError
+from ledger.database.leader_loop import LeaderLoop
 from ledger.processes.settings import SETTINGS, Settings
 
 _LOOK_S: Final = 1.0
@@ -29,8 +28,6 @@ _PASSED_ON: Final = (
     *("database_url", "schema", "sqlite_synchronous"),
     *("search", "search_directory"),
 )
-
-_log = logging.getLogger(__name__)
 
 
 class FollowerProcess:
@@ -46,10 +43,9 @@ class FollowerProcess:
         self, names: Sequence[str], starter: Callable[[], Leadership], settings: Settings
     ) -> None:
         self._names = names
-        self._starter = starter
         self._settings = settings
-        self._stopped = threading.Event()
-        self._complaint = ""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._loop = LeaderLoop("the follower process", starter, self._look, standby_s=_LOOK_S)
 
     def start(self) -> None:
         """Look after it in a thread that ends with the process."""
@@ -57,36 +53,22 @@ class FollowerProcess:
 
     def stop(self) -> None:
         """Make ``run`` return soon, and end the process that it started."""
-        self._stopped.set()
+        self._loop.stop()
 
     def run(self) -> None:
         """Look after it until ``stop`` is called."""
-        if self._stopped.wait(_SETTLED_S):
+        if self._loop.stopped.wait(_SETTLED_S):
             return
-        starter: Leadership | None = None
-        child: subprocess.Popen[bytes] | None = None
-        while not self._stopped.is_set():
-            try:
-                # The database may be away.
-                starter = starter or self._starter()
-                if starter.held() and (child is None or child.poll() is not None):
-                    _close(child)
-                    child = self._start()
-                self._complaint = ""
-            except LedgerError as error:
-                # Asked for anew: where an index cannot be kept any more, it is another one.
-                _release(starter)
-                starter = None
-                # Once, as long as it is the same.
-                if str(error) != self._complaint:
-                    self._complaint = str(error)
-                    _log.warning("nothing follows: %s", error)
-            except Exception:  # noqa: BLE001 - the edge of its thread
-                # If it ended here, searches would find nothing new any more.
-                _log.exception("nothing follows; trying again")
-            self._stopped.wait(_LOOK_S)
-        _close(child)
-        _release(starter)
+        try:
+            self._loop.run()
+        finally:
+            _close(self._child)
+
+    def _look(self) -> float:
+        if self._child is None or self._child.poll() is not None:
+            _close(self._child)
+            self._child = self._start()
+        return _LOOK_S
 
     def _start(self) -> "subprocess.Popen[bytes]":
         variables = {
@@ -109,8 +91,3 @@ def _close(child: "subprocess.Popen[bytes] | None") -> None:
     """Close the pipe to a child, which ends it, and wait until it has."""
     if child is not None:
         child.communicate()
-
-
-def _release(starter: Leadership | None) -> None:
-    if starter is not None:
-        starter.release()

@@ -1,28 +1,30 @@
 """Read the settings: the only place that looks at the environment.
 
-Each setting is one line of ``SETTINGS``: the command line, the README's table and
-the error messages are made from it.
+Each setting is one line of ``SETTINGS``: the command line, the table in docs/settings.md
+and the error messages are made from it.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from ledger.database.sqlite import SqliteSynchronous
-from ledger.database.url import (
+from ledger.database.url_syntax import (
     NO_SCHEMA_IN_SQLITE,
     SCHEMA_EXPECTED,
+    check_schema,
+    check_url,
     hide_password,
-    parse_schema,
-    parse_url,
 )
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
-from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.lease import LEASE_MS
 
+if TYPE_CHECKING:
+    from ledger.database.sqlite import SqliteSynchronous
+
+PREFIX: Final = "LEDGER_"
 # What finds jobs by the words of their data.
 SearchOn = Literal["whoosh", "sql", "off"]
 
@@ -33,9 +35,9 @@ class Settings:
 
     database_url: str = "sqlite:///ledger.db"
     schema: str = ""
-    sqlite_synchronous: SqliteSynchronous = "FULL"
+    sqlite_synchronous: "SqliteSynchronous" = "FULL"
     bind: str = "127.0.0.1:3000"
-    workers: int = 2
+    server_processes: int = 2
     threads: int = 16
     largest_body_bytes: int = 1024 * 1024
     largest_page: int = 10_000
@@ -50,7 +52,7 @@ class Settings:
 
 def _database_url(text: str) -> str:
     try:
-        parse_url(text)
+        check_url(text)
     except InvalidInput as error:
         raise ValueError from error
     return text
@@ -58,9 +60,11 @@ def _database_url(text: str) -> str:
 
 def _schema(text: str) -> str:
     try:
-        return text and parse_schema(text)
+        if text:
+            check_schema(text)
     except InvalidInput as error:
         raise ValueError from error
+    return text
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -110,20 +114,24 @@ class Setting:
         expected: What its value must be, for people.
         meaning: What it does, for people.
         parse: Return the value of a text, or raise ValueError or KeyError.
+        formerly: What the environment variable was called before; it still counts.
     """
 
     field: str
     expected: str
     meaning: str
     parse: Callable[[str], Any]
+    formerly: str | None = None
 
     @property
     def variable(self) -> str:
         """Return the name of the environment variable."""
-        return f"LEDGER_{self.field.upper()}"
+        return f"{PREFIX}{self.field.upper()}"
 
 
-def _number(field: str, least: int, most: int, meaning: str) -> Setting:
+def _number(
+    field: str, least: int, most: int, meaning: str, *, formerly: str | None = None
+) -> Setting:
     """Return a setting that is a number; beyond *most* lies what no system or database takes."""
 
     def parse(text: str) -> int:
@@ -133,7 +141,7 @@ def _number(field: str, least: int, most: int, meaning: str) -> Setting:
         return number
 
     expected = f"an integer from {least} to {most}"
-    return Setting(field=field, expected=expected, meaning=meaning, parse=parse)
+    return Setting(field=field, expected=expected, meaning=meaning, parse=parse, formerly=formerly)
 
 
 A_YEAR_MS: Final = 365 * 86_400_000
@@ -142,33 +150,34 @@ SETTINGS: Final = (
     Setting(
         field="database_url",
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
-        meaning="Where the ledger is kept.",
+        meaning="Database of the ledger.",
         parse=_database_url,
     ),
     Setting(
         field="schema",
         expected=SCHEMA_EXPECTED,
         meaning="PostgreSQL schema that all tables are in, which `ledger migrate` creates; by "
-        "default the one in which the server creates tables. See `docs/shared-database.md`.",
+        "default the one in which the server creates tables. See docs/shared-database.md.",
         parse=_schema,
     ),
     Setting(
         field="sqlite_synchronous",
         expected="FULL or NORMAL",
-        meaning="FULL: what was acknowledged survives a power cut. NORMAL: only a crash.",
+        meaning="FULL: acknowledged writes survive a power failure. NORMAL: only a crash.",
         parse=_synchronous,
     ),
     Setting(
         field="bind",
         expected="HOST:PORT or unix:PATH",
-        meaning="Where `ledger serve` listens. There is no authentication yet: keep it local.",
+        meaning="Address of `ledger serve`. There is no authentication yet, so keep it local.",
         parse=_address,
     ),
     _number(
-        "workers",
+        "server_processes",
         1,
         1_000,
-        "Server processes.",
+        "Number of server processes.",
+        formerly="LEDGER_WORKERS",
     ),
     _number(
         "threads",
@@ -180,59 +189,59 @@ SETTINGS: Final = (
         "largest_body_bytes",
         1,
         2**30,
-        "Largest request body, in bytes, after decompression.",
+        "Largest request body in bytes, after decompression.",
     ),
     _number(
         "largest_page",
         1,
         1_000_000,
-        "Most jobs, events or log lines in one answer.",
+        "Maximum number of jobs, events or log lines in one answer.",
     ),
     Setting(
         field="hosts",
         expected="names or addresses without scheme and port, separated by commas",
-        meaning="Names by which clients reach the server, beside localhost, loopback addresses "
-        "and the host of `LEDGER_BIND`; requests for others are answered with 421. Otherwise any "
-        "web page could read the ledger under a name of its own (DNS rebinding).",
+        meaning="Names of the server, in addition to localhost, loopback addresses and the host of "
+        "`LEDGER_BIND`. Requests with another `Host` are answered with 421, because a web page "
+        "could otherwise read the ledger through DNS rebinding.",
         parse=_hosts,
     ),
     Setting(
         field="cors_origins",
         expected="origins such as https://example.org, separated by commas",
-        meaning="Web pages of other origins that may use the API.",
+        meaning="Origins of other web pages that may use the API.",
         parse=_origins,
     ),
     Setting(
         field="sweep",
         expected="on or off",
-        meaning="Whether the server promotes delayed jobs, expires late ones, and brings forward "
-        "the read models that catch up; the search index it brings forward all the same.",
+        meaning="Whether the server promotes delayed jobs, fails expired ones, and updates the "
+        "read models that follow. It updates the search index in any case.",
         parse=_switch,
     ),
     _number(
         "lease_ms",
         1,
         A_YEAR_MS,
-        "How long a worker may be silent before its jobs are failed, in milliseconds.",
+        "Time in milliseconds after which a silent worker is lost and its attempts fail.",
     ),
     Setting(
         field="search",
         expected="whoosh, sql or off",
-        meaning="What finds jobs by their words: an index of this machine's own, or the database.",
+        meaning="Search engine: an index in a directory of this machine, or the database.",
         parse=_search,
     ),
     Setting(
         field="search_directory",
         expected="a path",
-        meaning="Directory in which Whoosh's index gets one of its own, named after the database; "
-        "by default the index lies beside the SQLite file, or in the working directory.",
+        meaning="Directory in which Whoosh's index gets a directory of its own, named after the "
+        "database. The default is beside the SQLite file, or the working directory.",
         parse=str,
     ),
     _number(
         "search_wait_ms",
         0,
         3_600_000,
-        "How long a search waits for what was written just before, in milliseconds.",
+        "Time in milliseconds that a search waits for the index to include earlier writes.",
     ),
 )
 
@@ -243,39 +252,28 @@ def read_settings(
 ) -> Settings:
     """Return the settings of *environment*, with those of *overrides* that are not None.
 
+    Variables that are no setting are ignored; ``unknown_variables`` warns of some.
+
     Raises:
-        SettingsError: Values are bad, or variables unknown; it names all of them.
+        SettingsError: Values are bad; it names all of them.
     """
     values: dict[str, Any] = {}
     problems = []
     for setting in SETTINGS:
-        given = overrides.get(setting.field)
-        text = environment.get(setting.variable) if given is None else str(given)
+        variable, text = setting.variable, environment.get(setting.variable)
+        if text is None and setting.formerly:
+            variable, text = setting.formerly, environment.get(setting.formerly)
+        if (given := overrides.get(setting.field)) is not None:
+            variable, text = setting.variable, str(given)
         if text is None:
             continue
         try:
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
-            problems.append(
-                f"{setting.variable}: expected {setting.expected}, got {hide_password(text)!r}"
-            )
+            problems.append(f"{variable}: expected {setting.expected}, got {hide_password(text)!r}")
     settings = Settings(**values)
     if not problems and settings.schema and settings.database_url.startswith("sqlite"):
         problems.append(f"LEDGER_SCHEMA: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
-    problems += [
-        f"{variable}: there is no such setting{_suggestion(variable)}"
-        for variable in sorted(environment)
-        if variable.startswith("LEDGER_")
-        and not variable.startswith("LEDGER_TEST_")
-        and variable not in {setting.variable for setting in SETTINGS}
-    ]
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def _suggestion(variable: str) -> str:
-    # Without the prefix, or everything would be near.
-    names = [setting.field.upper() for setting in SETTINGS]
-    near = difflib.get_close_matches(variable.removeprefix("LEDGER_"), names, n=1)
-    return f"; did you mean LEDGER_{near[0]}?" if near else ""

@@ -26,6 +26,7 @@ from typing import Any, Final
 from ledger.processes.counters import Count, Tally, total
 from ledger.processes.import_target import Target, load
 from ledger.processes.log_format import log, log_ends, say, send_lines
+from ledger.processes.unknown_variables import leave_to_parent
 from ledger.worker.worker import Told, Worker
 
 TICK_S: Final = 0.25
@@ -111,6 +112,7 @@ def _run(worker: Worker, errors: list[BaseException]) -> None:
 
 def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FBT001 - spawned
     """Be a child: work, and obey the parent at the other end of *pipe*."""
+    leave_to_parent()
     orders = _Orders(pipe)
     tally = Tally()
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -16,8 +16,6 @@ from ledger.database.contract import Database
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import workers
 
-# How long a worker may be silent before its jobs are failed.
-LEASE_MS: Final = 30_000
 # After how long a worker that was lost, and holds nothing, is struck from the list.
 FORGOTTEN_MS: Final = 24 * 60 * 60 * 1000
 

@@ -8,21 +8,22 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from ledger.database.contract import Database
 from ledger.errors import JobFailed, JobNotFound
-from ledger.log import store
-from ledger.log.commit_notifier import Bell
-from ledger.log.ledger import Ledger, Outcome
 from ledger.queue import kue_options
 from ledger.queue.arguments import LARGEST_PAGE, Json
 from ledger.queue.read_models import Views
-from ledger.rules import json_text
 from ledger.rules.commands import Command, Move, Remove, Reprioritize
 from ledger.rules.job import State
+
+if TYPE_CHECKING:
+    from ledger.database.contract import Database
+    from ledger.log.commit_notifier import Bell
+    from ledger.log.ledger import Ledger, Outcome
+    from ledger.log.store import Envelope
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})
 # A waiter looks by itself this often, should nobody wake it.
@@ -33,14 +34,14 @@ class OwningQueue(Protocol):
     """The queue that a job belongs to, as far as the job uses it."""
 
     @property
-    def database(self) -> Database: ...
+    def database(self) -> "Database": ...
     @property
-    def ledger(self) -> Ledger: ...
+    def ledger(self) -> "Ledger": ...
     @property
     def views(self) -> Views: ...
     @property
-    def bell(self) -> Bell: ...
-    def execute(self, command: Command, /) -> Outcome: ...
+    def bell(self) -> "Bell": ...
+    def execute(self, command: Command, /) -> "Outcome": ...
 
 
 class Job:
@@ -156,14 +157,13 @@ class Job:
         with self._queue.database.read() as connection:
             if self._queue.views.job(connection, self.id) is None:
                 raise JobNotFound(self.id)
-            lines = store.read_log(connection, self.id, newest=LARGEST_PAGE)
-        return [json_text.log_line(kind, text) for kind, _, text in lines if text is not None]
+            return list(self._queue.views.log(connection, self.id, newest=LARGEST_PAGE))
 
-    def events(self) -> list[store.Envelope]:
+    def events(self) -> "list[Envelope]":
         """Return all that ever happened to it, also after its removal."""
-        found: list[store.Envelope] = []
+        found: list[Envelope] = []
         with self._queue.database.read() as connection:
-            while some := store.read_stream(connection, self.id, after=len(found)):
+            while some := self._queue.views.events(connection, self.id, after=len(found)):
                 found += some
         return found
 

@@ -6,27 +6,38 @@
     <Job 1: email, inactive>
 
 A ``Queue`` may be shared by all threads of a process.
+
+It opens its database at its first use.  A module that makes one can be imported where the
+database is away, and in a quarter of a second less: what SQLAlchemy and we need to talk to
+a database is imported then, by whoever makes the queue's ``Parts``.  So this module, and all
+that it imports, must do without them.
 """
 
 import inspect
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from ledger.database.contract import Database
 from ledger.errors import InvalidInput
-from ledger.log.commit_notifier import Bell
-from ledger.log.ledger import Ledger, Outcome
-from ledger.queue import heartbeats
 from ledger.queue.arguments import Json, Milliseconds, check_page, create_command, create_commands
 from ledger.queue.job import Job
 from ledger.queue.read_models import Views
 from ledger.rules.commands import Command, Create, Pause, Resume
 from ledger.rules.job import LIVE_STATES, State
+
+if TYPE_CHECKING:
+    from ledger.database.contract import Database
+    from ledger.log.commit_notifier import Bell
+    from ledger.log.ledger import Ledger, Outcome
+    from ledger.queue.heartbeats import WorkerSeen
+
+# How long a thread that forks waits for one that is opening the database.
+_LONGEST_OPENING_S: Final = 10.0
 
 
 class Handler(NamedTuple):
@@ -43,54 +54,129 @@ class Handler(NamedTuple):
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Json])
 
 
+class Parts(NamedTuple):
+    """What a queue works with once its database is open.
+
+    Attributes:
+        ledger: Takes the commands.
+        views: Answers the questions.
+        bell: Rings when something happened.
+        forget: Starts all of it anew in a forked child.
+        close: Closes all connections.
+    """
+
+    ledger: "Ledger"
+    views: Views
+    bell: "Bell"
+    forget: Callable[[], None]
+    close: Callable[[], None]
+
+
 class Queue:
     """Create jobs, look at them, and say who does them.
 
     Made by ``ledger.connect``.
 
     Args:
-        ledger: Takes the commands.
-        views: Answers the questions.
-        bell: Rings when something happened.
+        make_parts: Opens the database, or raises why it cannot; called at the first use,
+            and again at the next one if it failed.
+        shown_url: The database's URL, its password hidden.
         actor: Who the ledger says asked.
         lease_ms: How long a worker may be silent before its jobs are failed.
+
+    Attributes:
+        parts: None until the database is open.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
-        views: Views,
-        bell: Bell,
+        make_parts: Callable[[], Parts],
         *,
+        shown_url: str,
         actor: str,
         lease_ms: int,
     ) -> None:
-        self.ledger = ledger
-        self.views = views
-        self.bell = bell
+        self.parts: Parts | None = None
         self.actor = actor
         self.lease_ms = lease_ms
         self.handlers: dict[str, Handler] = {}
+        self._make_parts = make_parts
+        self._shown_url = shown_url
+        self._fresh_locks()
+
+    def _fresh_locks(self) -> None:
+        # Taken again by a thread that forks, or uses the queue, while it opens.
+        self._opening = threading.RLock()
+        self._forks = False
 
     def __repr__(self) -> str:
-        return f"<Queue {self.database.shown_url}>"
+        shown = self._shown_url if self.parts is None else self.database.shown_url
+        return f"<Queue {shown}>"
+
+    # --- opening
+
+    def open(self) -> None:
+        """Open the database now, to learn at once if that fails; the first use does otherwise.
+
+        Raises:
+            SchemaMismatch: The tables are not those of this version; ``ledger migrate``
+                brings them there.
+            Unavailable: The database is away.
+        """
+        self._opened()
+
+    def _opened(self) -> Parts:
+        if self.parts is None:
+            with self._opening:
+                if self.parts is None:
+                    self.parts = self._make_parts()
+                return self.parts
+        return self.parts
 
     @property
-    def database(self) -> Database:
+    def ledger(self) -> "Ledger":
+        """Return what takes the commands."""
+        return self._opened().ledger
+
+    @property
+    def views(self) -> Views:
+        """Return what answers the questions."""
+        return self._opened().views
+
+    @property
+    def bell(self) -> "Bell":
+        """Return what rings when something happened."""
+        return self._opened().bell
+
+    @property
+    def database(self) -> "Database":
         """Return the database behind the queue."""
         return self.ledger.database
 
+    def before_fork(self) -> None:
+        """Let no other thread be where a forked child could not go on; until ``after_fork``."""
+        self._forks = self._opening.acquire(timeout=_LONGEST_OPENING_S)
+        if self.parts is not None:
+            self.database.before_fork()
+
+    def after_fork(self) -> None:
+        """Go on in the process that has forked."""
+        if self.parts is not None:
+            self.database.after_fork()
+        if self._forks:
+            self._forks = False
+            self._opening.release()
+
     def forget(self) -> None:
         """Start anew in a forked child, which must not share its parent's connections."""
-        self.ledger.forget()
-        self.bell.forget()
-        self.views.forget()
+        self._fresh_locks()
+        if self.parts is not None:
+            self.parts.forget()
 
     def close(self) -> None:
         """Close all connections; the queue is of no use afterwards."""
-        self.bell.close()
-        self.views.close()
-        self.database.close()
+        if self.parts is not None:
+            self.parts.close()
 
     # --- creating
 
@@ -163,17 +249,13 @@ class Queue:
             Unavailable: The database is away, or overloaded.
         """
         commands = create_commands(jobs, now_ms=self.ledger.now_ms())
-        answers = self.ledger.submit(commands, actor=self.actor, atomic=True)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        outcomes = self.ledger.execute_all(commands, actor=self.actor)
         return [
-            self._created(command, answer)
-            for command, answer in zip(commands, answers, strict=True)
-            if isinstance(answer, Outcome)
+            self._created(command, outcome)
+            for command, outcome in zip(commands, outcomes, strict=True)
         ]
 
-    def _created(self, command: Create, outcome: Outcome) -> Job:
+    def _created(self, command: Create, outcome: "Outcome") -> Job:
         # One that was there already, by its key, may be of another type.
         return Job(self, outcome.job_id, type_=command.type if outcome.events else None)
 
@@ -261,10 +343,10 @@ class Queue:
         with self.database.read() as connection:
             return list(self.views.types(connection))
 
-    def workers(self) -> list[heartbeats.WorkerSeen]:
+    def workers(self) -> "list[WorkerSeen]":
         """Return the workers that have told of themselves, by name."""
         with self.database.read() as connection:
-            return heartbeats.seen(connection)
+            return list(self.views.workers(connection))
 
     # --- working
 
@@ -323,7 +405,7 @@ class Queue:
             for type_, since_ms in paused.items()
         }
 
-    def execute(self, command: Command) -> Outcome:
+    def execute(self, command: Command) -> "Outcome":
         """Carry out any command; as ``Ledger.execute``."""
         return self.ledger.execute(command, actor=self.actor)
 

@@ -1,27 +1,27 @@
-"""List what can be asked of the ledger: one frozen class a command, imperative.
+"""The commands that the ledger accepts: one frozen class each, named in the imperative.
 
-A command that exists is well formed: bad values raise ``InvalidInput`` here,
-before anything is locked.  Whether the job's state allows it is decided later,
-in ``job.decide``.
+A command that exists is well formed: its constructor raises ``InvalidInput`` for invalid
+values, before anything is locked.  Whether the job's state allows the command is decided
+later, in ``rules.decide``.
 """
 
 import math
 from collections.abc import Mapping
-from typing import get_args
+from typing import ClassVar, get_args
 
 from msgspec import Struct
 
 from ledger.errors import InvalidInput
-from ledger.rules.events import Backoff, BackoffType, MovedTo
+from ledger.rules.events import Backoff, BackoffType, MovedTo, Subject
 
-# Every number on the wire is exact in every JSON reader up to here (RFC 8259, 6).
+# The largest integer that every JSON parser reads exactly (RFC 8259, section 6).
 LARGEST_INTEGER = 2**53 - 1
 LONGEST_TYPE = 255
 LONGEST_KEY = 255
-# "worker:" and it are an actor, which has 255.
+# An actor has at most 255 characters, and a worker's actor is "worker:" and its name.
 LONGEST_WORKER = 240
 COMPLETE_PERCENT = 100
-# In characters: all of a batch goes to PostgreSQL as one text, of at most a gigabyte.
+# In characters.  A whole batch goes to PostgreSQL as one text, which holds at most 1 GB.
 LARGEST_CONTENT = 64 * 1024 * 1024
 
 
@@ -30,13 +30,13 @@ class Create(Struct, frozen=True, kw_only=True):
 
     Attributes:
         type: 1 to 255 characters.
-        data: JSON text, checked by ``content.text``.
-        priority: The lower, the sooner.
-        attempts: How often it may run, at least 1.
-        delay_ms: Wait before it may run, greater than 0.
-        ttl_ms: How long an attempt may go without progress, greater than 0.
+        data: JSON text, checked by ``json_text.text``.
+        priority: The lower the number, the sooner the job runs.
+        attempts: How often the job may run, at least 1.
+        delay_ms: Wait before the job may run, greater than 0; None for no wait.
+        ttl_ms: How long an attempt may go without progress, greater than 0; None for no limit.
         search_keys: Paths into the data to index; None means all of it.
-        unique: At most one job is ever created with this key.
+        unique: A key of 1 to 255 characters; at most one job is ever created with it.
     """
 
     type: str
@@ -72,18 +72,18 @@ class Create(Struct, frozen=True, kw_only=True):
 
 
 class OnJob(Struct, frozen=True, kw_only=True):
-    """Be what all commands on an existing job share."""
+    """The base class of all commands on an existing job."""
 
     job_id: int
 
     def __post_init__(self) -> None:
-        # Without bounds: an id that no job can have names no job.
+        # Without bounds: an id that no job can have is reported as a job that does not exist.
         if type(self.job_id) is not int:
             raise InvalidInput.expected("job_id", "an integer", self.job_id)
 
 
 class OnAttempt(OnJob, frozen=True, kw_only=True):
-    """Be what all words about a running attempt share."""
+    """The base class of all reports on a running attempt."""
 
     attempt: int
 
@@ -93,7 +93,7 @@ class OnAttempt(OnJob, frozen=True, kw_only=True):
 
 
 class Start(OnJob, frozen=True, kw_only=True):
-    """Begin the next attempt, by the worker of that name."""
+    """Start the next attempt; ``worker`` is the name of the worker that runs it."""
 
     worker: str | None = None
 
@@ -104,7 +104,7 @@ class Start(OnJob, frozen=True, kw_only=True):
 
 
 class Progress(OnAttempt, frozen=True, kw_only=True):
-    """Report how far the attempt is, in whole per cent; ``data`` is JSON text."""
+    """Report the progress of the attempt in whole per cent; ``data`` is JSON text."""
 
     progress: int
     data: str | None = None
@@ -118,7 +118,7 @@ class Progress(OnAttempt, frozen=True, kw_only=True):
 
 
 class Log(OnAttempt, frozen=True, kw_only=True):
-    """Write a line of the attempt's log; ``line`` is a JSON string."""
+    """Write a line to the attempt's log; ``line`` is a JSON string."""
 
     line: str
 
@@ -128,7 +128,7 @@ class Log(OnAttempt, frozen=True, kw_only=True):
 
 
 class Complete(OnAttempt, frozen=True, kw_only=True):
-    """Report success; ``result`` is JSON text, None where there is none."""
+    """Report success; ``result`` is JSON text, None if there is no result."""
 
     result: str | None = None
 
@@ -138,14 +138,14 @@ class Complete(OnAttempt, frozen=True, kw_only=True):
             storable("result", self.result)
 
 
-class Fail(OnAttempt, frozen=True, kw_only=True):
+class FailAttempt(OnAttempt, frozen=True, kw_only=True):
     """Report a failed attempt.
 
     Attributes:
         error: A JSON string.
-        retry_after_ms: Wait so long before the next try, if there is one, whatever
-            the job's backoff says; 0 tries again at once.
-        final: Do not try again, whatever attempts remain.
+        retry_after_ms: Wait before the next attempt, if one is left, instead of the job's
+            backoff; 0 tries again at once.
+        final: Do not try again, even if attempts remain.
     """
 
     error: str
@@ -160,7 +160,7 @@ class Fail(OnAttempt, frozen=True, kw_only=True):
 
 
 class Return(OnAttempt, frozen=True, kw_only=True):
-    """Give the job back unfinished: it waits again, and no try is used up."""
+    """Return the job unfinished: it waits again, and no attempt is used up."""
 
     reason: str
 
@@ -177,7 +177,7 @@ class Lose(OnAttempt, frozen=True, kw_only=True):
 
 
 class Elapse(OnJob, frozen=True, kw_only=True):
-    """Let time take effect: a delay that is over, a ttl that has run out."""
+    """Apply the passage of time: promote a job whose delay is over, fail an expired attempt."""
 
 
 class Move(OnJob, frozen=True, kw_only=True):
@@ -192,7 +192,7 @@ class Move(OnJob, frozen=True, kw_only=True):
 
 
 class Reprioritize(OnJob, frozen=True, kw_only=True):
-    """Set the priority; the lower, the sooner."""
+    """Set the priority; the lower the number, the sooner the job runs."""
 
     priority: int
 
@@ -202,11 +202,11 @@ class Reprioritize(OnJob, frozen=True, kw_only=True):
 
 
 class Remove(OnJob, frozen=True, kw_only=True):
-    """Take the job out of every view; its history stays."""
+    """Remove the job from every view; its history stays."""
 
 
 class Erase(OnJob, frozen=True, kw_only=True):
-    """Erase the content of the job's events, all of them or those *versions*."""
+    """Erase the content of the job's events: of those *versions*, or of all."""
 
     versions: tuple[int, ...] | None = None
     reason: str | None = None
@@ -223,12 +223,12 @@ class Erase(OnJob, frozen=True, kw_only=True):
 
 
 class Claim(Struct, frozen=True, kw_only=True):
-    """Begin the attempts of jobs that wait, the most urgent first.
+    """Start attempts of waiting jobs, the most urgent first.
 
     Attributes:
-        worker: Who will do the work, at most 240 characters.
-        slots: For each type how many jobs may be taken.
-        limit: How many in all; None for as many as there are slots.
+        worker: The worker that runs them, at most 240 characters.
+        slots: For each type, how many jobs may be started.
+        limit: How many jobs in all; None for as many as there are slots.
     """
 
     worker: str
@@ -244,10 +244,31 @@ class Claim(Struct, frozen=True, kw_only=True):
             integer("limit", self.limit, least=1)
 
 
-class OnType(Struct, frozen=True, kw_only=True):
-    """Be what the commands on a whole type of jobs share."""
+class OnLedger(Struct, frozen=True, kw_only=True):
+    """The base class of commands on the ledger itself; each names one entry of its state.
+
+    Attributes:
+        subject: The kind of thing that the entry describes.
+    """
+
+    subject: ClassVar[Subject]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the entry."""
+        raise NotImplementedError
+
+
+class OnType(OnLedger, frozen=True, kw_only=True):
+    """The base class of commands on all jobs of a type."""
+
+    subject = Subject.TYPE
 
     type: str
+
+    @property
+    def name(self) -> str:
+        return self.type
 
     def __post_init__(self) -> None:
         storable("type", self.type)
@@ -256,14 +277,14 @@ class OnType(Struct, frozen=True, kw_only=True):
 
 
 class Pause(OnType, frozen=True, kw_only=True):
-    """Let no worker begin a job of the type; what runs goes on."""
+    """Stop workers from starting jobs of the type; running jobs continue."""
 
 
 class Resume(OnType, frozen=True, kw_only=True):
-    """Let workers begin jobs of the type again."""
+    """Let workers start jobs of the type again."""
 
 
-Command = Create | OnJob | OnType | Claim
+Command = Create | OnJob | OnLedger | Claim
 
 
 def integer(field: str, value: object, *, least: int) -> int:
@@ -279,10 +300,11 @@ def integer(field: str, value: object, *, least: int) -> int:
 
 
 def worker_name(name: str) -> str:
-    """Return *name* if a worker can have it.
+    """Return *name* if it is a valid name of a worker.
 
     Raises:
-        InvalidInput: It has not 1 to 240 characters, or one that cannot be stored.
+        InvalidInput: It does not have 1 to 240 characters, or contains one that cannot be
+            stored.
     """
     storable("worker", name)
     if not 0 < len(name) <= LONGEST_WORKER:
@@ -291,19 +313,20 @@ def worker_name(name: str) -> str:
 
 
 def percent(done: float, total: float) -> int:
-    """Return how much *done* of *total* is, in whole per cent.
+    """Return *done* of *total* in whole per cent, rounded down and limited to 0 to 100.
 
     Raises:
-        InvalidInput: *total* is not greater than 0, or one of them is no number.
+        InvalidInput: *total* is not greater than 0, or one of them is NaN, infinite or too
+            large for a float.  0 of 0 is allowed.
     """
     expected = "done of a total greater than 0"
     if done == total == 0:
-        # A loop over nothing; Kue says 0 too.
+        # A loop without iterations; Kue returns 0 too.
         return 0
     try:
         if not total > 0 or not math.isfinite(total) or not math.isfinite(done):
             raise InvalidInput.expected("progress", expected, (done, total))
-        # Within bounds first: a tiny total makes it infinite.
+        # Limit the quotient before ``int``: a tiny total makes it infinite.
         return int(min(max(done * COMPLETE_PERCENT / total, 0), COMPLETE_PERCENT))
     except OverflowError as error:
         raise InvalidInput("progress", f"progress: expected {expected}, got larger ones") from error
@@ -319,10 +342,11 @@ def _check_backoff(backoff: Backoff) -> None:
 
 
 def storable(field: str, text: str) -> None:
-    """Refuse text that no database holds exactly: NUL, lone surrogates, and far too much.
+    """Raise if *text* cannot be stored exactly.
 
     Raises:
-        InvalidInput: *text* holds one, or is no text, or has over 64 Mi characters.
+        InvalidInput: *text* is not a string, contains NUL or a lone surrogate, or has more
+            than 64 Mi characters.
     """
     try:
         if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):

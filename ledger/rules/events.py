@@ -1,30 +1,32 @@
-"""List what can happen to a job: one frozen class an event, in the past tense.
+"""The events that can happen to a job: one frozen class each, named in the past tense.
 
-What concerns no single job, the pause of a type, happens to stream 0, the ledger's own.
+An event that concerns no single job, such as the pause of a type, happens to the ledger
+itself.  It is a ``LedgerEvent``, in stream 0.
 
-An event's fields are its *body*: what the rules need to replay, kept for ever.
-``content`` is what users put in (the job's data, a result, an error, a log
-line, progress data) as JSON text, exactly as it was posted; it is stored beside
-the body, may be absent, and can be erased without breaking anything.
+An event's fields are its *body*: what the rules need for a replay, kept forever.
+``content`` is what users put in (the job's data, a result, an error, a log line, progress
+data) as JSON text, exactly as it was posted.  It is stored beside the body, may be absent,
+and can be erased without effect on replay or hash chain.
 
-``kind`` and ``schema`` are what is stored.  They are literals: renaming a class
-never touches history.  A new shape is a new ``schema`` and an upcaster in
-``codec.py``; an event that was written is never edited.
+``kind`` and ``schema`` are what is stored.  They are literals, so renaming a class does
+not affect history.  A new shape needs a new ``schema`` and an upcaster in ``log.codec``;
+an event is never edited after it was written.
 """
 
+from enum import StrEnum
 from typing import ClassVar, Literal
 
-from msgspec import Struct
+from msgspec import Struct, json, structs
 
 MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 BackoffType = Literal["repeat", "fixed", "exponential"]
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Be what all events share.
+    """The base class of all events.
 
     Attributes:
-        content: JSON text that users put in; None where there is none.
+        content: JSON text that users put in; None if there is none.
     """
 
     kind: ClassVar[str]
@@ -33,14 +35,45 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str | None = None
 
 
-class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Say how long a job waits between a failure and the next try.
+class Subject(StrEnum):
+    """The kind of thing that an event of the ledger itself describes."""
+
+    TYPE = "type"
+
+
+class LedgerEvent(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The base class of events of the ledger itself; each names one entry of its state.
 
     Attributes:
-        type: ``repeat`` waits the job's own delay again, ``fixed`` always
-            ``delay_ms``, ``exponential`` longer after every failure.
-        delay_ms: The wait, or its first step times two.
-        max_delay_ms: Upper bound of the exponential's growth.
+        subject: The kind of thing that the entry describes.
+        named_by: The field that holds the entry's name.
+    """
+
+    subject: ClassVar[Subject]
+    named_by: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the entry."""
+        name: str = getattr(self, self.named_by)
+        return name
+
+    @property
+    def facts(self) -> str:
+        """Return the event's fields without the name and the content, as a JSON object."""
+        said = structs.asdict(self)
+        del said[self.named_by], said["content"]
+        return json.encode(said, order="deterministic").decode()
+
+
+class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The wait between a failure and the next attempt.
+
+    Attributes:
+        type: ``repeat`` waits the job's own delay again, ``fixed`` always waits
+            ``delay_ms``, ``exponential`` waits longer after every failure.
+        delay_ms: The wait if ``fixed``; twice the first wait if ``exponential``.
+        max_delay_ms: Limits the growth if ``exponential``; None for no limit.
     """
 
     type: BackoffType
@@ -49,12 +82,12 @@ class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """A job came to be; its content is the job's data.
+    """A job was created; the content is the job's data.
 
     Attributes:
         promote_at_ms: When its delay is over; None if it may run at once.
         search_keys: Paths into the data to index; None means all of it.
-        unique: The key that makes a second creation answer this job.
+        unique: A key; a second creation with the same key returns this job.
     """
 
     kind = "created"
@@ -72,10 +105,10 @@ class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Started(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """A worker took the job: attempt number ``attempt`` runs.
+    """A worker started the job: attempt number ``attempt`` runs.
 
     Attributes:
-        expires_at_ms: When the attempt fails for want of a sign of life.
+        expires_at_ms: When the attempt fails unless it reports progress; None for never.
     """
 
     kind = "started"
@@ -86,10 +119,10 @@ class Started(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Progressed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt came to ``progress`` per cent; its content is progress data.
+    """The attempt reached ``progress`` per cent; the content is progress data.
 
     Attributes:
-        has_data: Whether there was content, which replay does not see.
+        has_data: Whether there was content, which a replay does not read.
     """
 
     kind = "progressed"
@@ -101,7 +134,7 @@ class Progressed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Logged(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt wrote a line; its content is the line, a JSON string."""
+    """The attempt wrote a line to its log; the content is the line, a JSON string."""
 
     kind = "logged"
 
@@ -109,10 +142,10 @@ class Logged(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Completed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt succeeded; its content is the result.
+    """The attempt succeeded; the content is the result.
 
     Attributes:
-        duration_ms: From the attempt's start; None if no start is known.
+        duration_ms: Time since the attempt's start; None if no start is known.
     """
 
     kind = "completed"
@@ -122,15 +155,15 @@ class Completed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Failed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The attempt failed; its content is the error, a JSON string.
+    """The attempt failed; the content is the error, a JSON string.
 
-    What follows from it is recorded with it, so that replay decides nothing.
+    The state that follows is recorded with it, so that a replay decides nothing.
 
     Attributes:
         next: The state that follows: ``inactive``, ``delayed`` or ``failed``.
-        reason: ``error`` was reported, the attempt's ``ttl`` ran out, or its worker
-            was ``lost``: silent for longer than the lease.
-        delay_ms: The wait before the next try, where the job waits.
+        reason: ``error`` if an error was reported, ``ttl`` if the attempt's ttl ran out,
+            ``lost`` if its worker was silent for longer than the lease.
+        delay_ms: The wait before the next attempt; None if the job does not wait.
         promote_at_ms: When that wait is over.
     """
 
@@ -144,10 +177,10 @@ class Failed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Returned(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The worker gave the job back unfinished; it waits again, no try is used up.
+    """The worker returned the job unfinished; it waits again and no attempt is used up.
 
     Attributes:
-        reason: Why, in the worker's words.
+        reason: Why, as the worker put it.
     """
 
     kind = "returned"
@@ -166,7 +199,7 @@ class Moved(Event, frozen=True, kw_only=True, omit_defaults=True):
     """An operator set the state by hand.
 
     Attributes:
-        attempt: The attempt that begins, if the job was moved to ``active``.
+        attempt: The attempt that starts, if the job was moved to ``active``.
         expires_at_ms: When that attempt expires.
     """
 
@@ -186,11 +219,11 @@ class Reprioritized(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Removed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The job left every view; its history stays.
+    """The job was removed from every view; its history stays.
 
     Attributes:
-        reason: ``asked`` by someone, or ``complete``: it was created with
-            ``removeOnComplete``.
+        reason: ``asked`` if someone requested it, ``complete`` if the job completed and
+            was created with ``removeOnComplete``.
     """
 
     kind = "removed"
@@ -199,11 +232,11 @@ class Removed(Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Erased(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The content of earlier events of the job is gone for good.
+    """The content of earlier events of the job was erased permanently.
 
     Attributes:
-        versions: Which of the job's events; None means all before this one.
-        reason: Why, in the words of who asked; must not repeat what is erased.
+        versions: Versions of the erased events; None means all before this one.
+        reason: Why, as the person who asked put it; must not repeat the erased content.
     """
 
     kind = "erased"
@@ -212,23 +245,27 @@ class Erased(Event, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
 
 
-class Paused(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """No worker begins a job of that type until it is resumed; in stream 0."""
+class Paused(LedgerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Workers stopped starting jobs of the type, until it is resumed."""
 
     kind = "paused"
+    subject = Subject.TYPE
+    named_by = "type"
 
     type: str
 
 
-class Resumed(Event, frozen=True, kw_only=True, omit_defaults=True):
-    """Workers may begin jobs of that type again; in stream 0."""
+class Resumed(LedgerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Workers may start jobs of the type again."""
 
     kind = "resumed"
+    subject = Subject.TYPE
+    named_by = "type"
 
     type: str
 
 
-# The only list of what can happen.  Its order is the order of the manual.
+# The only list of events.  The documentation lists them in the same order.
 EVENTS: tuple[type[Event], ...] = (
     Created,
     Started,

@@ -1,8 +1,8 @@
-"""Check what users put in: JSON text, kept exactly as it was posted.
+"""Validation of user content: JSON text, stored exactly as it was posted.
 
-Content is never parsed and written again: a number keeps its digits, an object
-its order, a string its escapes.  So it is checked once, on its way in, for what
-JSON cannot say exactly or a database cannot hold.
+Content is never parsed and serialized again: a number keeps its digits, an object its
+order, a string its escapes.  So it is validated once, on input, against values that JSON
+cannot represent exactly or a database cannot store.
 """
 
 import json
@@ -21,19 +21,19 @@ def text(field: str, raw: bytes) -> str:
     """Return *raw* as JSON text, byte for byte.
 
     Args:
-        field: What the content is, for the error.
+        field: The name of the content, for the error.
         raw: One JSON value in UTF-8.
 
     Raises:
-        InvalidInput: It is not JSON, or holds a number out of range (1e999), a
-            lone surrogate, or U+0000, which PostgreSQL cannot hold.
+        InvalidInput: It is not JSON, or contains a number out of range (1e999), a lone
+            surrogate, or U+0000, which PostgreSQL cannot store.
     """
     parse(field, raw)
     return raw.decode()
 
 
 def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its types
-    """Return the value of *raw*, which is checked as ``text`` checks it.
+    """Return the value of *raw*, validated as ``text`` does.
 
     Raises:
         InvalidInput: As ``text``.
@@ -54,7 +54,7 @@ def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse
     """Return *value* as JSON text.
 
     Raises:
-        InvalidInput: JSON cannot say it: NaN, a date, an object of one's own.
+        InvalidInput: JSON cannot represent it: NaN, a date, an instance of a custom class.
     """
     try:
         written = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -64,15 +64,18 @@ def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse
 
 
 def string(value: str) -> str:
-    """Return *value* as a JSON string; what no database can hold is written as an escape."""
+    """Return *value* as a JSON string, with NUL and lone surrogates as visible escapes.
+
+    No database can store the two.
+    """
     written = value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
     return msgspec.json.encode(written).decode()
 
 
 def log_line(kind: str, text: str) -> str:
-    """Return the line of a log that an event of *kind* is.
+    """Return the log line of an event of *kind* whose content is *text*.
 
-    A failure's is the first of its error, as in Kue.
+    The line of a failure is the first line of its error, as in Kue.
     """
     line = str(msgspec.json.decode(text))
     return line.split("\n", 1)[0] if kind == "failed" else line

@@ -1,4 +1,4 @@
-"""Test what uses a queue: one of its own for each test, a clock, and work done on call.
+"""Tools for tests of code that uses a queue: a queue per test, a clock, and jobs run on call.
 
     def test_a_welcome_is_sent():
         with open_queue() as queue:
@@ -7,9 +7,9 @@
 
             assert [ran.state for ran in drain(queue)] == ["complete"]
 
-``docs/testing.md`` tells more.  Under pytest the fixtures ``ledger_queue`` and
-``ledger_clock`` are there as soon as Ledger is installed; ``ledger.testing.strategies``
-has what Hypothesis needs.
+``docs/testing.md`` describes them.  In pytest the fixtures ``ledger_queue`` and
+``ledger_clock`` are available once Ledger is installed; ``ledger.testing.strategies``
+contains strategies for Hypothesis.
 """
 
 from typing import Final

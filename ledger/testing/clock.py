@@ -1,4 +1,4 @@
-"""Be told the time."""
+"""A clock that tests set by hand."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,10 +10,10 @@ START_MS: Final = 1_700_000_000_000
 
 @dataclass
 class Clock:
-    """Be a clock that stands until it is set.
+    """A clock that stands still until it is set.
 
-    A queue's own time never runs back: after the clock was set back, what happens is
-    recorded at the time of the last event until the clock is past it.
+    A queue's own time never runs backwards: after the clock was set back, events are recorded
+    at the time of the last event until the clock is past it.
 
     Attributes:
         now_ms: The time, UTC milliseconds.
@@ -35,7 +35,7 @@ class Clock:
         self.now_ms += round(step / timedelta(milliseconds=1))
 
     def set(self, at: datetime) -> None:
-        """Set the clock to a moment.
+        """Set the clock to a time.
 
         Raises:
             ValueError: *at* has no time zone.

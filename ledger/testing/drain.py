@@ -1,4 +1,4 @@
-"""Do the work of a queue here and now, without threads or processes."""
+"""Running the jobs of a queue in the calling thread, without workers."""
 
 from collections.abc import Collection
 from typing import Final, NamedTuple
@@ -15,22 +15,22 @@ from ledger.worker.running_job import Fail as GiveUp
 from ledger.worker.running_job import Retry, RunningJob, perform
 from ledger.worker.sweeper import Sweeper
 
-# More attempts than any test means to run: a job creates itself again without end.
+# More attempts than a test intends to run: reaching it means a job re-creates itself forever.
 MOST_ATTEMPTS: Final = 10_000
 _WORKER: Final = "drain"
 _ACTOR: Final = f"worker:{_WORKER}"
 
 
 class Ran(NamedTuple):
-    """Be an attempt that was made.
+    """An attempt that was made.
 
     Attributes:
         job: Its job.
         attempt: Its number, from 1.
-        state: What the attempt led to: ``complete``; ``failed``; ``delayed`` or
-            ``inactive`` if it failed and will be tried again; or, if the attempt was
-            over before its end, the state that the job was in then.
-        error: What the handler raised, if it did.
+        state: The state that the attempt led to: ``complete``; ``failed``; ``delayed`` or
+            ``inactive`` if it failed and will be tried again; or, if the attempt was over
+            before the handler ended, the state of the job at that time.
+        error: The exception that the handler raised; None if it raised none.
     """
 
     job: Job
@@ -46,18 +46,19 @@ def drain(
     raises: bool = False,
     most: int = MOST_ATTEMPTS,
 ) -> list[Ran]:
-    """Do all that can be done now, in this thread, and return what was done.
+    """Run all jobs that can run now, in this thread, and return the attempts.
 
-    Jobs run one after the other, the most urgent first, also those that handlers create.
-    Delayed ones run if they are due by the queue's clock; paused types wait.  What a
-    handler logs and reports is in the ledger at once.
+    Jobs run one after the other, the most urgent first, including those that handlers create.
+    Delayed jobs run if they are due by the queue's clock; jobs of paused types wait.  A
+    handler's log lines and progress are recorded at once.
 
     Args:
-        queue: Whose handlers to call; any queue, not only a test's.
-        types: Of which jobs; None for all that have a handler.
-        raises: Raise what a handler raises, once its attempt has failed; but not
-            ``Retry`` and ``Fail``, which say what to do.
-        most: How many attempts to make at most.
+        queue: The queue whose handlers to call; any queue, not only a test's.
+        types: The types of jobs to run; None for all that have a handler.
+        raises: Whether to raise what a handler raises, once its attempt has failed, except
+            ``Retry`` and ``Fail``, which say what to do.  What is no ``Exception``, such as
+            ``KeyboardInterrupt``, is always raised.
+        most: The largest number of attempts to make.
 
     Raises:
         InvalidInput: A type has no handler.
@@ -84,7 +85,7 @@ def drain(
 
 
 def _next(queue: Queue, slots: dict[str, int], sweeper: Sweeper) -> Claimable | None:
-    """Begin the most urgent job that can run now, if there is one."""
+    """Start the most urgent job that can run now; return None if there is none."""
     claim = Claim(worker=_WORKER, slots=slots, limit=1)
     while True:
         claimed = queue.ledger.claim(claim, actor=_ACTOR)
@@ -102,13 +103,13 @@ def _any_waits(queue: Queue, types: Collection[str]) -> bool:
 
 def _is_raised(error: BaseException, *, raises: bool) -> bool:
     if not isinstance(error, Exception):
-        # Ctrl-C, and pytest.fail(): they are meant for whoever runs the test.
+        # Ctrl-C and pytest.fail() are meant for the test's runner.
         return True
     return raises and not isinstance(error, Retry | GiveUp)
 
 
 class _Attempt:
-    """Be an attempt in this thread: each word goes to the ledger as it is said."""
+    """An attempt in this thread; each report is recorded at once."""
 
     def __init__(self, queue: Queue, claimed: Claimable) -> None:
         self._queue = queue
@@ -155,11 +156,11 @@ class _Attempt:
 
 
 class _TimedJob(RunningJob):
-    """Expire by the queue's clock: no other thread is there to say so."""
+    """A job that expires by the queue's clock, because no other thread ends its attempt."""
 
     @property
     def is_late(self) -> bool:
-        """Tell whether its ttl has run out, and the ledger was not told so yet."""
+        """Return whether its ttl has run out and this is not recorded yet."""
         return self.expires_at_ms is not None and self.expires_at_ms <= self._queue.ledger.now_ms()
 
     @property

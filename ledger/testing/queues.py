@@ -1,16 +1,16 @@
-"""Open queues of a test's own.
+"""Queues for tests, each in a file of its own.
 
 Why not ``sqlite://``
 ---------------------
-A queue reads and writes on several connections.  SQLite's database in memory belongs
-to one connection; its shared cache, which lifts that, locks whole tables and refuses
-readers while another writes.  So a test's queue is a file: in ``/dev/shm``, which is
-memory, where there is one, else in the directory for temporary files, and then never
-flushed to the disk.  It runs what a queue in production runs, WAL and all, and is gone
-at the end.
+A queue reads and writes on several connections.  SQLite's database in memory belongs to
+one connection; its shared cache, which removes that limit, locks whole tables and refuses
+readers while another connection writes.  So a test's queue is a file: in ``/dev/shm``,
+which is memory, if it exists, else in the directory for temporary files, and then never
+flushed to the disk.  It runs the same code as a queue in production, including the WAL, and
+is deleted at the end.
 
-Migrations take longer than most tests.  They run once a process, and each queue begins
-with a copy of the file that they leave.
+Migrations take longer than most tests.  They run once per process, and each queue begins
+with a copy of the file that they produce.
 """
 
 import os
@@ -24,11 +24,11 @@ from typing import Final
 from ledger.database.migration import migrate
 from ledger.processes.composition import compose, queue_of
 from ledger.processes.settings import Settings
-from ledger.queue.heartbeats import LEASE_MS
+from ledger.queue.lease import LEASE_MS
 from ledger.queue.queue import Queue
 from ledger.testing.clock import Clock
 
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a directory of one's own is made in it
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - only a private directory is created in it
 
 
 @contextmanager
@@ -38,13 +38,13 @@ def open_queue(
     in_place_of: Queue | None = None,
     lease_ms: int = LEASE_MS,
 ) -> Iterator[Queue]:
-    """Give an empty queue; at the end of the block it is gone with all its jobs.
+    """Yield an empty queue; it is deleted with all its jobs at the end of the block.
 
     Args:
-        clock: What the queue takes for the time; None is a ``Clock`` of its own, which
-            stands.  ``ledger.testing.Clock`` can be set.
-        in_place_of: A queue of the application's.  It is given back, with its handlers,
-            and until the end of the block whoever uses it uses the test's jobs.
+        clock: Returns the queue's time; None for a ``Clock`` of its own, which stands still.
+            A ``ledger.testing.Clock`` can be set.
+        in_place_of: A queue of the application.  It is yielded, with its handlers, and until
+            the end of the block all code that uses it works on the test's jobs.
         lease_ms: How long a worker may be silent before its jobs are failed.
     """
     with TemporaryDirectory(prefix="ledger-", dir=_folder()) as folder:
@@ -65,8 +65,8 @@ def open_queue(
 
 @contextmanager
 def _standing_in(queue: Queue, replaced: Queue) -> Iterator[None]:
-    """Let *replaced* be *queue* for all who hold it."""
-    names = ("ledger", "views", "bell", "actor", "lease_ms")
+    """Let *replaced* act as *queue* for all code that holds it; its database is not opened."""
+    names = ("parts", "actor", "lease_ms")
     own = {name: getattr(replaced, name) for name in names}
     for name in names:
         setattr(replaced, name, getattr(queue, name))
@@ -79,14 +79,14 @@ def _standing_in(queue: Queue, replaced: Queue) -> Iterator[None]:
 
 @cache
 def _migrated() -> bytes:
-    """Return an empty ledger's file."""
+    """Return the contents of the file of an empty ledger."""
     with TemporaryDirectory(prefix="ledger-", dir=_folder()) as folder:
         path = Path(folder) / "ledger.db"
         database = compose(_settings(path)).database
         try:
             migrate(database)
         finally:
-            # The last connection to go takes the WAL along.
+            # Closing the last connection removes the WAL.
             database.close()
         return path.read_bytes()
 
@@ -96,5 +96,5 @@ def _settings(path: Path) -> Settings:
 
 
 def _folder() -> Path | None:
-    """Return where to keep files: in memory if that can be, None for the usual place."""
+    """Return the directory for files: in memory if possible, None for the default one."""
     return _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None

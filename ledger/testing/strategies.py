@@ -1,4 +1,4 @@
-"""Generate what can be asked of a queue, sensible and not, for Hypothesis.
+"""Hypothesis strategies for what a queue can be asked to do, valid and invalid.
 
     @given(strategies.jobs(types=st.just("email")))
     def test_any_mail_is_sent(arguments):
@@ -8,7 +8,7 @@
 
             drain(queue, raises=True)
 
-``histories`` need no queue at all: they are what a projection of one's own follows.
+``histories`` needs no queue: it generates the events that a custom projection follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from ledger.errors import InvalidInput, Refused
 from ledger.log.recorded import LEDGER_STREAM, Recorded
 from ledger.queue.kue_options import PRIORITIES
+from ledger.rules import ledger_state
 from ledger.rules.commands import (
     LARGEST_INTEGER,
     LONGEST_TYPE,
@@ -31,12 +32,13 @@ from ledger.rules.commands import (
     Create,
     Elapse,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Lose,
     Move,
     OnAttempt,
     OnJob,
+    OnLedger,
     Pause,
     Progress,
     Remove,
@@ -45,15 +47,17 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
+from ledger.rules.decide import decide
 from ledger.rules.events import Backoff, Event
-from ledger.rules.job import Job, State, decide, evolve
+from ledger.rules.job import JobState, State, evolve
+from ledger.rules.ledger_state import Entry, Key
 from ledger.testing.clock import START_MS
 
 WORKER: Final = "host:1:1"
 
 
 class Target(NamedTuple):
-    """Be a job that a command may name, as far as the test knows it."""
+    """A job that a command may name, as far as the test knows it."""
 
     job_id: int
     state: str
@@ -61,19 +65,19 @@ class Target(NamedTuple):
     version: int
 
 
-# --- what applications hand in
+# --- arguments of a queue's methods
 
-# What PostgreSQL cannot hold is refused: U+0000, and surrogates, which are no text.
+# Without U+0000 and surrogates, which are refused because PostgreSQL cannot store them.
 texts: SearchStrategy[str] = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 
 
 def json_values(*, largest: int = 10) -> SearchStrategy[Any]:
-    """Return what JSON can say, as Python has it.
+    """Return a strategy for JSON values, as Python objects.
 
     Args:
-        largest: About how many values it is made of at most.
+        largest: The approximate maximum number of leaves in a value.
     """
     return st.recursive(
         st.none()
@@ -94,11 +98,11 @@ def jobs(
     types: SearchStrategy[str] | None = None,
     data: SearchStrategy[Any] | None = None,
 ) -> SearchStrategy[dict[str, Any]]:
-    """Return arguments of ``Queue.create``, by name; all that it takes but ``unique``.
+    """Return a strategy for keyword arguments of ``Queue.create``, all except ``unique``.
 
     Args:
-        types: Of which types; None for any text that can be one.
-        data: What the handlers get; None for objects of any content, or nothing.
+        types: The types to draw; None for any text that is a valid type.
+        data: The data to draw; None for objects of any content, or no data.
     """
     waits = st.integers(1, 10**7) | st.timedeltas(timedelta(milliseconds=1), timedelta(hours=3))
     backoff_delays = st.integers(1, 10**6)
@@ -127,7 +131,7 @@ def _can_be_type(text: str) -> bool:
     return 0 < len(text) <= LONGEST_TYPE
 
 
-# --- what the ledger is told
+# --- commands
 
 # Numbers, orders and escapes that a parser would rewrite.
 json_texts = st.sampled_from(
@@ -171,8 +175,8 @@ actors = st.sampled_from(("token:ann", f"worker:{WORKER}", "sweeper", "ü"))
 causes = st.none() | st.sampled_from(("request 7", "ledger remove 1"))
 
 
-# Built once, for any job: building them for each would take most of a test's time.  The
-# attempt is 1 for the newest one, 0 for the one before, 2 for the next.
+# Built once, for any job: building them for each would take most of a test's time.  The attempt
+# is 1 for the newest one, 0 for the one before, 2 for the next.
 _attempts = st.sampled_from((1, 1, 0, 2))
 _job = st.just(1)
 _on_any_job: SearchStrategy[OnJob] = st.one_of(
@@ -187,7 +191,7 @@ _on_any_job: SearchStrategy[OnJob] = st.one_of(
     st.builds(Log, job_id=_job, attempt=_attempts, line=json_strings),
     st.builds(Complete, job_id=_job, attempt=_attempts, result=st.none() | json_texts),
     st.builds(
-        Fail,
+        FailAttempt,
         job_id=_job,
         attempt=_attempts,
         error=json_strings,
@@ -210,24 +214,24 @@ _on_any_job: SearchStrategy[OnJob] = st.one_of(
 
 
 def on_job(target: Target) -> SearchStrategy[Command]:
-    """Return commands on one job: all kinds, whatever its state and attempt."""
+    """Return a strategy for commands of all kinds on one job, whatever its state and attempt."""
     return _on_any_job.map(lambda command: _aimed(command, target))
 
 
 def _aimed(command: OnJob, target: Target) -> Command:
-    """Return a command on any job as one on *target*."""
+    """Return a command on any job as a command on *target*."""
     changes: dict[str, Any] = {"job_id": target.job_id}
     if isinstance(command, OnAttempt):
         changes["attempt"] = max(0, target.attempt + command.attempt - 1)
     if isinstance(command, Erase) and command.versions is not None:
-        # One past the newest at most: that is wrong enough.
+        # At most one past the newest: that is invalid enough.
         changes["versions"] = tuple(min(each, target.version + 1) for each in command.versions)
     aimed: Command = replace(command, **changes)
     return aimed
 
 
 def next_step(target: Target) -> SearchStrategy[Command]:
-    """Return what usually comes next for the job, so that jobs get old."""
+    """Return a strategy for commands that usually come next, so that jobs reach late states."""
     job_id, attempt = target.job_id, target.attempt
     likely: Mapping[str, Sequence[Command]] = {
         "inactive": (
@@ -240,8 +244,8 @@ def next_step(target: Target) -> SearchStrategy[Command]:
             Progress(job_id=job_id, attempt=attempt, progress=50, data='{"at": 1}'),
             Log(job_id=job_id, attempt=attempt, line='"half"'),
             Complete(job_id=job_id, attempt=attempt, result='{"ok": true}'),
-            Fail(job_id=job_id, attempt=attempt, error='"no"'),
-            Fail(job_id=job_id, attempt=attempt, error='"no"', retry_after_ms=1_000),
+            FailAttempt(job_id=job_id, attempt=attempt, error='"no"'),
+            FailAttempt(job_id=job_id, attempt=attempt, error='"no"', retry_after_ms=1_000),
             Return(job_id=job_id, attempt=attempt, reason="stopped"),
         ),
         "complete": (Move(job_id=job_id, to="active"),),
@@ -252,7 +256,7 @@ def next_step(target: Target) -> SearchStrategy[Command]:
 
 
 def on_jobs(targets: Sequence[Target]) -> SearchStrategy[Command]:
-    """Return creations, and commands on single jobs, most of them on *targets*."""
+    """Return a strategy for creations, and commands on single jobs, most of them on *targets*."""
     newest = max((target.job_id for target in targets), default=0)
     strangers = [
         Target(job_id, "absent", 1, 1) for job_id in (newest + 1, newest + 2, 0, -1, 2**62)
@@ -265,23 +269,23 @@ def on_jobs(targets: Sequence[Target]) -> SearchStrategy[Command]:
 
 
 def commands(targets: Sequence[Target]) -> SearchStrategy[Command]:
-    """Return commands of all kinds, most of those on single jobs on *targets*."""
+    """Return a strategy for commands of all kinds; those on single jobs mostly on *targets*."""
     return st.one_of(on_jobs(targets), claims, on_types)
 
 
-# --- what the ledger keeps
+# --- histories
 
 
 @st.composite
 def histories(draw: DrawFn, *, longest: int = 40) -> list[Recorded]:
-    """Return events as a ledger may have recorded them from its first day on.
+    """Return events that a ledger may have recorded since its creation.
 
-    Positions and versions are gapless, times never run back, and each event is what the
-    rules answer to a command.
+    Positions and versions have no gaps, times never decrease, and each event is what the
+    rules decide on a command.
 
     Args:
-        draw: Hypothesis hands it in.
-        longest: How many events at most.
+        draw: Passed by Hypothesis.
+        longest: The largest number of events.
     """
     history = _History()
     for _ in range(draw(st.integers(0, longest))):
@@ -292,18 +296,19 @@ def histories(draw: DrawFn, *, longest: int = 40) -> list[Recorded]:
 
 
 class _History:
-    """Be a ledger without a database: the rules, and what they made."""
+    """A ledger without a database: the rules, and the events that they caused."""
 
     def __init__(self) -> None:
         self.recorded: list[Recorded] = []
         self.at_ms = START_MS
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, JobState] = {}
         self._keys: set[str] = set()
-        self._paused: set[str] = set()
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
 
     @property
     def targets(self) -> list[Target]:
-        """Return the jobs, also those that were removed."""
+        """Return the jobs, including removed ones."""
         return [
             Target(job.id, job.state.value, job.attempt, job.version)
             for job in self._jobs.values()
@@ -311,7 +316,10 @@ class _History:
         ]
 
     def carry_out(self, command: Command, actor: str, cause: str | None) -> None:
-        """Record what *command* causes, if the rules do not refuse it."""
+        """Record what *command* causes, unless the rules refuse it."""
+        if isinstance(command, OnLedger):
+            self._carry_out_on_ledger(command, actor, cause)
+            return
         job = self._job_of(command)
         if job is None:
             return
@@ -322,25 +330,33 @@ class _History:
         for event in events:
             job = self._jobs[job.id] = self._record(job, event, actor, cause)
 
-    def _job_of(self, command: Command) -> Job | None:
-        """Return the job that a command is on, None if it is already so."""
+    def _job_of(self, command: Command) -> JobState | None:
+        """Return the job that a command is on; None if its unique key has a job already."""
         match command:
             case Create(unique=key):
                 if key in self._keys:
                     return None
                 if key is not None:
                     self._keys.add(key)
-                return Job(max(self._jobs, default=0) + 1)
+                return JobState(max(self._jobs, default=0) + 1)
             case OnJob(job_id=job_id):
-                return self._jobs.get(job_id) or Job(job_id)
-            case Pause(type=type_) | Resume(type=type_):
-                if (type_ in self._paused) == isinstance(command, Pause):
-                    return None
-                (self._paused.discard if type_ in self._paused else self._paused.add)(type_)
-                return self._jobs.get(LEDGER_STREAM) or Job(LEDGER_STREAM)
+                return self._jobs.get(job_id) or JobState(job_id)
         return None
 
-    def _record(self, before: Job, event: Event, actor: str, cause: str | None) -> Job:
+    def _carry_out_on_ledger(self, command: OnLedger, actor: str, cause: str | None) -> None:
+        key = ledger_state.key_of(command)
+        entry = self._entries.get(key) or ledger_state.initial(key)
+        for event in ledger_state.decide(command, entry, at_ms=self.at_ms):
+            position = len(self.recorded) + 1
+            self._entries[key] = ledger_state.evolve(
+                entry, event, position=position, at_ms=self.at_ms
+            )
+            self._version += 1
+            self.recorded.append(
+                Recorded(position, LEDGER_STREAM, self._version, self.at_ms, actor, cause, event)
+            )
+
+    def _record(self, before: JobState, event: Event, actor: str, cause: str | None) -> JobState:
         position = len(self.recorded) + 1
         after = evolve(before, event, position=position, at_ms=self.at_ms)
         recorded = Recorded(position, after.id, after.version, self.at_ms, actor, cause, event)

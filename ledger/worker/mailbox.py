@@ -1,20 +1,19 @@
-"""Collect the attempts that have news, and wake the worker's loop for them."""
+"""The mailbox that collects jobs with new reports and wakes the worker's loop."""
 
 import threading
 from typing import Final
 
 from ledger.worker.running_job import RunningJob
 
-# After the first news, how long to wait for that of other jobs: a commit costs more.
+# How long to wait, after the first job's report, for those of others: a commit takes longer.
 _GATHER_S: Final = 0.001
 
 
 class Inbox:
-    """Collect the jobs that have news.
+    """A mailbox of jobs with new reports.
 
-    The loop is woken by the first, waits a moment for the others, and is woken again
-    only when all have come or the moment is over: being woken for each would cost
-    more than the jobs.
+    The loop is woken by the first job, waits a moment for others, and is woken again only when
+    all have come or the moment is over: waking it for each would cost more than the jobs do.
     """
 
     def __init__(self) -> None:
@@ -24,28 +23,28 @@ class Inbox:
         self._nudged = False
         self._enough = 1
         self._waits = False
-        # A lock that is taken is the cheapest thing to wait on.
+        # A held lock is the cheapest object to wait on.
         self._woken = threading.Lock()
         self._woken.acquire()
 
     def put(self, job: RunningJob) -> None:
-        """Say that *job* has news."""
+        """Add *job*, which has new reports."""
         with self._mutex:
             self._news.append(job)
             self._wake(len(self._news) >= self._enough)
 
     def nudge(self) -> None:
-        """Make the loop look around, now or when it would next wait."""
+        """Make ``take`` return at once, now or the next time it would wait."""
         with self._mutex:
             self._nudged = True
             self._wake(True)  # noqa: FBT003
 
     def take(self, *, timeout_s: float, enough: int) -> list[RunningJob]:
-        """Return the jobs that have news, after *timeout_s* none.
+        """Return the jobs that have new reports; none after *timeout_s*.
 
         Args:
-            timeout_s: How long to wait for the first.
-            enough: How many there can be: with so many there is nothing to wait for.
+            timeout_s: How long to wait for the first, in seconds.
+            enough: How many there can be: once that many have come, do not wait for more.
         """
         self._wait(timeout_s, 1)
         if self._news:
@@ -63,11 +62,11 @@ class Inbox:
         if not self._woken.acquire(timeout=timeout_s):
             with self._mutex:
                 if not self._waits:
-                    # Woken between the timeout and here.
+                    # Woken between the timeout and this point.
                     self._woken.acquire()
                 self._waits = False
 
-    def _wake(self, when: bool) -> None:  # noqa: FBT001 - what it says
+    def _wake(self, when: bool) -> None:  # noqa: FBT001 - the condition to wake
         if when and self._waits:
             self._waits = False
             self._woken.release()

@@ -1,8 +1,8 @@
-"""Be an attempt at a job, as its handler sees it, in the handler's thread.
+"""An attempt at a job as its handler sees it, in the handler's thread.
 
-What a handler logs, reports or returns becomes a *word* about the attempt.  Words are
-left here, in order, until the worker's loop takes them: a handler never waits for the
-database, unless it says more than the database can take.
+What a handler logs, reports or returns becomes a *report* on the attempt: a command of
+class ``OnAttempt``.  Reports are kept here, in order, until the worker's loop takes them: a
+handler does not wait for the database, unless it reports more than the database can take.
 """
 
 import math
@@ -10,39 +10,41 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, overload
+from typing import TYPE_CHECKING, Final, overload
 
 import msgspec
 
-from ledger.log.ledger import Claimable
 from ledger.queue.arguments import Json, Milliseconds, milliseconds
 from ledger.queue.job import Job
 from ledger.queue.queue import Handler, Queue
 from ledger.rules import commands, json_text
 
-# A handler that logs faster than the database takes it waits here.
+if TYPE_CHECKING:
+    from ledger.log.ledger import Claimable
+
+# A handler that logs faster than the database can take waits at this number of reports.
 _MOST_LINES_HELD: Final = 1_000
-# Of what is kept in memory, and of what a commit takes at once.
+# Limit on what is kept in memory, and on what one commit takes.
 MOST_CHARACTERS: Final = 16 * 1024 * 1024
-# Signs of life in a ttl, of a handler whose percentage stays the same.
+# Progress reports per ttl, for a handler whose percentage stays the same.
 _RENEWALS_A_TTL: Final = 3
-# Where a word keeps what the handler said.
+# The field of a report that holds what the handler passed in.
 _CONTENT: Final[dict[type[commands.OnAttempt], str]] = {
     commands.Log: "line",
     commands.Progress: "data",
     commands.Complete: "result",
-    commands.Fail: "error",
+    commands.FailAttempt: "error",
 }
 
 
-class Retry(Exception):  # noqa: N818 - it is no error but what to do
-    """Raise in a handler to fail the attempt and say when to try again.
+class Retry(Exception):  # noqa: N818 - an instruction, not an error
+    """An exception that a handler raises to fail the attempt and say when to try again.
 
-    It uses up an attempt, as every failure; without any left the job has failed.
+    It uses up an attempt, like every failure; if none is left, the job has failed.
 
     Args:
         message: Why, for the job's log.
-        after: Milliseconds or a timedelta; None as the job's backoff says.
+        after: Milliseconds or a timedelta; None waits as the job's backoff says.
     """
 
     def __init__(self, message: str = "", *, after: Milliseconds | None = None) -> None:
@@ -53,7 +55,7 @@ class Retry(Exception):  # noqa: N818 - it is no error but what to do
 
 
 class Fail(Exception):  # noqa: N818 - as Retry
-    """Raise in a handler when there is no use in trying again.
+    """An exception that a handler raises when it is useless to try again.
 
     Args:
         message: Why, for the job's log.
@@ -63,24 +65,23 @@ class Fail(Exception):  # noqa: N818 - as Retry
         super().__init__(message or "the handler asked not to try again")
 
 
-# As applications know them, in the log of their jobs too.
+# The module from which applications import them, also in the log of their jobs.
 Retry.__module__ = Fail.__module__ = "ledger"
 
 
 class RunningJob(Job):
-    """Be the job that a handler is called with.
+    """The job that a handler is called with.
 
     Attributes:
         attempt: The number of this attempt, from 1.
-        expired: Whether the attempt is over, by its ttl or because this worker was
-            taken for lost: what the handler says no longer counts, so it had better
-            end.
-        ended: Whether the handler has.
-        expires_at_ms: When the attempt expires without a sign of life.
+        expired: Whether the attempt is over, because its ttl ran out or this worker was
+            considered lost.  Further reports are ignored, so the handler should end.
+        ended: Whether the handler has ended.
+        expires_at_ms: When the attempt expires unless the handler reports progress.
     """
 
     def __init__(
-        self, queue: Queue, claimed: Claimable, tell: Callable[["RunningJob"], None]
+        self, queue: Queue, claimed: "Claimable", tell: Callable[["RunningJob"], None]
     ) -> None:
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)
@@ -95,8 +96,8 @@ class RunningJob(Job):
 
     @property
     def data(self) -> Json:
-        # In the handler's thread: what cannot be read, as it is nested too deeply, must fail
-        # its own attempt and not the worker.
+        # Decoded here, in the handler's thread, so that data that cannot be decoded because it is
+        # nested too deeply fails its own attempt, not the worker.
         if self._text is not None:
             self._data, self._text = msgspec.json.decode(self._text), None
         elif self._data is None:
@@ -108,9 +109,9 @@ class RunningJob(Job):
     @overload
     def log(self, format: str, *args: object) -> None: ...
     def log(self, format: str | None = None, *args: object) -> list[str] | None:  # noqa: A002
-        """Write a line of the job's log: *format* % *args*; without any, return the log.
+        """Write *format* % *args* to the job's log; without arguments, return the log.
 
-        The line is in the ledger soon, at the latest with the attempt's end.
+        The line is recorded soon, at the latest when the attempt ends.
         """
         if format is None:
             return super().log()
@@ -119,14 +120,14 @@ class RunningJob(Job):
         return None
 
     def progress(self, done: float, total: float, data: Json = None) -> None:
-        """Report that *done* of *total* is done; cheap enough for every round of a loop.
+        """Report that *done* of *total* is done; cheap enough for each iteration of a loop.
 
-        It is a sign of life: the job's ttl begins anew.
+        A report of progress restarts the job's ttl.
 
         Args:
             done: How much is done.
             total: How much there is to do, more than 0.
-            data: Anything to show with it that JSON can say.
+            data: Anything that JSON can represent, to show with it.
 
         Raises:
             InvalidInput: *total* is not greater than 0, or *data* is not JSON.
@@ -138,17 +139,17 @@ class RunningJob(Job):
         )
 
     def finish(self, word: commands.OnAttempt) -> None:
-        """Say the attempt's last word; whether it counts or not, the handler has ended."""
+        """Add the attempt's last report; even if it no longer counts, the handler has ended."""
         self._outbox.put(word)
         self.ended = True
         self._tell(self)
 
     def take(self) -> list[commands.OnAttempt]:
-        """Return what has been said since the last call."""
+        """Return the reports since the last call."""
         return self._outbox.take()
 
     def end(self) -> None:
-        """Drop what was said and not taken: the attempt is over."""
+        """Discard the reports that were not taken: the attempt is over."""
         self.expired = True
         self._outbox.close()
 
@@ -158,23 +159,23 @@ class RunningJob(Job):
 
 
 def size(word: commands.OnAttempt) -> int:
-    """Return how many characters the handler said with *word*."""
+    """Return how many characters the handler passed in with a report."""
     return len(getattr(word, _CONTENT[type(word)]) or "")
 
 
 class _Outbox:
-    """Keep a job's words until the loop takes them; of progress only the newest.
+    """The reports of a job that the loop has not taken; only the newest of progress.
 
     Args:
-        renewal_s: After how long the same percentage is news again: the ttl begins
-            anew; None if there is none.
+        renewal_s: Seconds after which an unchanged percentage is reported again, to restart
+            the ttl; None if there is no ttl.
     """
 
     def __init__(self, renewal_s: float | None) -> None:
         self._renewal_s = math.inf if renewal_s is None else renewal_s
         self._renew_at_s = 0.0
         self._mutex = threading.Lock()
-        # Made for who waits, which is seldom.
+        # Created only when a handler waits, which is seldom.
         self._room: threading.Condition | None = None
         self._words: list[commands.OnAttempt] = []
         self._characters = 0
@@ -183,7 +184,7 @@ class _Outbox:
         self._closed = False
 
     def put(self, word: commands.OnAttempt) -> bool:
-        """Keep *word*; return whether the loop must be told that there is something."""
+        """Keep *word*, a report; return whether the loop must be notified."""
         with self._mutex:
             if isinstance(word, commands.Progress):
                 if self._closed or not self._is_news(word):
@@ -208,7 +209,7 @@ class _Outbox:
         with self._mutex:
             words, self._words, self._characters = self._words, [], 0
             if self._progress is not None:
-                # Before the last word: after it, it would be too late.
+                # Before the last report: after it, progress would be refused.
                 words.insert(0, self._progress)
                 self._told, self._progress = self._progress.progress, None
                 self._renew_at_s = time.monotonic() + self._renewal_s
@@ -234,7 +235,7 @@ class _Outbox:
 
 
 def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
-    """Call the handler, and return the attempt's last word."""
+    """Call the handler, and return the attempt's last report."""
     try:
         result = handler.function(job)
         text = None if result is None else json_text.of("result", result)
@@ -242,7 +243,7 @@ def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
         return _failure(job, error, retry_after_ms=error.after_ms)
     except Fail as error:
         return _failure(job, error, final=True)
-    except BaseException as error:  # noqa: BLE001 - the edge of the user's code
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything
         return _failure(job, error)
     return commands.Complete(job_id=job.id, attempt=job.attempt, result=text)
 
@@ -253,8 +254,8 @@ def _failure(
     *,
     retry_after_ms: int | None = None,
     final: bool = False,
-) -> commands.Fail:
-    return commands.Fail(
+) -> commands.FailAttempt:
+    return commands.FailAttempt(
         job_id=job.id,
         attempt=job.attempt,
         error=described(error),
@@ -264,9 +265,9 @@ def _failure(
 
 
 def described(error: BaseException) -> str:
-    """Return an error as the ledger keeps it: its message first, then the traceback."""
+    """Return an error as the ledger stores it: a JSON string of its message and traceback."""
     if isinstance(error, SyntaxError):
-        # Python shows where it is before it says what it is.
+        # Python prints the location of a syntax error before its message.
         shown = f"{type(error).__name__}: {error.msg}"
     else:
         shown = "".join(traceback.format_exception_only(error)).strip()

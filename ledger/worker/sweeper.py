@@ -1,64 +1,61 @@
-"""Let time take effect: on delays that are over, late attempts and silent workers.
+"""The sweeper, which applies the passage of time: to delays, late attempts, silent workers.
 
-One sweeper a database works at a time; the others stand by and take over when it
-dies.  It needs no worker: every server process has one, and ``ledger sweep`` is
-one on its own.
+One sweeper per database works at a time; the others stand by and take over when it dies.
+It needs no worker: every server process has one, and ``ledger sweep`` runs one on its own.
 """
 
-import logging
-import threading
 import time
 from typing import Final
 
+from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import LedgerError, Unavailable
 from ledger.log.ledger import Ledger, Outcome
 from ledger.queue import heartbeats
+from ledger.queue.lease import LEASE_MS
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Elapse, Lose
 
-# A job is promoted within a second of being due: four looks leave room for the work.
+# A job is promoted within a second of being due: four sweeps a second leave time for the work.
 INTERVAL_S: Final = 0.25
-# How often those who stand by, and those whose database is away, try again.
-STANDBY_S: Final = 0.5
 LARGEST_SWEEP: Final = 1_000
-# How often workers that died long ago are struck from the list.
+# How often workers that died long ago are removed from the list.
 FORGET_EVERY_S: Final = 600.0
-# Two clocks that disagree by more have been set, or the machine has slept.
+# If wall clock and monotonic clock differ by more, the clock was set or the machine was
+# suspended.
 _JUMP_MS: Final = 1_000
-
-_log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweep one database, if no other sweeper does.
+    """A sweeper of one database, which works while no other one does.
 
     Args:
-        ledger: Where to record what time has done.
-        jobs: Who knows what is due.
-        lease_ms: How long a worker may be silent that was never seen to say so
-            itself.
+        ledger: Where the effects of time are recorded.
+        jobs: The jobs that are due, and the attempts that workers hold.
+        lease_ms: How long a worker may be silent of which no heartbeat, with a lease of its
+            own, is recorded.
     """
 
-    def __init__(
-        self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = heartbeats.LEASE_MS
-    ) -> None:
+    def __init__(self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = LEASE_MS) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._lease_ms = lease_ms
-        # Holders whose last sign of life tells nothing: none, or one from the future, before
-        # the clock was set back.  And when that was first noticed.
+        # Holders whose last heartbeat does not tell how long they are silent: there is none, or
+        # it is in the future, because the clock was set back.  And when that was first noticed.
         self._missed: dict[tuple[str, int | None], int] = {}
-        # Silence before this was ours: the database was away, or the clock jumped, for those
-        # who live as for those who are lost.
+        # Silence before this time is ignored: while the database was unavailable or the clock
+        # jumped, live workers could not report either.
         self._silent_since_ms = 0
         self._looked = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
-        self._complaint = ""
-        self._leadership = ledger.database.leadership("sweeper")
-        self._stopped = threading.Event()
+        self._loop = LeaderLoop(
+            "sweeper",
+            lambda: ledger.database.leadership("sweeper"),
+            self._step,
+            on_error=self._heard,
+        )
 
     def sweep(self) -> int:
-        """Let everything that is due happen; return how many jobs it changed."""
+        """Apply everything that is due; return how many jobs changed."""
         changed = self._fail_lost()
         self._forget_dead()
         while True:
@@ -73,14 +70,14 @@ class Sweeper:
                 return changed
 
     def _fail_lost(self) -> int:
-        """Fail the attempts of workers that are silent; return how many."""
+        """Fail the attempts of silent workers; return how many."""
         now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
             held = self._jobs.held(connection)
             if not held:
                 self._missed.clear()
                 return 0
-            # Read after the attempts: a worker is there before it holds one.
+            # Read after the attempts: a worker is listed before it holds one.
             seen = {worker.name: worker for worker in heartbeats.seen(connection)}
         commands = []
         missed = {}
@@ -107,7 +104,7 @@ class Sweeper:
         return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
 
     def _forget_dead(self) -> None:
-        """Keep the list of workers short, whatever dies."""
+        """Remove dead workers from the list, which would otherwise grow."""
         now_s = time.monotonic()
         if now_s < self._forget_at_s:
             return
@@ -118,46 +115,29 @@ class Sweeper:
         heartbeats.forget(database, holders, now_ms=self._ledger.now_ms())
 
     def run(self) -> None:
-        """Sweep until ``stop`` is called, through every absence of the database."""
-        try:
-            while not self._stopped.wait(self._step()):
-                pass
-        finally:
-            self._leadership.release()
+        """Sweep until ``stop`` is called, even while the database is unavailable."""
+        self._loop.run()
 
     def start(self) -> None:
         """Run in a thread that ends with the process."""
-        threading.Thread(target=self.run, name="ledger-sweeper", daemon=True).start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
-        self._stopped.set()
+        self._loop.stop()
 
     def _step(self) -> float:
-        """Sweep once if it is ours to do; return the seconds to wait."""
         self._heed_jumps()
-        try:
-            if not self._leadership.held():
-                return STANDBY_S
-            self.sweep()
-            self._complaint = ""
-        except LedgerError as error:
-            if str(error) != self._complaint:
-                # Not twice a second for as long as it lasts.
-                self._complaint = str(error)
-                _log.warning("the sweeper cannot work: %s; it tries again", error)
-            if isinstance(error, Unavailable):
-                # Nor could any worker say that it lives.
-                self._forgive()
-            return STANDBY_S
-        except Exception:  # noqa: BLE001 - the edge of its thread
-            # If it ended here, no job would be promoted again.
-            _log.exception("the sweeper failed; it goes on")
-            return STANDBY_S
+        self.sweep()
         return INTERVAL_S
 
+    def _heard(self, error: LedgerError) -> None:
+        """Ignore silence while the database is unavailable: no worker can report either."""
+        if isinstance(error, Unavailable):
+            self._forgive()
+
     def _heed_jumps(self) -> None:
-        """Forgive silence if the clock was set, or the machine has slept."""
+        """Ignore silence if the clock was set or the machine was suspended."""
         (before_s, before_ms), self._looked = (
             self._looked,
             (time.monotonic(), self._ledger.now_ms()),

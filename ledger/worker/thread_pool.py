@@ -1,12 +1,12 @@
-"""Hand jobs out to threads, of which no more are woken than it takes.
+"""The jobs of a thread pool, which wakes as few threads as it needs.
 
-To wake a thread costs more than many a job, and a woken one waits for the interpreter
-all the same, as long as another runs.  So one is woken at a time, and before it begins
-its job it wakes the next, if there is more to do: as soon as a handler waits for
-anything, the next begins.  Of jobs that wait for nothing a few threads do all.
+Waking a thread often costs more than its job, and a woken thread still waits for the GIL
+while another one runs.  So one thread is woken at a time, and before it begins its job it
+wakes the next if there is more to do: as soon as a handler waits for anything, the next one
+begins.  Jobs that never wait are all done by a few threads.
 
-Measured with jobs that do nothing, 20 at a time: waking a thread for each was a quarter
-of all that the interpreter did.
+Measured with empty jobs, 20 at a time: waking a thread for each took a quarter of the
+interpreter's time.
 """
 
 import threading
@@ -18,27 +18,27 @@ Job = TypeVar("Job")
 
 
 class Handout(Generic[Job]):
-    """Be the jobs that wait for a thread, first in, first out."""
+    """The jobs that wait for a thread, first in, first out."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._closed = False
         self._idle = 0
-        # Whether a thread has been woken that has not come yet.
+        # Whether a thread has been woken that has not resumed yet.
         self._wakes = False
-        # A lock that is taken is the cheapest thing to wait on.
+        # A held lock is the cheapest object to wait on.
         self._woken = threading.Lock()
         self._woken.acquire()
 
     def put(self, jobs: Iterable[Job]) -> None:
-        """Hand out *jobs*."""
+        """Add *jobs* for the threads."""
         with self._mutex:
             self._jobs.extend(jobs)
             self._wake_one()
 
     def close(self) -> None:
-        """Let the threads end once nothing is left."""
+        """End the threads once no job is left."""
         with self._mutex:
             self._closed = True
             self._wake_one()
@@ -60,7 +60,7 @@ class Handout(Generic[Job]):
             came = True
 
     def _wake_one(self) -> None:
-        """Keep what must always hold: if there is work, and one who idles, one is coming."""
+        """Keep the invariant: if there is work and an idle thread, one is being woken."""
         if (self._jobs or self._closed) and self._idle and not self._wakes:
             self._wakes = True
             self._woken.release()

@@ -1,21 +1,21 @@
-"""Do jobs: claim them, call their handlers, and report what came of it.
+"""The worker: it claims jobs, calls their handlers and reports the results.
 
 Theory of operation
 -------------------
-A worker is one loop and as many threads as it may run jobs at once.  The threads
-call handlers and do nothing else: what a handler logs, reports or returns is left
-with its ``RunningJob``, which tells the loop that it has news.  The loop collects
-the news of all jobs and asks for new ones, both in one transaction, so a commit
-carries as much as has come since the last one.
+A worker is one loop and one thread for each job that may run at once.  The threads call
+handlers and do nothing else: what a handler logs, reports or returns is left with its
+``RunningJob``, which notifies the loop.  The loop collects the reports of all jobs and
+claims new jobs, both in one transaction, so each commit carries everything since the last
+one.
 
-Nothing is done twice unnoticed.  Each start has an attempt number; the ledger
-refuses the word of an attempt that is over, because its ttl ran out or because this
-worker was silent for too long.  The loop then sets ``job.expired``, and drops
-whatever the handler still says.
+No job is done twice unnoticed.  Each start has an attempt number; the ledger refuses a
+report on an attempt that is over, because its ttl ran out or because this worker was silent
+for too long.  The loop then sets ``job.expired`` and discards whatever the handler still
+reports.
 
-Nothing is lost.  News that the database could not take is kept and told again.  If
-the answer to a claim was lost, the ledger may say that we hold jobs of which we know
-nothing: the loop gives those back.
+Nothing is lost.  Reports that the database could not take are kept and sent again.  If the
+answer to a claim was lost, the ledger may show that we hold jobs that we do not know: the
+loop returns them.
 """
 
 import logging
@@ -38,30 +38,30 @@ from ledger.worker.running_job import MOST_CHARACTERS, RunningJob, perform, size
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import Handout
 
-# How long what runs may take to end once the worker is told to stop.
+# How long running jobs may take to end once the worker is told to stop.
 GRACE_S: Final = 10.0
-# The loop looks by itself this often, should nobody wake it.
+# The loop checks for jobs at least this often, even if it is not woken.
 _LONGEST_PAUSE_S: Final = 2.0
-# Bounds how long a commit holds the lock; so do MOST_CHARACTERS.
+# Bounds, with MOST_CHARACTERS, how long a commit holds the lock.
 _MOST_WORDS: Final = 1_000
-# While the database is away.
+# Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
-# Signs of life in the time that a worker may be silent.
+# Heartbeats per lease, the time for which a worker may be silent.
 _BEATS_A_LEASE: Final = 3
 
-_LAST_WORDS: Final = (commands.Complete, commands.Fail)
+_LAST_WORDS: Final = (commands.Complete, commands.FailAttempt)
 
 _log = logging.getLogger(__name__)
 _numbers = count(1)
 
 
 class Told(NamedTuple):
-    """Be what a worker tells of an attempt.
+    """What a worker tells its observer about an attempt.
 
     Attributes:
-        kind: ``started``; later ``completed``, ``failed``, ``returned`` if it was given
-            back unfinished, or ``expired`` if what the handler says no longer counts.
-        error: Why, unless it was completed; a line.
+        kind: ``started``; later ``completed``, ``failed``, ``returned`` if it was returned
+            unfinished, or ``expired`` if the handler's reports no longer count.
+        error: Why, in one line; empty if it started or completed.
         next: The state that follows a failure.
     """
 
@@ -72,21 +72,21 @@ class Told(NamedTuple):
 
 
 class Worker:
-    """Do the jobs of a queue in this process.
+    """A worker that does the jobs of a queue in this process.
 
     Args:
-        queue: Whose handlers to call.
-        types: Of which jobs; None for all that have a handler.
-        name: What tells it from all other workers; by default ``HOST:PID:N``.
-        grace_s: Seconds that what runs may take to end once it is told to stop.
-        told: Called when an attempt began and when it ended, by the one loop that does
-            everything: it must be quick, and not raise.
-        sweep: Whether to sweep as well: promote what is due and find lost workers,
+        queue: The queue whose handlers to call.
+        types: The types of jobs to do; None for all that have a handler.
+        name: A name that no other worker has; by default ``HOST:PID:N``.
+        grace_s: Seconds that running jobs may take to end once the worker is told to stop.
+        told: Called when an attempt starts and when it ends, by the worker's only loop: it
+            must return quickly and not raise.
+        sweep: Whether to sweep as well: promote jobs that are due and find lost workers,
             where neither a server nor ``ledger work`` does.
 
     Raises:
         InvalidInput: A type has no handler, or there is none at all; or *name* or
-            *grace_s* is not what it must be.
+            *grace_s* is invalid.
     """
 
     def __init__(
@@ -107,22 +107,21 @@ class Worker:
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
         self._grace_s = grace_s
         self._told = told
-        self._sweeper = (
-            Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms) if sweep else None
-        )
+        self._sweeps = sweep
         self._actor = f"worker:{self.name}"
         self._inbox = Inbox()
         self._handout = Handout[RunningJob]()
         self._running: dict[tuple[int, int], RunningJob] = {}
-        # Words that the database has not taken yet.
+        # Reports that the database has not taken yet.
         self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
         # Whether there may be jobs to claim; set by other threads too.
         self._hungry = True
-        # Whether we may hold jobs without knowing it.
+        # Whether we may hold jobs that we do not know.
         self._unsure = False
-        # Whether one of our name may have died with jobs: a container has its name again.
+        # True until we have checked for attempts left by a dead predecessor with our name
+        # (restarted containers reuse it).
         self._succeeds = True
-        # Whether to look if all that we run is still ours.
+        # Whether to check that we still hold all jobs that we run.
         self._doubts = False
         self._next_beat_s = 0.0
         self._stop_by_s = math.inf
@@ -134,13 +133,13 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """Return how many jobs it is doing."""
+        """Return the number of running jobs."""
         return len(self._running)
 
     def stop(self, *, grace_s: float | None = None) -> None:
-        """Make ``run`` return: claim no more, wait for what runs, give back the rest.
+        """Make ``run`` return: claim no more jobs, wait for the running ones, return the rest.
 
-        May be called from a signal handler, and again to wait for less.
+        May be called from a signal handler, and again with a shorter *grace_s*.
         """
         now_s = time.monotonic()
         self._stop_by_s = now_s + (self._grace_s if grace_s is None else grace_s)
@@ -149,30 +148,44 @@ class Worker:
         self._inbox.nudge()
 
     def run(self) -> None:
-        """Work until ``stop`` is called, through every absence of the database."""
+        """Work until ``stop`` is called, even if the database becomes unavailable.
+
+        Raises:
+            SchemaMismatch: The tables are not those of this version.
+            Unavailable: The database is unavailable at the beginning.
+        """
+        self._queue.open()
         threads = [
             threading.Thread(target=self._perform, name=f"{self.name}-{n}", daemon=True)
             for n in range(sum(self._slots.values()))
         ]
         for thread in threads:
             thread.start()
-        if self._sweeper is not None:
-            self._sweeper.start()
+        sweeper = self._sweeper()
         try:
             with self._queue.bell.subscribed(self._ring):
                 while not self._over():
                     self._step()
         finally:
-            if self._sweeper is not None:
-                self._sweeper.stop()
+            if sweeper is not None:
+                sweeper.stop()
             self._handout.close()
             self._leave()
 
     def start(self) -> threading.Thread:
-        """Run in a thread of this process, and return it."""
+        """Run in a thread of this process, and return the thread; raises as ``run``."""
+        self._queue.open()
         thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         thread.start()
         return thread
+
+    def _sweeper(self) -> Sweeper | None:
+        if not self._sweeps:
+            return None
+        queue = self._queue
+        sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+        sweeper.start()
+        return sweeper
 
     # --- the threads
 
@@ -191,13 +204,13 @@ class Worker:
         return self._stopping and (not self._running or time.monotonic() >= self._stop_by_s)
 
     def _step(self) -> None:
-        """Wait for news, and bring the ledger up to date."""
+        """Wait for reports, and bring the ledger up to date."""
         for job in self._news():
             self._unsent.extend((job, word) for word in job.take())
             if job.ended and job.expired:
-                # Its last word was dropped: there is no answer to wait for.
+                # Its last report was discarded: there is no answer to wait for.
                 self._running.pop((job.id, job.attempt), None)
-                # Nor a commit that would ring: its slot is free all the same.
+                # Nor is there a commit that would notify us, although its slot is free.
                 self._hungry = True
         try:
             self._succeed()
@@ -208,10 +221,10 @@ class Worker:
         except Unavailable as error:
             _log.warning("worker %s goes on when it can: %s", self.name, error)
             self._pause()
-        except Exception:  # noqa: BLE001 - the edge of its thread
-            # If it ended here, nobody would do the jobs any more, and who would notice?
+        except Exception:  # noqa: BLE001 - must not end the thread
+            # If the loop ended here, no job would be done any more, and no one would notice.
             _log.exception("worker %s failed; it goes on", self.name)
-            # It may have claimed jobs and not begun them.
+            # It may have claimed jobs and not started them.
             self._unsure = True
             self._pause()
 
@@ -220,11 +233,11 @@ class Worker:
         time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
 
     def _news(self) -> list[RunningJob]:
-        """Wait until jobs have news, or it is time for something else."""
+        """Wait until jobs have new reports or something else is due; return those jobs."""
         pause_s = 0.0 if self._unsent else self._pause_s()
         news = self._inbox.take(timeout_s=pause_s, enough=len(self._running))
         if not news and pause_s > 0:
-            # Nobody woke it, but it looks around all the same.
+            # It was not woken, but checks for jobs all the same.
             self._hungry = True
         return news
 
@@ -239,13 +252,13 @@ class Worker:
         return max(0.001, until_s - now_s)
 
     def _exchange(self) -> None:
-        """Tell what there is to tell and claim what there is to claim, in one commit."""
+        """Send the reports and claim jobs, in one commit."""
         told = self._next_words()
         said: list[commands.Command] = [word for _, word in told]
         ending = {(word.job_id, word.attempt) for _, word in told if isinstance(word, _LAST_WORDS)}
         slots = self._free(ending) if self._hungry and not self._stopping else {}
         if slots:
-            # Cleared before looking: what comes meanwhile rings again.
+            # Cleared before the check: a commit after that sets it again.
             self._hungry = False
             if said or self._any_waits(slots):
                 said.append(commands.Claim(worker=self.name, slots=slots))
@@ -267,7 +280,7 @@ class Worker:
             self._begin(claimed, slots)
 
     def _next_words(self) -> list[tuple[RunningJob, commands.OnAttempt]]:
-        """Return what to tell in the next commit: not too many words, nor too long ones."""
+        """Return the reports for the next commit, limited in number and in characters."""
         words: list[tuple[RunningJob, commands.OnAttempt]] = []
         characters = 0
         for job, word in islice(self._unsent, _MOST_WORDS):
@@ -278,7 +291,7 @@ class Worker:
         return words
 
     def _heard(self, job: RunningJob, word: commands.OnAttempt, answer: Answer) -> None:
-        """Learn what the ledger said to a job's word."""
+        """Process the ledger's answer to a job's report."""
         if isinstance(answer, LedgerError):
             if not job.expired:
                 _log.warning("worker %s: %s", self.name, answer)
@@ -288,7 +301,7 @@ class Worker:
             for event in answer.events:
                 if isinstance(event, Progressed):
                     job.expires_at_ms = event.expires_at_ms
-                elif isinstance(event, Failed) and isinstance(word, commands.Fail):
+                elif isinstance(event, Failed) and isinstance(word, commands.FailAttempt):
                     self._tell("failed", job, json_text.log_line("failed", word.error), event.next)
                 elif isinstance(event, Completed):
                     self._tell("completed", job)
@@ -305,11 +318,11 @@ class Worker:
         if begun:
             counts = Counter(one.job.type for one in claimed.jobs)
             if any(counts[type_] == most for type_, most in slots.items()):
-                # As many as asked for: there may be more.
+                # As many as we asked for: there may be more.
                 self._hungry = True
 
     def _free(self, ending: Collection[tuple[int, int]] = ()) -> dict[str, int]:
-        """Return how many jobs of each type could be begun, once those *ending* are told."""
+        """Return how many jobs of each type can be started, once those *ending* have ended."""
         held = Counter(job.type for key, job in self._running.items() if key not in ending)
         free = {type_: slots - held[type_] for type_, slots in self._slots.items()}
         return {type_: slots for type_, slots in free.items() if slots > 0}
@@ -336,13 +349,13 @@ class Worker:
             elif isinstance(answer, Outcome) and not any(
                 isinstance(event, Failed) for event in answer.events
             ):
-                # Another's word kept it alive, or the sweeper was first: look again.
+                # Someone else's report kept it alive, or the sweeper was first: check.
                 self._check(job)
             else:
                 self._release(job)
 
     def _release(self, job: RunningJob) -> None:
-        """Tell a handler that its attempt is over; its thread stays taken until it ends."""
+        """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
         job.expires_at_ms = None
         self._tell("expired", job, "the attempt is over: its ttl ran out, or it was taken for lost")
         job.end()
@@ -353,11 +366,14 @@ class Worker:
         if (job.id, job.attempt) not in set(held):
             self._release(job)
         else:
-            # It lives on; the ledger knows until when, we ask again in a moment.
+            # It continues; only the ledger knows until when, so check again soon.
             job.expires_at_ms = self._queue.ledger.now_ms() + int(_LONGEST_PAUSE_S * 1000)
 
     def _succeed(self) -> None:
-        """Fail what a worker of our name held that is no more; our beats would keep it."""
+        """Fail attempts held by a dead worker with our name.
+
+        Our own heartbeats would keep them alive.
+        """
         if not self._succeeds:
             return
         queue = self._queue
@@ -373,7 +389,7 @@ class Worker:
         self._succeeds = False
 
     def _beat(self) -> None:
-        """Give a sign of life, if it is time."""
+        """Record a heartbeat if it is due."""
         now_s = time.monotonic()
         if now_s < self._next_beat_s:
             return
@@ -390,10 +406,10 @@ class Worker:
         self._doubts = bool(self._running)
 
     def _reconcile(self) -> None:
-        """Compare what the ledger says is ours with what we run.
+        """Compare what the ledger says we hold with what we run.
 
-        What we know nothing of is given back; handlers of what was taken from us are told,
-        although they may never say a word.
+        Jobs that we do not know are returned.  Handlers of jobs that we no longer hold are told,
+        even if they would never report anything and so never be refused.
         """
         if not (self._unsure or self._doubts):
             return
@@ -417,7 +433,7 @@ class Worker:
         return self._queue.ledger.submit(back, actor=self._actor, cause=cause)
 
     def _leave(self) -> None:
-        """Give back what still runs, and strike the worker from the list."""
+        """Return what still runs, and remove the worker from the list."""
         for job in self._running.values():
             self._unsent.extend((job, word) for word in job.take())
         try:
@@ -436,7 +452,7 @@ class Worker:
             with self._queue.database.write() as tx:
                 heartbeats.leave(tx, self.name)
         except LedgerError as error:
-            # The sweeper will find them lost.
+            # The sweeper will fail them as lost.
             _log.warning("worker %s could not give back its jobs: %s", self.name, error)
         for job in self._running.values():
             job.end()

@@ -1,7 +1,7 @@
-"""Answer what happened, minute by minute: what the charts are drawn from.
+"""What happened in each minute, for the charts.
 
-It catches up, about a second behind, since no decision and no client that has just
-written needs it; so it costs writers nothing.
+This read model follows about a second behind the ledger, so it costs writers nothing: no
+decision needs it, and no client needs it right after a write.
 """
 
 from collections import Counter
@@ -22,15 +22,15 @@ MINUTE_MS: Final = 60_000
 
 
 class Minute(NamedTuple):
-    """Be what happened in a minute.
+    """The counts of one minute.
 
     Attributes:
-        minute_ms: Its beginning, UTC milliseconds.
+        minute_ms: Its start, UTC milliseconds.
         created: Jobs that were created.
-        started: Attempts that workers began.
+        started: Attempts that workers started.
         completed: Attempts that succeeded.
-        failed: Attempts that failed, whether they were the last or not.
-        work_ms: How long those took that succeeded.
+        failed: Attempts that failed, whether or not they were the last of their job.
+        work_ms: Total duration of the attempts that succeeded.
     """
 
     minute_ms: int
@@ -42,7 +42,7 @@ class Minute(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """Be the minutes of a range in which something happened.
+    """The minutes of a range in which something happened.
 
     Attributes:
         position: The ledger's position up to which they are counted.
@@ -61,10 +61,10 @@ _COUNTED: Final[dict[type[Event], str]] = {
 
 
 class Activity(TableFollower):
-    """Be a row a minute and type."""
+    """A table with one row per minute and type."""
 
     name = "activity"
-    # A chart by minute needs no haste, and one commit does for what gathers.
+    # Charts by minute can wait, and one commit applies everything that gathers.
     pause_s = 1.0
 
     def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
@@ -99,7 +99,7 @@ class Activity(TableFollower):
             name = _COUNTED.get(type(event))
             if name is None:
                 continue
-            # Time never runs backwards: a batch is mostly of one minute.
+            # Times of events never decrease, and a batch mostly lies within one minute.
             if recorded.at_ms >= end_ms:
                 minute_ms = recorded.at_ms - recorded.at_ms % MINUTE_MS
                 end_ms = minute_ms + MINUTE_MS
@@ -118,11 +118,11 @@ class Activity(TableFollower):
 
         Args:
             connection: Where to read.
-            from_ms: Beginning of the range, UTC milliseconds.
-            to_ms: Its end, which is not in it.
-            type_: Of jobs of which type; None is of all types together.
+            from_ms: Start of the range, UTC milliseconds.
+            to_ms: End of the range, exclusive.
+            type_: Type of the jobs to count; None counts all types together.
         """
-        # Before the rows: they may be newer than we say, never older.
+        # Read before the rows: they may be newer than the position, never older.
         (position,) = self._position.first(connection)
         if type_ is None:
             rows = self._minutes.all(connection, from_ms=from_ms, to_ms=to_ms)

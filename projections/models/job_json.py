@@ -1,10 +1,10 @@
-"""Write jobs as they are shown: Kue's JSON object, its key order, its types.
+"""The JSON of jobs: Kue's JSON object, with its key order and its types.
 
-A key that is not set is absent.  Ids, times and durations are strings, as in Kue's
-manual.  Content goes out byte for byte as it came in, and is kept in one place only,
-so what is ready to send is the text around it: a *frame* of four parts, between which
-content belongs.  A frame is written when its job changes, which happens a few times,
-and read whenever somebody looks.
+A key that is not set is absent.  Ids, times and durations are strings, as in Kue's manual.
+Content is sent byte for byte as it was received, and is stored only once.  So the text that
+is stored ready to send is the text around it: a *frame* of four parts, with the content
+between them.  A frame is written when its job changes, which happens a few times, and is
+read with every request for the job.
 """
 
 from typing import NamedTuple
@@ -13,13 +13,13 @@ import msgspec
 from sqlalchemy import ColumnElement, Label, Table, func, literal, select
 
 from ledger.log import schema
-from ledger.rules.job import Job
+from ledger.rules.job import JobState
 
 _encode = msgspec.json.encode
 
 
 class Frame(NamedTuple):
-    """Be the text around a job's content; columns of ``ledger_jobs``."""
+    """The text around a job's content, in columns of ``ledger_jobs``."""
 
     json_start: str
     json_priority: str
@@ -28,7 +28,7 @@ class Frame(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Be a job's content: JSON text, None where there is none or it was erased."""
+    """A job's content as JSON text; None where there is none or it was erased."""
 
     data: str | None
     result: str | None
@@ -37,7 +37,7 @@ class Content(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Be what is shown of the jobs at one moment.
+    """The JSON of jobs at one ledger position.
 
     Attributes:
         position: The ledger's position at that moment.
@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 
 
 def filled(frame: Frame, content: Content) -> str:
-    """Return the JSON object; as ``json_of`` does in the database."""
+    """Return a job's JSON object, as ``json_of`` does in the database."""
     data, result, progress_data, error = content
     return "".join(
         (
@@ -66,9 +66,9 @@ def filled(frame: Frame, content: Content) -> str:
 
 
 def json_of(jobs: Table) -> Label[str]:
-    """Return the column that is a job's JSON object, put together by the database.
+    """Return the column with a job's JSON object, which the database concatenates.
 
-    Content comes by subselect, not by join: jobs that are skipped need none.
+    Content is read by subselects, not joins: jobs that are skipped need none.
     """
 
     def content(name: str) -> ColumnElement[str]:
@@ -97,7 +97,7 @@ def json_of(jobs: Table) -> Label[str]:
 _KEYS = {"progress": "progress_data"}
 
 
-def frame_of(job: Job) -> Frame:
+def frame_of(job: JobState) -> Frame:
     """Return the frame of a job's JSON object."""
     progress = "0" if job.progress is None else f'"{job.progress}"'
     times = "".join(

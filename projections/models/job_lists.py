@@ -1,11 +1,11 @@
-"""Answer which jobs a list shows.
+"""Pages of job lists, found by rank.
 
-A page of Kue's lists is a range of *ranks*: ``/jobs/failed/90000..90019``.  SQL
-finds a rank by walking to it (``OFFSET``), so a deep page of a long list costs
-its depth.  ``job_ranks`` makes the walk short: it counts the jobs of each list in
-every run of 1,024 ids and of 1,048,576 ids.  A page that is deep from both ends
-sums up runs until it is in the right one, and walks at most 1,023 entries.  The
-counts change with the jobs, in the same transaction.
+A page of Kue's lists is a range of *ranks*: ``/jobs/failed/90000..90019``.  SQL finds a rank
+by walking to it (``OFFSET``), so the cost of a page grows with its depth.  ``job_ranks``
+keeps the walk short: it counts the jobs of each list in every run of 1,024 ids and of
+1,048,576 ids.  For a page that is far from both ends, the counts are added up until the
+right run is found, and at most 1,023 entries are walked.  The counts change in the same
+transaction as the jobs.
 """
 
 from collections import Counter
@@ -32,19 +32,19 @@ from ledger.log import schema
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Shown, json_of
 from ledger.projections.projection import Upsert
-from ledger.rules.job import LIVE_STATES, Job, State
+from ledger.rules.job import LIVE_STATES, JobState, State
 
-# Lists over all types are counted under this, which no job has for its type.
+# The type under which lists over all types are counted; no job has it.
 EVERY_TYPE: Final = ""
-# Ids in a run, as powers of two: 1,024 and 1,048,576; the last is the whole list.
+# Lengths of runs of ids, as powers of two: 1,024 and 1,048,576; the last is the whole list.
 SPANS: Final = (10, 20, 62)
 WHOLE_LIST: Final = SPANS[-1]
-# Up to this depth, walking is quicker than finding out where to start.
+# Up to this depth, walking is faster than finding the id to start at.
 SHALLOW: Final = 1_000
 
 
 class JobList(NamedTuple):
-    """Name a list of jobs: all, those in a state, or those of a type in a state."""
+    """A list of jobs: all, those in a state, or those of a type in a state."""
 
     state: State | None = None
     type: str | None = None
@@ -60,23 +60,23 @@ class _Order(NamedTuple):
 
 
 def is_shallow(first: int, last: int) -> bool:
-    """Tell whether a page is near enough to an end of its list to walk to it."""
+    """Return whether a page is close enough to an end of its list to walk to it."""
     return (0 <= first <= SHALLOW and last >= 0) or (first < 0 and -1 - SHALLOW <= last < 0)
 
 
 def clip(first: int, last: int, length: int) -> tuple[int, int]:
-    """Return ranks from 0 on and within a list of *length*; (1, 0) for no page."""
+    """Return the ranks counted from 0 and within a list of *length*; (1, 0) for an empty page."""
     first = max(0, first + length if first < 0 else first)
     last = min(length - 1, last + length if last < 0 else last)
     return (first, last) if first <= last else (1, 0)
 
 
 class JobLists:
-    """Be all lists of the jobs of a table.
+    """All lists of the jobs in a table.
 
     Args:
         jobs: The table.
-        ranks: Its counts, with ``rank_columns``.
+        ranks: The table of its counts, with ``rank_columns``.
     """
 
     def __init__(self, jobs: Table, ranks: Table) -> None:
@@ -90,8 +90,10 @@ class JobLists:
         self._run = _run_of_rank(ranks, in_list)
         self._pages: dict[tuple[object, ...], Query] = {}
 
-    def follow(self, tx: Connection, before: Mapping[int, Job], after: Mapping[int, Job]) -> None:
-        """Count the jobs where they are *after*, and no longer where they were *before*."""
+    def follow(
+        self, tx: Connection, before: Mapping[int, JobState], after: Mapping[int, JobState]
+    ) -> None:
+        """Move the counts of the jobs from their states in *before* to their states in *after*."""
         fine, *coarser = SPANS
         moves = Counter(
             (job.type, before[job.id].state, job.state, job.id >> fine) for job in after.values()
@@ -123,11 +125,11 @@ class JobLists:
 
         Args:
             connection: On a snapshot, unless ``is_shallow(first, last)``.
-            jobs: Which list.
-            first: Rank of the first job, from 0; negative counts from the end.
-            last: Rank of the last job, inclusive; as *first*.
+            jobs: The list.
+            first: Rank of the first job, from 0; a negative rank counts from the end.
+            last: Rank of the last job, inclusive; negative as *first*.
             descending: Reverse the whole list first.
-            by_priority: Order by priority, then age, in place of age alone.
+            by_priority: Order by priority, then age, instead of by age alone.
         """
         order = _Order(descending, by_priority)
         if is_shallow(first, last):
@@ -147,7 +149,7 @@ class JobLists:
         length: int,
         order: _Order,
     ) -> Shown:
-        """Return the page of ranks within the list, from whichever place is nearest."""
+        """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
         if min(first, behind) > SHALLOW and not order.by_priority:
@@ -161,11 +163,11 @@ class JobLists:
         return self._walk(connection, jobs, first, size, order)
 
     def length(self, connection: Connection, jobs: JobList) -> int:
-        """Return how many jobs a list has."""
+        """Return the number of jobs in a list."""
         return int(connection.scalar(self._length, self._in_list(jobs)) or 0)
 
     def _seek(self, connection: Connection, jobs: JobList, rank: int) -> tuple[int, int]:
-        """Return an id, and how many jobs from there *rank* is away."""
+        """Return an id, and the number of jobs to skip from that id to reach *rank*."""
         start = 0
         coarser = WHOLE_LIST
         for span in reversed(SPANS[:-1]):
@@ -198,9 +200,9 @@ class JobLists:
         backwards: bool = False,
         start: int = 0,
     ) -> Shown:
-        """Return *size* jobs of a list after skipping some, from id *start* on.
+        """Return *size* jobs of a list after skipping *skip* of them, from id *start* on.
 
-        *backwards* walks from the other end, and shows what it meets in *order*.
+        With *backwards*, the walk begins at the other end; the jobs are still in *order*.
         """
         shape = jobs.state is None, jobs.type is None, order, backwards
         query = self._pages.get(shape)
@@ -208,7 +210,7 @@ class JobLists:
             query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
         position, json = query.first(
             connection,
-            # An empty list has no rank at all to begin at.
+            # Both are negative where there is nothing to return.
             skip=max(0, skip),
             size=max(0, size),
             start=start,
@@ -223,14 +225,14 @@ class JobLists:
         order: _Order,
         backwards: bool,  # noqa: FBT001 - part of the shape, as the others
     ) -> Select[Any]:
-        """Return the statement for all pages of the shape of *jobs*.
+        """Return the statement for all pages of lists of this shape.
 
-        Its one row is the moment, and the page's objects in a line; the aggregate
-        takes them in the subselect's order, on both engines.
+        Its one row is the ledger's position and the page's JSON objects, joined by commas.  The
+        aggregate takes them in the subselect's order, on both engines.
         """
         table = self._jobs
-        # By priority there is no starting in the middle, and a condition on the id
-        # would tempt the planner to sort.
+        # A list by priority cannot start at an id, and a condition on the id would tempt the
+        # planner to sort.
         conditions = [] if order.by_priority else [table.c.id >= bindparam("start")]
         if jobs.state is not None:
             conditions.append(table.c.state == bindparam("state"))
@@ -268,7 +270,7 @@ def rank_columns() -> Sequence[Column[Any]]:
 
 
 def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
-    """Return the statement for the run of ids in which a rank falls.
+    """Return the statement that finds the run of ids with a rank.
 
     Its row has the run's ``bucket`` and the number of jobs ``before`` it.
     """

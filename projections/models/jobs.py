@@ -1,9 +1,9 @@
-"""Answer what a job is now.
+"""The current state of each job.
 
-``ledger_jobs`` holds a row a job: what the rules decide upon, the order in which to claim,
-and the JSON that the views show, ready but for its content.  Content is not in it.
-The columns ``*_position`` point at the events that hold it, so there is one copy of
-it, and what is erased there is gone here.
+``ledger_jobs`` has one row per job: the fields that the rules decide on, the order of claims, and
+the job JSON, complete except for its content.  Content is not in the table.  The columns
+``*_position`` point to the events that hold it, so there is one copy of it, and content that
+is erased there is gone here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,18 +35,18 @@ from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, Shown, frame_of, json_of
 from ledger.projections.models.job_lists import JobLists, rank_columns
 from ledger.projections.projection import Projection, in_parts
-from ledger.rules.job import LIVE_STATES, Job, State
+from ledger.rules.job import LIVE_STATES, JobState, State
 
 
 class Held(NamedTuple):
-    """Be an attempt, and the worker that holds it."""
+    """An attempt, and the worker that holds it."""
 
     job_id: int
     attempt: int
     worker: str
 
 
-# What never changes after creation is not written again.
+# These columns never change after creation, so an update does not write them.
 _CONSTANT: Final = frozenset(
     {
         "id",
@@ -62,14 +62,14 @@ _CONSTANT: Final = frozenset(
         "json_start",
     }
 )
-_COLUMNS: Final = (*Job._fields, *Frame._fields)
+_COLUMNS: Final = (*JobState._fields, *Frame._fields)
 _CHANGING: Final = tuple(name for name in _COLUMNS if name not in _CONSTANT)
-# Not with IN, for which SQLite builds a table at every statement: 3 of 15 µs a row.
+# Not with IN: SQLite builds a table for it in every statement, which took 3 of 15 µs a row.
 _STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STATES)
 
 
 class Jobs(Projection):
-    """Be the jobs.
+    """The read model of jobs.
 
     Attributes:
         lists: All lists of them, page by page.
@@ -90,11 +90,11 @@ class Jobs(Projection):
             (*_CHANGING, "id_"),
         )
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
-        self._load = Listed(select(*(jobs.c[name] for name in Job._fields)), jobs.c.id)
+        self._load = Listed(select(*(jobs.c[name] for name in JobState._fields)), jobs.c.id)
         content = select(schema.events.c.content)
         self._claimable = Query(
             select(
-                *(jobs.c[name] for name in Job._fields),
+                *(jobs.c[name] for name in JobState._fields),
                 content.where(schema.events.c.position == jobs.c.data_position)
                 .scalar_subquery()
                 .label("data"),
@@ -119,7 +119,7 @@ class Jobs(Projection):
             .where(
                 jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
                 jobs.c.worker.is_not(None),
-                # By hand an operator begins attempts that no worker holds.
+                # No worker holds an attempt that an operator began by hand.
                 jobs.c.started_attempt == jobs.c.attempt,
             )
             .order_by(jobs.c.id)
@@ -142,8 +142,8 @@ class Jobs(Projection):
     # --- following the ledger
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        before: dict[int, Job] = {}
-        after: dict[int, Job] = {}
+        before: dict[int, JobState] = {}
+        after: dict[int, JobState] = {}
         for recorded, was, job in changes:
             before.setdefault(recorded.job_id, was)
             after[recorded.job_id] = job
@@ -168,10 +168,10 @@ class Jobs(Projection):
             "ledger_job_ranks": select(self._ranks).where(self._ranks.c.jobs != 0),
         }
 
-    # --- what the rules and the sweeper ask
+    # --- queries of the rules and the sweeper
 
-    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, Job]:
-        """Return those of the jobs that there are."""
+    def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
+        """Return those of the jobs that exist."""
         found = {}
         for some in in_parts(job_ids):
             for row in self._load.all(tx, some):
@@ -180,14 +180,14 @@ class Jobs(Projection):
         return found
 
     def claimable(self, tx: Connection, type_: str, *, limit: int) -> list[Claimable]:
-        """Return jobs of a type that wait, by priority, then age."""
+        """Return jobs of a type that wait for a worker, by priority, then age."""
         return [
             Claimable(_job(row[:-1]), row[-1])
             for row in self._claimable.all(tx, type=type_, limit=limit)
         ]
 
     def any_claimable(self, connection: Connection, type_: str) -> bool:
-        """Return whether a job of a type waits."""
+        """Return whether a job of a type waits for a worker."""
         return self._any_claimable.first(connection, type=type_) is not None
 
     def held(self, connection: Connection) -> list[Held]:
@@ -195,38 +195,38 @@ class Jobs(Projection):
         return [Held(*row) for row in self._held.all(connection)]
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
-        """Return ids of jobs that time changes by *now_ms*, the longest due first."""
+        """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
         return [job_id for (job_id,) in self._due.all(connection, now_ms=now_ms, limit=limit)]
 
-    # --- what the views ask
+    # --- queries for job JSON
 
     def get(self, connection: Connection, job_id: int) -> Shown | None:
-        """Return the job's JSON object, None if there is no such job."""
+        """Return the job's JSON object, or None if there is no such job."""
         row = self._get.first(connection, job_id=job_id)
         return None if row is None else Shown(*row)
 
     def running(self, connection: Connection, attempts: Mapping[int, int]) -> list[tuple[str, int]]:
-        """Return the JSON object and attempt of those jobs whose attempt still runs.
+        """Return the JSON object and the attempt of each job whose attempt is still running.
 
         Args:
             connection: Where to read.
-            attempts: The jobs, in the order of the answer, and the attempt of each.
+            attempts: The attempt of each job, in the order of the result.
         """
         rows = self._running.all(connection, list(attempts))
         found = {(job_id, attempt): json for job_id, attempt, json in rows}
         return [(found[key], key[1]) for key in attempts.items() if key in found]
 
 
-_STATE: Final = Job._fields.index("state")
-_REMOVE_ON_COMPLETE: Final = Job._fields.index("remove_on_complete")
+_STATE: Final = JobState._fields.index("state")
+_REMOVE_ON_COMPLETE: Final = JobState._fields.index("remove_on_complete")
 
 
-def _job(row: Sequence[Any]) -> Job:
-    """Return the job of a row, whose values are as the database has them."""
+def _job(row: Sequence[Any]) -> JobState:
+    """Return the job of a row, whose values have the database's types."""
     values = list(row)
     values[_STATE] = State(values[_STATE])
     values[_REMOVE_ON_COMPLETE] = bool(values[_REMOVE_ON_COMPLETE])
-    return Job._make(values)
+    return JobState._make(values)
 
 
 def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
@@ -266,7 +266,7 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
 
 
 def _job_indexes() -> Sequence[Index]:
-    """Return an index a list and order, and one for what time changes."""
+    """Return one index per list and order, and one for jobs that have a due time."""
     due = text("due_at_ms IS NOT NULL")
     return (
         Index("ledger_jobs_by_state", "state", "id"),
@@ -282,8 +282,8 @@ _PLACE: Final = {name: place for place, name in enumerate(_COLUMNS)}
 _changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "id")))
 
 
-def _row(job: Job) -> Sequence[Any]:
-    """Return the job as a row; drivers take a plain text or number more quickly."""
+def _row(job: JobState) -> Sequence[Any]:
+    """Return the job as a row; drivers take plain text and integers faster."""
     row: list[Any] = [*job, *frame_of(job)]
     row[_PLACE["state"]] = job.state.value
     row[_PLACE["remove_on_complete"]] = int(job.remove_on_complete)

@@ -1,9 +1,9 @@
-"""List the jobs of a type, whatever their state: five lists, merged as they are read.
+"""Lists of the jobs of a type in any state: five lists, merged while they are read.
 
-There is an index for the jobs of a type in a state and none for those of a type, which
-every change of every job would pay for.  Left to the database, such a list is a walk over
-all jobs.  So what is asked for is taken from the five lists that there are, a piece of each
-at a time.  It costs its depth, as do the lists by priority.
+There is an index for the jobs of a type in a state, but none for the jobs of a type, because
+every change of every job would have to update it.  Without one, the database would walk over
+all jobs to find such a list.  So a page is merged from the five lists that exist, which are
+read in pieces.  Its cost grows with its depth, as with the lists by priority.
 """
 
 import heapq
@@ -17,12 +17,12 @@ from sqlalchemy import Connection
 from ledger.projections.models.job_lists import JobList, JobLists
 from ledger.rules.job import LIVE_STATES
 
-# As many jobs of a list as are read at once.
+# Maximum number of jobs of one list that are read at once.
 LARGEST_PIECE: Final = 1_000
 
 
 class _Place(msgspec.Struct):
-    """Be what tells where a job stands in a list."""
+    """The fields of a job's JSON that determine its place in a list."""
 
     id: str
     priority: int
@@ -42,16 +42,16 @@ def page_of_type(
     descending: bool = False,
     by_priority: bool = False,
 ) -> str:
-    """Return the jobs of a type with the ranks *first* to *last*, a JSON array.
+    """Return the jobs of a type with the ranks *first* to *last*, as a JSON array.
 
     Args:
-        lists: Where the jobs are listed.
+        lists: The lists of the jobs.
         connection: On a snapshot.
-        type_: Of which jobs.
+        type_: The type of the jobs.
         first: Rank of the first job, from 0.
         last: Rank of the last job, inclusive.
         descending: Reverse the whole list first.
-        by_priority: Order by priority, then age, in place of age alone.
+        by_priority: Order by priority, then age, instead of by age alone.
     """
     names = [JobList(state, type_) for state in LIVE_STATES]
     last = min(last, sum(lists.length(connection, each) for each in names) - 1)
@@ -59,7 +59,7 @@ def page_of_type(
         return "[]"
 
     def listed(each: JobList) -> Iterator[tuple[tuple[int, int], bytes]]:
-        """Yield the jobs of a list, each behind its place."""
+        """Yield the jobs of a list, each after its place."""
         size = min(last + 1, LARGEST_PIECE)
         for start in range(0, last + 1, size):
             page = lists.page(

@@ -1,18 +1,18 @@
-"""Answer which types of jobs are paused, and since when."""
+"""The types of jobs that are paused, and since when."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Column, Connection, Text, bindparam, delete, insert, select
 
 from ledger.database.fast_sql import Query, Rows
-from ledger.log.recorded import LEDGER_STREAM, Change
+from ledger.log.recorded import Change, LedgerChange
 from ledger.log.schema import BIGINT
 from ledger.projections.projection import Projection
-from ledger.rules.events import Paused, Resumed
+from ledger.rules.ledger_state import Entry, EntryState, Key
 
 
 class Pauses(Projection):
-    """Be the types of which no worker may begin a job."""
+    """The types of which no worker may start a job."""
 
     name = "pauses"
 
@@ -28,16 +28,24 @@ class Pauses(Projection):
         self._select = Query(select(table.c.type, table.c.since_ms).order_by(table.c.type))
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        for recorded, before, _ in changes:
-            # Of all other events, most by far, no more is asked than this.
-            if before.id != LEDGER_STREAM:
-                continue
-            event = recorded.event
-            if isinstance(event, Paused):
-                self._insert.execute(tx, [(event.type, recorded.at_ms)])
-            elif isinstance(event, Resumed):
-                self._delete.execute(tx, [(event.type,)])
+        """Ignore changes of jobs."""
+
+    def apply_ledger(self, tx: Connection, changes: Sequence[LedgerChange]) -> None:
+        for recorded, _, after in changes:
+            if after.state is EntryState.PAUSED:
+                self._insert.execute(tx, [(after.name, recorded.at_ms)])
+            else:
+                self._delete.execute(tx, [(after.name,)])
+
+    def load(self, tx: Connection, keys: Collection[Key]) -> dict[Key, Entry]:
+        """Return those of the entries that differ from their initial state."""
+        paused = self.paused(tx)
+        return {
+            key: Entry(key.subject, key.name, EntryState.PAUSED, paused[key.name])
+            for key in keys
+            if key.name in paused
+        }
 
     def paused(self, connection: Connection) -> dict[str, int]:
-        """Return the paused types, and since when: UTC milliseconds."""
+        """Return the paused types, each with the start of its pause in UTC milliseconds."""
         return dict(tuple(row) for row in self._select.all(connection))

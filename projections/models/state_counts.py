@@ -1,4 +1,4 @@
-"""Answer how many jobs there are, by type and state, without counting them."""
+"""The number of jobs by type and state, kept up to date so that a query need not count them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ from ledger.projections.projection import Projection, Upsert
 from ledger.rules.events import Completed
 from ledger.rules.job import LIVE_STATES, State
 
-# No job has it; its rows sum up all types.
+# The type of the rows that sum up all types; no job has it.
 EVERY_TYPE = ""
 
 
 class Stats(NamedTuple):
-    """Be the counts of one moment.
+    """The counts at one ledger position.
 
     Attributes:
         position: The ledger's position at that moment.
         counts: Number of jobs in each of the five states.
-        work_ms: Time that completed jobs took, removed ones too.
+        work_ms: Time that completed jobs took, including removed ones.
     """
 
     position: int
@@ -45,7 +45,7 @@ class Stats(NamedTuple):
 
 
 class StateCounts(Projection):
-    """Be the counts: a row a type and state, and one a state for all types."""
+    """The counts: one row per type and state, and one per state for all types."""
 
     name = "state_counts"
 
@@ -94,7 +94,7 @@ class StateCounts(Projection):
             if type(event) is Completed and event.duration_ms:
                 work_ms[after.type, after.state.value] += event.duration_ms
                 work_ms[EVERY_TYPE, after.state.value] += event.duration_ms
-        # In one order everywhere, or two writers of a shared row could deadlock.
+        # Always in the same order; otherwise two writers of a shared row could deadlock.
         self._add.execute(
             tx,
             [
@@ -110,7 +110,7 @@ class StateCounts(Projection):
         return {"ledger_state_counts": rows}
 
     def stats(self, connection: Connection, type_: str | None = None) -> Stats:
-        """Return the counts over all types, or of one, in one statement."""
+        """Return the counts over all types, or of one type, read in one statement."""
         counted = EVERY_TYPE if type_ is None else type_
         position, work_ms, *counts = self._stats.first(connection, type=counted)
         return Stats(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
@@ -121,7 +121,7 @@ class StateCounts(Projection):
         return position, jobs or 0
 
     def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
-        """Return the number of jobs in each state that has some, by type."""
+        """Return, by type, the number of jobs in each state that has some."""
         found: dict[str, dict[State, int]] = {}
         for type_, state, jobs in connection.execute(self._by_type):
             found.setdefault(type_, {})[State(state)] = jobs
@@ -133,7 +133,7 @@ class StateCounts(Projection):
 
 
 def _stats_statement(table: Table) -> Select[Any]:
-    """Return the statement whose one row is the moment, the work time, five counts."""
+    """Return the statement whose one row is the position, the work time, and five counts."""
 
     def of(state: State) -> ColumnElement[int]:
         return func.coalesce(func.sum(case((table.c.state == state.value, table.c.jobs))), 0)

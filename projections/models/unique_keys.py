@@ -1,7 +1,7 @@
-"""Answer which job was created with a key, so that a retry creates no second one.
+"""The jobs that were created with unique keys, so that a retry creates no second job.
 
-A key outlives its job: the retry of a request whose job is done and removed must
-not run it again.
+A key outlives its job: the retry of a request whose job is complete and removed must not run
+the job again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ledger.rules.events import Created
 
 
 class UniqueKeys(Projection):
-    """Be the keys that creations were made unique with."""
+    """The unique keys of created jobs."""
 
     name = "unique_keys"
 
@@ -43,7 +43,7 @@ class UniqueKeys(Projection):
             tx.execute(self._insert, rows)
 
     def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
-        """Return the jobs that were created with *keys*, removed ones too."""
+        """Return the jobs that were created with *keys*, including removed ones."""
         found: dict[str, int] = {}
         for some in in_parts(keys):
             rows = tx.execute(self._find, {"keys": some})

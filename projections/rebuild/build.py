@@ -1,8 +1,8 @@
-"""Build green twins of projections, a batch a transaction.
+"""Building of replacement tables, one batch per transaction.
 
-Each batch commits with the position up to which it brought the twin, so a build that is
-interrupted goes on where it was.  A batch is as long as it may be without anybody noticing
-that the database was held for it: how many events that is, the batches before it tell.
+Each batch commits together with the position that it reached, so an interrupted build
+continues where it stopped.  Batch size adapts so that a batch holds the database for about
+HELD_S: it is computed from the size and the duration of the batch before.
 """
 
 import time
@@ -16,18 +16,18 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints, failures, rebuilds
 from ledger.projections.follower import Told
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
 
-# What a batch may hold the database for; a writer waits for at most one batch.
+# Time that a batch should hold the database for; a writer waits for at most one batch.
 HELD_S: Final = 0.2
 FIRST_BATCH: Final = 2_000
 SMALLEST_BATCH: Final = 100
 LARGEST_BATCH: Final = 40_000
-# A batch that was quick says little about the next one.
+# A fast batch predicts little about the next one, so a batch at most doubles in size.
 _GROWTH: Final = 2.0
 
 _POSITION: Final = select(rebuilds.c.position, rebuilds.c.fingerprint).where(
@@ -47,10 +47,10 @@ _MENDED: Final = delete(failures).where(failures.c.name == bindparam("name_"))
 
 @dataclass(slots=True, kw_only=True)
 class Twin:
-    """Be a projection and its green twin.
+    """A projection and its replacement.
 
     Attributes:
-        limit: Position that the twin must not pass yet; None if there is none.
+        limit: Position that the replacement must not pass yet; None if there is no limit.
     """
 
     live: Projection
@@ -59,16 +59,17 @@ class Twin:
 
 
 class Build(Told):
-    """Be the green twins of some projections, on their way to the head.
+    """The replacements of some projections, on their way to the head.
 
     Args:
-        database: The ledger's.
-        lives: Whose twins; they are built in one pass over history.
+        database: The ledger's database.
+        lives: The projections to replace; one pass over history builds all replacements.
     """
 
     def __init__(self, database: Database, lives: Sequence[Projection]) -> None:
         self.twins = [Twin(live=live, green=live.twin(green=True)) for live in lives]
         self.wants_content = any(live.wants_content for live in lives)
+        self.wants_envelope = any(live.wants_envelope for live in lives)
         self.batch = FIRST_BATCH
         self._database = database
         self._title = "rebuild"
@@ -78,7 +79,10 @@ class Build(Told):
         return self._title
 
     def begin(self) -> None:
-        """Create the twins that are not there, and those of another version anew."""
+        """Create the replacements that do not exist; recreate those that cannot be continued.
+
+        A replacement cannot be continued if it is of another version, or ahead of the ledger.
+        """
         for twin in self.twins:
             table_swap.drop_old(self._database, twin.live)
             with self._database.write() as tx:
@@ -102,7 +106,7 @@ class Build(Told):
                 )
 
     def finish(self) -> None:
-        """Create the indexes, which are quicker built at once than row by row."""
+        """Create the indexes, which is faster at once than row by row."""
         for twin in self.twins:
             table_swap.create_indexes(self._database, twin.green)
 
@@ -112,34 +116,34 @@ class Build(Told):
         with self._database.read() as connection:
             return min(self.positions(connection))
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         with self._database.write() as tx:
             began_s = time.monotonic()
             self.tell(tx, changes)
-        # With the commit, which at times writes more than the batch: the log of SQLite.
+        # Include the commit, which at times writes more than the batch: SQLite's log.
         self._pace(time.monotonic() - began_s, len(changes))
 
-    def tell(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Apply to each twin those of *changes* that it does not have yet.
+    def tell(self, tx: Connection, changes: Sequence[AnyChange]) -> None:
+        """Apply to each replacement those of *changes* that it does not have yet.
 
         Raises:
-            Overtaken: Somebody has thrown it away.
+            Overtaken: The replacement has been dropped.
         """
         if not changes:
             return
         first, last = changes[0].recorded.position, changes[-1].recorded.position
         for twin in self.twins:
-            # Should it be what stops the build, it is named.
+            # If this replacement stops the build, the error names it.
             self._title = twin.live.name
             position = self._position(tx, twin)
             through = last if twin.limit is None else min(last, twin.limit)
             if position >= through:
                 continue
-            twin.green.apply(tx, changes[position + 1 - first : through + 1 - first])
+            twin.green.apply_all(tx, changes[position + 1 - first : through + 1 - first])
             tx.execute(_MOVE, {"name_": twin.live.name, "position_": through})
 
     def positions(self, connection: Connection) -> list[int]:
-        """Return how far each twin has come."""
+        """Return the position that each replacement has reached."""
         return [self._position(connection, twin) for twin in self.twins]
 
     def _position(self, connection: Connection, twin: Twin) -> int:
@@ -150,21 +154,21 @@ class Build(Told):
         return position
 
     def _pace(self, held_s: float, events: int) -> None:
-        """Let the next batch be as long as it may be held for."""
+        """Set the size of the next batch so that it takes about HELD_S."""
         right = int(events * min(_GROWTH, HELD_S / max(held_s, 0.001)))
         self.batch = max(SMALLEST_BATCH, min(LARGEST_BATCH, right))
 
     def leadership(self) -> Leadership:
-        """Return the claim to rebuild, whatever it is: one process at a time does."""
+        """Return the claim to rebuild; one process at a time may rebuild, whichever read models."""
         return self._database.leadership("rebuild")
 
-    # --- in the live ones' place
+    # --- the swap with the live tables
 
     def put_in_place(self, tx: Connection, position: int) -> None:
-        """Swap the tables, which are all at *position*.
+        """Swap the tables, whose replacements are all at *position*.
 
         Raises:
-            InUse: Somebody reads them, and *tx* has failed.
+            InUse: Another transaction reads the tables; *tx* has failed.
         """
         tables = [table for twin in self.twins for table in twin.live.tables]
         with table_swap.locked_for_swap(tx, tables):
@@ -177,19 +181,19 @@ class Build(Told):
                     tx.execute(_MENDED, {"name_": name})
 
     def drop_old(self) -> None:
-        """Drop what was replaced."""
+        """Drop the tables that were replaced."""
         for twin in self.twins:
             table_swap.drop_old(self._database, twin.live)
 
     def drop(self) -> None:
-        """Throw away what was built so far."""
+        """Drop what has been built so far."""
         for twin in self.twins:
             with self._database.write() as tx:
                 _drop(tx, twin)
             table_swap.drop_old(self._database, twin.live)
 
     def begun(self) -> int | None:
-        """Return how far the twins have come, None if there are none."""
+        """Return the lowest position that a replacement has reached, or None if there are none."""
         with self._database.read() as connection:
             found = [
                 connection.execute(_POSITION, {"name": twin.live.name}).first()
@@ -205,19 +209,19 @@ def _drop(tx: Connection, twin: Twin) -> None:
 
 
 def read_checkpoint(connection: Connection, name: str) -> tuple[int, str | None] | None:
-    """Return position and fingerprint of a follower, None if it has never followed."""
+    """Return position and fingerprint of a follower, or None if it has never followed."""
     row = connection.execute(_CHECKPOINT, {"name": name}).first()
     return None if row is None else (row.position, row.fingerprint)
 
 
 def begin_checkpoint(tx: Connection, projection: Projection) -> None:
-    """Say that *projection* has come to position 0, unless it has come further."""
+    """Insert a checkpoint of *projection* at position 0, unless it has one."""
     statement = _insert_checkpoint(tx, projection, 0)
     tx.execute(statement.on_conflict_do_nothing(index_elements=["name"]))
 
 
 def set_checkpoint(tx: Connection, projection: Projection, position: int) -> None:
-    """Say that *projection* has come to *position*."""
+    """Set the checkpoint of *projection* to *position*."""
     statement = _insert_checkpoint(tx, projection, position)
     moved = {"position": position, "fingerprint": projection.fingerprint}
     tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=moved))

@@ -1,4 +1,4 @@
-"""Comparison of a projection with what it should be, row by row."""
+"""Comparison of a projection with its rebuilt version, row by row."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -8,12 +8,12 @@ from sqlalchemy import Connection, Select, and_, exc, except_, func, select
 from ledger.projections.projection import Projection
 from ledger.projections.report import MOST_DIFFERENCES, Report
 
-# What Python's sqlite3 says of text that is not UTF-8.
+# The message of Python's sqlite3 for text that is not UTF-8.
 _NO_TEXT: Final = "Could not decode to UTF-8"
 
 
 def compare(connection: Connection, live: Projection, rebuilt: Projection, report: Report) -> None:
-    """Compare a projection with what it should be, both ways, row by row."""
+    """Compare a projection with its rebuilt version, in both directions, row by row."""
     ours, theirs = live.contents(), rebuilt.contents()
     for table in ours:
         if not _are_equal(connection, ours[table], theirs[table]):
@@ -26,7 +26,7 @@ def compare(connection: Connection, live: Projection, rebuilt: Projection, repor
 
 
 def _are_equal(connection: Connection, one: Select[Any], other: Select[Any]) -> bool:
-    """Return whether two selects have the same rows; a tenth of the time of a set's work."""
+    """Return whether two selects have the same rows, in a tenth of the time of EXCEPT."""
     left, right = one.subquery("one"), other.subquery("other")
     key = [column.name for column in one.selected_columns if column.primary_key]
     same_key = and_(*(left.c[name] == right.c[name] for name in key))
@@ -54,7 +54,7 @@ def _tell_differences(
         for one, other in ((stored, rebuilt), (rebuilt, stored))
         for row in _first_of(connection, one, other, key)
     }
-    # On SQLite a key may hold values of any type.
+    # On SQLite a key may hold values of any type, and these cannot all be compared.
     for values in sorted(differing, key=lambda key: [(type(each).__name__, each) for each in key]):
         where = " ".join(f"{name}={value}" for name, value in zip(key, values, strict=True))
         expected = _row(connection, rebuilt, key, values)
@@ -70,7 +70,7 @@ def _tell_differences(
 def _first_of(
     connection: Connection, one: Select[Any], other: Select[Any], key: Sequence[str]
 ) -> Sequence[Any]:
-    """Return the first rows of *one* that *other* lacks."""
+    """Return the first rows of *one* that are not in *other*."""
     surplus = except_(one, other).subquery()
     order = [surplus.c[name] for name in key]
     return connection.execute(select(surplus).order_by(*order).limit(MOST_DIFFERENCES)).all()
@@ -86,5 +86,5 @@ def _row(
 
 
 def is_undecodable(error: exc.DBAPIError) -> bool:
-    """Tell whether SQLite holds text that is not UTF-8, which only a cast can put there."""
+    """Return whether SQLite holds text that is not UTF-8, which only a cast can store."""
     return str(error.orig).startswith(_NO_TEXT)

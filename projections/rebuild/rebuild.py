@@ -1,18 +1,18 @@
-"""Build read models anew from history, without anyone noticing.
+"""Rebuilding of read models from history, while the live ones stay in use.
 
-Blue and green
---------------
-Beside the live tables, green ones are built from the first event on, in batches, each a
-short transaction.  Readers are served by the live ones, to which writers go on writing.
-Near the head, the green ones are compared with the live ones; if they differ, that is
-told, and the green ones win, as history is the truth.  Then the head is locked, the last
-few events are applied, and the tables change their names.
+Replacement tables
+------------------
+Beside the live tables, replacement tables are built from the first event on, in batches, each
+a short transaction.  Meanwhile, readers and writers use the live tables.  Near the head, the
+replacement is compared with the live tables.  Differences are reported, and the replacement
+wins, because history is the truth.  Then the head is locked, the last few events are applied,
+and the tables are renamed.
 
-History behind the head does not change, so it is read without a lock or a snapshot.
+History before the head does not change, so it is read without a lock or a snapshot.
 
-A build that fails or is interrupted has changed nothing that anyone reads.  Each batch
-commits with the position it reached, so the next rebuild goes on from there, unless the
-projection is defined otherwise by then.
+A build that fails or is interrupted has changed nothing that a reader sees.  Each batch
+commits with the position that it reached, so the next rebuild continues from there, unless
+the projection's definition has changed since.
 """
 
 import time
@@ -33,15 +33,15 @@ from ledger.projections.rebuild.compare import compare
 from ledger.projections.replay import Advance, replay, uncollected
 from ledger.projections.report import Difference, Report
 
-# As many events as can be applied while everybody waits.
+# Number of events that can be applied while all writers wait.
 NEAR: Final = 500
-# A live read model that is so far behind is not waited for to be compared.
+# A live follower that is further behind is not compared, as its replacement would wait for it.
 FAR_BEHIND: Final = 100_000
-# How long to wait for those who read what is to be swapped, and between two tries.
+# How long to wait for readers of the tables to be swapped, and between two tries.
 PATIENCE_S: Final = 300.0
 PAUSE_S: Final = 0.2
 
-# What a rebuild does when it has read history.
+# Phases of a rebuild after it has read history.
 INDEXING: Final = "Creating indexes"
 COMPARING: Final = "Comparing with what is live"
 SWAPPING: Final = "Swapping"
@@ -59,23 +59,23 @@ def rebuild(
     differs: Differs | None = None,
     phase: Phase | None = None,
 ) -> int:
-    """Replace *models* by what history says they are.
+    """Replace *models* with what history says they are.
 
     Args:
-        database: The ledger's.
-        models: Which to rebuild; those in tables in one pass over history.
-        advance: Told after each batch: events done, events in all.
-        differs: Told what was otherwise in the live ones, before they are replaced.
-        phase: Told what begins once most is built, or holds it up.
+        database: The ledger's database.
+        models: The read models to rebuild; those in tables share one pass over history.
+        advance: Called after each batch with the number of events done and the total.
+        differs: Called with each difference of the live tables, before they are replaced.
+        phase: Called with the name of each phase after the build, and when a swap has to wait.
 
     Returns:
         The position up to which they are built.
 
     Raises:
         Corrupt: History contradicts itself; nothing was changed.
-        Stuck: One cannot be told an event; nothing was changed.
-        Unavailable: The database is away, another rebuild runs, or somebody reads the
-            live ones without end; nothing was changed.
+        Stuck: A read model cannot apply an event; nothing was changed.
+        Unavailable: The database is not available, another rebuild is running, or readers hold
+            the live tables too long; nothing was changed.
     """
     try:
         with _alone(database):
@@ -99,10 +99,11 @@ def rebuild(
 
 
 def drop(database: Database, models: Sequence[Projection | Follower]) -> None:
-    """Throw away what an interrupted rebuild has built of *models*.
+    """Drop what an interrupted rebuild has built of *models*.
 
     Raises:
-        Unavailable: The database is away, or a rebuild runs, which would lose what it has built.
+        Unavailable: The database is not available, or a rebuild is running, which would lose
+            what it has built.
     """
     with _alone(database):
         for model in models:
@@ -132,7 +133,7 @@ def complete(
     differs: Differs | None = None,
     phase: Phase | None = None,
 ) -> int:
-    """Bring *build* to the head, and put it in the live ones' place; as ``rebuild``."""
+    """Bring *build* to the head, and put it in the place of the live tables; see ``rebuild``."""
     return _Completion(database, build, advance, phase or _untold).run(differs or _untold)
 
 
@@ -168,7 +169,7 @@ class _Completion:
             return store.read_position(connection)
 
     def _hold_back(self) -> None:
-        """Keep the twins of those that are behind the head where they can be compared."""
+        """Limit the replacements of followers to the followers' checkpoints, to compare them."""
         with self._database.read() as connection:
             head = store.read_position(connection)
             for twin in self._build.twins:
@@ -178,21 +179,27 @@ class _Completion:
                         twin.limit = live[0]
 
     def _catch_up(self) -> None:
-        """Come so near to the head that the rest is soon done."""
+        """Bring the build so close to the head that the rest takes little time."""
         position = self._catching.up(advance=self._advance)
         while self._head() - position > NEAR:
             position = self._catching.up(advance=self._advance)
 
     def _apply_rest(self, tx: Connection, head: int) -> None:
         after = min(self._build.positions(tx))
-        content = self._build.wants_content
-        for changes in replay(tx, after=after, through=head, content=content):
+        build = self._build
+        for changes in replay(
+            tx,
+            after=after,
+            through=head,
+            content=build.wants_content,
+            envelope=build.wants_envelope,
+        ):
             self._build.tell(tx, changes)
 
     # --- comparing
 
     def _differences(self) -> Sequence[Difference]:
-        """Return what is otherwise in the live ones, at one moment."""
+        """Return the differences of the live tables from their replacements, at one moment."""
 
         def write(tx: Connection) -> None:
             for twin in self._build.twins:
@@ -225,14 +232,14 @@ class _Completion:
                         "so try again"
                     ) from error
                 self._phase(WAITING)
-                # Whoever waits behind us is let pass.
+                # Let transactions that wait behind our lock request proceed.
                 time.sleep(PAUSE_S)
             else:
                 if position is not None:
                     return position
 
     def _try_to_swap(self) -> int | None:
-        """Swap; return the position, None if too much has happened meanwhile."""
+        """Swap; return the position, or None if too many events have been appended meanwhile."""
         with self._database.write() as tx:
             head = store.lock_head(tx).position
             if head - min(self._build.positions(tx)) > 2 * NEAR:

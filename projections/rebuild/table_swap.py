@@ -1,22 +1,22 @@
-"""Keep the green twins of projections: create them, and put them in the live ones' place.
+"""Replacement tables of projections: their creation, and their swap with the live tables.
 
 The swap
 --------
-A swap is one short transaction: it renames tables and what hangs on them, so that
-afterwards the schema is, name for name, what the migrations made.
+A swap is one short transaction.  It renames tables and everything that is named after them,
+so that afterwards the schema has exactly the names that the migrations created.
 
-On PostgreSQL a rename waits until nobody reads the old table, and whoever comes after
-waits behind it.  So the locks are asked for with a short timeout, and if a long reader
-is in the way the swap lets everybody pass and tries again.  A snapshot that is older
-than the green rows would see only some of them under the new name; so the swap also
-waits for all snapshots (see ``PostgresDatabase``), which hold ``ledger_checkpoints``.
+On PostgreSQL, a rename waits until no transaction reads the old table, and later transactions
+wait behind it.  So the locks are requested with a short timeout; if a long reader holds a
+table, the swap lets the others proceed and tries again.  A snapshot that is older than the
+replacement's rows would see only some of them under the new name.  So the swap also waits for
+all snapshots (see ``PostgresDatabase``), which hold a lock on ``ledger_checkpoints``.
 
-SQLite reads a snapshot of the schema too, and nobody waits.  But it cannot rename an
-index, and to build those of a large table anew takes seconds.  So their names are
-changed in ``sqlite_schema``, by the procedure that SQLite documents for changes that
-``ALTER TABLE`` does not know; where that is forbidden, they are built anew.  To drop a
-large table takes long as well, since each of its pages is visited: the old one gets
-another name, and is emptied little by little once writers can go on.
+On SQLite, readers have a snapshot of the schema too, and nothing waits.  But SQLite cannot
+rename an index, and rebuilding the indexes of a large table takes seconds.  So their names
+are changed in ``sqlite_schema``, by the procedure that SQLite documents for changes that
+``ALTER TABLE`` does not support; where that is forbidden, they are rebuilt.  Dropping a large
+table takes long as well, because each of its pages is visited.  So the old table gets another
+name, and is emptied in small steps once writers can continue.
 
 Source: https://www.sqlite.org/lang_altertable.html, "Making Other Kinds Of Table Schema
 Changes".
@@ -35,9 +35,9 @@ from ledger.errors import LedgerError
 from ledger.projections.projection import GREEN_SUFFIX, Projection
 
 OLD_SUFFIX: Final = "_old"
-# What the others wait at most behind a swap that waits for a reader.
+# Maximum time that others wait behind a swap that waits for a reader.
 SWAP_LOCK_MS: Final = 100
-# Emptied in one go, without anyone noticing.
+# Rows that are deleted in one transaction without a noticeable delay for writers.
 ROWS_AT_ONCE: Final = 20_000
 # Long enough for a process to wake up on a busy machine.
 GIVE_WAY_S: Final = 0.02
@@ -45,7 +45,7 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
 class InUse(LedgerError):  # noqa: N818 - as all in ledger.errors
-    """Tell that somebody reads the tables that were to be swapped."""
+    """Another transaction reads the tables that were to be swapped."""
 
 
 def create_tables(tx: Connection, projection: Projection) -> None:
@@ -55,7 +55,7 @@ def create_tables(tx: Connection, projection: Projection) -> None:
 
 
 def create_indexes(database: Database, projection: Projection) -> None:
-    """Create those indexes that are missing, each in a transaction of its own."""
+    """Create the indexes that are missing, each in a transaction of its own."""
     for table in projection.tables:
         with database.read() as connection:
             there = {index["name"] for index in inspect(connection).get_indexes(table.name)}
@@ -66,22 +66,23 @@ def create_indexes(database: Database, projection: Projection) -> None:
                 give_way(database)
         if not database.is_embedded:
             with database.write() as tx:
-                # Or the first queries after the swap are planned for an empty table.
+                # Otherwise the first queries after the swap are planned for an empty table.
                 tx.execute(text(f"ANALYZE {_quoted(tx, table.name)}"))
 
 
 def give_way(database: Database) -> None:
-    """Let those write who have waited for us.
+    """Let waiting writers proceed.
 
-    On SQLite nobody hands them the lock: they are woken when it is free, and who asks for
-    it again at once has it before they have looked.  So one writer waited for six indexes.
+    On SQLite the lock is not passed on: waiting writers are woken when it is free, and a
+    process that requests it again at once gets it before they have looked.  Without this pause,
+    one writer waited for six indexes.
     """
     if database.is_embedded:
         time.sleep(GIVE_WAY_S)
 
 
 def drop_tables(tx: Connection, projection: Projection) -> None:
-    """Drop the tables of *projection*, if they are there."""
+    """Drop the tables of *projection*, if they exist."""
     for table in projection.tables:
         tx.execute(text(f"DROP TABLE IF EXISTS {_quoted(tx, table.name)}"))
 
@@ -93,7 +94,7 @@ def are_there(connection: Connection, tables: Iterable[Table]) -> bool:
 
 
 def not_there(name: str) -> str:
-    """Return what there is to say of a read model whose tables nobody has created."""
+    """Return the message for a read model whose tables have not been created."""
     return (
         f"it has no tables yet; `ledger migrate` creates them, `ledger rebuild {name}` also "
         "fills them"
@@ -101,11 +102,11 @@ def not_there(name: str) -> str:
 
 
 def swap(tx: Connection, live: Projection) -> None:
-    """Put the green tables of *live* in the place of its own.
+    """Put the replacement tables of *live* in the place of its live tables.
 
     Args:
         tx: A transaction that holds the head's lock, and ``locked_for_swap``.
-        live: The projection on its own tables, which need not be there.
+        live: The projection on its live tables, which need not exist.
     """
     there = set(inspect(tx).get_table_names())
     for table in live.tables:
@@ -117,10 +118,10 @@ def swap(tx: Connection, live: Projection) -> None:
 
 @contextmanager
 def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
-    """Keep everybody from reading *tables* until *tx* ends.
+    """Keep others from reading *tables* until *tx* ends; SQLite does not need it.
 
     Raises:
-        InUse: Somebody does, and *tx* has failed; try again.
+        InUse: Another transaction reads them, and *tx* has failed; try again.
     """
     if tx.dialect.name == "sqlite":
         yield
@@ -139,7 +140,7 @@ def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
 
 
 def drop_old(database: Database, live: Projection) -> None:
-    """Drop what swaps have left of *live*, a little at a time."""
+    """Drop the tables that swaps have left of *live*, in small steps."""
     if not database.is_embedded:
         return
     for table in live.tables:
@@ -161,7 +162,7 @@ def drop_old(database: Database, live: Projection) -> None:
 
 
 def _delete_some(database: Database, name: str) -> bool:
-    """Delete some rows; return whether there are more."""
+    """Delete some rows; return whether there may be more."""
     with database.write() as tx:
         quoted = _quoted(tx, name)
         some = f"SELECT rowid FROM {quoted} ORDER BY rowid LIMIT {ROWS_AT_ONCE}"  # noqa: S608
@@ -190,7 +191,7 @@ def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
         {"name": name},
     ).all()
     for index in indexes:
-        # Of a primary key, this renames the constraint too.
+        # For a primary key, this renames the constraint too.
         tx.execute(
             text(
                 f"ALTER INDEX {_quoted(tx, index)} RENAME TO {_quoted(tx, live_name(index, name))}"
@@ -201,7 +202,7 @@ def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
 
 
 def grants_of(tx: Connection, name: str) -> Sequence[str]:
-    """Return what gives others again what they may do with a table."""
+    """Return the GRANT statements that restore the privileges of others on a table."""
     return tx.scalars(
         text(
             """
@@ -245,7 +246,7 @@ def _swap_on_sqlite(tx: Connection, table: Table, *, exists: bool) -> None:
     try:
         _rename_indexes(tx, name, old)
     except exc.OperationalError:
-        # A SQLite that was built to forbid it.
+        # This SQLite was built to forbid it.
         _build_indexes(tx, table, old)
 
 
@@ -269,7 +270,7 @@ def _rename_indexes(tx: Connection, name: str, old: str) -> None:
                 {"new": new, "sql": sql.replace(index, new, 1), "rowid": rowid},
             )
     finally:
-        # Reads it again as well; the others do as it is another one since the rename.
+        # This connection reads the schema again too; others do because the rename changed it.
         tx.exec_driver_sql("PRAGMA writable_schema = RESET")
 
 
@@ -285,10 +286,10 @@ def _build_indexes(tx: Connection, table: Table, old: str) -> None:
 
 
 def live_name(index: str, table: str) -> str:
-    """Return what an index of the green twin is called in the live one's place."""
+    """Return the name that an index of the replacement has in the live table."""
     if index.endswith(GREEN_SUFFIX):
         return index.removesuffix(GREEN_SUFFIX)
-    # Named by the database, after the table.
+    # The database named it after the table.
     return index.replace(table + GREEN_SUFFIX, table, 1)
 
 

@@ -1,8 +1,8 @@
-"""Say what a search engine is, whichever it is built on.
+"""The contract of search engines.
 
-An engine follows the ledger as every read model does, and answers which live jobs have
-all of some words, the newest first.  What a word is, is none of its business:
-``words.py`` says it, for all engines, of what is indexed and of what is asked.
+An engine follows the ledger as every follower does, and finds the live jobs that have all of
+some words, newest first.  It does not define what a word is: ``words.py`` does, for all
+engines, both for indexed text and for queries.
 """
 
 from abc import abstractmethod
@@ -11,26 +11,26 @@ from typing import ClassVar, Final, NamedTuple
 
 from ledger.database.contract import Leadership
 from ledger.errors import Unavailable
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.store import Head
 from ledger.projections.follower import Follower
 from ledger.projections.search import json_values
 from ledger.projections.search.words import words
 from ledger.rules.events import Created, Erased, Removed
 
-# The version of a job whose content is its data.
+# The version of the event that holds a job's data.
 _OF_DATA: Final = 1
 
 
 class Damaged(Exception):  # noqa: N818 - it names what it is
-    """Tell that an index cannot be read; it has to be built anew."""
+    """The index cannot be read and must be rebuilt."""
 
 
 class Behind(Unavailable):
-    """Tell that an index has not yet come as far as was asked for.
+    """The index has not reached the position that was asked for.
 
     Attributes:
-        position: How far it is.
+        position: The position that it has reached.
     """
 
     def __init__(self, position: int) -> None:
@@ -39,59 +39,59 @@ class Behind(Unavailable):
 
 
 class SearchEngine(Follower):
-    """Be an index of all live jobs by the words of their data."""
+    """An index of all live jobs by the words of their data."""
 
     name: ClassVar[str] = "search"
     wants_content = True
-    # Half of it is what a search waits for a job that was created just before; a commit
-    # for each of a stream of single jobs would cost those who create them a third.
+    # On average, a search waits half of this for a job that has just been created.  A commit for
+    # each of a stream of single jobs would slow down their creation by a third.
     pause_s = 0.1
 
     @abstractmethod
     def search(self, asked: Sequence[str], *, head: Head, limit: int, offset: int) -> Sequence[int]:
-        """Return the ids of jobs that have all the words, the newest first.
+        """Return the ids of jobs that have all the words, newest first.
 
-        May be called by any thread, in processes that do not index too.
+        Any thread may call it, also in processes that do not index.
 
         Args:
             asked: At least one word, as ``words.asked`` returns them.
-            head: The end of the ledger as it was read: all up to there must have taken effect.
-            limit: How many at most.
-            offset: How many of the newest to skip.
+            head: The head of the ledger as it was read: the index must contain all events up to it.
+            limit: Maximum number of ids.
+            offset: Number of the newest ids to skip.
 
         Raises:
-            Behind: The index has not come as far.
-            Unavailable: It cannot be read; whoever indexes builds it anew.
+            Behind: The index has not reached *head*.
+            Unavailable: It cannot be read; the process that indexes rebuilds it.
         """
 
     @abstractmethod
     def starter(self) -> Leadership:
-        """Return the claim to be the server process that starts one that indexes."""
+        """Return the claim to be the server process that starts the one that indexes."""
 
     def forget(self) -> None:
-        """Start anew in a forked child; files stay open."""
+        """Reset the engine in a forked child; files stay open."""
 
     def close(self) -> None:
-        """Let go of files; the engine is of no use afterwards."""
+        """Release the files; the engine cannot be used afterwards."""
 
 
 class Update(NamedTuple):
-    """Be what a batch of changes does to an index.
+    """The effect of a batch of changes on an index.
 
     Attributes:
-        added: New documents, by the ids of their jobs, in rising order.
-        removed: Jobs whose documents have to go, if they have one.
+        added: The words of new documents, by the ids of their jobs, in rising order.
+        removed: Jobs whose documents must be removed, if they have one.
     """
 
     added: dict[int, dict[str, None]]
     removed: set[int]
 
 
-def update_of(changes: Sequence[Change]) -> Update:
-    """Fold a batch to what is left of it: a job that came and went is not indexed at all.
+def update_of(changes: Sequence[AnyChange]) -> Update:
+    """Return the net effect of a batch: a job that was created and removed in it is not indexed.
 
-    Only three kinds of events matter.  The data of a job never changes, and what was
-    erased cannot be indexed, even by a rebuild that comes by its creation later.
+    Only three kinds of events matter.  The data of a job never changes, and erased data cannot
+    be indexed, not even by a rebuild that reaches the job's creation later.
     """
     update = Update({}, set())
     for recorded, _, _ in changes:

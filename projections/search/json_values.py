@@ -1,8 +1,8 @@
-"""Find the text to index in a job's data: all values, or those that its search keys name.
+"""The text to index in a job's data: all values, or those that its search keys name.
 
-JSON is read token by token, not parsed into objects: data may be nested more deeply than
-a parser would go in a thread whose stack is half full, and such a job must not hold up
-the index.  Keys are not indexed, or ``title`` would find every e-mail.
+JSON is read token by token, not parsed into objects: data may be nested more deeply than a
+parser can go in a thread whose stack is half full, and such a job must not stop the index.
+Keys are not indexed; otherwise ``title`` would find every e-mail.
 """
 
 import re
@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
-# Of longer paths only the beginning counts, and of more only the first: each value's path
-# is compared with each.
+# Of longer paths only the beginning counts, and of more paths only the first: the path of each
+# value is compared with each of them.
 LONGEST_PATH: Final = 500
 MOST_PATHS: Final = 100
 
 _STRING: Final = r'"(?:[^"\\]|\\.)*+"'
-# A string that a colon follows is a key.
+# A string followed by a colon is a key.
 _VALUES: Final = re.compile(rf"{_STRING}\s*+:|({_STRING}|-?\d[\d.eE+-]*|true|false)")
 _TOKENS: Final = re.compile(rf"({_STRING})|(-?\d[\d.eE+-]*|true|false)|([{{}}\[\]:])")
 
@@ -27,9 +27,9 @@ def text(data: str, search_keys: Sequence[str] | None) -> str:
 
     Args:
         data: A job's data, JSON text.
-        search_keys: Paths into it, such as ``to`` and ``user.name``, through arrays as
-            if they were not there; whatever lies below a path is text.  None means all
-            values, an empty sequence none.
+        search_keys: Paths into the data, such as ``to`` and ``user.name``; arrays are not part
+            of a path.  All values below a path are indexed.  None means all values, an empty
+            sequence none.
     """
     if search_keys is None:
         return "\n".join(_plain(value) for value in _VALUES.findall(data) if value)
@@ -40,8 +40,8 @@ def text(data: str, search_keys: Sequence[str] | None) -> str:
 
 
 def _with_paths(data: str) -> Iterator[tuple[str, str]]:
-    """Yield each value with the keys that lead to it, a dot behind each."""
-    # The path of each object and array that is open, and whether it is an object.
+    """Yield the path of each value, with a dot after each key, and the value."""
+    # For each open object and array, its path, and whether it is itself in an object.
     opened: list[tuple[str, bool]] = []
     path, in_object, is_key = "", False, False
     for token in _TOKENS.finditer(data):
@@ -62,7 +62,7 @@ def _with_paths(data: str) -> Iterator[tuple[str, str]]:
 
 
 def _plain(value: str) -> str:
-    """Return what a JSON string says, anything else as it is written."""
+    """Return the text of a JSON string; return any other value as it is written."""
     if not value.startswith('"'):
         return value
     if "\\" not in value:
@@ -70,5 +70,5 @@ def _plain(value: str) -> str:
     try:
         return str(msgspec.json.decode(value))
     except msgspec.DecodeError:
-        # Not of any job that was posted; its letters are still its letters.
+        # No posted job contains such a string; index it as it is written.
         return value[1:-1]

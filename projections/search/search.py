@@ -1,7 +1,7 @@
-"""Search for a caller: read what it asks for, and wait until the index has come that far.
+"""Searches for a caller: the check of a query, and the wait for the index to catch up.
 
 A caller that has created a job finds it: the ledger's head is read first, and the answer
-waits, for a while, until the index has followed the ledger up to there.
+waits, for a limited time, until the index has reached it.
 """
 
 import logging
@@ -20,12 +20,12 @@ from ledger.rules.commands import LARGEST_INTEGER
 
 DEFAULT_LIMIT: Final = 1_000
 LONGEST_QUERY: Final = 4_096
-# Between two looks at an index that another process writes; a commit takes some
+# Time between two looks at an index that another process writes; a commit takes some
 # milliseconds.
 _SHORTEST_LOOK_S: Final = 0.002
 _LONGEST_LOOK_S: Final = 0.02
 _LOOK_GROWTH: Final = 1.5
-# So much is not made up for within the time that one waits.
+# An index that is further behind cannot catch up in the time that a search waits.
 _HOPELESS: Final = 50_000
 _RETRY_S: Final = 1
 
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """Be what was found.
+    """The result of a search.
 
     Attributes:
-        job_ids: The newest first.
-        position: The ledger's position as of which, or later.
+        job_ids: Newest first.
+        position: A position of the ledger; the result is as of it, or later.
     """
 
     job_ids: Sequence[int]
@@ -45,14 +45,14 @@ class Found(NamedTuple):
 
 
 class Search:
-    """Answer searches over one ledger.
+    """Searches over one ledger.
 
     Args:
-        database: The ledger's.
+        database: The ledger's database.
         engine: The index; None finds nothing.
-        wait_ms: How long an answer waits for the index.
-        indexes: Whether to index here and now what nobody else does; a server leaves it
-            to the process that it starts.
+        wait_ms: How long a search waits for the index.
+        indexes: Whether to update the index in this process if no other process does.  A
+            server leaves it to the process that it starts.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Search:
         """Return the jobs whose data have all the words of *query*.
 
         Args:
-            query: Plain words; nothing in it is an operator.
-            limit: How many at most.
-            offset: How many of the newest to skip.
+            query: Plain words; no character is an operator.
+            limit: Maximum number of jobs.
+            offset: Number of the newest jobs to skip.
 
         Raises:
-            InvalidInput: The query is too long, or *limit* or *offset* no number.
-            Unavailable: The index is not that far yet, or the database is away.
+            InvalidInput: The query is too long, or *limit* or *offset* is not a whole number.
+            Unavailable: The index has not caught up in time, or the database is not available.
         """
         _check("q", len(query), "at most 4,096 characters", LONGEST_QUERY)
         _check("limit", limit, "a whole number", LARGEST_INTEGER)
@@ -101,7 +101,7 @@ class Search:
                 return engine.search(words, head=head, limit=limit, offset=offset)
             except Unavailable as behind:
                 error = behind
-            # Again and again: a rebuild may put another index in the place of this one.
+            # In each iteration: a rebuild may put another index in the place of this one.
             if self._indexes:
                 try:
                     if self._index(engine) and not indexed:
@@ -116,7 +116,7 @@ class Search:
             look_s = min(look_s * _LOOK_GROWTH, _LONGEST_LOOK_S)
 
     def _index(self, engine: SearchEngine) -> bool:
-        """Bring the index to the head, if nobody else does; tell whether that was done."""
+        """Bring the index to the head unless another process does; return whether it was done."""
         leadership = engine.leadership()
         if not leadership.held():
             leadership.release()
@@ -124,19 +124,19 @@ class Search:
         try:
             catch_up(self._database, engine)
         except Overtaken:
-            # By a rebuild, which is as good.
+            # By a rebuild, which has the same effect.
             pass
         finally:
             leadership.release()
         return True
 
     def forget(self) -> None:
-        """Start anew in a forked child, whose parent's threads may have been at work."""
+        """Reset the engine in a forked child; threads of its parent may have been using it."""
         if self.engine is not None:
             self.engine.forget()
 
     def close(self) -> None:
-        """Let go of the index's files."""
+        """Release the index's files."""
         if self.engine is not None:
             self.engine.close()
 
@@ -148,7 +148,7 @@ def _check(field: str, number: int, expected: str, most: int) -> None:
 
 def _is_hopeless(error: Unavailable, position: int) -> bool:
     if isinstance(error, NotOurs):
-        # It waits for somebody to move something.
+        # An operator must first move something away.
         return True
     return isinstance(error, Behind) and position - error.position > _HOPELESS
 

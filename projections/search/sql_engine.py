@@ -1,11 +1,11 @@
 """Search with the database's own engine: SQLite's FTS5, or PostgreSQL's tsvector.
 
-For ledgers that outgrow Whoosh, and for API servers on several machines, which then need
-no index of their own.
+For ledgers that outgrow Whoosh, and for API servers on several machines, which then need no
+index of their own.
 
-The checkpoint is a row that is committed with the documents.  It stays the same row when a
-rebuild puts other documents in place: whoever waits for its lock finds it where it was.  And
-it never goes back: who has found a job finds it again.
+The checkpoint is a row that is committed with the documents.  A rebuild swaps the documents
+but keeps this row, so transactions that wait for its lock still find it.  Its position never
+decreases, so a job that was found once is found again.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.fast_sql import Query
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import BIGINT
 from ledger.projections.follower import catch_up
 from ledger.projections.search.engine import Behind, SearchEngine, update_of
@@ -44,7 +44,7 @@ checkpoints: Final = Table(
     MetaData(),
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
-    # By which rules texts were cut into words.
+    # Version of the rules by which text was split into words.
     Column("words_version", Integer, nullable=False),
 )
 _CHECKPOINT: Final = select(checkpoints.c.position, checkpoints.c.words_version).where(
@@ -54,11 +54,11 @@ _READ_CHECKPOINT: Final = Query(_CHECKPOINT)
 
 
 class SqlEngine(SearchEngine):
-    """Be the index in the ledger's own database.
+    """The index in the ledger's own database.
 
     Args:
-        database: The ledger's.
-        suffix: ``GREEN`` for the one that a rebuild makes beside the live one.
+        database: The ledger's database.
+        suffix: ``GREEN`` for the replacement that a rebuild builds beside the live index.
     """
 
     def __init__(self, database: Database, suffix: str = LIVE) -> None:
@@ -69,7 +69,7 @@ class SqlEngine(SearchEngine):
 
     @property
     def tables(self) -> Sequence[Table]:
-        """Return the tables, as far as a database describes them."""
+        """Return the tables that the database's catalog describes; FTS5's is not one of them."""
         return (checkpoints, *self._words.tables)
 
     # --- following
@@ -78,8 +78,8 @@ class SqlEngine(SearchEngine):
         with self._database.read() as connection:
             return self._position(_READ_CHECKPOINT.first(connection, name=self._name))
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
-        # All that takes time comes before the transaction, for which writers wait.
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
+        # All slow work comes before the transaction, because writers wait for it.
         updated = update_of(changes)
         with self._database.write() as tx:
             done = self._locked(tx)
@@ -99,16 +99,16 @@ class SqlEngine(SearchEngine):
         return f"search{self._suffix}"
 
     def _locked(self, tx: Connection) -> int:
-        """Return the checkpoint, and keep others from moving it until *tx* ends."""
+        """Return the checkpoint, locked against changes by others until *tx* ends."""
         row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
         if row is None:
-            # What is not there cannot be locked: two could both be the first.
+            # A missing row cannot be locked, so two transactions could both begin: insert it first.
             self._begin(tx)
             row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).one()
         return self._position(row)
 
     def _begin(self, tx: Connection) -> None:
-        """Note that nothing has been followed yet, unless something has been."""
+        """Insert a checkpoint at position 0, unless there is one."""
         insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
         tx.execute(
             insert(checkpoints)
@@ -117,7 +117,7 @@ class SqlEngine(SearchEngine):
         )
 
     def _move(self, tx: Connection, position: int) -> None:
-        """Note how far has been followed, by our rules of what a word is."""
+        """Set the checkpoint to *position* and to our version of the rules for words."""
         tx.execute(
             update(checkpoints)
             .where(checkpoints.c.name == self._name)
@@ -135,21 +135,21 @@ class SqlEngine(SearchEngine):
             )
         return position
 
-    # --- building another beside it
+    # --- the replacement that a rebuild builds beside the live index
 
     def green(self) -> "SqlEngine":
         green = SqlEngine(self._database, GREEN)
         with self._database.write() as tx:
             row = tx.execute(_CHECKPOINT, {"name": green._name}).first()
             if row is None or row.words_version != VERSION:
-                # A table without a checkpoint is left of a downgrade.
+                # A table without a checkpoint was left by a downgrade.
                 green._forget(tx)
                 green._words.create(tx)
                 green._begin(tx)
         return green
 
     def _forget(self, tx: Connection) -> None:
-        """Drop all of it."""
+        """Drop the words and the checkpoint."""
         self._words.drop(tx)
         tx.execute(delete(checkpoints).where(checkpoints.c.name == self._name))
 
@@ -158,11 +158,11 @@ class SqlEngine(SearchEngine):
             catch_up(self._database, SqlEngine(self._database, GREEN))
 
     def _try_to_swap(self) -> bool:
-        """Swap; tell whether that was done: not if the live one has come further meanwhile."""
+        """Swap unless the live index has got ahead meanwhile; return whether it was done."""
         with self._database.write() as tx:
             green = SqlEngine(self._database, GREEN)
             built = green._locked(tx)
-            # Whoever indexes holds it until its commit.
+            # The process that indexes holds this lock until its commit.
             live = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
             if live is not None and built < min(live.position, store.read_position(tx)):
                 return False

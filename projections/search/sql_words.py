@@ -1,11 +1,11 @@
-"""Keep words in the database, in one engine's way: SQLite's FTS5, or PostgreSQL's tsvector.
+"""Words in the database, in each engine's way: SQLite's FTS5, or PostgreSQL's tsvector.
 
-Neither FTS5's tokenizers nor ``to_tsvector`` would cut an e-mail address or Chinese in the
-same way, so both are given words that are cut already.
+Neither FTS5's tokenizers nor ``to_tsvector`` would split an e-mail address or Chinese in the
+same way, so both receive words that are already split.
 
-A page comes with the checkpoint, in one row of one statement: asked for one after the
-other, a rebuild could put other words in place between them.  And each further row would
-cost SQLite's threads a turn at the interpreter: a page of a thousand took three times as long.
+A page comes with the checkpoint, in one row of one statement: between two statements, a
+rebuild could swap the words.  And for each further row, SQLite's threads would have to take
+the interpreter lock once more: a page of a thousand rows took three times as long.
 """
 
 from abc import ABC, abstractmethod
@@ -46,7 +46,7 @@ from ledger.projections.search.engine import Update
 from ledger.projections.search.words import in_ascii
 
 _TABLE: Final = "ledger_search_words"
-# As long as PostgreSQL may look for the newest first; see ``Tsvector.find``.
+# Time limit for PostgreSQL's search of the newest jobs first; see ``Tsvector.find``.
 _QUICK_MS: Final = 50
 _QUERY_CANCELED: Final = "57014"
 
@@ -54,11 +54,11 @@ _job_ids: Final = msgspec.json.Decoder(list[int])
 
 
 class Page(NamedTuple):
-    """Be what was found, and as of when.
+    """The jobs that were found, and the checkpoint at that moment.
 
     Attributes:
         moment: The row of the checkpoint; None if there is none.
-        job_ids: The newest first; none if the checkpoint is not as far as was asked for.
+        job_ids: Newest first; empty if the checkpoint has not reached the required position.
     """
 
     moment: Sequence[int] | None
@@ -66,13 +66,13 @@ class Page(NamedTuple):
 
 
 class Words(ABC):
-    """Be the table of words, in one engine's way.
+    """The table of words, in one engine's way.
 
     Args:
-        database: Where it is.
-        suffix: Of its name.
-        moment: Selects the row of the checkpoint that is committed with it; the position
-            first.
+        database: The ledger's database.
+        suffix: Suffix of the table's name.
+        moment: Selects the row of the checkpoint that is committed with the words; its first
+            column is the position.
     """
 
     tables: Sequence[Table] = ()
@@ -88,24 +88,23 @@ class Words(ABC):
 
     @abstractmethod
     def find(self, asked: Sequence[str], wanted: Mapping[str, Any]) -> Page:
-        """Return the jobs that have all the words, the newest first.
+        """Return the jobs that have all the words, newest first.
 
         Args:
             asked: The words.
-            wanted: What the checkpoint's statement takes, and ``at_least``, ``limit``,
-                ``offset``.
+            wanted: The parameters of *moment*, and ``at_least``, ``limit`` and ``offset``.
         """
 
     @abstractmethod
     def create(self, tx: Connection) -> None:
-        """Create the table, empty."""
+        """Create an empty table."""
 
     def drop(self, tx: Connection) -> None:
-        """Drop the table, if it is there."""
+        """Drop the table, if it exists."""
         tx.execute(text(f"DROP TABLE IF EXISTS {self.name}"))
 
     def grants(self, tx: Connection) -> Sequence[str]:
-        """Return what gives others again what they may do with the table."""
+        """Return the statements that restore the privileges of others on the table."""
         return ()
 
     def rename(self, tx: Connection) -> None:
@@ -131,7 +130,7 @@ class Words(ABC):
 
 
 def _page(row: Sequence[Any] | None) -> Page:
-    """Return what is in the row of ``_with_moment``."""
+    """Return the contents of a row of ``_with_moment``."""
     if row is None:
         return Page(None, ())
     *moment, in_a_line = row
@@ -139,7 +138,7 @@ def _page(row: Sequence[Any] | None) -> Page:
 
 
 class Fts5(Words):
-    """Be SQLite's full text index; its row ids are the jobs'."""
+    """SQLite's full-text index; its row ids are the ids of the jobs."""
 
     def __init__(self, database: Database, suffix: str, moment: Select[Any]) -> None:
         super().__init__(database, suffix, moment)
@@ -160,8 +159,8 @@ class Fts5(Words):
             tx.execute(insert(table), rows)
 
     def find(self, asked: Sequence[str], wanted: Mapping[str, Any]) -> Page:
-        # Words that follow each other are all asked for, in FTS5's language too; quoted,
-        # none of them is one of its operators.
+        # FTS5 requires all words that follow each other.  Quoted, none of them is one of its
+        # operators.
         quoted = " ".join(f'"{word}"' for word in in_ascii(asked).split())
         with self.database.read() as connection:
             return _page(self._find.first(connection, asked=quoted, **wanted))
@@ -180,7 +179,7 @@ class Fts5(Words):
 
 
 class Tsvector(Words):
-    """Be PostgreSQL's: a vector of words a job, and a GIN index over them."""
+    """PostgreSQL's full-text index: a vector of words per job, and a GIN index over them."""
 
     def __init__(self, database: Database, suffix: str, moment: Select[Any]) -> None:
         super().__init__(database, suffix, moment)
@@ -208,13 +207,13 @@ class Tsvector(Words):
             tx.execute(insert(table).values(job_id=bindparam("id"), words=vector), rows)
 
     def find(self, asked: Sequence[str], wanted: Mapping[str, Any]) -> Page:
-        """Return the jobs that have all the words, the newest first.
+        """Return the jobs that have all the words, newest first.
 
-        The planner walks the newest jobs if it guesses the words to be frequent, and
-        that is right for words that are.  Where they only seem to be, or never meet, it
-        would walk all jobs; so it gets a moment, then all matches are collected first.
+        If the planner takes the words for frequent, it walks the newest jobs, which is right if
+        they are frequent.  If they are not, or never occur together, it would walk all jobs.  So
+        this query has a time limit; after that, all matches are collected first.
         """
-        # A word consists of letters, digits and marks: nothing in it needs an escape.
+        # A word consists of letters, digits and marks: nothing in it needs escaping.
         given = {"asked": " & ".join(f"'{word}'" for word in asked), **wanted}
         with self.database.translated(), self.database.engine.connect() as connection:
             connection.exec_driver_sql(f"BEGIN; SET LOCAL statement_timeout = {_QUICK_MS}")
@@ -224,7 +223,7 @@ class Tsvector(Words):
                 if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
                     raise
             finally:
-                # A connection that cannot even do this is dropped by the pool.
+                # The pool drops a connection on which even this fails.
                 with suppress(exc.SQLAlchemyError):
                     connection.exec_driver_sql("ROLLBACK")
             return _page(connection.execute(self._sure, given).first())

@@ -1,9 +1,9 @@
-"""History as it is stored, checked event by event while it is read.
+"""The stored history, checked event by event while it is read.
 
-Of each event are checked: its place (positions and versions without gaps, times that do
-not fall), the types of its columns, its body, its link in the hash chain, and its content:
-content and salt are both there and have the event's digest, or both are gone and an
-``erased`` event of the job covers the event.
+Each event is checked: its place (positions and versions without gaps, times that do not
+decrease), the types of its columns, its body, its link in the hash chain, and its content.
+Either content and salt are both there and match the event's digest, or both are missing and
+an ``erased`` event of the job covers the event.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, exc, func, select
 
 from ledger.errors import Corrupt
 from ledger.log import codec, hash_chain, store
-from ledger.log.recorded import Recorded
+from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events
 from ledger.log.store import Envelope, Head
 from ledger.projections.rebuild.compare import is_undecodable
@@ -26,7 +26,8 @@ from ledger.rules.events import Created, Erased
 BATCH: Final = 5_000
 
 _NULL: Final = type(None)
-# SQLite keeps any type in any column, and a leaf does not tell 7 from "7", or null from "None".
+# SQLite stores any type in any column, and a leaf does not distinguish 7 from "7", or null
+# from "None".
 _TYPES: Final[Sequence[tuple[type, ...]]] = (
     *((int,), (int,), (int,), (str,), (int,), (int,), (str,)),
     (str, _NULL),  # cause
@@ -40,12 +41,12 @@ _SHAPES: Final = frozenset(product(*_TYPES))
 
 
 class CheckedHistory:
-    """The stored history, checked column by column as it is read.
+    """The stored history, checked column by column while it is read.
 
     Args:
         connection: On a snapshot.
-        head: The end of history, as the ledger says.
-        report: Where to note what is wrong.
+        head: The end of history, according to the ledger.
+        report: Where to record differences.
         content: Whether to fill ``event.content``.
     """
 
@@ -62,7 +63,7 @@ class CheckedHistory:
         self._link = hash_chain.GENESIS
 
     def __iter__(self) -> Iterator[list[Recorded]]:
-        """Yield the events, decoded, in lists.
+        """Yield the decoded events, in lists.
 
         Raises:
             Corrupt: A position is missing, or an event cannot be read.
@@ -86,7 +87,7 @@ class CheckedHistory:
             if limit == 1:
                 position = after + 1
                 raise Corrupt(f"event {position}: {error.orig}", position=position) from error
-        # One of them; what comes before it is checked first.
+        # One of them cannot be decoded: read fewer, so that those before it are checked first.
         return self._read(after=after, limit=limit // 2)
 
     def _check(self, envelope: Envelope) -> Recorded:
@@ -122,6 +123,7 @@ class CheckedHistory:
             envelope.actor,
             envelope.cause,
             event,
+            Stored(envelope.schema, envelope.body, envelope.digest),
         )
 
     def _check_content(self, envelope: Envelope) -> None:
@@ -139,7 +141,7 @@ class CheckedHistory:
         elif content is None:
             self._differ(position, "content and its salt, or neither", "salt without content")
         elif len(salt) != hash_chain.SALT_BYTES:
-            # A longer one could be a salt and the beginning of the content.
+            # A longer one could be a salt followed by the beginning of the content.
             self._differ(position, f"a salt of {hash_chain.SALT_BYTES} bytes", f"{len(salt)} bytes")
         else:
             computed = hash_chain.digest(salt, content)
@@ -161,7 +163,7 @@ class CheckedHistory:
             digest=envelope.digest,
         )
         link = hash_chain.link(self._link, leaf)
-        # Go on from what is stored, or every later event would be reported too.
+        # Continue from the stored value; otherwise every later event would be reported too.
         self._link = envelope.chain
         if link != envelope.chain:
             expected = f"the chain value {link.hex()}"
@@ -171,7 +173,7 @@ class CheckedHistory:
         self._report.differ(f"event {position}", expected, found)
 
     def compare_erasures(self) -> None:
-        """Compare what content is gone with what was erased."""
+        """Compare the content that is missing with the ``erased`` events."""
         self._report.erased = self._erasures.number()
         for position, job_id in self._erasures.uncovered(limit=MOST_DIFFERENCES):
             expected = f"content, or an `erased` event of job {job_id} that covers it"
@@ -180,7 +182,7 @@ class CheckedHistory:
             self._differ(position, f"no content: event {erased_at} erased it", "content or salt")
 
     def compare_head(self) -> None:
-        """Compare the end of history with what the head says of it."""
+        """Compare the end of history with the row of the head."""
         number = self._connection.scalar(select(func.count()).select_from(events)) or 0
         if number != self._head.position:
             self._report.differ("head", f"{self._head.position} events", f"{number} events")

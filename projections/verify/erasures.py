@@ -1,12 +1,12 @@
-"""Compare what content is gone with what the ``erased`` events say of it.
+"""Comparison of missing content with the ``erased`` events that explain it.
 
-The database lets anyone who may update ``ledger_events`` set content and salt to null, for that is
-what erasure does.  It was an erasure only if the job has an ``erased`` event that covers
-the event; and where it has one, content that is still there was not erased.
+The database lets anyone who may update ``ledger_events`` set content and salt to null, because
+that is what erasure does.  It was an erasure only if the job has an ``erased`` event that covers
+the event.  Content that is still there although an ``erased`` event covers it was not erased.
 
-An ``erased`` event comes after those that it covers, maybe months after.  So both are
-collected in temporary tables while history is read, and compared at its end: memory does
-not grow with the number of either.
+An ``erased`` event comes after the events that it covers, maybe months later.  So both are
+collected in temporary tables while history is read, and compared at its end: memory does not
+grow with the number of either.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ _gone: Final = Table(
     Column("version", BIGINT, nullable=False),
     prefixes=["TEMPORARY"],
 )
-# Each covers the versions of a job from `first` to `last`.
+# Each row covers the versions of a job from `first` to `last`.
 _erased: Final = Table(
     "ledger_erased_content",
     _metadata,
@@ -77,17 +77,17 @@ _KEPT: Final = (
 
 
 class Uncovered(NamedTuple):
-    """An event whose content is gone, though no ``erased`` event covers it."""
+    """An event whose content is missing although no ``erased`` event covers it."""
 
     position: int
     job_id: int
 
 
 class Kept(NamedTuple):
-    """An event whose content is still there, though an ``erased`` event covers it.
+    """An event whose content is still there although an ``erased`` event covers it.
 
     Attributes:
-        erased_at: Position of the first one that does.
+        erased_at: Position of the first ``erased`` event that covers it.
     """
 
     position: int
@@ -95,7 +95,7 @@ class Kept(NamedTuple):
 
 
 class Erasures:
-    """What is gone, and what has been erased, as history is read.
+    """The missing content and the ``erased`` events of a history, collected while it is read.
 
     Args:
         connection: In a transaction, at whose end the temporary tables are dropped.
@@ -108,11 +108,11 @@ class Erasures:
         _metadata.create_all(connection, checkfirst=False)
 
     def note_gone(self, position: int, job_id: int, version: int) -> None:
-        """Note an event that has a digest, and neither content nor salt."""
+        """Record an event that has a digest, but neither content nor salt."""
         self._new_gone.append((position, job_id, version))
 
     def note_erased(self, position: int, job_id: int, version: int, event: Erased) -> None:
-        """Note an ``erased`` event.
+        """Record an ``erased`` event.
 
         Raises:
             Corrupt: It names versions that the job did not have yet.
@@ -130,20 +130,20 @@ class Erasures:
             self._new_erased.append((position, job_id, first, last))
 
     def flush(self) -> None:
-        """Move what was noted into the tables."""
+        """Write what was recorded to the temporary tables."""
         _INSERT_GONE.execute(self._connection, self._new_gone)
         _INSERT_ERASED.execute(self._connection, self._new_erased)
         self._new_gone.clear()
         self._new_erased.clear()
 
     def number(self) -> int:
-        """Return the number of events whose content was erased as the rules say."""
+        """Return the number of events whose content is missing and was erased by the rules."""
         return self._connection.scalar(_COUNT_COVERED) or 0
 
     def uncovered(self, *, limit: int) -> list[Uncovered]:
-        """Return the first events of which content is gone, but was not erased."""
+        """Return the first events whose content is missing, but was not erased."""
         return [Uncovered(*row) for row in self._connection.execute(_UNCOVERED.limit(limit))]
 
     def kept(self, *, limit: int) -> list[Kept]:
-        """Return the first events of which content was erased, but is still there."""
+        """Return the first events whose content was erased, but is still there."""
         return [Kept(*row) for row in self._connection.execute(_KEPT.limit(limit))]

@@ -1,10 +1,10 @@
-"""Verify a ledger: replay every event, and compare everything that is stored.
+"""Verification of a ledger: every event is replayed, and everything that is stored is compared.
 
-Four things are checked, on one snapshot: the tables (columns, constraints, triggers, rules
+Four things are checked, on one snapshot: the tables (columns, constraints, triggers and rules
 are those that this version creates), the envelopes (positions, versions, times, types,
-content, the chain), the rules (each event was allowed by the table of transitions), and
-the projections, which are built anew on temporary tables and compared with the live ones
-row by row, both ways.
+content, the hash chain), the rules (the table of transitions allows each event), and the
+projections, which are rebuilt in temporary tables and compared with the live ones row by row,
+in both directions.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, select
 from ledger.database.contract import Database
 from ledger.errors import Corrupt
 from ledger.log.catalog import NOTHING, Kind, deviations
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import events, head
 from ledger.log.store import Head
 from ledger.projections.projection import Projection
@@ -35,20 +35,20 @@ def verify(
 ) -> Report:
     """Replay all of history and compare it with everything that is stored.
 
-    A projection that catches up is compared as of where it has come.
+    A projection that follows the ledger is compared at its checkpoint.
 
     Args:
-        database: The ledger's.
+        database: The ledger's database.
         shadows: Each projection, and a shadow of it to build for comparison.
-        advance: Told after each batch: events done, events in all.
+        advance: Called after each batch with the number of events done and the total.
         tables: Ledger's own tables, which must be as this version creates them.
 
     Raises:
-        Unavailable: The database is away.
+        Unavailable: The database is not available.
     """
     report = Report()
     with database.read_once(), database.snapshot() as connection:
-        # A read model without tables is told of below, with what to do.
+        # Missing tables of a read model are reported below, with the command that creates them.
         named = {table.name for live, _ in shadows for table in live.tables}
         readable = _can_be_read(connection, tables, report, not_missed=named)
         end = _read_head(connection, report) if readable else None
@@ -64,13 +64,13 @@ def _can_be_read(
     *,
     not_missed: Collection[str],
 ) -> bool:
-    """Report tables that are not as they should be; tell whether history can be read.
+    """Report tables that deviate from their definition; return whether history can be read.
 
     Args:
         connection: Where to look.
-        tables: The tables, as they should be.
-        report: Where to report.
-        not_missed: Names of tables that need not be there.
+        tables: The tables as they should be.
+        report: Where to record differences.
+        not_missed: Names of tables that may be missing.
     """
     readable = True
     for part, expected, found in deviations(connection, tables):
@@ -83,14 +83,14 @@ def _can_be_read(
 
 
 def _read_head(connection: Connection, report: Report) -> Head | None:
-    """Return the one row of the head; report it if it is not one, or cannot be used."""
+    """Return the one row of the head; report it if it is missing, not alone, or unusable."""
     rows = connection.execute(select(head).order_by(head.c.id)).all()
     if [row.id for row in rows] != [1]:
         report.differ("head", "one row, with id 1", f"rows with id {[row.id for row in rows]}")
         return None
     found = Head(*rows[0][1:])
     for (name, value), type_ in zip(found._asdict().items(), (int, bytes, int, int), strict=True):
-        # SQLite keeps any type in any column.
+        # SQLite stores any type in any column.
         if type(value) is not type_:
             report.differ(f"head {name}", type_.__name__, repr(value))
             return None
@@ -105,7 +105,7 @@ def _compare_history(
     advance: Advance,
 ) -> None:
     shadows = [pair for pair in shadows if _can_be_compared(connection, pair[0], report)]
-    # Temporary tables, gone with the snapshot's rollback.
+    # Temporary tables, dropped by the snapshot's rollback.
     for _, shadow in shadows:
         shadow.metadata.create_all(connection, checkfirst=False)
     through = {live.name: _end(connection, live, end, report) for live, _ in shadows}
@@ -117,7 +117,7 @@ def _compare_history(
             for live, shadow in shadows:
                 some = _until(changes, through[live.name])
                 if some:
-                    shadow.apply(connection, some)
+                    shadow.apply_all(connection, some)
             advance(last, end.position)
     except Corrupt as error:
         report.differ(f"event {error.position}", "what the rules allow", error)
@@ -130,7 +130,7 @@ def _compare_history(
 
 
 def _end(connection: Connection, live: Projection, end: Head, report: Report) -> int | None:
-    """Return how far a projection has come, None if it is where the ledger is."""
+    """Return the position of a projection's checkpoint, or None if it commits with the events."""
     if live.is_inline:
         return None
     found = read_checkpoint(connection, live.name)
@@ -141,7 +141,7 @@ def _end(connection: Connection, live: Projection, end: Head, report: Report) ->
 
 
 def _can_be_compared(connection: Connection, live: Projection, report: Report) -> bool:
-    """Tell whether the tables of a projection can be compared; report it if not."""
+    """Return whether the tables of a projection can be compared; report it if not."""
     name = live.name
     found = None if live.is_inline else read_checkpoint(connection, name)
     if not table_swap.are_there(connection, live.tables):
@@ -156,7 +156,7 @@ def _can_be_compared(connection: Connection, live: Projection, report: Report) -
     return False
 
 
-def _until(changes: list[Change], position: int | None) -> list[Change]:
+def _until(changes: list[AnyChange], position: int | None) -> list[AnyChange]:
     if position is None:
         return changes
     return changes[: max(0, position + 1 - changes[0].recorded.position)]

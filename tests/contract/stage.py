@@ -8,7 +8,16 @@ import pytest
 
 from ledger.errors import LedgerError
 from ledger.processes.composition import System
-from ledger.rules.commands import Complete, Create, Elapse, Fail, Log, Progress, Remove, Start
+from ledger.rules.commands import (
+    Complete,
+    Create,
+    Elapse,
+    FailAttempt,
+    Log,
+    Progress,
+    Remove,
+    Start,
+)
 from tests.builders import Clock
 
 _STACK: Final = "\n    at handle (kue_worker.js:{at})\n    at Worker.<anonymous> (worker.js:230:7)"
@@ -48,7 +57,7 @@ class Stage:
 
     def fail(self, job_id: int, error: str) -> None:
         attempt = self._attempts[job_id]
-        command = Fail(job_id=job_id, attempt=attempt, error=json.dumps(error))
+        command = FailAttempt(job_id=job_id, attempt=attempt, error=json.dumps(error))
         self._ledger.execute(command, actor="test")
 
     def wait(self, ms: int) -> None:

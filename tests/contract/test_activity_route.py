@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from ledger.projections.follower import catch_up
-from ledger.rules.commands import Complete, Create, Fail, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Start
 from tests.builders import START_MS, Clock, carry_out
 from tests.contract.client import LARGEST_PAGE, Client
 
@@ -24,7 +24,7 @@ def busy(client: Client) -> Client:
     clock.now_ms = FIRST_MS
     carry_out(client.system, Create(type="email", attempts=2), Create(type="video"))
     clock.now_ms = FIRST_MS + 2 * MINUTE_MS + 59_990
-    carry_out(client.system, Start(job_id=1), Fail(job_id=1, attempt=1, error='"x"'))
+    carry_out(client.system, Start(job_id=1), FailAttempt(job_id=1, attempt=1, error='"x"'))
     carry_out(client.system, Start(job_id=1), Start(job_id=2))
     clock.now_ms = FIRST_MS + 6 * MINUTE_MS
     carry_out(client.system, Complete(job_id=1, attempt=2), Create(type="email"))

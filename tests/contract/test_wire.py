@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ledger.processes.composition import System
-from ledger.rules.commands import Complete, Elapse, Fail, Log, Progress, Start
+from ledger.rules.commands import Complete, Elapse, FailAttempt, Log, Progress, Start
 from tests.builders import START_MS, Clock, carry_out, job_in
 from tests.contract.client import JSON_TYPE, Client
 
@@ -240,7 +240,7 @@ def test_a_job_has_kues_keys_and_types_its_whole_life_long(client: Client, clock
     look("started")
     carry_out(system, Progress(job_id=1, attempt=1, progress=40, data='{"at":2}'))
     look("progressed")
-    carry_out(system, Fail(job_id=1, attempt=1, error='"Error: boom\\n    at handle"'))
+    carry_out(system, FailAttempt(job_id=1, attempt=1, error='"Error: boom\\n    at handle"'))
     look("failed")
     clock.now_ms += 500
     carry_out(system, Elapse(job_id=1), Start(job_id=1, worker="worker:host:1:2"))
@@ -327,9 +327,9 @@ def test_a_log_holds_the_first_line_of_each_failure_in_its_place(client: Client)
         system,
         Start(job_id=1),
         Log(job_id=1, attempt=1, line='"one\\ntwo"'),
-        Fail(job_id=1, attempt=1, error='"Error: boom\\n    at handle"'),
+        FailAttempt(job_id=1, attempt=1, error='"Error: boom\\n    at handle"'),
         Start(job_id=1),
-        Fail(job_id=1, attempt=2, error='""'),
+        FailAttempt(job_id=1, attempt=2, error='""'),
         Start(job_id=1),
         Log(job_id=1, attempt=3, line='"ünï"'),
         Complete(job_id=1, attempt=3),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from ledger.errors import Overtaken, SchemaMismatch
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.processes.composition import System
 from ledger.projections.follower import Following, catch_up
 from ledger.projections.models.activity import Activity, Busy
@@ -23,7 +23,7 @@ from tests.integration.servers import surroundings
 from tests.integration.test_catch_up import eventually, lives
 
 
-def changes(system: System, after: int, through: int) -> list[Change]:
+def changes(system: System, after: int, through: int) -> list[AnyChange]:
     with system.database.snapshot() as connection:
         whole = replay(connection, after=after, through=through)
         return [change for some in whole for change in some]
@@ -122,10 +122,10 @@ def test_two_that_both_believe_they_lead_count_nothing_twice(
 # Follows for ever, a few events at a time, so that it is mostly in the middle of it.
 FOLLOW: Final = """
 import sys
-from projections.activity import Activity
-from projections.catch_up import Following
-from ledger.composition import compose
-from ledger.settings import Settings
+from ledger.projections.models.activity import Activity
+from ledger.projections.follower import Following
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
 
 Activity.batch, Activity.pause_s = 3, 0.0
 system = compose(Settings(database_url=sys.argv[1]))

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, insert
 
 from ledger.errors import Overtaken, Stuck, Unavailable
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.processes.composition import System
 from ledger.projections import follower as catching
@@ -41,7 +41,7 @@ def filled(system: System) -> System:
     return system
 
 
-def replayed(system: System, *, content: bool = False) -> list[Change]:
+def replayed(system: System, *, content: bool = False) -> list[AnyChange]:
     with system.database.snapshot() as connection:
         (position,) = rows(system, "SELECT position FROM ledger_head")
         whole = replay(connection, through=position["position"], content=content)
@@ -194,7 +194,7 @@ def test_one_that_was_overtaken_says_so_and_then_goes_on(filled: System) -> None
     catching = Catching(filled.database, follower)
     catching.up(through=50)
 
-    def overtake(_changes: Sequence[Change]) -> None:
+    def overtake(_changes: Sequence[AnyChange]) -> None:
         follower.refuse = lambda _: None
         follower.position = 120
         raise Overtaken(follower.name, 120)
@@ -209,8 +209,8 @@ def test_one_that_was_overtaken_says_so_and_then_goes_on(filled: System) -> None
     assert follower.told == whole[:50] + whole[120:]
 
 
-def poisoned(position: int) -> Callable[[Sequence[Change]], None]:
-    def refuse(changes: Sequence[Change]) -> None:
+def poisoned(position: int) -> Callable[[Sequence[AnyChange]], None]:
+    def refuse(changes: Sequence[AnyChange]) -> None:
         if any(change.recorded.position == position for change in changes):
             raise ZeroDivisionError("it cannot be divided")
 
@@ -259,7 +259,7 @@ def test_a_history_that_contradicts_itself_stops_it_there(
 
 
 def test_one_whose_home_is_away_keeps_its_place(filled: System) -> None:
-    def away(_changes: Sequence[Change]) -> None:
+    def away(_changes: Sequence[AnyChange]) -> None:
         raise Unavailable("away")
 
     follower = Remembering(filled)
@@ -280,7 +280,7 @@ def started(system: System) -> Iterator[Callable[[Remembering], Following]]:
     all_ = []
 
     def start(follower: Remembering) -> Following:
-        following = Following(system.database, follower, system.bell)
+        following = Following(system.database, follower, system.bell, stuck_s=0.01, standby_s=0.01)
         all_.append(following)
         following.start()
         return following
@@ -347,7 +347,6 @@ def test_the_second_stands_by_and_takes_over(system: System, started: Starts) ->
 def test_what_stops_it_is_kept_until_it_is_mended(
     filled: System, started: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     follower = Remembering(filled)
     follower.refuse = poisoned(150)
     following = started(follower)
@@ -386,11 +385,9 @@ def test_what_stopped_a_process_that_died_is_forgotten_by_the_next(
 def test_it_survives_what_passes(
     filled: System, started: Starts, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.projections.follower.STANDBY_S", 0.01)
-    monkeypatch.setattr("ledger.projections.follower.STUCK_S", 0.01)
     refused: list[int] = []
 
-    def refuse(changes: Sequence[Change]) -> None:
+    def refuse(changes: Sequence[AnyChange]) -> None:
         refused.append(len(changes))
         if len(refused) < 4:
             raise error

@@ -45,9 +45,9 @@ import time
 from random import Random
 
 import ledger
-import ledger.composition
-from ledger.sweeper import Sweeper
-from ledger.worker import Worker
+import ledger.processes.composition
+from ledger.worker.sweeper import Sweeper
+from ledger.worker.worker import Worker
 
 journal = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from ledger.projections.search.whoosh.folders import Home
 from ledger.rules.commands import (
     Complete,
     Create,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     Progress,
@@ -245,11 +246,13 @@ def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
         Create(type="email", data='{"a": 1}', attempts=2, ttl_ms=90_000),
         Start(job_id=1),
         Log(job_id=1, attempt=1, line='"to\\n1"'),
-        Fail(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
+        FailAttempt(job_id=1, attempt=1, error='"cannot\\nat line 7"'),
     )
     clock.now_ms = START_MS + 60_000
     carry_out(
-        system, Start(job_id=1), Fail(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"')
+        system,
+        Start(job_id=1),
+        FailAttempt(job_id=1, attempt=2, error='"broken\\nat \\u001b line 9"'),
     )
     system.close()
 
@@ -576,7 +579,7 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
         Create(type="sms", delay_ms=1_000),
         Start(job_id=1, worker="worker:host:1:1"),
         Progress(job_id=1, attempt=1, progress=40, data='{"at": 1}'),
-        Fail(job_id=1, attempt=1, error='"broken"'),
+        FailAttempt(job_id=1, attempt=1, error='"broken"'),
         Reprioritize(job_id=1, priority=-10),
         Start(job_id=1),
         Complete(job_id=1, attempt=2, result="0"),
@@ -819,7 +822,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("rebuild", "--status", "--drop"), USAGE, "--status is of all rebuilds"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),
-        (("serve", "--workers", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
+        (("serve", "--processes", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
         (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
         (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: it must exist"),
         (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
@@ -997,8 +1000,55 @@ def test_every_command_explains_itself(command: Any) -> None:
     assert result.stdout.startswith(f"Usage: ledger {command.name} ")
 
 
-def test_the_version_is_told() -> None:
-    assert invoke("--version").stdout.startswith("ledger, version ")
+def test_the_list_says_of_each_command_what_its_own_help_says() -> None:
+    loaded = [listed.load() for listed in COMMANDS]
+
+    assert [(one.name, one.get_short_help_str(1_000)) for one in COMMANDS] == [
+        (one.name, one.get_short_help_str(1_000)) for one in loaded
+    ]
+
+
+@pytest.mark.parametrize("name", ["ledger", "ledger-queue"])
+def test_each_name_of_the_command_is_the_one_that_it_tells(name: str, tmp_path: Path) -> None:
+    def said(*arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [tool(name), *arguments],
+            env=surroundings(tmp_path),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert said("--version") == (0, f"{name}, version {version('ledger-queue')}\n", "")
+    assert said("--help")[1].startswith(f"Usage: {name} [OPTIONS] COMMAND ")
+    assert said("create", "--help")[1].startswith(f"Usage: {name} create ")
+    assert said("creat") == (
+        USAGE,
+        "",
+        (
+            f"Usage: {name} [OPTIONS] COMMAND [ARGS]...\n"
+            f"Try '{name} --help' for help.\n\n"
+            "Error: No such command 'creat'. Did you mean 'create'?\n"
+        ),
+    )
+
+
+def test_a_shell_completes_commands_and_their_options(tmp_path: Path) -> None:
+    def completed(line: str) -> list[str]:
+        asks = {"_LEDGER_COMPLETE": "bash_complete", "COMP_WORDS": line}
+        said = subprocess.run(
+            [tool("ledger")],
+            env=surroundings(tmp_path, **asks, COMP_CWORD=str(len(line.split()) - 1)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [each.removeprefix("plain,") for each in said.stdout.split()]
+
+    assert completed("ledger re") == ["rebuild", "remove", "replay", "restart", "resume"]
+    assert completed("ledger create --prio") == ["--priority"]
 
 
 def test_what_the_commands_did_verifies(shell: Shell, system: System) -> None:
@@ -1010,3 +1060,29 @@ def test_what_the_commands_did_verifies(shell: Shell, system: System) -> None:
     shell.says("rebuild", "--all")
 
     assert verified(system).differences == []
+
+
+def test_a_variable_that_is_nearly_a_setting_is_warned_of_and_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    variables = {
+        "LEDGER_DATABSE_URL": "sqlite:///elsewhere.db",
+        "LEDGER_PORT": "tcp://10.0.0.1:80",
+        "LEDGER_SERVICE_HOST": "10.0.0.1",
+        "LEDGER_FILE": "~/finances",
+    }
+
+    done = subprocess.run(
+        [tool("ledger"), "migrate"],
+        env=surroundings(tmp_path, **variables),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (
+        0,
+        "Warning: LEDGER_DATABSE_URL: no such setting; did you mean LEDGER_DATABASE_URL?\n",
+    )
+    assert (tmp_path / "ledger.db").exists()

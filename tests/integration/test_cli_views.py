@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ledger.cli.activity import sparkline
-from ledger.cli.output import Advancing, Count
+from ledger.cli.progress_bar import Advancing, Count
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build
-from ledger.rules.commands import Complete, Create, Fail, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Start
 from tests.builders import START_MS, Clock, carry_out, tamper
 from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell, table
 
@@ -36,7 +36,7 @@ def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
         Start(job_id=1),
         Complete(job_id=1, attempt=1),
         Start(job_id=2),
-        Fail(job_id=2, attempt=1, error='"x"'),
+        FailAttempt(job_id=2, attempt=1, error='"x"'),
     )
     return Shell(database_url, tmp_path / "search")
 

@@ -11,7 +11,8 @@ import pytest
 from ledger.database import sqlite
 from ledger.database.contract import Watch
 from ledger.database.migration import migrate
-from ledger.processes.composition import System, compose, open_queue
+from ledger.processes.composition import System, compose
+from ledger.processes.connect import connect
 from ledger.processes.settings import Settings
 from ledger.queue import heartbeats
 from ledger.queue.queue import Queue
@@ -166,7 +167,8 @@ def test_each_thread_that_uses_a_server_keeps_one_connection_to_it_and_the_bell_
 ) -> None:
     with closing(compose(Settings(database_url=postgres_url))) as empty:
         migrate(empty.database)
-    queue = open_queue(Settings(database_url=postgres_url), actor="test")
+    queue = connect(Settings(database_url=postgres_url), actor="test")
+    queue.open()
     queue.process("email")(lambda job: job.data)
     # The server may take a moment to see that the migration has hung up.
     wait_until(lambda: connections_to(queue) == 1, "there is only this thread's connection")

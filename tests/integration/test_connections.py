@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]  # comes with the package that bri
 import pytest
 from gunicorn.config import Config
 
-from ledger.api.server.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _OneWrite
+from ledger.api.server.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _JoinedWrites
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -23,15 +23,15 @@ BODY = b'{"status":"live"}'
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    few = {"LEDGER_WORKERS": "1", "LEDGER_THREADS": "2"}
+    few = {"LEDGER_SERVER_PROCESSES": "1", "LEDGER_THREADS": "2"}
     with Server(url, tmp_path, variables=few) as server:
         yield server
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[_OneWrite, socket.socket]]:
+def ends() -> Iterator[tuple[_JoinedWrites, socket.socket]]:
     ours, theirs = socket.socketpair()
-    one = _OneWrite.of(ours)
+    one = _JoinedWrites.of(ours)
     yield one, theirs
     one.close()
     theirs.close()
@@ -100,21 +100,59 @@ def test_a_client_that_goes_without_reading_leaves_the_server_well(server: Serve
     assert "Traceback" not in output
 
 
-def test_what_is_written_goes_out_at_once_and_in_one_piece(
-    ends: tuple[_OneWrite, socket.socket],
+def test_a_head_waits_for_its_body_and_both_go_out_in_one_piece(
+    ends: tuple[_JoinedWrites, socket.socket],
 ) -> None:
-    one, peer = ends
-    one.sendall(b"head")
-    one.sendall(b"body")
+    joined, peer = ends
+    joined.sendall(b"head")
     peer.setblocking(False)  # noqa: FBT003
     with pytest.raises(BlockingIOError):
         peer.recv(100)
-    one.flush()
+    joined.sendall(b"body")
 
     assert peer.recv(100) == b"headbody"
 
 
-def test_who_reads_has_said_what_it_wrote(ends: tuple[_OneWrite, socket.socket]) -> None:
+def test_a_head_without_a_body_goes_out_at_the_end_of_the_answer(
+    ends: tuple[_JoinedWrites, socket.socket],
+) -> None:
+    joined, peer = ends
+    joined.sendall(b"head")
+    joined.flush()
+    first = peer.recv(100)
+    joined.sendall(b"next head, ")
+    joined.sendall(b"next body")
+
+    assert (first, peer.recv(100)) == (b"head", b"next head, next body")
+
+
+def test_each_chunk_goes_out_as_it_is_written(
+    ends: tuple[_JoinedWrites, socket.socket],
+) -> None:
+    joined, peer = ends
+    joined.sendall(b"head, ")
+    got = []
+    for chunk in (b"one", b"two", b"three"):
+        joined.sendall(chunk)
+        got.append(peer.recv(100))
+
+    assert got == [b"head, one", b"two", b"three"]
+
+
+def test_a_file_goes_out_behind_its_head(
+    ends: tuple[_JoinedWrites, socket.socket], tmp_path: Path
+) -> None:
+    joined, peer = ends
+    (tmp_path / "file").write_bytes(b"body")
+    joined.sendall(b"head")
+    with (tmp_path / "file").open("rb") as file:
+        joined.sendfile(file)
+    joined.close()
+
+    assert b"".join(iter(lambda: peer.recv(100), b"")) == b"headbody"
+
+
+def test_who_reads_has_said_what_it_wrote(ends: tuple[_JoinedWrites, socket.socket]) -> None:
     one, peer = ends
     peer.sendall(b"question")
     one.sendall(b"wait")
@@ -123,17 +161,18 @@ def test_who_reads_has_said_what_it_wrote(ends: tuple[_OneWrite, socket.socket])
     assert (question, peer.recv(100)) == (b"question", b"wait")
 
 
-def test_a_large_answer_is_not_held_back(ends: tuple[_OneWrite, socket.socket]) -> None:
+def test_a_large_answer_is_not_held_back(ends: tuple[_JoinedWrites, socket.socket]) -> None:
     one, peer = ends
+    one.sendall(b"head")
     large = b"x" * 70_000
     sender = threading.Thread(target=one.sendall, args=(large,))
     sender.start()
     got = b""
-    while len(got) < len(large):
+    while len(got) < len(b"head") + len(large):
         got += peer.recv(65536)
     sender.join()
 
-    assert got == large
+    assert got == b"head" + large
 
 
 # --- shared out between processes
@@ -161,7 +200,7 @@ def connected(server: Server) -> socket.socket:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Server]:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    two = {"LEDGER_WORKERS": "2", "LEDGER_SEARCH": "off"}
+    two = {"LEDGER_SERVER_PROCESSES": "2", "LEDGER_SEARCH": "off"}
     with Server(url, tmp_path, variables=two) as server:
         wait_until(lambda: len(held(server)) == 2, "both processes are there")
         yield server

@@ -290,7 +290,7 @@ def test_a_server_that_is_started_before_postgresql_serves_once_it_is_there(
 REBUILD: Final = """
 import signal, sys
 from contextlib import contextmanager, suppress
-import projections.build
+import ledger.projections.rebuild.build
 from ledger.cli import main, output
 
 @contextmanager
@@ -303,7 +303,7 @@ def standing_still(what):
     yield advance
 
 for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-    setattr(projections.build, name, 10)
+    setattr(ledger.projections.rebuild.build, name, 10)
 output.progress = standing_still
 main(["--database", sys.argv[1], "rebuild", "--all"])
 """

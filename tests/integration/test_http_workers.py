@@ -61,7 +61,7 @@ LEASE_MS: Final = 6_000
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """Serve an empty ledger from one process, with a lease that makes workers beat often."""
-    variables = {"LEDGER_WORKERS": "1", "LEDGER_LEASE_MS": str(LEASE_MS)}
+    variables = {"LEDGER_SERVER_PROCESSES": "1", "LEDGER_LEASE_MS": str(LEASE_MS)}
     with Server(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path, variables=variables) as server:
         yield server
 
@@ -417,7 +417,7 @@ def test_a_job_is_not_given_to_a_client_that_has_hung_up(server: Server) -> None
 
 
 def test_a_server_whose_waiting_places_are_taken_goes_on_answering(tmp_path: Path) -> None:
-    variables = {"LEDGER_WORKERS": "1", "LEDGER_THREADS": "4"}
+    variables = {"LEDGER_SERVER_PROCESSES": "1", "LEDGER_THREADS": "4"}
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     claim = {"types": ["email"], "worker": "example", "wait": DEADLINE_S - 1}
     with (

@@ -1,13 +1,16 @@
 """The tables are what the code describes, at every step there and back."""
 
 from collections.abc import Iterator
+from importlib.resources import as_file, files
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, text
 
-from ledger.database.migration import migrate, require_current
+from ledger.database.migration import migrate
+from ledger.database.revision import REVISIONS, require_current
 from ledger.database.table_names import TABLES
 from ledger.errors import SchemaMismatch
 from ledger.log import schema
@@ -113,6 +116,14 @@ def test_every_constraint_and_index_has_its_name_in_the_database(system: System)
         "ledger_jobs_due",
     }
     assert checks == {"ledger_jobs_state_known", "ledger_jobs_made_bounded"}
+
+
+def test_the_revisions_that_the_code_names_are_those_of_the_files() -> None:
+    with as_file(files("ledger.migrations")) as folder:
+        script = ScriptDirectory(str(folder))
+        found = [revision.revision for revision in script.walk_revisions()]
+
+    assert found[::-1] == list(REVISIONS)
 
 
 def test_up_down_and_up_again(bare: System) -> None:

@@ -362,7 +362,7 @@ BROKEN: Final = {
 }
 MODELS: Final = """
 from sqlalchemy import Column, Text
-from projections.table_follower import TableFollower
+from ledger.projections.table_follower import TableFollower
 
 NUMBER = 7
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,15 +16,22 @@ from typing import Any, Final
 import pytest
 
 import ledger
-from ledger import Job, Queue
+from ledger import Job, Queue, Worker
 from ledger.database.contract import POOL_OVERFLOW, POOL_SIZE
-from ledger.errors import InvalidInput, JobFailed, JobNotFound, SchemaMismatch
+from ledger.errors import (
+    InvalidInput,
+    JobFailed,
+    JobNotFound,
+    SchemaMismatch,
+    SettingsError,
+    Unavailable,
+)
 from ledger.log.ledger import Claimed, Outcome, _Submission
 from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.queue.queue import own_name
 from ledger.rules import commands
-from ledger.rules.commands import Claim, Complete, Create, Fail, Pause, Start
+from ledger.rules.commands import Claim, Complete, Create, FailAttempt, Pause, Start
 from tests.builders import START_MS, Clock, rows, silently, verified
 from tests.integration.servers import DEADLINE_S, surroundings, wait_until
 
@@ -59,7 +67,7 @@ def run(queue: Queue, job: Job, result: str | None = None, error: str | None = N
     if error is None:
         queue.execute(Complete(job_id=job.id, attempt=attempt, result=result))
     else:
-        queue.execute(Fail(job_id=job.id, attempt=attempt, error=json.dumps(error)))
+        queue.execute(FailAttempt(job_id=job.id, attempt=attempt, error=json.dumps(error)))
 
 
 # --- creating
@@ -525,7 +533,7 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a waiter look only when it is woken."""
-    monkeypatch.setattr("ledger.queue.queue.job._LONGEST_WAIT_S", DEADLINE_S)
+    monkeypatch.setattr("ledger.queue.job._LONGEST_WAIT_S", DEADLINE_S)
 
 
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
@@ -727,8 +735,129 @@ def test_an_empty_file_becomes_a_queue_and_an_empty_server_does_not(database_url
         queue.close()
         return
 
-    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`"):
-        ledger.connect(database_url)
+    queue = ledger.connect(database_url)
+    for use in (queue.open, queue.types, lambda: queue.create("email")):
+        with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`"):
+            use()
+
+
+AWAY: Final = "import ledger\nqueue = ledger.connect({url!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "problem"),
+    [
+        (
+            "postgresql+psycopg://ann:secret@127.0.0.1:1/jobs",
+            "postgresql+psycopg://ann:***@127.0.0.1:1/jobs",
+            "the database does not answer",
+        ),
+        ("sqlite:///missing/jobs.db", "sqlite:///missing/jobs.db", "its directory must exist"),
+    ],
+)
+def test_a_module_that_connects_is_imported_with_the_database_away(
+    url: str, shown: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "application.py").write_text(AWAY.format(url=url))
+    monkeypatch.chdir(tmp_path)
+    namespace = runpy.run_path("application.py")
+    queue: Queue = namespace["queue"]
+    queue.process("email")(print)
+
+    assert repr(queue) == f"<Queue {shown}>"
+    assert [path.name for path in tmp_path.iterdir()] == ["application.py"]
+    # Each use tries again.
+    for use in (queue.open, queue.types, lambda: queue.create("email"), Worker(queue).run):
+        with pytest.raises(Unavailable, match=problem):
+            use()
+
+
+def test_a_queue_opens_once_the_database_is_there(tmp_path: Path) -> None:
+    queue = ledger.connect(f"sqlite:///{tmp_path / 'later' / 'jobs.db'}")
+    with pytest.raises(Unavailable):
+        queue.create("email")
+
+    (tmp_path / "later").mkdir()
+
+    assert queue.create("email").id == 1
+    queue.close()
+
+
+def test_threads_that_use_a_queue_first_open_it_once(tmp_path: Path) -> None:
+    queue = ledger.connect(f"sqlite:///{tmp_path / 'jobs.db'}")
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def use(_: int) -> int:
+        together.wait(DEADLINE_S)
+        queue.create("email")
+        return id(queue.database)
+
+    with ThreadPoolExecutor(threads) as pool:
+        databases = set(pool.map(use, range(threads)))
+
+    assert len(databases) == 1
+    assert queue.stats()["inactive"] == threads
+    queue.close()
+
+
+def test_a_relative_path_leads_from_where_connect_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    queue = ledger.connect("sqlite:///jobs.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    queue.create("email")
+    queue.close()
+
+    assert (tmp_path / "here" / "jobs.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["jobs.db", "mysql://h/n", "sqlite://", "postgresql://h:port/n"])
+def test_a_bad_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL: expected"):
+        ledger.connect(url)
+
+
+FORKING_UNOPENED: Final = """
+import os, sys
+import ledger
+
+queue = ledger.connect(sys.argv[1])
+children = []
+for number in range(3):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if queue.create("child", number).data == number else 2
+        finally:
+            os._exit(code)
+    children.append(pid)
+queue.create("parent")
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+"""
+
+
+def test_a_queue_that_was_never_used_is_opened_by_each_forked_child(
+    system: System, database_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_UNOPENED, database_url],
+        env=surroundings(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
+    assert len(rows(system, "SELECT id FROM ledger_jobs")) == 4
+    assert verified(system).differences == []
 
 
 def test_a_queue_is_shared_by_many_threads(queue: Queue, system: System) -> None:
@@ -893,7 +1022,7 @@ def test_a_forked_child_that_outlives_its_parent_keeps_no_lock(
 ) -> None:
     """The parent is killed while it writes, by which it holds the ledger's one lock."""
     program = """
-import os, sys, time, ledger, ledger.store
+import os, sys, time, ledger, ledger.log.store
 queue = ledger.connect(sys.argv[1])
 queue.create("email")
 with queue.database.write() as tx:

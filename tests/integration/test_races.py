@@ -30,14 +30,14 @@ from ledger.log.ledger import Outcome, _Submission
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.queue import heartbeats
-from ledger.rules import job as job_rules
+from ledger.rules import decide as decisions
 from ledger.rules.commands import (
     Command,
     Complete,
     Create,
     Elapse,
     Erase,
-    Fail,
+    FailAttempt,
     Move,
     Progress,
     Remove,
@@ -45,7 +45,7 @@ from ledger.rules.commands import (
     Start,
 )
 from ledger.rules.events import Event
-from ledger.rules.job import Job
+from ledger.rules.job import JobState
 from tests.builders import carry_out, open_system, rows, verified
 
 PATIENCE_S = 60.0
@@ -98,7 +98,7 @@ def any_command(random_: random.Random, attempts: Mapping[int, int]) -> Command:
         lambda: Start(job_id=job_id),
         lambda: Progress(job_id=job_id, attempt=attempt, progress=10, data="1"),
         lambda: Complete(job_id=job_id, attempt=attempt, result="1"),
-        lambda: Fail(job_id=job_id, attempt=attempt, error='"x"'),
+        lambda: FailAttempt(job_id=job_id, attempt=attempt, error='"x"'),
         lambda: Move(job_id=job_id, to="inactive"),
         lambda: Move(job_id=job_id, to="active"),
         lambda: Reprioritize(job_id=job_id, priority=random_.randint(-9, 9)),
@@ -389,7 +389,7 @@ def lost_and_started_anew(system: System) -> None:
 LATE_WORDS: tuple[Command, ...] = (
     Progress(job_id=1, attempt=1, progress=99),
     Complete(job_id=1, attempt=1, result='"late"'),
-    Fail(job_id=1, attempt=1, error='"late"'),
+    FailAttempt(job_id=1, attempt=1, error='"late"'),
 )
 
 
@@ -415,10 +415,10 @@ def test_the_late_word_of_a_lost_worker_does_not_count(system: System, late: Com
 def test_without_the_fence_the_late_word_ends_the_new_attempt(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unfenced(job: Job, _attempt: int, event: type[Event]) -> None:
-        job_rules._require(job, event)
+    def unfenced(job: JobState, _attempt: int, event: type[Event]) -> None:
+        decisions._require(job, event)
 
-    monkeypatch.setattr(job_rules, "_require_attempt", unfenced)
+    monkeypatch.setattr(decisions, "_require_attempt", unfenced)
     lost_and_started_anew(system)
 
     carry_out(system, Complete(job_id=1, attempt=1, result='"late"'))

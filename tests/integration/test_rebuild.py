@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ledger.errors import Corrupt, Stuck, Unavailable
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, Recorded, of_jobs, of_ledger
 from ledger.processes.composition import System
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.rebuild.rebuild import drop, rebuild
@@ -20,7 +20,7 @@ from ledger.rules.commands import (
     Complete,
     Create,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     Pause,
@@ -31,7 +31,8 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
-from tests.builders import carry_out, open_system, rows, silently, tamper, verified
+from ledger.rules.events import Created, Event, Paused, Resumed
+from tests.builders import START_MS, carry_out, open_system, rows, silently, tamper, verified
 
 TABLES = (
     "ledger_jobs",
@@ -74,7 +75,7 @@ def busy(number: int) -> list[Command]:
         commands += random_.choice(
             (
                 (Complete(job_id=other, attempt=1, result="1"),),
-                (Fail(job_id=other, attempt=1, error='"x"'), Start(job_id=other)),
+                (FailAttempt(job_id=other, attempt=1, error='"x"'), Start(job_id=other)),
                 (Return(job_id=other, attempt=1, reason="stopped"),),
                 (Pause(type=f"type {other % 4}"), Pause(type="another")),
                 (Resume(type=f"type {other % 4}"),),
@@ -101,7 +102,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"ledger.projections.rebuild.build.{name}", 50)
 
 
-def changes_of(system: System, *, remembered: int | None = None, batch: int = 7) -> list[Change]:
+def changes_of(system: System, *, remembered: int | None = None, batch: int = 7) -> list[AnyChange]:
     with system.database.snapshot() as connection:
         through = store.read_position(connection)
         history = store.replay(connection, through=through, batch=batch)
@@ -358,7 +359,7 @@ def test_replay_tells_what_the_live_batches_told(
     for start in range(0, 200, 20):
         system.ledger.submit(busy(60)[start : start + 20], actor="test", cause="because")
 
-    replayed = changes_of(system)
+    replayed = of_jobs(changes_of(system))
 
     # The rules of a removed job need only its version, so that is all that is loaded.
     assert [(each.recorded[:6], each.after.state) for each in replayed] == [
@@ -370,17 +371,17 @@ def test_replay_tells_what_the_live_batches_told(
 
 
 def test_the_past_is_a_replay_up_to_a_position(filled: System) -> None:
-    changes = changes_of(filled)
+    changes = of_jobs(changes_of(filled))
     with filled.database.snapshot() as connection:
-        half = [change for part in replay(connection, through=100) for change in part]
+        half = of_jobs([each for part in replay(connection, through=100) for each in part])
         folded = fold(connection, 1, until_position=100)
 
-    assert half == changes[:100]
+    assert half == [each for each in changes if each.recorded.position <= 100]
     assert folded == [each.after for each in half if each.after.id == 1][-1]
 
 
 def test_a_job_is_folded_from_its_own_events(filled: System) -> None:
-    changes = changes_of(filled)
+    changes = of_jobs(changes_of(filled))
     newest = {change.after.id: change.after for change in changes}
     with filled.database.read() as connection:
         folded = {job_id: fold(connection, job_id) for job_id in newest}
@@ -393,6 +394,42 @@ def test_a_job_is_folded_from_its_own_events(filled: System) -> None:
     assert folded == newest
     assert dict(loaded) == {job_id: job for job_id, job in newest.items() if job.exists}
     assert by_version == [each.after for each in changes if each.after.id == 1]
+
+
+def test_the_ledgers_own_stream_is_replayed_from_anywhere(filled: System) -> None:
+    changes = of_ledger(changes_of(filled))
+    middle = changes[len(changes) // 2].recorded.position - 1
+    with filled.database.snapshot() as connection:
+        through = store.read_position(connection)
+        parts = list(replay(connection, after=middle, through=through))
+
+    behind = of_ledger([each for part in parts for each in part])
+    assert behind == changes[len(changes) // 2 :]
+    assert [each.recorded.version for each in changes] == [*range(1, len(changes) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("version", "event", "expected"),
+    [
+        (2, Paused(type="email"), "type 'email': 'paused' cannot happen while it is paused"),
+        (3, Resumed(type="email"), "the ledger's own stream has version 3 after 1"),
+        (2, Created(type="email"), "'created' cannot happen to the ledger itself"),
+    ],
+)
+def test_what_cannot_have_happened_to_the_ledger_itself_is_named(
+    system: System, version: int, event: Event, expected: str
+) -> None:
+    history = [
+        Recorded(position, LEDGER_STREAM, number, START_MS, "test", None, happened)
+        for position, number, happened in ((1, 1, Paused(type="email")), (2, version, event))
+    ]
+    with (
+        system.database.snapshot() as connection,
+        pytest.raises(Corrupt, match=expected) as stop,
+    ):
+        list(Replay(connection, [history]))
+
+    assert stop.value.position == 2
 
 
 def test_the_collector_runs_again_after_a_replay(filled: System) -> None:

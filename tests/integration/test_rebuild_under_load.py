@@ -253,13 +253,13 @@ def test_what_was_begun_can_be_thrown_away(filled: System, small: None) -> None:
 # Rebuilds everything, a few events at a time, and again.
 REBUILD: Final = """
 import sys
-import projections.build
-from ledger.composition import compose
-from ledger.settings import Settings
-from projections.rebuild import rebuild
+import ledger.projections.rebuild.build
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
+from ledger.projections.rebuild.rebuild import rebuild
 
 for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-    setattr(projections.build, name, 500)
+    setattr(ledger.projections.rebuild.build, name, 500)
 system = compose(Settings(database_url=sys.argv[1]))
 while True:
     rebuild(system.database, list(system.models.values()), lambda *_: print(".", flush=True))

@@ -7,7 +7,8 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import MetaData, Table, inspect, select, text
 
-from ledger.database.migration import migrate, require_current
+from ledger.database.migration import migrate
+from ledger.database.revision import require_current
 from ledger.database.table_names import TABLES
 from ledger.errors import SchemaMismatch
 from ledger.log.schema import head
@@ -16,7 +17,7 @@ from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.search.sql_engine import SqlEngine
-from ledger.rules.commands import Complete, Create, Erase, Fail, Pause, Remove, Start
+from ledger.rules.commands import Complete, Create, Erase, FailAttempt, Pause, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 from tests.integration.test_cli import Shell
 
@@ -65,7 +66,7 @@ def fill(system: System, *, jobs: int) -> None:
         Start(job_id=1, worker="w"),
         Complete(job_id=1, attempt=1, result='{"sent": true}'),
         Start(job_id=2, worker="w"),
-        Fail(job_id=2, attempt=1, error='"broken"'),
+        FailAttempt(job_id=2, attempt=1, error='"broken"'),
         Start(job_id=3, worker="w"),
         Remove(job_id=4),
         Erase(job_id=1, reason="asked"),

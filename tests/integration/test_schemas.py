@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import inspect
 
 import ledger
-from ledger.database.migration import migrate, require_current
+from ledger.database.migration import migrate
+from ledger.database.revision import require_current
 from ledger.database.table_names import TABLES
 from ledger.database.url import open_database
 from ledger.errors import InvalidInput, SchemaMismatch

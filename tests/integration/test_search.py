@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any, Final
@@ -342,7 +343,7 @@ def test_the_index_of_another_ledger_is_not_read(tmp_path: Path) -> None:
         # As if one had been moved to where the other was.
         system = open_system(f"sqlite:///{tmp_path / name}.db")
         engine = WhooshEngine(system.database, tmp_path / "search")
-        system = replace(system, search=Search(system.database, engine, wait_ms=0))
+        system = replace(system, make_search=partial(Search, system.database, engine, wait_ms=0))
         migrate(system.database)
         create(system, *texts)
         systems.append(system)

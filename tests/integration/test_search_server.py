@@ -51,7 +51,7 @@ def server(system: System, database_url: str, tmp_path: Path, kind: SearchOn) ->
     variables = {
         "LEDGER_SEARCH": kind,
         "LEDGER_SEARCH_DIRECTORY": str(tmp_path / "index"),
-        "LEDGER_WORKERS": str(PROCESSES),
+        "LEDGER_SERVER_PROCESSES": str(PROCESSES),
         "LEDGER_SEARCH_WAIT_MS": "20000",
     }
     with Server(database_url, tmp_path, variables=variables) as server:

@@ -203,7 +203,7 @@ def test_a_port_in_use_is_said_to_be_so(tmp_path: Path) -> None:
 def test_all_bad_settings_are_named_together(tmp_path: Path) -> None:
     end = subprocess.run(
         [tool("ledger"), "serve", "--bind", "nowhere"],
-        env=surroundings(tmp_path, LEDGER_WORKERS="many", LEDGER_SWEEP="perhaps"),
+        env=surroundings(tmp_path, LEDGER_SERVER_PROCESSES="many", LEDGER_SWEEP="perhaps"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -213,7 +213,7 @@ def test_all_bad_settings_are_named_together(tmp_path: Path) -> None:
     assert (end.returncode, end.stdout) == (2, "")
     assert end.stderr == (
         "Error: LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'\n"
-        "LEDGER_WORKERS: expected an integer from 1 to 1000, got 'many'\n"
+        "LEDGER_SERVER_PROCESSES: expected an integer from 1 to 1000, got 'many'\n"
         "LEDGER_SWEEP: expected on or off, got 'perhaps'\n"
     )
 
@@ -221,8 +221,10 @@ def test_all_bad_settings_are_named_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "variables", "workers"),
     [
-        (("--workers", "3"), {"LEDGER_WORKERS": "1"}, 3),
+        (("--processes", "3"), {"LEDGER_SERVER_PROCESSES": "1"}, 3),
+        ((), {"LEDGER_SERVER_PROCESSES": "1"}, 1),
         ((), {"LEDGER_WORKERS": "1"}, 1),
+        (("--workers", "3"), {}, 3),
     ],
 )
 def test_flags_win_over_the_environment(
@@ -357,19 +359,22 @@ def test_no_odd_request_gets_past_the_check_of_names_and_pages(tmp_path: Path) -
     with Server(url, tmp_path) as server:
         server.create()
         server.ask("PUT", "/job/1/state/complete")
-        statuses = {request: status_of(server.port, request) for request in ODD_REQUESTS}
+        requests = (TWO_NAMES, *ODD_REQUESTS)
+        statuses = {request: status_of(server.port, request) for request in requests}
         kinds = [event["kind"] for event in server.ask("GET", "/job/1/events").json]
 
+    # From version 26 on, gunicorn refuses two names itself.
+    assert statuses.pop(TWO_NAMES) in {400, 421}
     assert statuses == ODD_REQUESTS
     assert kinds == ["created", "moved"]
 
 
+TWO_NAMES: Final = ("GET /stats HTTP/1.1", "Host: localhost", "Host: evil.test")
 # By the first line and the headers of each request, the status of its answer.
 ODD_REQUESTS: Final = {
     ("GET /stats HTTP/1.0",): 200,
     ("GET /stats HTTP/1.0", "Host: evil.test"): 421,
     ("GET /stats HTTP/1.1", "Host:"): 421,
-    ("GET /stats HTTP/1.1", "Host: localhost", "Host: evil.test"): 400,
     ("GET /stats HTTP/1.1", "Host: evil.test", "X-Forwarded-Host: localhost"): 421,
     ("GET /stats HTTP/1.1", "Host: evil.test", "Forwarded: host=localhost"): 421,
     ("GET http://localhost/stats HTTP/1.1", "Host: localhost"): 200,

@@ -9,7 +9,7 @@ from ledger.log.ledger import LONGEST_ACTOR, LONGEST_CAUSE
 from ledger.log.recorded import Recorded
 from ledger.log.store import Head
 from ledger.processes.composition import System
-from ledger.rules.commands import Complete, Create, Erase, Fail, Log, Progress, Start
+from ledger.rules.commands import Complete, Create, Erase, FailAttempt, Log, Progress, Start
 from ledger.rules.events import Created, Logged, Started
 from tests.builders import START_MS, Clock, carry_out, open_system, rows, tamper, verified
 
@@ -27,7 +27,7 @@ def filled(system: System) -> System:
         Progress(job_id=1, attempt=1, progress=10, data='"at"'),
         Log(job_id=1, attempt=1, line='"second"'),
         Start(job_id=2),
-        Fail(job_id=1, attempt=1, error='"broken"'),
+        FailAttempt(job_id=1, attempt=1, error='"broken"'),
     ):
         system.ledger.execute(command, actor="worker:w", cause="request 7")
         clock.now_ms += 1_000

@@ -15,13 +15,14 @@ import pytest
 from sqlalchemy import Connection
 
 from ledger.api.http import json_out
+from ledger.database.contract import Leadership
 from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Unavailable
 from ledger.log import store
 from ledger.log.ledger import Ledger
 from ledger.processes.composition import System
 from ledger.queue import heartbeats
 from ledger.queue.read_models import DueJobs, HeldAttempt
-from ledger.rules.commands import Complete, Create, Fail, Move, Progress, Remove, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Move, Progress, Remove, Start
 from ledger.rules.events import Backoff
 from ledger.worker.sweeper import LARGEST_SWEEP, Sweeper
 from tests.builders import Clock, carry_out, job_in, open_system, rows
@@ -214,7 +215,9 @@ def test_a_job_that_was_moved_before_it_was_due_is_left_alone(
     waiting = job_in(system, "delayed", delay_ms=SOON_MS)
     running = job_in(system, "active", ttl_ms=SOON_MS)
     carry_out(
-        system, Move(job_id=waiting, to="failed"), Fail(job_id=running, attempt=1, error='"no"')
+        system,
+        Move(job_id=waiting, to="failed"),
+        FailAttempt(job_id=running, attempt=1, error='"no"'),
     )
 
     clock.now_ms += LATE_MS
@@ -370,7 +373,7 @@ def test_an_attempt_that_no_worker_holds_cannot_lose_it(
     by_hand = held_by(system, "host:17:1")
     carry_out(
         system,
-        Fail(job_id=by_hand, attempt=1, error='"no"'),
+        FailAttempt(job_id=by_hand, attempt=1, error='"no"'),
         Move(job_id=by_hand, to="active"),
     )
     sweeper.sweep()
@@ -644,7 +647,6 @@ def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by
     silent = state_of(system, job_id)
     clock.now_ms += 1
     sweeper.sweep()
-    sweeper._leadership.release()
 
     assert (jumped, silent, state_of(system, job_id)) == ("active", "active", "failed")
 
@@ -655,16 +657,17 @@ def test_silence_while_the_database_was_away_is_nobodys(
     sweeper = Sweeper(system.ledger, system.jobs)
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
-    monkeypatch.setattr("ledger.worker.worker.sweeper._JUMP_MS", 10 * LATE_MS)
+    monkeypatch.setattr("ledger.worker.sweeper._JUMP_MS", 10 * LATE_MS)
 
-    def unavailable() -> bool:
+    def unavailable(_role: str) -> Leadership:
         raise Unavailable("the database is away")
 
     clock.now_ms += LATE_MS
     with monkeypatch.context() as away:
-        away.setattr(sweeper._leadership, "held", unavailable)
-        sweeper._step()
+        away.setattr(system.database, "leadership", unavailable)
+        led_while_away = sweeper._loop.leads()
     sweeper._step()
-    sweeper._leadership.release()
+
+    assert not led_while_away
 
     assert state_of(system, job_id) == "active"

@@ -19,7 +19,7 @@ def served(path: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Give a server on the socket *path*."""
     url = f"sqlite:///{folder / 'ledger.db'}"
     process = subprocess.Popen(
-        [tool("ledger"), "serve", "--workers", "1", "--bind", f"unix:{path}"],
+        [tool("ledger"), "serve", "--processes", "1", "--bind", f"unix:{path}"],
         env=surroundings(folder, LEDGER_DATABASE_URL=url),
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -212,7 +212,7 @@ def test_a_socket_that_systemd_opened_is_served_and_left_to_it(tmp_path: Path) -
         # systemd passes sockets on from file descriptor 3, to the process that it names.
         command = (
             f"exec 3<&{opened.fileno()}; exec env LISTEN_FDS=1 LISTEN_PID=$$ "
-            f"{tool('ledger')} serve --workers 1 --bind unix:{path}"
+            f"{tool('ledger')} serve --processes 1 --bind unix:{path}"
         )
         process = subprocess.Popen(
             ["bash", "-c", command],

@@ -8,7 +8,7 @@ from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.report import MOST_DIFFERENCES
 from ledger.projections.verify.verify import verify
-from ledger.rules.commands import Complete, Create, Fail, Log, Move, Progress, Remove, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Log, Move, Progress, Remove, Start
 from tests.builders import carry_out, relink, rows, silently, tamper, verified
 
 
@@ -25,7 +25,7 @@ def kept(system: System) -> System:
         Log(job_id=1, attempt=1, line='"a line"'),
         Complete(job_id=1, attempt=1, result="[1]"),
         Start(job_id=2),
-        Fail(job_id=2, attempt=1, error='"broken"'),
+        FailAttempt(job_id=2, attempt=1, error='"broken"'),
         Remove(job_id=3),
         Move(job_id=2, to="failed"),
         Create(type="fax"),

@@ -1,6 +1,5 @@
 """`ledger work`: jobs get done in one process or several, and nothing is left behind."""
 
-import doctest
 import json
 import os
 import pty
@@ -27,11 +26,9 @@ from ledger.processes.settings import Settings
 from ledger.queue import heartbeats
 from ledger.rules.commands import Create
 from tests.builders import verified
-from tests.documents import README as README_FILE
 from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
 from tests.integration.terminal import shown
 
-README: Final = README_FILE.read_text()
 REFUSED: Final = 1
 USAGE: Final = 2
 # As the application below says.
@@ -46,13 +43,13 @@ import sys
 import time
 
 import ledger
-from ledger.cli import crew
+from ledger.processes import worker_processes
 
 queue = ledger.connect()
 idle = ledger.connect()
 number = 7
 # On a slow machine, to give back takes longer than who asks twice will usually wait.
-crew._AT_ONCE_S = 60.0
+worker_processes._AT_ONCE_S = 60.0
 
 
 @queue.process("quick", concurrency=4)
@@ -298,6 +295,20 @@ def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> No
     ]
 
 
+def test_a_variable_that_is_nearly_a_setting_is_warned_of_once(quick: Work) -> None:
+    quick.environment["LEDGER_THREDS"] = "2"
+    quick.create("quick", 2)
+
+    with quick.running("--processes", "2") as process:
+        wait_until(lambda: len(quick.pids()) == 2, "two processes work")
+        quick.wait_for(complete=2)
+        stopped(process, signal.SIGTERM)
+
+    assert [line for line in quick.output.splitlines() if "THREDS" in line] == [
+        "Warning: LEDGER_THREDS: no such setting; did you mean LEDGER_THREADS?"
+    ]
+
+
 def test_json_lines_are_json(quick: Work) -> None:
     quick.create("bad")
 
@@ -374,27 +385,6 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
 
     assert said == f"job {job_id} waits for a worker again\n"
     assert quick.kinds(job_id) == ["created", "started", "failed", "moved", "started", "failed"]
-
-
-def test_the_application_of_the_readme_works(quick: Work) -> None:
-    application, session = (
-        re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)[0]
-        for language in ("python", "pycon")
-    )
-    (quick.folder / "jobs.py").write_text(application)
-    queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
-    test = doctest.DocTestParser().get_doctest(session, {"queue": queue}, "README.md", None, None)
-
-    with quick.running() as process:
-        result = doctest.DocTestRunner().run(test)
-        refused = queue.create("email", {"to": "nobody"}, attempts=5)
-        with pytest.raises(ledger.JobFailed, match="nobody is no address"):
-            refused.wait(DEADLINE_S)
-        stopped(process, signal.SIGTERM)
-    queue.close()
-
-    assert result == (0, 3)
-    assert quick.states() == {"complete": 1, "failed": 1}
 
 
 # --- stopping

@@ -43,7 +43,7 @@ from ledger.rules.commands import (
     Create,
     Elapse,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Lose,
     Move,
@@ -153,7 +153,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
             return [said("erased", versions=named, reason=reason)]
         case _ if gone:
             return JobNotFound
-        case Progress() | Log() | Complete() | Fail() | Return():
+        case Progress() | Log() | Complete() | FailAttempt() | Return():
             if state == "active" and command.attempt == job["attempt"]:
                 return spoken(command, job, at_ms, expires)
             return AttemptOver if command.attempt <= job["attempt"] else Refused
@@ -175,7 +175,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
 
 
 def spoken(
-    command: Progress | Log | Complete | Fail | Return,
+    command: Progress | Log | Complete | FailAttempt | Return,
     job: Job,
     at_ms: int,
     expires: int | None,
@@ -205,7 +205,7 @@ def spoken(
             return [completed]
         case Return(attempt=attempt, reason=reason):
             return [said("returned", attempt=attempt, reason=reason)]
-        case Fail(error=error, retry_after_ms=after_ms, final=final):
+        case FailAttempt(error=error, retry_after_ms=after_ms, final=final):
             return [failure(job, at_ms, error, after_ms=after_ms, final=final)]
 
 
@@ -811,7 +811,7 @@ def every_command(job_id: int, attempt: int) -> dict[str, Command]:
         "progressed": Progress(job_id=job_id, attempt=attempt, progress=1),
         "logged": Log(job_id=job_id, attempt=attempt, line='""'),
         "completed": Complete(job_id=job_id, attempt=attempt),
-        "failed": Fail(job_id=job_id, attempt=attempt, error='""'),
+        "failed": FailAttempt(job_id=job_id, attempt=attempt, error='""'),
         "moved": Move(job_id=job_id, to="failed"),
         "reprioritized": Reprioritize(job_id=job_id, priority=7),
         "removed": Remove(job_id=job_id),

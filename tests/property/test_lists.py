@@ -17,7 +17,16 @@ from ledger.projections.models import jobs_of_type as of_type_module
 from ledger.projections.models.job_json import Shown
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs_of_type import page_of_type
-from ledger.rules.commands import Command, Complete, Create, Fail, Move, Remove, Reprioritize, Start
+from ledger.rules.commands import (
+    Command,
+    Complete,
+    Create,
+    FailAttempt,
+    Move,
+    Remove,
+    Reprioritize,
+    Start,
+)
 from ledger.rules.job import LIVE_STATES, State
 from tests.builders import open_system, rows, shown_ids, verified
 from tests.strategies import SHARED_FIXTURES
@@ -113,7 +122,7 @@ def fates(random_: random.Random, number: int) -> list[Command]:
             (
                 (Start(job_id=job_id),),
                 (Start(job_id=job_id), Complete(job_id=job_id, attempt=1)),
-                (Start(job_id=job_id), Fail(job_id=job_id, attempt=1, error='""')),
+                (Start(job_id=job_id), FailAttempt(job_id=job_id, attempt=1, error='""')),
                 (Move(job_id=job_id, to=random_.choice(("delayed", "failed", "inactive"))),),
                 (Reprioritize(job_id=job_id, priority=random_.randint(-2, 2)),),
                 (Remove(job_id=job_id),) if random_.random() < 0.3 else (),

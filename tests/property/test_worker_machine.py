@@ -35,7 +35,7 @@ from ledger.rules.commands import (
     Complete,
     Create,
     Elapse,
-    Fail,
+    FailAttempt,
     Log,
     Move,
     OnAttempt,
@@ -164,7 +164,7 @@ class Model:
                 job.state = "removed" if job.asked.remove_on_complete else "complete"
                 job.made = min(job.made + 1, job.asked.attempts)
                 job.holder, job.due_ms = None, None
-            case Fail(retry_after_ms=wait_ms, final=final):
+            case FailAttempt(retry_after_ms=wait_ms, final=final):
                 job.fail(at_ms, wait_ms=wait_ms, final=final)
             case Return():
                 job.state, job.holder, job.due_ms = "inactive", None, None
@@ -758,10 +758,10 @@ def _words_about(attempt: Attempt) -> st.SearchStrategy[OnAttempt]:
             Progress(job_id=job_id, attempt=number, progress=50),
             Log(job_id=job_id, attempt=number, line='"half"'),
             Complete(job_id=job_id, attempt=number, result="1"),
-            Fail(job_id=job_id, attempt=number, error='"no"'),
-            Fail(job_id=job_id, attempt=number, error='"not now"', retry_after_ms=3_000),
-            Fail(job_id=job_id, attempt=number, error='"not now"', retry_after_ms=0),
-            Fail(job_id=job_id, attempt=number, error='"never"', final=True),
+            FailAttempt(job_id=job_id, attempt=number, error='"no"'),
+            FailAttempt(job_id=job_id, attempt=number, error='"not now"', retry_after_ms=3_000),
+            FailAttempt(job_id=job_id, attempt=number, error='"not now"', retry_after_ms=0),
+            FailAttempt(job_id=job_id, attempt=number, error='"never"', final=True),
             Return(job_id=job_id, attempt=number, reason="stopped"),
         )
     )
@@ -770,7 +770,7 @@ def _words_about(attempt: Attempt) -> st.SearchStrategy[OnAttempt]:
 def _last_word(job_id: int, attempt: int) -> OnAttempt:
     if (job_id + attempt) % 2:
         return Complete(job_id=job_id, attempt=attempt)
-    return Fail(job_id=job_id, attempt=attempt, error='"no"')
+    return FailAttempt(job_id=job_id, attempt=attempt, error='"no"')
 
 
 PROFILE: Final = settings(max_examples=75, stateful_step_count=10)

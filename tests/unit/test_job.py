@@ -15,7 +15,7 @@ from ledger.rules.commands import (
     Create,
     Elapse,
     Erase,
-    Fail,
+    FailAttempt,
     Log,
     Lose,
     Move,
@@ -27,8 +27,9 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
+from ledger.rules.decide import backoff_wait_ms, decide
 from ledger.rules.events import Backoff, Event
-from ledger.rules.job import TRANSITIONS, Job, State, backoff_wait_ms, decide, evolve
+from ledger.rules.job import TRANSITIONS, JobState, State, evolve
 from tests.builders import PERMITTED, START_MS, folded
 
 NOW_MS = START_MS + 5_000
@@ -69,17 +70,15 @@ LEADING_TO: dict[str, dict[str | None, Event]] = {
     "removed": {"removed": events.Removed()},
     "erased": {None: events.Erased()},
     "returned": {"inactive": events.Returned(attempt=1, reason="stopped")},
-    "paused": {None: events.Paused(type="email")},
-    "resumed": {None: events.Resumed(type="email")},
 }
 
 
-def a_job(state: str, **fields: Any) -> Job:
+def a_job(state: str, **fields: Any) -> JobState:
     """Return a job that came into *state* at START_MS."""
     return folded(*IN_STATE[state])._replace(**fields)
 
 
-def asked(command: Command, job: Job, at_ms: int = NOW_MS) -> tuple[Event, ...]:
+def asked(command: Command, job: JobState, at_ms: int = NOW_MS) -> tuple[Event, ...]:
     return decide(command, job, at_ms=at_ms)
 
 
@@ -127,6 +126,12 @@ def test_an_event_leads_nowhere_else(state: str, kind: str, to: str, event: Even
     assert str(stop.value).startswith(f"job 1: {kind!r} cannot lead from {state} to {to}; ")
 
 
+@pytest.mark.parametrize("state", PERMITTED)
+def test_what_happens_to_the_ledger_itself_happens_to_no_job(state: str) -> None:
+    with pytest.raises(Corrupt, match=f"^job 1: 'paused' cannot lead from {state} to {state}; "):
+        evolve(a_job(state), events.Paused(type="email"), position=9, at_ms=NOW_MS)
+
+
 def test_the_steps_that_are_tried_hold_all_that_are_permitted() -> None:
     tried = {(state, kind, to) for state, kind, to, _ in STEPS}
     permitted = {
@@ -140,7 +145,9 @@ def test_the_steps_that_are_tried_hold_all_that_are_permitted() -> None:
 
 
 def test_every_event_and_every_command_has_its_rule() -> None:
-    assert {event.kind for event in events.EVENTS} == set(LEADING_TO)
+    of_jobs = {event.kind for event in events.EVENTS if not issubclass(event, events.LedgerEvent)}
+
+    assert of_jobs == set(LEADING_TO)
     assert {event.kind for exits in TRANSITIONS.values() for event in exits} == set(LEADING_TO)
 
 
@@ -161,7 +168,7 @@ def test_create_says_when_the_delay_is_over() -> None:
         unique="key",
     )
 
-    assert asked(command, Job(1)) == (
+    assert asked(command, JobState(1)) == (
         events.Created(
             type="email",
             priority=-10,
@@ -180,7 +187,7 @@ def test_create_says_when_the_delay_is_over() -> None:
 
 def test_a_created_job_is_what_was_asked_for() -> None:
     job = evolve(
-        Job(4),
+        JobState(4),
         events.Created(
             type="email",
             priority=5,
@@ -196,7 +203,7 @@ def test_a_created_job_is_what_was_asked_for() -> None:
         at_ms=NOW_MS,
     )
 
-    assert job == Job(
+    assert job == JobState(
         id=4,
         version=1,
         state=State.DELAYED,
@@ -271,7 +278,7 @@ def test_what_replay_reads_without_content_makes_the_same_job() -> None:
     for command in (
         Progress(job_id=1, attempt=1, progress=1, data='"first"'),
         Complete(job_id=1, attempt=1, result="1"),
-        Fail(job_id=1, attempt=1, error='"x"'),
+        FailAttempt(job_id=1, attempt=1, error='"x"'),
         Log(job_id=1, attempt=1, line='"x"'),
     ):
         (event,) = asked(command, job)
@@ -322,7 +329,7 @@ def test_complete_removes_a_job_that_asked_for_it() -> None:
 def test_a_failure_before_the_last_attempt_goes_back_to_the_queue() -> None:
     job = a_job("active")
 
-    (failed,) = asked(Fail(job_id=1, attempt=1, error='"x"'), job)
+    (failed,) = asked(FailAttempt(job_id=1, attempt=1, error='"x"'), job)
 
     assert failed == events.Failed(attempt=1, next="inactive", content='"x"')
     assert evolve(job, failed, position=3, at_ms=NOW_MS) == job._replace(
@@ -338,7 +345,7 @@ def test_a_failure_before_the_last_attempt_goes_back_to_the_queue() -> None:
 def test_a_failure_with_a_backoff_waits() -> None:
     job = a_job("active", backoff="fixed", backoff_delay_ms=700)
 
-    (failed,) = asked(Fail(job_id=1, attempt=1, error='"x"'), job)
+    (failed,) = asked(FailAttempt(job_id=1, attempt=1, error='"x"'), job)
 
     assert failed == events.Failed(
         attempt=1, next="delayed", delay_ms=700, promote_at_ms=NOW_MS + 700, content='"x"'
@@ -359,7 +366,7 @@ def test_a_failure_with_a_backoff_waits() -> None:
 def test_the_last_attempts_failure_is_final() -> None:
     job = a_job("active", made=2, backoff="fixed", backoff_delay_ms=700)
 
-    assert asked(Fail(job_id=1, attempt=1, error='"x"'), job) == (
+    assert asked(FailAttempt(job_id=1, attempt=1, error='"x"'), job) == (
         events.Failed(attempt=1, next="failed", content='"x"'),
     )
 
@@ -376,7 +383,7 @@ def test_a_failure_that_says_when_to_try_again_overrules_the_backoff(
 ) -> None:
     job = a_job("active", backoff="fixed", backoff_delay_ms=700)
 
-    assert asked(Fail(job_id=1, attempt=1, error='"x"', retry_after_ms=wait_ms), job) == (
+    assert asked(FailAttempt(job_id=1, attempt=1, error='"x"', retry_after_ms=wait_ms), job) == (
         events.Failed(attempt=1, content='"x"', **changes),
     )
 
@@ -384,7 +391,7 @@ def test_a_failure_that_says_when_to_try_again_overrules_the_backoff(
 def test_a_failure_that_says_when_to_try_again_gets_no_further_attempt() -> None:
     job = a_job("active", made=2)
 
-    assert asked(Fail(job_id=1, attempt=1, error='"x"', retry_after_ms=5), job) == (
+    assert asked(FailAttempt(job_id=1, attempt=1, error='"x"', retry_after_ms=5), job) == (
         events.Failed(attempt=1, next="failed", content='"x"'),
     )
 
@@ -392,7 +399,7 @@ def test_a_failure_that_says_when_to_try_again_gets_no_further_attempt() -> None
 def test_a_failure_that_is_final_uses_one_attempt_and_leaves_the_others() -> None:
     job = a_job("active", backoff="fixed", backoff_delay_ms=700)
 
-    (failed,) = asked(Fail(job_id=1, attempt=1, error='"x"', final=True), job)
+    (failed,) = asked(FailAttempt(job_id=1, attempt=1, error='"x"', final=True), job)
 
     assert failed == events.Failed(attempt=1, next="failed", content='"x"')
     after = evolve(job, failed, position=3, at_ms=NOW_MS)
@@ -460,23 +467,11 @@ def test_an_attempt_that_is_not_the_lost_workers_is_left_alone(state: str, lose:
     assert asked(lose, job) == ()
 
 
-def test_a_pause_and_its_end_are_the_ledgers_own() -> None:
-    stream = Job(0, version=4)
-    (paused,) = asked(Pause(type="email"), stream)
-    after = evolve(stream, paused, position=9, at_ms=NOW_MS)
-    (resumed,) = asked(Resume(type="email"), after)
-
-    assert (paused, resumed) == (events.Paused(type="email"), events.Resumed(type="email"))
-    assert evolve(after, resumed, position=10, at_ms=NOW_MS) == Job(
-        0, version=6, updated_at_ms=NOW_MS
-    )
-
-
 def test_attempts_count_every_run_that_ended() -> None:
     job = folded(CREATED)
     history = []
     for number in (1, 2, 3):
-        for command in (Start(job_id=1), Fail(job_id=1, attempt=number, error='"x"')):
+        for command in (Start(job_id=1), FailAttempt(job_id=1, attempt=number, error='"x"')):
             for event in asked(command, job):
                 job = evolve(job, event, position=job.version + 1, at_ms=NOW_MS)
         history.append((job.attempt, job.made, job.state))
@@ -493,7 +488,7 @@ def test_a_job_that_runs_on_after_its_last_attempt_counts_no_further() -> None:
     (moved,) = asked(Move(job_id=1, to="active"), failed)
     active = evolve(failed, moved, position=7, at_ms=NOW_MS)
 
-    (again,) = asked(Fail(job_id=1, attempt=4, error='"x"'), active)
+    (again,) = asked(FailAttempt(job_id=1, attempt=4, error='"x"'), active)
 
     after = evolve(active, again, position=8, at_ms=NOW_MS)
     assert (after.attempt, after.made, after.max_attempts, after.state) == (4, 3, 3, State.FAILED)
@@ -608,7 +603,7 @@ ON_JOB: dict[str, Command] = {
     "progressed": Progress(job_id=1, attempt=1, progress=1),
     "logged": Log(job_id=1, attempt=1, line='""'),
     "completed": Complete(job_id=1, attempt=1),
-    "failed": Fail(job_id=1, attempt=1, error='""'),
+    "failed": FailAttempt(job_id=1, attempt=1, error='""'),
     "moved": Move(job_id=1, to="inactive"),
     "reprioritized": Reprioritize(job_id=1, priority=9),
     "removed": Remove(job_id=1),
@@ -711,7 +706,7 @@ def test_a_job_waits_to_the_millisecond(backoff: Backoff | None, waits_ms: tuple
 def test_repeat_without_a_delay_waits_for_nothing() -> None:
     job = a_job("active", backoff="repeat", delay_ms=None, max_attempts=2)
 
-    assert asked(Fail(job_id=1, attempt=1, error='""'), job) == (
+    assert asked(FailAttempt(job_id=1, attempt=1, error='""'), job) == (
         events.Failed(attempt=1, next="inactive", content='""'),
     )
 
@@ -754,9 +749,9 @@ def test_the_longest_wait_can_still_be_said() -> None:
         lambda: Progress(job_id=1, attempt=1, progress=-1),
         lambda: Progress(job_id=1, attempt=1, progress=1.5),  # type: ignore[arg-type]
         lambda: Complete(job_id=1, attempt="1"),  # type: ignore[arg-type]
-        lambda: Fail(job_id=1, attempt=2**70, error='""'),
-        lambda: Fail(job_id=1, attempt=1, error='""', retry_after_ms=-1),
-        lambda: Fail(job_id=1, attempt=1, error='""', retry_after_ms=1.5),  # type: ignore[arg-type]
+        lambda: FailAttempt(job_id=1, attempt=2**70, error='""'),
+        lambda: FailAttempt(job_id=1, attempt=1, error='""', retry_after_ms=-1),
+        lambda: FailAttempt(job_id=1, attempt=1, error='""', retry_after_ms=1.5),  # type: ignore[arg-type]
         lambda: Return(job_id=1, attempt=-1, reason="x"),
         lambda: Return(job_id=1, attempt=1, reason="\0"),
         lambda: Claim(worker="", slots={}),
@@ -795,6 +790,6 @@ def test_the_bounds_themselves_can_be_asked_for() -> None:
         backoff=Backoff(type="exponential", delay_ms=largest, max_delay_ms=1),
     )
 
-    (created,) = asked(command, Job(1))
+    (created,) = asked(command, JobState(1))
 
-    assert evolve(Job(1), created, position=1, at_ms=NOW_MS).due_at_ms == NOW_MS + largest
+    assert evolve(JobState(1), created, position=1, at_ms=NOW_MS).due_at_ms == NOW_MS + largest

@@ -1,12 +1,16 @@
 """Settings: read once, all bad ones named together."""
 
+import re
 from typing import Any, Final
 
 import pytest
 
 from ledger.errors import SettingsError
+from ledger.processes import unknown_variables
 from ledger.processes.settings import SETTINGS, Settings, read_settings
+from ledger.processes.unknown_variables import doubts, leave_to_parent, warn_once
 
+OURS: Final = {setting.variable for setting in SETTINGS}
 URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
 
@@ -23,7 +27,7 @@ def test_without_any_setting_the_defaults_hold() -> None:
         database_url="sqlite:///ledger.db",
         sqlite_synchronous="FULL",
         bind="127.0.0.1:3000",
-        workers=2,
+        server_processes=2,
         threads=16,
         largest_body_bytes=1024 * 1024,
         largest_page=10_000,
@@ -45,7 +49,8 @@ def test_without_any_setting_the_defaults_hold() -> None:
         ("LEDGER_BIND", "[::1]:3000", "bind", "[::1]:3000"),
         ("LEDGER_BIND", "localhost:0", "bind", "localhost:0"),
         ("LEDGER_BIND", "unix:/run/ledger.sock", "bind", "unix:/run/ledger.sock"),
-        ("LEDGER_WORKERS", "1", "workers", 1),
+        ("LEDGER_SERVER_PROCESSES", "1", "server_processes", 1),
+        ("LEDGER_WORKERS", "1", "server_processes", 1),
         ("LEDGER_THREADS", "64", "threads", 64),
         ("LEDGER_LARGEST_BODY_BYTES", "10", "largest_body_bytes", 10),
         ("LEDGER_LARGEST_PAGE", "10", "largest_page", 10),
@@ -123,8 +128,8 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
         ("LEDGER_BIND", "localhost:65536", "HOST:PORT or unix:PATH"),
         ("LEDGER_BIND", "localhost:-1", "HOST:PORT or unix:PATH"),
         ("LEDGER_BIND", "localhost:http", "HOST:PORT or unix:PATH"),
-        ("LEDGER_WORKERS", "0", "an integer from 1 to 1000"),
-        ("LEDGER_WORKERS", "-1", "an integer from 1 to 1000"),
+        ("LEDGER_SERVER_PROCESSES", "0", "an integer from 1 to 1000"),
+        ("LEDGER_SERVER_PROCESSES", "-1", "an integer from 1 to 1000"),
         ("LEDGER_WORKERS", "two", "an integer from 1 to 1000"),
         ("LEDGER_THREADS", "1.5", "an integer from 1 to 1000"),
         ("LEDGER_THREADS", "", "an integer from 1 to 1000"),
@@ -184,8 +189,8 @@ def test_a_schema_has_any_name_that_postgresql_takes(schema: str) -> None:
 def test_a_schema_in_a_sqlite_file_is_refused() -> None:
     assert problems({"LEDGER_SCHEMA": "jobs"}) == (
         (
-            "LEDGER_SCHEMA: expected none, as the ledger is in a SQLite file, which has no schemas; "
-            "got 'jobs'"
+            "LEDGER_SCHEMA: expected none, as the ledger is in a SQLite file, which has no "
+            "schemas; got 'jobs'"
         ),
     )
 
@@ -194,10 +199,8 @@ def test_all_bad_values_are_reported_together() -> None:
     found = problems(
         {
             "LEDGER_DATABASE_URL": "nonsense",
-            "LEDGER_WORKERS": "x",
+            "LEDGER_SERVER_PROCESSES": "x",
             "LEDGER_THREADS": "4",
-            "LEDGER_WORKER": "3",
-            "LEDGER_COLOUR": "blue",
         },
         bind="nowhere",
     )
@@ -205,9 +208,7 @@ def test_all_bad_values_are_reported_together() -> None:
     assert found == (
         f"LEDGER_DATABASE_URL: expected {URL}, got 'nonsense'",
         "LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'",
-        "LEDGER_WORKERS: expected an integer from 1 to 1000, got 'x'",
-        "LEDGER_COLOUR: there is no such setting",
-        "LEDGER_WORKER: there is no such setting; did you mean LEDGER_WORKERS?",
+        "LEDGER_SERVER_PROCESSES: expected an integer from 1 to 1000, got 'x'",
     )
 
 
@@ -223,16 +224,130 @@ def test_a_bad_database_url_is_shown_without_its_password(url: str) -> None:
 
 def test_flags_win_over_the_environment() -> None:
     settings = read_settings(
-        {"workers": 3, "threads": None}, {"LEDGER_WORKERS": "many", "LEDGER_THREADS": "5"}
+        {"server_processes": 3, "threads": None},
+        {"LEDGER_SERVER_PROCESSES": "many", "LEDGER_WORKERS": "2", "LEDGER_THREADS": "5"},
     )
 
-    assert settings == Settings(workers=3, threads=5)
+    assert settings == Settings(server_processes=3, threads=5)
 
 
-def test_what_is_not_ours_is_left_alone() -> None:
-    environment = {"PATH": "/bin", "LEDGERS": "1", "LEDGER_TEST_POSTGRES_URL": "postgresql://h/n"}
+def test_a_new_name_wins_over_the_former_one() -> None:
+    environment = {"LEDGER_SERVER_PROCESSES": "3", "LEDGER_WORKERS": "many"}
+
+    assert read_settings(environment=environment) == Settings(server_processes=3)
+
+
+# What Kubernetes sets beside a service called ledger with the ports http and 9090, and beside
+# one called ledger-api.
+KUBERNETES: Final = {
+    "LEDGER_SERVICE_HOST": "10.0.0.11",
+    "LEDGER_SERVICE_PORT": "80",
+    "LEDGER_SERVICE_PORT_HTTP": "80",
+    "LEDGER_PORT": "tcp://10.0.0.11:80",
+    "LEDGER_PORT_80_TCP": "tcp://10.0.0.11:80",
+    "LEDGER_PORT_80_TCP_PROTO": "tcp",
+    "LEDGER_PORT_80_TCP_PORT": "80",
+    "LEDGER_PORT_80_TCP_ADDR": "10.0.0.11",
+    "LEDGER_PORT_9090_UDP": "udp://10.0.0.11:9090",
+    "LEDGER_API_SERVICE_HOST": "10.0.0.12",
+    "LEDGER_API_PORT_80_TCP": "tcp://10.0.0.12:80",
+}
+LEDGER_CLI: Final = dict.fromkeys(
+    (
+        "LEDGER_FILE",
+        "LEDGER_INIT",
+        "LEDGER_PRICE_DB",
+        "LEDGER_CACHE",
+        "LEDGER_SORT",
+        "LEDGER_PAGER",
+    ),
+    "~/finances",
+)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PATH": "/bin", "LEDGERS": "1", "ledger_thread": "1"},
+        {"LEDGER_TEST_POSTGRES_URL": "postgresql://h/n", "LEDGER_TEST_THREADS": "2"},
+        {"LEDGER_COLOUR": "blue"},
+        KUBERNETES,
+        LEDGER_CLI,
+        {setting.variable: "1" for setting in SETTINGS},
+    ],
+)
+def test_what_is_not_ours_is_left_alone(environment: dict[str, str]) -> None:
+    others = {variable: text for variable, text in environment.items() if variable not in OURS}
+
+    assert doubts(environment) == []
+    assert read_settings(environment=others) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("LEDGER_DATABSE_URL", "LEDGER_DATABASE_URL"),
+        ("LEDGER_DATABASE", "LEDGER_DATABASE_URL"),
+        ("LEDGER_THREAD", "LEDGER_THREADS"),
+        ("LEDGER_WORKER", "LEDGER_SERVER_PROCESSES"),
+        ("LEDGER_SERVER_PROCESS", "LEDGER_SERVER_PROCESSES"),
+        ("LEDGER_LEASE", "LEDGER_LEASE_MS"),
+        ("LEDGER_SEARCH_DIR", "LEDGER_SEARCH_DIRECTORY"),
+    ],
+)
+def test_a_near_miss_is_ignored_with_a_warning(variable: str, meant: str) -> None:
+    environment = {variable: "anything"}
 
     assert read_settings(environment=environment) == Settings()
+    assert doubts(environment) == [f"{variable}: no such setting; did you mean {meant}?"]
+
+
+@pytest.mark.parametrize(
+    ("others", "what"),
+    [({}, "its value is used"), ({"LEDGER_SERVER_PROCESSES": "4"}, "it is ignored")],
+)
+def test_a_former_name_comes_with_a_warning(others: dict[str, str], what: str) -> None:
+    assert doubts({"LEDGER_WORKERS": "3", **others}) == [
+        (
+            "LEDGER_WORKERS: this setting is called LEDGER_SERVER_PROCESSES now; "
+            f"{what}, please rename it"
+        )
+    ]
+
+
+def test_no_setting_has_a_name_that_kubernetes_gives_to_a_service() -> None:
+    kubernetes = re.compile(r"LEDGER_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_.+)?")
+
+    assert [variable for variable in OURS if kubernetes.fullmatch(variable)] == []
+
+
+def test_a_process_is_warned_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(unknown_variables, "_said", set())
+    monkeypatch.setenv("LEDGER_THREDS", "2")
+    lines: list[str] = []
+
+    warn_once()
+    warn_once(lines.append)
+    monkeypatch.setenv("LEDGER_HOST", "example.org")
+    warn_once(lines.append)
+
+    assert [(record.name.split(".")[0], record.getMessage()) for record in caplog.records] == [
+        ("ledger", "LEDGER_THREDS: no such setting; did you mean LEDGER_THREADS?")
+    ]
+    assert lines == ["LEDGER_HOST: no such setting; did you mean LEDGER_HOSTS?"]
+
+
+def test_a_process_leaves_the_warnings_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unknown_variables, "_said", set())
+    monkeypatch.setenv("LEDGER_THREDS", "2")
+    lines: list[str] = []
+
+    leave_to_parent()
+    warn_once(lines.append)
+
+    assert lines == []
 
 
 def test_every_field_has_its_setting() -> None:

@@ -18,10 +18,11 @@ from ledger import Fail, InvalidInput, Queue, Retry, RunningJob
 from ledger.log.recorded import Recorded
 from ledger.queue import heartbeats
 from ledger.rules.commands import Claim, Pause, Start
-from ledger.rules.job import Job, evolve
+from ledger.rules.events import LedgerEvent
+from ledger.rules.job import JobState, evolve
 from ledger.testing import Clock, Ran, drain, open_queue, strategies
 from ledger.testing.clock import START_MS
-from tests.builders import PERMITTED
+from tests.builders import PERMITTED, PERMITTED_OF_LEDGER
 from tests.integration.servers import surroundings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -466,18 +467,24 @@ def test_every_command_of_the_strategy_is_one_that_the_ledger_answers(
 def test_a_history_is_gapless_in_order_and_permitted(history: list[Recorded]) -> None:
     versions = Counter[int]()
     at_state: dict[int, str] = {}
+    entries: dict[str, str] = {}
     times = [recorded.at_ms for recorded in history]
 
     assert [recorded.position for recorded in history] == list(range(1, len(history) + 1))
     assert times == sorted(times)
-    jobs: dict[int, Job] = {}
+    jobs: dict[int, JobState] = {}
     for recorded in history:
         versions[recorded.job_id] += 1
-        before = jobs.get(recorded.job_id) or Job(recorded.job_id)
+        assert recorded.version == versions[recorded.job_id]
+        if isinstance(recorded.event, LedgerEvent):
+            name = recorded.event.name
+            permitted_here = PERMITTED_OF_LEDGER["type"][entries.get(name, "running")]
+            entries[name] = permitted_here[recorded.event.kind]
+            continue
+        before = jobs.get(recorded.job_id) or JobState(recorded.job_id)
         after = evolve(before, recorded.event, position=recorded.position, at_ms=recorded.at_ms)
         permitted = PERMITTED[at_state.get(recorded.job_id, "absent")][recorded.event.kind]
 
-        assert recorded.version == versions[recorded.job_id]
         assert after.state in permitted
         jobs[after.id] = after
         at_state[after.id] = after.state
@@ -485,7 +492,8 @@ def test_a_history_is_gapless_in_order_and_permitted(history: list[Recorded]) ->
 
 def test_histories_get_old() -> None:
     """Every kind of event is in some history; else a projection's test would miss it."""
-    wanted = {kind for exits in PERMITTED.values() for kind in exits}
+    tables = (*PERMITTED.values(), *PERMITTED_OF_LEDGER["type"].values())
+    wanted = {kind for exits in tables for kind in exits}
     seen: set[str] = set()
 
     def look(history: list[Recorded]) -> bool:

@@ -1,4 +1,4 @@
-"""What a database's tables are made of, and how two such descriptions differ."""
+"""Descriptions of a database's tables, and the differences between two of them."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Kind(StrEnum):
-    """What a part of a table can be."""
+    """A kind of part that a table can have."""
 
     TABLE = "table"
     COLUMN = "column"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 
 class Part(NamedTuple):
-    """The place of one thing in a description."""
+    """The key of one definition in a description."""
 
     table: str
     kind: Kind
@@ -35,7 +35,7 @@ class Part(NamedTuple):
         return f"{self.kind} {self.name} of {self.table}"
 
 
-# Definitions, worded so that equal ones are equal text.
+# Definitions, worded so that equal definitions are equal text.
 Description = Mapping[Part, str]
 
 
@@ -48,7 +48,7 @@ class Deviation(NamedTuple):
 
 
 NOTHING: Final = "none"
-# Of a longer definition, as much is told as shows where the two part.
+# Of longer definitions, only the text around the first difference is shown.
 _LONGEST_TOLD: Final = 240
 _CONTEXT: Final = 40
 
@@ -56,7 +56,7 @@ _CONTEXT: Final = 40
 def compare(expected: Description, found: Description, tables: Sequence[str]) -> list[Deviation]:
     """Return the parts that differ, in the order of *tables*.
 
-    A table that is missing, or is no table, is one deviation: its parts are not listed.
+    A table that is missing, or is not a table, is one deviation: its parts are not listed.
     """
     deviations = []
     gone = set()
@@ -81,7 +81,7 @@ def _place(part: Part, tables: Sequence[str]) -> tuple[int, int, str]:
 
 
 def _told(expected: str, found: str) -> tuple[str, str]:
-    """Return both definitions, long ones cut to where they begin to differ."""
+    """Return both definitions, long ones cut to the text around their first difference."""
     if max(len(expected), len(found)) <= _LONGEST_TOLD:
         return expected, found
     both = zip(expected, found, strict=False)

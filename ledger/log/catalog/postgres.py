@@ -1,7 +1,8 @@
-"""Describe tables on PostgreSQL, from its catalogs.
+"""Descriptions of tables on PostgreSQL, read from its catalogs.
 
-The expected tables are created as temporary ones of the same names, in ``pg_temp``, which
-needs no right but the one that ``ledger verify`` needs anyhow, and are rolled back.
+The expected tables are created as temporary tables of the same names, in ``pg_temp``, and
+rolled back.  This needs only the right to create temporary tables, which ``ledger verify``
+needs anyway.
 
 Source: https://www.postgresql.org/docs/current/catalogs.html
 """
@@ -50,7 +51,7 @@ _COLUMNS: Final = text(
     WHERE a.attrelid = ANY(CAST(:oids AS oid[])) AND a.attnum > 0 AND NOT a.attisdropped
     """
 )
-# Since PostgreSQL 18, NOT NULL is a constraint too: it is told with the columns.
+# Without NOT NULL, a constraint since PostgreSQL 18, which is described with its column.
 _CONSTRAINTS: Final = text(
     """
     SELECT conrelid AS oid,
@@ -126,7 +127,7 @@ _POLICIES: Final = text(
     WHERE polrelid = ANY(CAST(:oids AS oid[]))
     """
 )
-# With 'replica', which a role can be given for all its sessions, no trigger fires.
+# With 'replica', which can be set for all sessions of a role, no trigger fires.
 _ROLE: Final = Part("", Kind.SETTING, "session_replication_role")
 _SELECT_ROLE: Final = text("SELECT current_setting('session_replication_role')")
 _KINDS: Final = {
@@ -142,19 +143,19 @@ _ENABLED: Final = {
     "R": "enabled on replicas only",
     "A": "enabled always",
 }
-# The table in a trigger's text, and the schema before a name: neither is the same here and
-# in pg_temp.
+# The table in a trigger's definition, and the schema before a name: both differ between the live
+# tables and those in pg_temp.
 _NAME: Final = r'(?:"(?:[^"]|"")+"|[\w$]+)'
 _ON_TABLE: Final = re.compile(rf" ON (?:{_NAME}\.)?{_NAME} ")
 _QUALIFIER: Final = re.compile(rf"{_NAME}\.(?={_NAME}\()")
 
 
 class _Relation(NamedTuple):
-    """A table that is there, or what is there in its place.
+    """A relation under the name of a table; it may be something other than a table.
 
     Attributes:
-        table: The name of the table that it stands for.
-        told: What it is.
+        table: The name of the table that was looked up.
+        told: The description of the relation.
     """
 
     table: str
@@ -162,8 +163,8 @@ class _Relation(NamedTuple):
 
 
 def describe(connection: Connection, tables: Sequence[Table]) -> tuple[Description, Description]:
-    """Return how *tables* should be, and how they are."""
-    # Asked first: the temporary ones hide them.
+    """Return the expected and the present description of *tables*."""
+    # Queried first, because the temporary tables hide the live ones.
     live = _relations(connection, {table.name: _quoted(connection, table) for table in tables})
     found = {**_describe(connection, live), _ROLE: str(connection.scalar(_SELECT_ROLE))}
     connection.exec_driver_sql("SAVEPOINT expected_tables")
@@ -190,17 +191,17 @@ def _quoted(connection: Connection, table: Table) -> str:
 
 
 def _relations(connection: Connection, names: Mapping[str, str]) -> dict[int, _Relation]:
-    """Return what there is of some tables, by its number.
+    """Return the relations found for some tables, by their OID.
 
     Args:
         connection: Where to look.
-        names: The name by which to look for each table.
+        names: For each table, the name to look up.
     """
     relations = {}
     asked = {"tables": list(names), "names": list(names.values())}
     for row in connection.execute(_RELATIONS, asked):
         told = [_KINDS.get(row.kind, "no table")]
-        # The expected ones are temporary.
+        # Only "unlogged": the expected tables are temporary, the live ones are not.
         told += ["not logged"] if row.persistence == "u" else []
         told += ["with row-level security"] if row.has_row_security else []
         told += ["with a parent or children"] if row.inherits else []

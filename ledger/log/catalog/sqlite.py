@@ -1,8 +1,8 @@
-"""Describe tables on SQLite, whose catalog is the text of the statements that made them.
+"""Descriptions of tables on SQLite, whose catalog is the text of the CREATE statements.
 
-The text is read token by token, so that neither spaces, quotes, comments nor the case of
-keywords matter, and cut at the commas of a table's definition, so that a difference is
-named by the column or constraint that it is in.
+The text is split into tokens, so that spaces, quotes, comments and the case of keywords do
+not matter, and at the commas of a table's definition, so that a difference is reported for
+the column or constraint that contains it.
 
 Source: https://www.sqlite.org/schematab.html
 """
@@ -31,7 +31,7 @@ _SELECT_ALL: Final = text("SELECT type, name, sql FROM sqlite_master WHERE sql I
 
 
 class _Token(NamedTuple):
-    """A word, a name, a literal or a sign of a statement.
+    """A token of a statement: a word, a name, a literal or a sign.
 
     Attributes:
         is_keyword: Whether it may be a keyword: it is a word without quotes.
@@ -42,8 +42,8 @@ class _Token(NamedTuple):
 
 
 def describe(connection: Connection, tables: Sequence[Table]) -> tuple[Description, Description]:
-    """Return how *tables* should be, and how they are."""
-    # A database of its own, in memory: temporary tables would hide the real ones.
+    """Return the expected and the present description of *tables*."""
+    # A separate database, in memory: temporary tables would hide the live ones.
     engine = create_engine("sqlite://")
     with engine.begin() as expected:
         for table in tables:
@@ -62,7 +62,7 @@ def _describe(connection: Connection, tables: set[str]) -> Description:
     for type_, name, sql in connection.execute(_SELECT_ALL):
         tokens = _tokens(sql)
         if type_ == "trigger":
-            # Not by the column `tbl_name`, which whoever may write the catalog can fill in.
+            # Not from the column `tbl_name`, which anyone who can write the catalog can forge.
             table = _behind_on(tokens)
             parts[Part(table, Kind.TRIGGER, name)] = _joined(tokens)
         elif type_ == "index":
@@ -81,7 +81,7 @@ def _describe(connection: Connection, tables: set[str]) -> Description:
 
 
 def _items(table: str, tokens: Sequence[_Token]) -> Iterator[tuple[Part, str]]:
-    """Yield the columns and constraints in a ``CREATE TABLE``."""
+    """Yield the columns and constraints of a ``CREATE TABLE`` statement."""
     signs = [token.text for token in tokens]
     if "(" not in signs:
         return
@@ -129,7 +129,7 @@ def _tokens(sql: str) -> list[_Token]:
 
 
 def _behind_on(tokens: Sequence[_Token]) -> str:
-    """Return the table that a trigger or an index is on."""
+    """Return the table that a trigger or an index belongs to."""
     on = _Token("on", is_keyword=True)
     place = tokens.index(on) if on in tokens else len(tokens)
     match [token.text for token in tokens[place + 1 : place + 4]]:

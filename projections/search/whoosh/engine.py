@@ -1,12 +1,13 @@
 """Search with Whoosh: an index in a directory of this machine.
 
-One process of the machine indexes, all of them read.  A commit is seen by whoever opens
-the index after it; what is open stays as it was and never changes, so all threads of a
-process share it, and open it again only when it is not new enough for them.
+One process of the machine indexes, and all of them read.  A commit is visible to a process
+that opens the index after it.  What is open never changes, so all threads of a process share
+it, and open the index again only when it is not new enough for them.
 
-An index says with which event of which ledger it stopped.  One that cannot be read, or
-that followed another ledger (the database was replaced, or restored from a backup), is
-not repaired: an empty one takes its place and follows the ledger from its beginning.
+An index stores the position and the chain value of the last event that it contains.  An index
+that cannot be read, or that followed another ledger (the database was replaced, or restored
+from a backup), is not repaired: an empty one takes its place and follows the ledger from its
+beginning.
 """
 
 import logging
@@ -18,7 +19,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.file_lock import FileLeadership
 from ledger.errors import Overtaken, Unavailable
 from ledger.log import store
-from ledger.log.recorded import Change
+from ledger.log.recorded import AnyChange
 from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
 from ledger.projections.search.whoosh.folders import CURRENT, GREEN, Home
 from ledger.projections.search.whoosh.index import Contents, Index
@@ -29,12 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 class WhooshEngine(SearchEngine):
-    """Be the index in a directory.
+    """The index in a directory.
 
     Args:
-        database: The ledger that it follows.
+        database: The database of the ledger that it follows.
         path: The directory, which is created when there is something to index.
-        with_parent: Whether the one above is created with it.
+        with_parent: Whether to create the directory above, too.
     """
 
     def __init__(
@@ -54,21 +55,21 @@ class WhooshEngine(SearchEngine):
     # --- following
 
     def checkpoint(self) -> int:
-        """Return how far the index is; one that is of no use is begun anew."""
+        """Return the position of the index, after replacing an unusable one with an empty one."""
         return self._readable().checkpoint.position
 
-    def follow(self, changes: Sequence[Change], *, through: int) -> None:
+    def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         done = self._readable().checkpoint.position
         if changes[0].recorded.position != done + 1:
             raise Overtaken(self.name, done)
         update = update_of(changes)
         try:
-            # A rebuild may have put another index in its place meanwhile, less far.
+            # A rebuild may have put another index in its place meanwhile, which is further behind.
             self._opened().commit(
                 update.added.items(), update.removed, self._at(through), after=done
             )
         except (OSError, Damaged) as error:
-            # Such as a full disk; or a rebuild has removed this index.
+            # For example, the disk is full, or a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error
 
     def leadership(self) -> Leadership:
@@ -84,7 +85,7 @@ class WhooshEngine(SearchEngine):
         return _Role(self._home, "starter")
 
     def _readable(self) -> Contents:
-        """Return the index's contents, those of an empty one if it is of no use."""
+        """Return the index's contents; replace an unusable index with an empty one first."""
         is_noted = self._link == CURRENT and self._home.is_damaged()
         if is_noted:
             self._index = None
@@ -92,13 +93,13 @@ class WhooshEngine(SearchEngine):
         try:
             contents = index.contents()
             for file in contents.files if is_noted else ():
-                # What a reader came across may be no more than one number.
+                # The damage that a reader met may be a single number.
                 file.require_sound()
             if not is_of(self._database, contents.checkpoint):
                 raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
         except Damaged as error:
             if self._home.find(self._link) not in {None, index.folder}:
-                # A rebuild has put another in its place meanwhile, and removed it.
+                # A rebuild has put another in its place meanwhile, and removed this one.
                 return self._readable()
             _log.warning("the search index is built anew from the ledger: %s", error)
             self._index = Index(self._home.begin(self._link))
@@ -108,7 +109,10 @@ class WhooshEngine(SearchEngine):
         return contents
 
     def _opened(self) -> Index:
-        """Return the index that is there now: a rebuild may have put another in its place."""
+        """Return the index that the link points to now; create one if there is none.
+
+        A rebuild may have put another index there.
+        """
         folder = self._home.find(self._link)
         if folder is None:
             _log.info("a search index is begun in %s", self._home.path)
@@ -122,7 +126,7 @@ class WhooshEngine(SearchEngine):
             chain = store.read_chain(connection, position)
         return Checkpoint(position, chain or b"")
 
-    # --- building another beside it
+    # --- the replacement that a rebuild builds beside the live index
 
     def green(self) -> "WhooshEngine":
         home = self._home
@@ -164,7 +168,7 @@ class WhooshEngine(SearchEngine):
 
 
 class _Role(FileLeadership):
-    """Be the claim to a role in a directory, which is made again should somebody remove it."""
+    """The claim to a role in a directory, which is recreated if it has been removed."""
 
     def __init__(self, home: Home, role: str) -> None:
         super().__init__(home.lock(role))
@@ -177,7 +181,7 @@ class _Role(FileLeadership):
 
 
 def is_of(database: Database, checkpoint: Checkpoint) -> bool:
-    """Tell whether an index followed this ledger, and no further than it goes."""
+    """Return whether an index followed this ledger, and is not ahead of it."""
     if checkpoint == START:
         return True
     with database.read() as connection:
@@ -185,7 +189,7 @@ def is_of(database: Database, checkpoint: Checkpoint) -> bool:
 
 
 class _Reader:
-    """Hold the index open for all threads of a process."""
+    """The open index that all threads of a process share."""
 
     def __init__(self, database: Database, home: Home) -> None:
         self._database = database
@@ -195,12 +199,12 @@ class _Reader:
         self._contents: Contents | None = None
 
     def contents(self, head: store.Head) -> Contents:
-        """Return the index as of some head of the ledger, or later."""
+        """Return the index's contents as of *head*, or later."""
         contents = self._contents
         if contents is not None and self._serves(contents, head):
             return contents
         with self._opening:
-            # Another thread may have done it meanwhile.
+            # Another thread may have opened it meanwhile.
             contents = self._contents
             if contents is None or not self._serves(contents, head):
                 contents = self._contents = self._newest()
@@ -209,20 +213,20 @@ class _Reader:
         return contents
 
     def newest(self) -> Contents:
-        """Return the index as it is now."""
+        """Return the index's current contents."""
         with self._opening:
             contents = self._contents = self._newest()
         return contents
 
     def damage(self, error: Damaged) -> Unavailable:
-        """Tell whoever indexes that the index cannot be read; return what to tell others.
+        """Record, for the process that indexes, that the index cannot be read; return the error.
 
         Raises:
-            Unavailable: Nobody can be told.
+            Unavailable: The damage cannot be recorded.
         """
         index, self._index, self._contents = self._index, None, None
         if index is not None and self._home.find(CURRENT) == index.folder:
-            # Once: all who search look again and again until there is another.
+            # Once: every search tries again until there is another index.
             is_told = self._home.is_damaged()
             self._home.tell_damage()
             if not is_told:
@@ -233,10 +237,10 @@ class _Reader:
         )
 
     def _serves(self, contents: Contents, head: store.Head) -> bool:
-        """Tell whether contents are new enough, and not from a ledger that is gone."""
+        """Return whether contents are new enough, and not of a ledger that has been replaced."""
         position, chain = contents.checkpoint
         if position == head.position:
-            # A ledger that was restored from a backup may have grown to the same length.
+            # A ledger restored from a backup may have grown to the same length.
             return chain == head.chain or contents.checkpoint == START
         return position > head.position and is_of(self._database, contents.checkpoint)
 
@@ -258,7 +262,7 @@ class _Reader:
         except Damaged as error:
             raise self.damage(error) from error
         if not is_of(self._database, contents.checkpoint):
-            # Whoever indexes will see it too.
+            # The process that indexes detects it too.
             self._contents = None
             raise Behind(0)
         return contents

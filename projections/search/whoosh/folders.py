@@ -1,25 +1,26 @@
-"""Keep the directories of an index: the one that is read, and the one that is built.
+"""The directories of an index: the live one, and the one that a rebuild builds.
 
 ::
 
     ledger.db-search/
-        CACHEDIR.TAG            says that Ledger made this directory
-        indexer.lock            who writes
-        starter.lock            which server process starts who writes
-        links.lock              who changes a link
-        current                 a link to the index that is read
-        green                   a link to the one that a rebuild makes beside it
-        damaged                 a reader could not read ``current``
-        2.1-3f2a90c1b4d5e6f7/   an index; its name begins with the version of its layout
-            CACHEDIR.TAG        says that Ledger made this one too
+        CACHEDIR.TAG            marks a directory that Ledger made
+        indexer.lock            locked by the process that writes
+        starter.lock            locked by the server process that starts the one that writes
+        links.lock              locked while links are changed
+        current                 a link to the live index
+        green                   a link to the replacement that a rebuild builds
+        damaged                 exists if a reader could not read ``current``
+        2.1-3f2a90c1b4d5e6f7/   an index; its name begins with the versions of its layout
+                                and of the rules for words
+            CACHEDIR.TAG        marks this directory too
             …
 
-A link changes in one step, so whoever opens ``current`` finds a whole index: the old
-one or the new.
+A link changes in one step, so a process that opens ``current`` finds a complete index: the
+old one or the new one.
 
-A directory of that name may have been there before, or somebody may have put something into
-it.  What Ledger did not make is not read, written to, replaced or removed; if it is in the
-way, there is no index, and everyone who asks for one is told what to do.
+A directory of that name may exist already, or others may put something into it.  What Ledger
+did not make is not read, written, replaced or removed.  If it is in the way, there is no
+index, and each search raises an error that says what to do.
 """
 
 import os
@@ -40,7 +41,7 @@ from ledger.projections.search.whoosh.own_directory import MARKER
 from ledger.projections.search.whoosh.table_of_contents import LAYOUT, is_file_of_index
 
 _PREFIX: Final = f"{LAYOUT}.{words.VERSION}-"
-# Of this version or any other.
+# The name of an index of this version or any other.
 _INDEX_NAME: Final = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]{16}")
 
 CURRENT: Final = "current"
@@ -58,8 +59,8 @@ class Home:
     """The directory of a ledger's indexes.
 
     Args:
-        path: It is created when something is written, for nobody else to enter.
-        with_parent: Whether the directory above is created with it.
+        path: The directory; it is created, for this user alone, when something is written.
+        with_parent: Whether to create the directory above, too.
     """
 
     def __init__(self, path: Path, *, with_parent: bool = False) -> None:
@@ -67,20 +68,20 @@ class Home:
         self.with_parent = with_parent
 
     def lock(self, role: str) -> Path:
-        """Return the file that whoever has a role locks.
+        """Return the file that the holder of a role locks.
 
         Raises:
-            NotOurs: The directory is somebody else's.
+            NotOurs: The directory is not Ledger's.
             Unavailable: It cannot be created.
         """
         self._make()
         return self.path / f"{role}.lock"
 
     def find(self, link: str) -> Path | None:
-        """Return the index that a link leads to, None if there is none of this version.
+        """Return the index that a link points to, or None if there is none of this version.
 
         Raises:
-            NotOurs: The directory is somebody else's, or what has the link's name.
+            NotOurs: The directory, or the file with the link's name, is not Ledger's.
             Unavailable: It cannot be read.
         """
         with self._opened() as home:
@@ -88,9 +89,9 @@ class Home:
         return self.path / name if name is not None and name.startswith(_PREFIX) else None
 
     def begin(self, link: str) -> Path:
-        """Make an empty index and let a link lead to it; return its directory."""
+        """Create an empty index and point a link to it; return its directory."""
         with self._alone() as home:
-            # Before anything is made.
+            # Check this before anything is created.
             self._require_free(home, link)
             name = f"{_PREFIX}{secrets.token_hex(8)}"
             folder = self.path / name
@@ -100,14 +101,14 @@ class Home:
                 Index(folder).create()
                 self._lead(home, link, name)
             except BaseException:
-                # Such as a full disk: it is tried again and again.
+                # For example, the disk is full.  Leave nothing behind: callers try again and again.
                 _remove(home, name, is_new=True)
                 raise
             self._tidy(home)
         return folder
 
     def swap(self) -> None:
-        """Let the green index be the current one, and drop the old one."""
+        """Make the replacement the current index, and remove the old one."""
         with self._alone() as home:
             if self._target(home, GREEN) is None:
                 raise Unavailable(f"{self.path / GREEN} is missing: another process removed it")
@@ -116,7 +117,7 @@ class Home:
             self._tidy(home)
 
     def drop_green(self) -> None:
-        """Drop the green index, if there is one."""
+        """Remove the replacement, if there is one."""
         if self.find(GREEN) is not None:
             with self._alone() as home:
                 if self._target(home, GREEN) is not None:
@@ -125,7 +126,7 @@ class Home:
 
     @contextmanager
     def _alone(self) -> Iterator[int]:
-        """Keep others from removing an index to which no link leads yet."""
+        """Keep other processes from removing an index to which no link points yet."""
         lock = LockFile(self.lock("links"))
         lock.acquire()
         try:
@@ -139,7 +140,7 @@ class Home:
     # --- links
 
     def _target(self, home: int, link: str) -> str | None:
-        """Return the name of the index that a link leads to, None if there is no link."""
+        """Return the name of the index that a link points to, or None if there is no link."""
         try:
             name = os.readlink(link, dir_fd=home)
         except FileNotFoundError:
@@ -152,7 +153,7 @@ class Home:
         return name
 
     def _lead(self, home: int, link: str, name: str) -> None:
-        """Let a link lead to an index, in one step."""
+        """Point a link to an index, in one step."""
         new = f"{link}{_UNFINISHED}"
         with suppress(FileNotFoundError):
             os.unlink(new, dir_fd=home)
@@ -160,7 +161,7 @@ class Home:
         os.rename(new, link, src_dir_fd=home, dst_dir_fd=home)
 
     def _require_free(self, home: int, link: str) -> None:
-        """Require that a link can be made to lead elsewhere without taking anything away."""
+        """Raise ``NotOurs`` if changing a link would replace something that is not Ledger's."""
         for name in (link, f"{link}{_UNFINISHED}"):
             self._target(home, name)
 
@@ -168,7 +169,7 @@ class Home:
         return NotOurs(self.path / name, found, "move it away: the search index needs the name")
 
     def _tidy(self, home: int) -> None:
-        """Remove the indexes to which no link leads: those who read them have them open."""
+        """Remove the indexes to which no link points; their readers have the files open."""
         kept = set()
         for link in (CURRENT, GREEN):
             with suppress(OSError):
@@ -177,13 +178,13 @@ class Home:
             if _INDEX_NAME.fullmatch(name) and name not in kept:
                 _remove(home, name)
 
-    # --- a reader's word to whoever indexes
+    # --- damage, which readers record for the process that indexes
 
     def tell_damage(self) -> None:
-        """Note that the current index cannot be read.
+        """Record that the current index cannot be read.
 
         Raises:
-            NotOurs: Something is in the way of the note.
+            NotOurs: Something else has the name of the record.
         """
         with self._opened() as home:
             if home is None or _is_note(home):
@@ -199,16 +200,16 @@ class Home:
             except Strange as error:
                 raise self._in_the_way(_DAMAGED, str(error)) from error
             except OSError:
-                # Such as a full disk: whoever looks next tries again.
+                # For example, the disk is full.  The next reader tries again.
                 return
 
     def is_damaged(self) -> bool:
-        """Tell whether a reader could not read the current index."""
+        """Return whether a reader could not read the current index."""
         with self._opened() as home:
             return home is not None and _is_note(home)
 
     def forget_damage(self) -> None:
-        """Remove the note."""
+        """Remove the record of damage."""
         with self._opened() as home:
             if home is not None and _is_note(home):
                 own_directory.remove(home, _DAMAGED)
@@ -217,14 +218,14 @@ class Home:
 
     @contextmanager
     def _opened(self, *, adopts: bool = False) -> Iterator[int | None]:
-        """Give the directory's descriptor, None if Ledger has made none yet.
+        """Open the directory and yield its descriptor, or None if Ledger has not made one yet.
 
         Args:
-            adopts: Whether to make an empty directory ours.
+            adopts: Whether to mark an empty directory as Ledger's.
 
         Raises:
-            NotOurs: The directory is somebody else's.
-            Unavailable: The system does not let us use it.
+            NotOurs: The directory is not Ledger's.
+            Unavailable: The operating system does not allow its use.
         """
         home = self._open(adopts=adopts)
         try:
@@ -288,12 +289,12 @@ def _mark(home: int, name: str) -> None:
 
 
 def _remove(home: int, name: str, *, is_new: bool = False) -> None:
-    """Remove an index that Ledger made, but for what others have put into it.
+    """Remove an index that Ledger made, except for files that others have put into it.
 
     Args:
-        home: The directory in which it lies.
-        name: Its own.
-        is_new: Whether we have just made it, and its marker may not be whole.
+        home: Descriptor of the directory that contains it.
+        name: Its name.
+        is_new: Whether it has just been created, so that its marker may be incomplete.
     """
     with suppress(OSError, Strange):
         directory = own_directory.open_directory(name, within=home)
@@ -302,7 +303,7 @@ def _remove(home: int, name: str, *, is_new: bool = False) -> None:
                 return
             for each in filter(is_file_of_index, own_directory.names(directory)):
                 own_directory.remove(directory, each)
-            # The last: should this be cut short, the next one goes on.
+            # The marker comes last: if this is interrupted, the next call continues.
             own_directory.remove(directory, MARKER)
         finally:
             os.close(directory)

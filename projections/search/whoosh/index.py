@@ -1,10 +1,10 @@
-"""Let Whoosh keep an index: which segments there are, what is deleted, and how far it is.
+"""An index kept by Whoosh: its segments, its deleted documents, and its position.
 
-A commit's table of contents is written beside the last one and renamed into place.  In it
-are the segments, with their deleted documents, and the position up to which the ledger was
-followed.  So documents, deletions and position become true in one rename, or none of them:
-a crash at any moment loses nothing and indexes nothing twice.  What a crash leaves behind,
-the next commit removes.
+A commit's table of contents is written beside the last one and renamed into its place.  It
+lists the segments, with their deleted documents, and the position up to which the ledger was
+followed.  So documents, deletions and position are published by one rename, or not at all: a
+crash at any moment loses nothing and indexes nothing twice.  The next commit removes what a
+crash leaves behind.
 """
 
 import time
@@ -20,19 +20,19 @@ from ledger.projections.search.whoosh.segment_file import SegmentFile, Source
 from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint, Segment, Toc
 from ledger.projections.search.whoosh.writer import LockError, Storage, Writer, without_empty
 
-# So many small segments are joined to one.
+# Number of small segments that are joined to one.
 FACTOR: Final = 8
-# A larger segment is not written again for its neighbours' sake, which takes up to a
-# second; and one of which so many documents are deleted is, for its own.
+# A larger segment is not rewritten to join it with its neighbours, which takes up to a second.
+# A segment is rewritten on its own if more than one of DELETED_SHARE documents is deleted.
 LARGEST_JOINED: Final = 100_000
 DELETED_SHARE: Final = 4
-# A reader may find a table of contents, and its files gone: a newer one is there then.
+# The files of a table of contents may be gone when it is read; then there is a newer one.
 _TRIES: Final = 8
 _BETWEEN_TRIES_S: Final = 0.005
 
 
 class Contents(NamedTuple):
-    """Be what an index held at a commit, its files open.
+    """What an index contained at a commit, with its files open.
 
     Attributes:
         generation: The commit's number.
@@ -46,35 +46,35 @@ class Contents(NamedTuple):
 
 
 class Index:
-    """Be an index in a directory.
+    """An index in a directory.
 
     Args:
-        folder: A directory with our marker; an index is made in it by ``create``.
+        folder: A directory with our marker; ``create`` makes an index in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._storage = Storage(folder)
-        # What is open already; files never change.
+        # Files that are open already; they never change.
         self._files: dict[str, SegmentFile] = {}
 
     def create(self) -> None:
-        """Make an empty index; it follows from the beginning."""
+        """Create an empty index, at position 0."""
         self._storage.write(Toc(generation=0, checkpoint=START, segments=[]))
 
     def generation(self) -> int:
-        """Return the number of the last commit, -1 if there is no index."""
+        """Return the number of the last commit, or -1 if there is no index."""
         try:
             return self._storage.generation()
         except (OSError, Damaged):
             return -1
 
     def contents(self) -> Contents:
-        """Return what the last commit made of the index.
+        """Return the contents of the index as of the last commit.
 
         Raises:
-            Damaged: It is no index of ours, or there is none.
-            Unavailable: The system does not let us read it.
+            Damaged: There is no index, or it is not one of ours.
+            Unavailable: The operating system does not let us read it.
         """
         for _ in range(_TRIES):
             try:
@@ -85,7 +85,7 @@ class Index:
                 time.sleep(_BETWEEN_TRIES_S)
                 continue
             except OSError as error:
-                # Such as too many open files: that is no damage.
+                # For example, too many open files, which is not damage.
                 raise Unavailable(f"the search index cannot be read: {error}") from error
             self._files = {
                 segment.file_name: file for segment, file in zip(toc.segments, files, strict=True)
@@ -104,20 +104,20 @@ class Index:
         """Add and remove documents, and move the checkpoint, all or nothing.
 
         Args:
-            documents: The ids of their jobs, rising and above all that are indexed, and
+            documents: The ids of their jobs, rising and greater than all that are indexed, and
                 their words, each once.
-            removed: Ids of jobs whose documents have to go.
-            checkpoint: How far the index is now.
-            after: How far it must have been.
+            removed: Ids of jobs whose documents must be removed.
+            checkpoint: The new checkpoint.
+            after: The position at which the checkpoint must be before.
 
         Raises:
-            Overtaken: It was elsewhere; nothing was changed.
-            Damaged: It cannot be read.
+            Overtaken: The checkpoint is at another position; nothing was changed.
+            Damaged: The index cannot be read.
             Unavailable: Another process writes to it.
         """
         writer = self._writer()
         try:
-            # Only now nobody else can move it.
+            # The writer holds the lock, so no other process can move the checkpoint now.
             position = writer.checkpoint.position
             if position != after:
                 raise Overtaken("search", position)  # noqa: TRY301 - one way out
@@ -137,7 +137,7 @@ class Index:
         self._tidy(writer.committed)
 
     def _tidy(self, segments: Sequence[Segment]) -> None:
-        """Join small segments while there are too many; the checkpoint stays."""
+        """Join small segments while there are too many; the checkpoint does not move."""
         while (run := to_join(segments)) is not None:
             contents = self.contents()
             sources = [
@@ -171,11 +171,11 @@ class Index:
 
 
 def to_join(segments: Sequence[Segment]) -> slice | None:
-    """Return which neighbours should be one segment, None if all is well.
+    """Return which adjacent segments to join, or None if there are none to join.
 
-    Documents keep their order, so only neighbours can be joined.  Each document is
-    written again once for every factor of 8 by which the index grows, until it is in a
-    segment too large to be joined.
+    Documents keep their order, so only neighbours can be joined.  Each document is rewritten
+    once for each growth of the index by a factor of 8, until it is in a segment too large to be
+    joined.
     """
     for place, segment in enumerate(segments):
         if segment.deleted_count() * DELETED_SHARE > segment.doc_count_all():

@@ -1,10 +1,10 @@
-"""Find the newest documents that have all of some words, without looking at all others.
+"""Search for the newest documents that have all of some words, without a look at all others.
 
-Postings rise, so the newest are at their end.  Of each segment, the youngest first, the
-rarest word's documents are taken from the end, in growing windows, and those are kept
-that every other word has too: by bisection where that word has many more, as sets where
-it has about as many.  A word that half of all jobs have, asked for alone, costs what the
-page costs; two such words that never meet cost one pass over both in C.
+Posting lists rise, so the newest documents are at their end.  For each segment, the newest
+first, the documents of the rarest word are taken from the end, in growing windows.  Those that
+every other word has too are kept: by bisection if that word has many more documents, as sets
+if it has about as many.  A search for one word that half of all jobs have costs what the page
+costs.  A search for two such words that never occur together costs one pass over both, in C.
 """
 
 from bisect import bisect_left
@@ -17,23 +17,23 @@ from ledger.projections.search.whoosh.index import Contents
 from ledger.projections.search.whoosh.segment_file import SegmentFile
 from ledger.projections.search.whoosh.table_of_contents import Segment
 
-# Documents looked at first, and how much more each further time.
+# Number of documents in the first window, and the growth of each further one.
 _FIRST_WINDOW: Final = 256
 _GROWTH: Final = 4
-# Bisecting costs about that many steps through an array.
+# A bisection costs about as much as this many steps through an array.
 _BISECTION: Final = 32
 
 Numbers = Sequence[int]
 
 
 def newest(contents: Contents, asked: Sequence[str], *, limit: int, offset: int) -> list[int]:
-    """Return the ids of jobs that have all the words, the newest first.
+    """Return the ids of jobs that have all the words, newest first.
 
     Args:
         contents: The index.
         asked: At least one word.
-        limit: How many at most.
-        offset: How many of the newest to skip.
+        limit: Maximum number of ids.
+        offset: Number of the newest ids to skip.
 
     Raises:
         Damaged: A segment names documents that it does not have.
@@ -48,7 +48,7 @@ def newest(contents: Contents, asked: Sequence[str], *, limit: int, offset: int)
 
 
 def _in_segment(segment: Segment, file: SegmentFile, words: Sequence[bytes]) -> Iterator[int]:
-    """Yield the ids of a segment's jobs that have all the words, the newest first."""
+    """Yield the ids of a segment's jobs that have all the words, newest first."""
     lists = []
     for word in words:
         postings = file.postings(word)
@@ -66,7 +66,7 @@ def _in_segment(segment: Segment, file: SegmentFile, words: Sequence[bytes]) -> 
 
 
 def _common(rarest: Numbers, others: Sequence[Numbers]) -> Iterator[Numbers]:
-    """Yield the numbers that are in all the lists, the highest first, in lists."""
+    """Yield the numbers that are in all the lists, highest first, in lists."""
     end, window = len(rarest), _FIRST_WINDOW
     while end:
         start = max(0, end - window)

@@ -1,12 +1,12 @@
-"""Know the directories that Ledger made, and touch nothing in them that it did not.
+"""The directories that Ledger made, and the files in them that are its own.
 
-A directory is ours if it belongs to this user, nobody else may write to it, and it has our
+A directory is ours if it belongs to this user, no other user may write to it, and it has our
 *marker*.  The marker is a cache directory tag, so that backup programs leave out what can be
-built anew at any time, and only our own text makes it one.  A name says nothing: the user
-may have chosen it.
+rebuilt at any time.  Only our own text makes it a marker.  A directory's name proves nothing:
+the user may have chosen it.
 
-All is done with a directory's descriptor, and no link is followed, so that nothing that is
-put in a name's place meanwhile is read, written to or removed.
+All operations use a directory's descriptor, and none follows a link.  So if something else
+takes a name meanwhile, it is not read, written or removed.
 
 Source: https://bford.info/cachedir/
 """
@@ -33,15 +33,15 @@ _LONGEST_SHOWN: Final = 80
 
 
 def open_directory(path: Path | str, *, within: int | None = None) -> int:
-    """Open a directory that belongs to this user, and to which nobody else may write.
+    """Open a directory that belongs to this user, and to which no other user may write.
 
     Args:
         path: The directory, or its name in *within*.
-        within: A descriptor.
+        within: The descriptor of a directory.
 
     Raises:
-        FileNotFoundError: There is none.
-        Strange: It is another user's, or others may write to it, or it is no directory.
+        FileNotFoundError: It does not exist.
+        Strange: It is another user's, or others may write to it, or it is not a directory.
         OSError: It cannot be opened.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,7 +72,7 @@ def _require_safe(there: os.stat_result) -> None:
 
 
 def is_marked(directory: int) -> bool:
-    """Tell whether a directory has our marker."""
+    """Return whether a directory has our marker."""
     try:
         return _marker(directory) == _MARK
     except Strange:
@@ -80,7 +80,7 @@ def is_marked(directory: int) -> bool:
 
 
 def mark(directory: int) -> None:
-    """Put our marker into a directory, or finish one that is unfinished.
+    """Write our marker into a directory, or complete an unfinished one.
 
     Raises:
         Strange: Something else has its name.
@@ -89,7 +89,7 @@ def mark(directory: int) -> None:
     marker = open_regular(MARKER, os.O_CREAT | os.O_WRONLY, directory=directory)
     try:
         require_one_name(os.fstat(marker))
-        # Should another process do so at the same time, it writes the same.
+        # If another process does so at the same time, it writes the same.
         if os.pwrite(marker, _MARK, 0) < len(_MARK):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(marker)
@@ -98,10 +98,10 @@ def mark(directory: int) -> None:
 
 
 def require_new(directory: int) -> None:
-    """Require that an unmarked directory is empty, but for a marker that was begun.
+    """Require that an unmarked directory is empty, except for an unfinished marker.
 
     Raises:
-        Strange: Something lies in it.
+        Strange: It contains something else.
     """
     others = sorted(set(names(directory)) - {MARKER})
     try:
@@ -109,7 +109,7 @@ def require_new(directory: int) -> None:
     except Strange:
         others, marker = [MARKER], b""
     if marker == _MARK:
-        # Another process has made all this meanwhile.
+        # Another process has marked the directory meanwhile.
         return
     if not _MARK.startswith(marker):
         others = [MARKER]
@@ -119,7 +119,7 @@ def require_new(directory: int) -> None:
 
 
 def _marker(directory: int) -> bytes | None:
-    """Return the marker, or what is there of it; None if there is none."""
+    """Return the marker, or the part of it that is written; None if there is none."""
     try:
         return read(directory, MARKER, most=len(_MARK) + 1)
     except FileNotFoundError:
@@ -130,28 +130,28 @@ def _marker(directory: int) -> bytes | None:
 
 
 def names(directory: int) -> list[str]:
-    """Return the names of what lies in a directory."""
+    """Return the names of a directory's entries."""
     return os.listdir(directory)
 
 
 def read(directory: int, name: str, *, most: int) -> bytes:
-    """Return what a file of ours holds, *most* bytes of it.
+    """Return the first *most* bytes of a file of ours.
 
     Raises:
-        FileNotFoundError: There is none.
-        Strange: It is another user's, or no file.
+        FileNotFoundError: It does not exist.
+        Strange: It is another user's, or not a regular file.
         OSError: It cannot be read.
     """
     descriptor = open_own(name, directory=directory)
     try:
-        # Of a regular file, the system gives all at once, up to two gigabytes.
+        # One read returns all of a regular file, up to two gigabytes.
         return os.read(descriptor, min(most, os.fstat(descriptor).st_size))
     finally:
         os.close(descriptor)
 
 
 def open_own(path: Path | str, *, directory: int | None = None) -> int:
-    """Open a file of this user's to be read; as ``read``."""
+    """Open a file of this user for reading; it raises what ``read`` raises."""
     descriptor = open_regular(path, os.O_RDONLY, directory=directory)
     try:
         require_own(os.fstat(descriptor))
@@ -163,7 +163,7 @@ def open_own(path: Path | str, *, directory: int | None = None) -> int:
 
 @contextmanager
 def created(directory: int, name: str) -> Iterator[BinaryIO]:
-    """Give a new file to write to, which is removed again if the block fails.
+    """Create a file and yield it for writing; remove it if the block fails.
 
     Raises:
         FileExistsError: Something has its name.
@@ -174,13 +174,13 @@ def created(directory: int, name: str) -> Iterator[BinaryIO]:
         with file:
             yield file
     except BaseException:
-        # Such as a full disk: it is tried again and again.
+        # For example, the disk is full.  Leave nothing behind: callers try again and again.
         remove(directory, name)
         raise
 
 
 def is_own(directory: int, name: str) -> os.stat_result | None:
-    """Return what is known of a file of this user's that has no other name, None if it is none."""
+    """Return the status of a file that is this user's and has no other name, or else None."""
     try:
         there = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:

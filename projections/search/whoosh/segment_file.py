@@ -1,24 +1,24 @@
-"""Keep the words of some documents in one file that is written once and then mapped.
+"""Segments: the words of some documents, in one file that is written once and then mapped.
 
 ::
 
     header    what follows, how much of it, and its checksum
-    job ids   8 bytes a document, rising: a document's number is its place here
+    job ids   8 bytes per document, rising: a document's number is its place here
     postings  4 bytes for each word of each document: the documents' numbers, rising,
               word after word
-    starts    4 bytes a word and one more: where its postings begin
-    places    4 bytes a word and one more: where it begins among the words
+    starts    4 bytes per word and one more: where its postings begin
+    places    4 bytes per word and one more: where it begins among the words
     words     in UTF-8, sorted
 
-Whoosh's own layout decodes a posting list block by block, with the weight and length of
-every posting, in order to rank.  Here nothing is ranked: the newest come first, and a
-document's number says how new it is.  A plain array can be read from its end, cut by
-bisection and intersected without decoding what is not looked at.  It takes less room
-too, and joining files costs a fifth of indexing their documents again.
+Whoosh's own layout decodes a posting list block by block, with the weight and length of every
+posting, in order to rank.  Ledger does not rank: the newest documents come first, and a
+document's number tells how new it is.  A plain array can be read from its end, bisected and
+intersected, and only what is looked at is decoded.  It is smaller too, and joining files
+takes a fifth of the time of indexing their documents again.
 
-All is in this machine's byte order.  A file is read only if it is as long as it says and
-its checksum is right.  Whatever else it holds could only be wrong answers: a number that
-leads beyond an array ends in ``Damaged``, or in nothing.
+All numbers are in this machine's byte order.  A file is read only if its length and its
+checksum are right.  Any other content could only give wrong results: a number that points
+beyond an array raises ``Damaged``, or finds nothing.
 """
 
 import mmap
@@ -48,10 +48,10 @@ Postings = Iterable[tuple[bytes, "array[int]"]]
 
 
 class _Header(NamedTuple):
-    """Say what is in a file.
+    """The header of a file.
 
     Attributes:
-        checksum: CRC-32 of all that follows the header.
+        checksum: CRC-32 of everything after the header.
     """
 
     magic: bytes
@@ -63,7 +63,7 @@ class _Header(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Return how long the file must be, in bytes."""
+        """Return the length that the file must have, in bytes."""
         arrays = 8 * self.documents + 4 * self.postings + 8 * (self.words + 1)
         return _HEADER_BYTES + arrays + self.letters
 
@@ -73,11 +73,11 @@ _HEADER_BYTES: Final = _header.size
 
 
 def write(file: BinaryIO, job_ids: "array[int]", postings: Postings) -> None:
-    """Write a segment that survives a power cut once this returns.
+    """Write a segment that survives a power failure once this returns.
 
     Args:
-        file: It is empty.
-        job_ids: Of the documents, rising; 8 bytes each.
+        file: An empty file.
+        job_ids: The ids of the documents' jobs, rising; 8 bytes each.
         postings: The words, sorted, each with the numbers of the documents that have it,
             rising; 4 bytes each.
     """
@@ -101,7 +101,7 @@ def write(file: BinaryIO, job_ids: "array[int]", postings: Postings) -> None:
 
 
 class _Body:
-    """Be what follows the header, with its checksum."""
+    """The part of a file after the header, with its checksum."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -113,11 +113,11 @@ class _Body:
 
 
 class SegmentFile:
-    """Be a segment that was written; any number of threads may read it.
+    """A segment that was written; any number of threads may read it.
 
     Raises:
         Damaged: The file is not what was written.
-        FileNotFoundError: It is gone, most likely joined with others.
+        FileNotFoundError: It is gone, most likely because it was joined with others.
     """
 
     def __init__(self, path: Path) -> None:
@@ -150,7 +150,7 @@ class SegmentFile:
         return len(self.job_ids)
 
     def number(self, job_id: int) -> int | None:
-        """Return the number of a job's document, None if it has none here."""
+        """Return the number of a job's document, or None if it has none here."""
         number = bisect_left(self.job_ids, job_id)
         if number < len(self.job_ids) and self.job_ids[number] == job_id:
             return number
@@ -169,10 +169,10 @@ class SegmentFile:
             yield self._word(place), self._postings[self._starts[place] : self._starts[place + 1]]
 
     def require_sound(self) -> None:
-        """Require that all documents that are named are there; a look at every posting.
+        """Require that all documents that the postings name exist, by a look at every posting.
 
         Raises:
-            Damaged: One is not.
+            Damaged: One does not.
         """
         if max(self._postings, default=-1) >= len(self.job_ids):
             raise Damaged(_BEYOND)
@@ -182,7 +182,7 @@ class SegmentFile:
 
 
 class _Cut:
-    """Cut arrays off a file, one after the other."""
+    """A cursor that takes arrays from a file, one after the other."""
 
     def __init__(self, data: memoryview, offset: int) -> None:
         self._data = data
@@ -196,14 +196,14 @@ class _Cut:
 
 def _checksum(data: memoryview) -> int:
     checksum = 0
-    # In parts: in each of them, other threads run.
+    # In parts: other threads run during each of them.
     for start in range(0, len(data), _CHUNK):
         checksum = zlib.crc32(data[start : start + _CHUNK], checksum)
     return checksum
 
 
 class Source(NamedTuple):
-    """Be a segment to join with others.
+    """A segment to join with others.
 
     Attributes:
         kept: Its documents that are not deleted; None if all are kept.
@@ -214,17 +214,17 @@ class Source(NamedTuple):
 
 
 def join(create: Callable[[], AbstractContextManager[BinaryIO]], sources: Sequence[Source]) -> int:
-    """Write one segment that holds what *sources* do, in their order.
+    """Write one segment with the documents of *sources*, in their order.
 
     Args:
         create: Creates the file.
         sources: At least one.
 
     Raises:
-        Damaged: One of them names documents that it does not have.
+        Damaged: A source names documents that it does not have.
 
     Returns:
-        How many documents it has.  If none, nothing is written.
+        The number of documents.  If it is 0, nothing is written.
     """
     job_ids = array("Q")
     streams = []

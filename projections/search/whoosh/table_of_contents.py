@@ -1,7 +1,7 @@
-"""Say what an index consists of: its table of contents, a file of JSON.
+"""The table of contents of an index, a JSON file.
 
-Whoosh would pickle it, and who reads a pickle runs what it says.  This is plain, and
-whatever is not as it must be is an error: numbers without bounds would do harm later.
+Whoosh would pickle it, and reading a pickle executes what it says.  JSON does not, and any
+unexpected value is an error: numbers without bounds would do harm later.
 """
 
 import re
@@ -17,15 +17,15 @@ from msgspec import Meta
 from ledger.projections.search.engine import Damaged
 
 with warnings.catch_warnings():
-    # Of escapes in its source; once compiled, it says no more.
+    # About escapes in Whoosh's source; Python warns only when it compiles the file.
     warnings.simplefilter("ignore")
     from whoosh.codec import base
     from whoosh.fields import Schema
 
-# Changes with that of a segment, and of what is written here.
+# Changes with the layout of a segment, and of this file.
 LAYOUT: Final = 2
 NAME: Final = "MAIN"
-# The deletions of 400 million documents.
+# Enough for the deletions of 400 million documents.
 LARGEST_TOC_BYTES: Final = 64 * 1024 * 1024
 
 WRITE_LOCK: Final = f"{NAME}_WRITELOCK"
@@ -35,10 +35,10 @@ _SEGMENT_NAME: Final = re.compile(rf"{NAME}_[0-9a-f]{{16}}\.seg")
 
 
 class Checkpoint(NamedTuple):
-    """The place in a ledger up to which an index has followed it.
+    """The position of a ledger up to which an index has followed it.
 
     Attributes:
-        chain: The chain value of the event there, which no other ledger has.
+        chain: The chain value of the event at that position, which no other ledger has.
     """
 
     position: int
@@ -49,11 +49,11 @@ START: Final = Checkpoint(0, b"")
 
 
 class _SegmentEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is written of a segment.
+    """A segment's entry in the file.
 
     Attributes:
-        id: What its file's name is made of.
-        deleted: A bit a document, none at all if no document is deleted; in base64.
+        id: The part of its file's name that identifies it.
+        deleted: One bit per document, in base64; empty if no document is deleted.
     """
 
     id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
@@ -63,7 +63,7 @@ class _SegmentEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class _TocEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is written of a table of contents.
+    """The contents of the file.
 
     Attributes:
         chain: In hexadecimal digits.
@@ -77,21 +77,21 @@ class _TocEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
-    """What a table of contents says of a segment: its size, and what is deleted."""
+    """A segment of a table of contents: its size, and its deleted documents."""
 
     def __init__(self, id_: str | None = None) -> None:
         self.indexname = NAME
-        # Whoosh's random numbers are slow, and two forked children have the same.
+        # Whoosh's random numbers are slow, and the same in two forked children.
         self.segid = id_ or secrets.token_hex(8)
         self.compound = False
         self._documents = 0
-        # A bit a document, none at all as long as there is none to set.
+        # One bit per document; empty while no document is deleted.
         self._deleted = b""
         self._deleted_count = 0
 
     @classmethod
     def of(cls, entry: _SegmentEntry) -> "Segment":
-        """Return the segment of which an entry was written.
+        """Return the segment of an entry.
 
         Raises:
             Damaged: The entry contradicts itself.
@@ -110,7 +110,7 @@ class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
         return segment
 
     def entry(self) -> _SegmentEntry:
-        """Return what is to be written of it."""
+        """Return the segment's entry in the file."""
         return _SegmentEntry(
             id=self.segid,
             documents=self._documents,
@@ -159,7 +159,7 @@ class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
         self._deleted = bytes(bits)
 
     def kept(self) -> list[int] | None:
-        """Return the documents that are not deleted, None if that is all."""
+        """Return the documents that are not deleted, or None if none is deleted."""
         if not self._deleted_count:
             return None
         return [number for number in range(self._documents) if not self.is_deleted(number)]
@@ -167,12 +167,12 @@ class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
 
 @dataclass(slots=True, kw_only=True)
 class Toc:
-    """What an index consists of at a commit.
+    """The contents of an index at a commit.
 
     Attributes:
         generation: The commit's number.
         segments: Oldest documents first.
-        schema: Whoosh's writer asks for one; there are no fields.
+        schema: Whoosh's writer requires one; it has no fields.
     """
 
     generation: int
@@ -182,7 +182,7 @@ class Toc:
 
 
 def encode(toc: Toc) -> bytes:
-    """Return what is to be written."""
+    """Return the contents of the file."""
     return msgspec.json.encode(
         _TocEntry(
             layout=LAYOUT,
@@ -198,14 +198,14 @@ _decoder: Final = msgspec.json.Decoder(_TocEntry)
 
 
 def decode(data: bytes, generation: int) -> Toc:
-    """Return the table of contents that was written.
+    """Return the table of contents that a file contains.
 
     Args:
-        data: The file.
-        generation: That of its name.
+        data: The file's contents.
+        generation: The generation in its name.
 
     Raises:
-        Damaged: It is no table of contents of ours.
+        Damaged: It is not a table of contents of ours.
     """
     try:
         entry = _decoder.decode(data)
@@ -234,20 +234,20 @@ def toc_name(generation: int) -> str:
 
 
 def latest_generation(names: Sequence[str]) -> int:
-    """Return the number of the last commit, -1 if none of the names is a table of contents."""
+    """Return the number of the last commit, or -1 if none of the names is a table of contents."""
     found = map(_TOC_NAME.fullmatch, names)
     return max((int(match[1]) for match in found if match), default=-1)
 
 
 def is_file_of_index(name: str) -> bool:
-    """Tell whether a name is exactly that of a file that an index has, or had."""
+    """Return whether a name is exactly that of a file that an index has, or had."""
     return name == WRITE_LOCK or any(
         pattern.fullmatch(name) for pattern in (_SEGMENT_NAME, _TOC_NAME, _UNFINISHED)
     )
 
 
 def left_over(names: Sequence[str], toc: Toc) -> list[str]:
-    """Return the names of files that are no more, or never became, part of an index."""
+    """Return the names of files that are no longer, or never became, part of an index."""
     parts = {WRITE_LOCK, toc_name(toc.generation)}
     parts.update(segment.file_name for segment in toc.segments)
     return [name for name in names if name not in parts and is_file_of_index(name)]

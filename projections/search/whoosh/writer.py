@@ -1,9 +1,9 @@
-"""Make Whoosh's writer write our segments, and our table of contents.
+"""Whoosh's writer, made to write our segments and our table of contents.
 
-Whoosh asks a *codec* for what writes a segment's parts.  Ours are one file, so its writer
-is given nothing to write into, and writes the file itself when the segment is finished.
-The order of a commit and the lock are Whoosh's.  Its own files are not: they are pickles,
-and it removes whatever has a name that begins as one of them does.
+Whoosh asks a *codec* for the writers of a segment's parts.  Our segments are one file, so
+these writers do nothing, and the file is written when the segment is finished.  The order of
+a commit and the lock are Whoosh's.  Its own files are not used: they are pickles, and Whoosh
+removes any file whose name begins like one of them.
 """
 
 import os
@@ -23,7 +23,7 @@ from ledger.projections.search.whoosh import own_directory, segment_file, table_
 from ledger.projections.search.whoosh.table_of_contents import LARGEST_TOC_BYTES, NAME, Segment, Toc
 
 with warnings.catch_warnings():
-    # As in ``table_of_contents``.
+    # See ``table_of_contents``.
     warnings.simplefilter("ignore")
     from whoosh.codec import base
     from whoosh.filedb import filestore
@@ -36,7 +36,7 @@ _UNFINISHED_BYTES: Final = 8
 
 
 class _Nothing:
-    """A part of Whoosh's writer that has nothing to write: segments are one file."""
+    """A part of Whoosh's writer that writes nothing: segments are one file."""
 
     is_closed = False
 
@@ -45,7 +45,7 @@ class _Nothing:
 
 
 class _Codec(base.Codec):  # type: ignore[misc]  # Whoosh ships no types
-    """What makes Whoosh's writer write our segments."""
+    """The codec that makes Whoosh's writer write our segments."""
 
     length_stats = False
 
@@ -62,7 +62,7 @@ class _Codec(base.Codec):  # type: ignore[misc]  # Whoosh ships no types
 class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
     """The directory of an index, in which only files of ours are read, written and removed.
 
-    Of Whoosh's it is the base, which can do nothing at all with files.
+    Of Whoosh's classes it extends the base, which has no access to files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """Give the directory's descriptor.
+        """Open the directory and yield its descriptor.
 
         Raises:
             Damaged: There is no directory of ours.
@@ -91,7 +91,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
             os.close(directory)
 
     def generation(self) -> int:
-        """Return the number of the last commit, -1 if there is none."""
+        """Return the number of the last commit, or -1 if there is none."""
         with self.opened() as directory:
             return table_of_contents.latest_generation(own_directory.names(directory))
 
@@ -100,7 +100,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
 
         Raises:
             Damaged: There is none, or it cannot be read.
-            FileNotFoundError: A newer one took its place meanwhile.
+            FileNotFoundError: A newer one has taken its place meanwhile.
         """
         with self.opened() as directory:
             generation = table_of_contents.latest_generation(own_directory.names(directory))
@@ -119,9 +119,9 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
             raise Damaged(f"{self.folder / name}: {error}") from error
 
     def write(self, toc: Toc) -> None:
-        """Let a table of contents be the last one, and remove what is in none any more.
+        """Write a table of contents as the last one; remove index files that it does not list.
 
-        Once this returns, it and the segments that it names survive a power cut.
+        Once this returns, it and the segments that it lists survive a power failure.
         """
         name = table_of_contents.toc_name(toc.generation)
         unfinished = f"{name}.{secrets.token_hex(_UNFINISHED_BYTES)}"
@@ -137,7 +137,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Give a new file."""
+        """Create a file and yield it for writing."""
         with self.opened() as directory, own_directory.created(directory, name) as file:
             yield file
 
@@ -147,12 +147,12 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
         return _WriteLock(self.folder / name)
 
     def temp_storage(self, name: str | None = None) -> filestore.RamStorage:
-        # For postings that do not fit into memory, of which it has none.
+        # For postings that do not fit into memory, of which Whoosh's writer has none.
         return filestore.RamStorage()
 
 
 class _WriteLock:
-    """What Whoosh takes for one of its locks."""
+    """The lock that Whoosh's writer uses in place of its own."""
 
     def __init__(self, path: Path) -> None:
         self._file = LockFile(path)
@@ -168,16 +168,16 @@ class _WriteLock:
 
 
 class _Index(FileIndex):  # type: ignore[misc]  # as _Codec
-    """What Whoosh's writer takes for its index; the table of contents is ours.
+    """The index that Whoosh's writer uses; the table of contents is ours.
 
     Attributes:
-        toc: The one that was read last.
+        toc: The table of contents that was read last.
     """
 
     toc: Toc
 
     def __init__(self, storage: Storage) -> None:
-        # Whoosh's own would read a table of contents of its own.
+        # Whoosh's constructor would read a table of contents of its own.
         self.storage = storage
         self.indexname = NAME
 
@@ -187,11 +187,11 @@ class _Index(FileIndex):  # type: ignore[misc]  # as _Codec
 
 
 class Writer(SegmentWriter):  # type: ignore[misc]  # as _Codec
-    """Whoosh's writer, but for the postings, which go into our file as they come.
+    """Whoosh's writer, except that postings are collected here and written to our file.
 
     Attributes:
-        checkpoint: How far the index is; to be moved before the commit.
-        committed: What the index consists of after it.
+        checkpoint: The position of the index; to be moved before the commit.
+        committed: The segments of the index after the commit.
 
     Raises:
         LockError: Another process writes.
@@ -200,7 +200,7 @@ class Writer(SegmentWriter):  # type: ignore[misc]  # as _Codec
 
     def __init__(self, storage: Storage) -> None:
         index = _Index(storage)
-        # The lock is made by a name: not in a directory that is somebody else's.
+        # Whoosh creates the lock by its path, so check first that the directory is ours.
         with storage.opened():
             pass
         try:
@@ -235,11 +235,11 @@ class Writer(SegmentWriter):  # type: ignore[misc]  # as _Codec
         self.committed = segments
 
     def abandon(self) -> None:
-        """Change nothing, and free the lock, wherever the writer failed."""
+        """Change nothing, and release the lock, at whatever point the writer failed."""
         if not self.is_closed:
             self.cancel()
 
 
 def without_empty(writer: Writer, segments: Sequence[Segment]) -> list[Segment]:
-    """Return the segments to keep; Whoosh asks for it at each commit."""
+    """Return the segments to keep; Whoosh calls this at each commit."""
     return [segment for segment in segments if segment.doc_count()]

@@ -1,0 +1,74 @@
+"""Create jobs: the command that scripts call in loops, so it imports little."""
+
+import os
+import sys
+from typing import Final
+
+import click
+import msgspec
+
+from ledger.cli import output
+from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.cli.parameters import Milliseconds, Text
+from ledger.errors import InvalidInput
+from ledger.queue.kue_options import create_command
+from ledger.rules import json_text
+
+
+@click.command()
+@click.argument("type_", metavar="TYPE")
+@click.argument("data", default="{}")
+@click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
+@click.option("--attempts", help="How often it may run. Default: once.")
+@click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
+@click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
+@click.option(
+    "--backoff",
+    type=Text(),
+    metavar="JSON",
+    help='true, or {"type": "exponential", "delay": 2000}.',
+)
+@click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
+@click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
+@click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
+@as_json
+@command
+def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
+    """Create a job of TYPE with DATA, a JSON value; - reads it from standard input."""
+    raw = sys.stdin.buffer.read().strip() if data == "-" else os.fsencode(data)
+    given = {
+        _KUE_NAMES.get(name, name): value
+        for name, value in options.items()
+        # Not by equality: 0 equals False, and is refused by name.
+        if not (value is None or value is False or value == ())
+    }
+    if "backoff" in given:
+        given["backoff"] = json_text.parse("backoff", str(given["backoff"]).encode())
+    if "searchKeys" in given:
+        given["searchKeys"] = list(options["search_keys"])  # type: ignore[call-overload]  # click's tuple
+    asked = create_command(type_, _data(raw, came_in=data == "-"), given)
+    with context.system() as system:
+        outcome = system.ledger.execute(asked, actor=actor(), cause=cause())
+    if as_json:
+        output.json_line(msgspec.json.encode({"id": outcome.job_id}))
+    elif outcome.events:
+        click.echo(f"job {outcome.job_id} created")
+    else:
+        click.echo(f"job {outcome.job_id} had been created with this key before")
+
+
+def _data(raw: bytes, *, came_in: bool) -> str:
+    if came_in and not raw:
+        raise InvalidInput("data", "data: expected JSON on standard input, got nothing")
+    try:
+        return json_text.text("data", raw)
+    except InvalidInput as error:
+        # As shells leave it: without the quotes that a text has.
+        if raw[:1].isalpha():
+            raise InvalidInput(
+                "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"
+            ) from error
+        raise
+
+
+_KUE_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}

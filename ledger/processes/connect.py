@@ -1,0 +1,61 @@
+"""Make the queue that an application holds.
+
+Its settings are checked at once; the database is opened, and all that is needed for that
+imported, at the first use of the queue.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from weakref import WeakMethod
+
+from ledger.database.url_syntax import hide_password
+from ledger.processes.settings import Settings
+from ledger.queue.queue import Parts, Queue
+
+
+def connect(settings: Settings, *, actor: str) -> Queue:
+    """Return the queue on the database of *settings*; nothing is opened yet."""
+    # A daemon goes elsewhere, and means the files that it named before.
+    directory = _working_directory()
+
+    def make_parts() -> Parts:
+        from ledger.processes.composition import open_parts  # noqa: PLC0415 - see above
+
+        return open_parts(settings, directory=directory)
+
+    shown = hide_password(settings.database_url)
+    if settings.schema:
+        shown = f"{shown}, schema {settings.schema}"
+    queue = Queue(
+        make_parts,
+        shown_url=shown,
+        actor=actor,
+        lease_ms=settings.lease_ms,
+    )
+    os.register_at_fork(
+        before=_weakly(queue.before_fork),
+        after_in_parent=_weakly(queue.after_fork),
+        after_in_child=_weakly(queue.forget),
+    )
+    return queue
+
+
+def _working_directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        # It was removed; paths that are absolute lead somewhere all the same.
+        return None
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls *method* as long as its object is there, and does not keep it."""
+    weak = WeakMethod(method)
+
+    def call() -> None:
+        there = weak()
+        if there is not None:
+            there()
+
+    return call

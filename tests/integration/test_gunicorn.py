@@ -1,0 +1,169 @@
+"""gunicorn's worker class of Ledger: what it needs, what serves without, what it passes on."""
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from ledger.api.server.gunicorn_worker import (
+    NEEDS,
+    LingeringWorker,
+    Need,
+    StoppableWorker,
+    unmet_needs,
+)
+from tests.documents import ROOT
+from tests.integration.misfit import MisfitWorker
+from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, tool, wait_until
+from tests.integration.streams import CHUNKS
+
+GUNICORN: Final = (
+    *(tool("gunicorn"), "--no-control-socket", "--pythonpath", str(ROOT)),
+    *("--workers", "1", "--threads", "4", "--keep-alive", "30"),
+)
+
+
+def name(worker: type[StoppableWorker]) -> str:
+    return f"{worker.__module__}.{worker.__qualname__}"
+
+
+# --- what is needed
+
+
+def test_the_installed_gunicorn_has_all_that_is_used_of_it() -> None:
+    assert unmet_needs() == ()
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        Need("worker.brews_coffee"),
+        Need("connection.parser.unreader.leftovers"),
+        Need("worker.accept", 2),
+        Need("worker.nr_conns", 0),
+    ],
+    ids=["no attribute", "none further on", "other arguments", "not to be called"],
+)
+def test_what_is_missing_is_named(need: Need) -> None:
+    assert unmet_needs((*NEEDS, need)) == (need.path,)
+
+
+# --- without it
+
+
+@pytest.fixture
+def misfit(tmp_path: Path) -> Iterator[Server]:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    command = (*GUNICORN, "--worker-class", name(MisfitWorker), "ledger.api.wsgi:app")
+    with Server(url, tmp_path, command=command, variables={"LEDGER_THREADS": "4"}) as server:
+        yield server
+
+
+def test_a_gunicorn_that_does_not_fit_is_warned_of_once(misfit: Server) -> None:
+    (warning,) = [line for line in misfit.output.splitlines() if "[WARNING]" in line]
+
+    assert re.search(
+        r"gunicorn \d\S* lacks what Ledger's worker class uses \(worker\.brews_coffee\): "
+        r"gunicorn's gthread serves in its place, and takes longer for each request; install the "
+        r"version that Ledger requires, gunicorn\S+$",
+        warning,
+    )
+
+
+def test_a_gunicorn_that_does_not_fit_answers_on_a_kept_connection(misfit: Server) -> None:
+    with Asker(misfit.port) as asker:
+        created = [asker.ask("POST", "/job", {"type": "email"}).json["id"] for _ in range(3)]
+        ours = asker.connection.sock
+        stats = asker.ask("GET", "/stats")
+        kept = asker.connection.sock is ours
+
+    sent = parsedate_to_datetime(stats.headers["date"]).timestamp()
+    assert created == [1, 2, 3]
+    assert stats.json["inactiveCount"] == 3
+    assert (stats.headers["connection"], kept) == ("keep-alive", True)
+    assert abs(sent - time.time()) < DEADLINE_S
+
+
+def test_a_gunicorn_that_does_not_fit_answers_long_polls(misfit: Server) -> None:
+    claim = {"types": ["email"], "worker": "w", "wait": 60}
+    with ThreadPoolExecutor() as pool:
+        claimed = pool.submit(misfit.ask, "POST", "/jobs/claim", claim)
+        created = misfit.create()
+        jobs = claimed.result(DEADLINE_S).json
+
+    assert [job["id"] for job in jobs] == [str(created)]
+
+
+def test_a_gunicorn_that_does_not_fit_ends_though_a_long_poll_waits(misfit: Server) -> None:
+    claim = {"types": ["email"], "worker": "w", "wait": 60}
+    with ThreadPoolExecutor() as pool:
+        begun = time.monotonic()
+        claimed = pool.submit(misfit.ask, "POST", "/jobs/claim", claim)
+        wait_until(lambda: misfit.ask("GET", "/workers").json != [], "the claim waits")
+        os.kill(misfit.pid, signal.SIGTERM)
+        answer = claimed.result(DEADLINE_S)
+        code = misfit.ended()
+        took_s = time.monotonic() - begun
+
+    assert (answer.status, answer.json, code) == (200, [], 0)
+    # gunicorn would wait for half a minute.
+    assert took_s < 25
+
+
+# --- streams
+
+
+@pytest.fixture(params=[LingeringWorker, MisfitWorker], ids=["ours", "gthread"])
+def streaming(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    command = (*GUNICORN, "--worker-class", name(request.param), "tests.integration.streams:app")
+    with Server("", tmp_path, command=command) as server:
+        wait_until(lambda: len(children(server.pid)) == 1, "the worker runs")
+        yield server
+
+
+def ask_next(server: Server) -> None:
+    with Asker(server.port) as asker:
+        assert asker.ask("GET", "/next").status == 200
+
+
+def read_up_to(connection: socket.socket, end: bytes) -> bytes:
+    got = b""
+    while not got.endswith(end):
+        some = connection.recv(65_536)
+        assert some, got
+        got += some
+    return got
+
+
+def test_a_stream_is_passed_on_chunk_by_chunk(streaming: Server) -> None:
+    with socket.create_connection((HOST, streaming.port), DEADLINE_S) as connection:
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        first = read_up_to(connection, b"\r\n\r\n3\r\none\r\n")
+        ask_next(streaming)
+        second = read_up_to(connection, b"two\r\n")
+        ask_next(streaming)
+        third = read_up_to(connection, b"0\r\n\r\n")
+
+    assert b"Transfer-Encoding: chunked" in first
+    assert (second, third) == (b"3\r\ntwo\r\n", b"5\r\nthree\r\n0\r\n\r\n")
+
+
+def test_a_stream_of_known_length_is_passed_on_chunk_by_chunk(streaming: Server) -> None:
+    got = []
+    with socket.create_connection((HOST, streaming.port), DEADLINE_S) as connection:
+        connection.sendall(b"GET /known HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        got.append(read_up_to(connection, CHUNKS[0]))
+        for chunk in CHUNKS[1:]:
+            ask_next(streaming)
+            got.append(read_up_to(connection, chunk))
+
+    assert b"Content-Length: 11" in got[0]
+    assert got[1:] == [*CHUNKS[1:]]
