@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from ledger.database.table_names import alembic_include_name
     from ledger.errors import (
         AttemptOver,
         InvalidInput,
@@ -48,6 +49,7 @@ __all__: Final = [
     "SchemaMismatch",
     "Unavailable",
     "Worker",
+    "alembic_include_name",
     "connect",
 ]
 
@@ -65,6 +67,7 @@ _HOMES: Final = {
         "SchemaMismatch",
         "Unavailable",
     ),
+    "ledger.database.table_names": ("alembic_include_name",),
     "ledger.queue.queue": ("Queue",),
     "ledger.queue.job": ("Job",),
     "ledger.worker.running_job": ("Fail", "Retry", "RunningJob"),
@@ -84,7 +87,9 @@ if not TYPE_CHECKING:  # Otherwise mypy would accept any attribute of this modul
         return sorted({*globals(), *_HOME_OF})
 
 
-def connect(database_url: str | None = None, *, actor: str | None = None) -> "Queue":
+def connect(
+    database_url: str | None = None, *, actor: str | None = None, schema: str | None = None
+) -> "Queue":
     """Return the queue in a database, which is opened when the queue is first used.
 
     So a module can call this while the database is unavailable.  The first use creates the
@@ -95,6 +100,8 @@ def connect(database_url: str | None = None, *, actor: str | None = None) -> "Qu
             default is the value of ``LEDGER_DATABASE_URL``, or ``sqlite:///ledger.db``.
         actor: Name of the application in the history, recorded as ``app:ACTOR``.  The default
             is ``HOST:PID``.
+        schema: The PostgreSQL schema of the ledger's tables.  The default is the value of
+            ``LEDGER_SCHEMA``, or the schema in which the server creates tables.
 
     Raises:
         SettingsError: The URL or another ``LEDGER_*`` setting is invalid.
@@ -106,5 +113,5 @@ def connect(database_url: str | None = None, *, actor: str | None = None) -> "Qu
     from ledger.queue.queue import own_name  # noqa: PLC0415
 
     warn_once()
-    settings = read_settings({"database_url": database_url})
+    settings = read_settings({"database_url": database_url, "schema": schema})
     return connect(settings, actor=f"app:{actor or own_name()}")

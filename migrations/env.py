@@ -20,6 +20,7 @@ def run() -> None:
         target_metadata=context.config.attributes.get("target_metadata"),
         transactional_ddl=True,
         compare_type=True,
+        version_table=context.config.attributes["version_table"],
     )
     # The caller's transaction commits all steps or none.
     context.run_migrations()

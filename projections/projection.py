@@ -32,7 +32,7 @@ from sqlalchemy.sql import quoted_name
 from ledger.database.fast_sql import Rows
 from ledger.log.recorded import AnyChange, Change, LedgerChange, of_jobs, of_ledger
 
-SHADOW_PREFIX: Final = "shadow_"
+SHADOW_PREFIX: Final = "ledger_shadow_"
 GREEN_SUFFIX: Final = "_green"
 # SQLite allows 32,766 parameters in a statement, PostgreSQL 65,535.
 LARGEST_IN = 10_000

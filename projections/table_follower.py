@@ -7,7 +7,7 @@ applied twice, and none is skipped.
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, inspect, select
 
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
@@ -53,18 +53,36 @@ class TableFollower(Projection, Follower):
         return type(self)(self.database, shadow=shadow, green=green)
 
     def create(self) -> bool:
-        """Create the tables unless they exist; return whether they were created."""
+        """Create the tables unless they exist; return whether they were created.
+
+        Raises:
+            SchemaMismatch: The database has another table with the name of one of them.
+        """
         with self.database.write() as tx:
             self.database.lock_schema(tx)
-            if table_swap.are_there(tx, self.tables):
-                if read_checkpoint(tx, self.name) is not None:
-                    return False
-                # Left by a downgrade, which dropped the checkpoint.
-                table_swap.drop_tables(tx, self)
+            is_known = read_checkpoint(tx, self.name) is not None
+            if is_known and table_swap.are_there(tx, self.tables):
+                return False
+            # Left by a downgrade, which dropped the checkpoint.
+            self._require_own(tx)
+            table_swap.drop_tables(tx, self)
             for table in self.tables:
-                table.create(tx, checkfirst=True)
+                table.create(tx)
             set_checkpoint(tx, self, 0)
         return True
+
+    def _require_own(self, tx: Connection) -> None:
+        """Refuse tables that have other columns than ours; an application may need them."""
+        inspector = inspect(tx)
+        for table in self.tables:
+            if not inspector.has_table(table.name):
+                continue
+            found = [column["name"] for column in inspector.get_columns(table.name)]
+            if found != [column.name for column in table.columns]:
+                raise SchemaMismatch(
+                    f"the read model {self.name} cannot have the table {table.name}: there is "
+                    "another one of that name, with other columns; rename one of them"
+                )
 
     # --- following
 

@@ -145,9 +145,9 @@ def unguarded(tx: Connection) -> Iterator[None]:
         for _, sql in guards:
             tx.exec_driver_sql(sql)
     else:
-        tx.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER USER")
+        tx.exec_driver_sql("ALTER TABLE ledger_events DISABLE TRIGGER USER")
         yield
-        tx.exec_driver_sql("ALTER TABLE events ENABLE TRIGGER USER")
+        tx.exec_driver_sql("ALTER TABLE ledger_events ENABLE TRIGGER USER")
 
 
 def tamper(system: System, *statements: str, **parameters: object) -> None:
@@ -165,10 +165,12 @@ def relink(system: System) -> None:
     """Recompute the whole chain and the head's value, as a forger would."""
     link = hash_chain.GENESIS
     with system.database.write() as tx, unguarded(tx):
-        for row in tx.execute(text("SELECT * FROM events ORDER BY position")).mappings().all():
+        for row in (
+            tx.execute(text("SELECT * FROM ledger_events ORDER BY position")).mappings().all()
+        ):
             link = hash_chain.link(link, hash_chain.leaf(**{name: row[name] for name in _IN_LEAF}))
             tx.execute(
-                text("UPDATE events SET chain = :chain WHERE position = :position"),
+                text("UPDATE ledger_events SET chain = :chain WHERE position = :position"),
                 {"chain": link, "position": row["position"]},
             )
         tx.execute(text("UPDATE ledger_head SET chain = :chain"), {"chain": link})
@@ -196,15 +198,16 @@ def shown_ids(page: Shown) -> list[int]:
 def make_empty(system: System) -> None:
     """Empty a ledger on PostgreSQL and keep its triggers; faster than creating a database."""
     tables = (
-        *("events", "jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "workers"),
-        *("activity", "checkpoints", "rebuilds", "failures"),
-        *("search_checkpoints", "search_words"),
+        *("ledger_events", "ledger_jobs", "ledger_job_ranks", "ledger_state_counts"),
+        *("ledger_unique_keys", "ledger_pauses", "ledger_workers", "ledger_activity"),
+        *("ledger_checkpoints", "ledger_rebuilds", "ledger_failures"),
+        *("ledger_search_checkpoints", "ledger_search_words"),
     )
     with system.database.write() as tx:
-        tx.execute(text("ALTER TABLE events DISABLE TRIGGER USER"))
+        tx.execute(text("ALTER TABLE ledger_events DISABLE TRIGGER USER"))
         for table in tables:
             tx.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - the names are above
-        tx.execute(text("ALTER TABLE events ENABLE TRIGGER USER"))
+        tx.execute(text("ALTER TABLE ledger_events ENABLE TRIGGER USER"))
         tx.execute(
             text("UPDATE ledger_head SET position = 0, chain = :chain, last_job_id = 0, at_ms = 0"),
             {"chain": bytes(32)},

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ProgrammingError
 
 from ledger.database.migration import migrate
 from ledger.log import schema
@@ -170,12 +171,12 @@ PROJECTED = tuple(
     for projection, _ in compose(Settings(database_url="sqlite:///unused")).compared
     for table in projection.tables
 )
-_SEARCHED = ("search_checkpoints", "search_words")
+_SEARCHED = ("ledger_search_checkpoints", "ledger_search_words")
 _TABLES = (*(table.name for table in (*schema.metadata.sorted_tables, *PROJECTED)), *_SEARCHED)
 _EMPTY = (
-    "ALTER TABLE events DISABLE TRIGGER USER",
+    "ALTER TABLE ledger_events DISABLE TRIGGER USER",
     f"TRUNCATE {', '.join(_TABLES)}",
-    "ALTER TABLE events ENABLE TRIGGER USER",
+    "ALTER TABLE ledger_events ENABLE TRIGGER USER",
     f"""
     INSERT INTO ledger_head (id, position, chain, last_job_id, at_ms)
     VALUES (1, 0, '\\x{"00" * 32}', 0, 0)
@@ -221,18 +222,22 @@ _DESCRIPTIONS = (
     ORDER BY 1, 2
     """,
     """
-    SELECT proname, prosrc
+    SELECT proname, prosrc, proconfig
     FROM pg_proc
     WHERE pronamespace = 'public'::regnamespace
     ORDER BY 1
     """,
-    "SELECT version_num FROM alembic_version",
+    "SELECT version_num FROM ledger_alembic_version",
 )
 
 
 def _described(connection: Connection) -> object:
     """Return the definitions of tables, indexes, constraints, triggers, rules and functions."""
-    return [connection.execute(text(query)).all() for query in _DESCRIPTIONS]
+    try:
+        return [connection.execute(text(query)).all() for query in _DESCRIPTIONS]
+    except ProgrammingError:
+        # The version table is missing.
+        return None
 
 
 @contextmanager

@@ -75,9 +75,9 @@ class Insider:
         """Yield a transaction without triggers; without CHECKs too on SQLite.  Restore them."""
         with self._engine.connect() as tx:
             if tx.dialect.name == POSTGRES:
-                tx.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER USER")
+                tx.exec_driver_sql("ALTER TABLE ledger_events DISABLE TRIGGER USER")
                 yield tx
-                tx.exec_driver_sql("ALTER TABLE events ENABLE TRIGGER USER")
+                tx.exec_driver_sql("ALTER TABLE ledger_events ENABLE TRIGGER USER")
             else:
                 tx.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
                 guards = tx.exec_driver_sql(
@@ -121,7 +121,7 @@ class Insider:
                 kept = {name: row[name] for name in _IN_LEAF}
                 link = hash_chain.link(link, hash_chain.leaf(**kept, digest=digest))
                 tx.exec_driver_sql(
-                    f"UPDATE events SET digest = {mark}, chain = {mark} "
+                    f"UPDATE ledger_events SET digest = {mark}, chain = {mark} "
                     f"WHERE position = {row['position']}",
                     (digest, link),
                 )
@@ -134,7 +134,7 @@ class Insider:
 
 
 def _events(tx: Connection) -> Sequence[Any]:
-    return tx.exec_driver_sql("SELECT * FROM events ORDER BY position").mappings().all()
+    return tx.exec_driver_sql("SELECT * FROM ledger_events ORDER BY position").mappings().all()
 
 
 _IN_LEAF: Final = (
@@ -209,9 +209,10 @@ def forged(name: str, *statements: str) -> Deed:
 
 
 # On PostgreSQL a CHECK applies to the table's owner too, until it is dropped.
-_UNCHECKED: Final = "ALTER TABLE events DROP CONSTRAINT events_content_committed"
+_UNCHECKED: Final = "ALTER TABLE ledger_events DROP CONSTRAINT ledger_events_content_committed"
 _CHECKED: Final = (
-    "ALTER TABLE events ADD CONSTRAINT events_content_committed CHECK ((content IS NULL) = "
+    "ALTER TABLE ledger_events ADD CONSTRAINT ledger_events_content_committed CHECK "
+    "((content IS NULL) = "
     "(salt IS NULL) AND (content IS NULL OR digest IS NOT NULL)) NOT VALID"
 )
 
@@ -231,62 +232,64 @@ _OF_EVENTS: Final = (
     # --- content
     rows(
         "content changed",
-        f"UPDATE events SET content = '{_FORGED}' WHERE position = {DATA}",
+        f"UPDATE ledger_events SET content = '{_FORGED}' WHERE position = {DATA}",
         names="event 1",
     ),
     unchecked(
         "content forged, its salt gone",
-        f"UPDATE events SET content = '{_FORGED}', salt = NULL WHERE position = {DATA}",
+        f"UPDATE ledger_events SET content = '{_FORGED}', salt = NULL WHERE position = {DATA}",
         names="event 1",
     ),
     unchecked(
         "content gone, its salt left",
-        f"UPDATE events SET content = NULL WHERE position = {DATA}",
+        f"UPDATE ledger_events SET content = NULL WHERE position = {DATA}",
         names="event 1",
     ),
     rows(
         "content cut, the rest moved into its salt",
-        f"UPDATE events SET content = '10', salt = CAST(salt || '1' AS BLOB) "
+        f"UPDATE ledger_events SET content = '10', salt = CAST(salt || '1' AS BLOB) "
         f"WHERE position = {RESULT}",
         names="event 7",
         on=[SQLITE],
     ),
     rows(
         "content cut, the rest moved into its salt",
-        f"UPDATE events SET content = '10', salt = salt || '1'::bytea WHERE position = {RESULT}",
+        "UPDATE ledger_events SET content = '10', salt = salt || '1'::bytea WHERE "
+        f"position = {RESULT}",
         names="event 7",
         on=[POSTGRES],
     ),
     rows(
         "content of one event erased, and no event says so",
-        f"UPDATE events SET content = NULL, salt = NULL WHERE position = {RESULT}",
+        f"UPDATE ledger_events SET content = NULL, salt = NULL WHERE position = {RESULT}",
         names="event 7",
     ),
     rows(
         "all content erased, and no event says so",
-        "UPDATE events SET content = NULL, salt = NULL",
+        "UPDATE ledger_events SET content = NULL, salt = NULL",
         names="event 1; event 2; event 3; event 5; event 6; event 7; event 9",
     ),
     rows(
         "erased content put back",
-        f"UPDATE events SET content = '1', salt = chain WHERE position = {ERASED_CONTENT}",
+        f"UPDATE ledger_events SET content = '1', salt = chain WHERE position = {ERASED_CONTENT}",
         names="event 12",
     ),
     unchecked(
         "content given to an event without any",
-        "UPDATE events SET content = '1', salt = chain WHERE position = 4",
+        "UPDATE ledger_events SET content = '1', salt = chain WHERE position = 4",
         names="event 4",
     ),
     rows(
         "content and its digest gone",
-        f"UPDATE events SET content = NULL, salt = NULL, digest = NULL WHERE position = {DATA}",
+        "UPDATE ledger_events SET content = NULL, salt = NULL, digest = NULL WHERE "
+        f"position = {DATA}",
         names="event 1",
     ),
     # --- all other columns
     *(
         rows(
             f"{column} of an event changed",
-            f"UPDATE events SET {column} = {value} WHERE position = 4",
+            f"UPDATE ledger_events SET {column} = {value} WHERE position = 4",
             names="event 4",
         )
         for column, value in (
@@ -303,19 +306,19 @@ _OF_EVENTS: Final = (
     ),
     rows(
         "digest of an event changed",
-        f"UPDATE events SET digest = chain WHERE position = {DATA}",
+        f"UPDATE ledger_events SET digest = chain WHERE position = {DATA}",
         names="event 1",
     ),
     rows(
         "a body that cannot be read",
-        "UPDATE events SET body = '{' WHERE position = 4",
+        "UPDATE ledger_events SET body = '{' WHERE position = 4",
         names="event 4",
     ),
     # --- types that SQLite lets into any column
     *(
         rows(
             f"{what} in column {column}",
-            f"UPDATE events SET {column} = {value} WHERE position = 4",
+            f"UPDATE ledger_events SET {column} = {value} WHERE position = 4",
             names="event 4",
             on=[SQLITE],
         )
@@ -328,31 +331,32 @@ _OF_EVENTS: Final = (
         )
     ),
     # --- whole events
-    rows("an event deleted", "DELETE FROM events WHERE position = 6", names="event 6"),
+    rows("an event deleted", "DELETE FROM ledger_events WHERE position = 6", names="event 6"),
     rows(
         "the newest event deleted",
-        f"DELETE FROM events WHERE position = {NEWEST}",
+        f"DELETE FROM ledger_events WHERE position = {NEWEST}",
         names="event 14",
     ),
-    rows("all events deleted", "DELETE FROM events", names="event 1"),
+    rows("all events deleted", "DELETE FROM ledger_events", names="event 1"),
     rows(
         "an event added behind the head",
-        "INSERT INTO events (position, job_id, version, kind, schema, at_ms, actor, body, chain) "
-        f"SELECT 15, 2, 5, 'removed', 1, at_ms, actor, '{{}}', chain FROM events "
+        "INSERT INTO ledger_events (position, job_id, version, kind, schema, at_ms, "
+        "actor, body, chain) "
+        f"SELECT 15, 2, 5, 'removed', 1, at_ms, actor, '{{}}', chain FROM ledger_events "
         f"WHERE position = {NEWEST}",
         names="head",
     ),
     rows(
         "two events swapped",
-        "UPDATE events SET position = 100 WHERE position = 2",
-        "UPDATE events SET position = 2 WHERE position = 3",
-        "UPDATE events SET position = 3 WHERE position = 100",
+        "UPDATE ledger_events SET position = 100 WHERE position = 2",
+        "UPDATE ledger_events SET position = 2 WHERE position = 3",
+        "UPDATE ledger_events SET position = 3 WHERE position = 100",
         names="event 2; event 3",
     ),
     rows(
         "an erasure deleted, and all behind it moved up",
-        f"DELETE FROM events WHERE position = {ERASED}",
-        f"UPDATE events SET position = {ERASED} WHERE position = {NEWEST}",
+        f"DELETE FROM ledger_events WHERE position = {ERASED}",
+        f"UPDATE ledger_events SET position = {ERASED} WHERE position = {NEWEST}",
         f"UPDATE ledger_head SET position = {ERASED}",
         names="event 13; event 12",
     ),
@@ -363,7 +367,7 @@ _OF_EVENTS: Final = (
             BOTH,
             (
                 (
-                    "UPDATE events SET content = NULL, salt = NULL, digest = chain "
+                    "UPDATE ledger_events SET content = NULL, salt = NULL, digest = chain "
                     f"WHERE position = {RESULT}"
                 ),
             ),
@@ -374,7 +378,7 @@ _OF_EVENTS: Final = (
         name="a step that the rules forbid, the chain computed anew",
         how="forge",
         statements=dict.fromkeys(
-            BOTH, ("UPDATE events SET kind = 'promoted', body = '{}' WHERE position = 8",)
+            BOTH, ("UPDATE ledger_events SET kind = 'promoted', body = '{}' WHERE position = 8",)
         ),
         names=("event 8",),
     ),
@@ -382,7 +386,13 @@ _OF_EVENTS: Final = (
         name="an erasure of what had not happened yet, the chain computed anew",
         how="forge",
         statements=dict.fromkeys(
-            BOTH, (f"""UPDATE events SET body = '{{"versions":[2]}}' WHERE position = {ERASED}""",)
+            BOTH,
+            (
+                (
+                    """UPDATE ledger_events SET body = '{"versions":[2]}' """
+                    f"WHERE position = {ERASED}"
+                ),
+            ),
         ),
         names=("event 13",),
     ),
@@ -400,7 +410,7 @@ _OF_HEAD: Final = (
         for column, value, names in (
             ("position", "15", "event 15"),
             ("position", "13", "head; head position"),
-            ("chain", "(SELECT chain FROM events WHERE position = 1)", "head chain"),
+            ("chain", "(SELECT chain FROM ledger_events WHERE position = 1)", "head chain"),
             ("last_job_id", "9", "head last_job_id"),
             ("at_ms", "1", "head at_ms"),
         )
@@ -423,38 +433,50 @@ _OF_HEAD: Final = (
 _OF_PROJECTIONS: Final = (
     *(
         rows(f"all rows of {table} deleted", f"DELETE FROM {table}", names=table)
-        for table in ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses", "activity")
+        for table in (
+            "ledger_jobs",
+            "ledger_job_ranks",
+            "ledger_state_counts",
+            "ledger_unique_keys",
+            "ledger_pauses",
+            "ledger_activity",
+        )
     ),
     rows(
         "a job made up in the counts",
-        "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('ghost', 'active', 1, 0)",
-        names="state_counts type=ghost state=active",
+        "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('ghost', "
+        "'active', 1, 0)",
+        names="ledger_state_counts type=ghost state=active",
     ),
-    rows("a pause made up", "INSERT INTO pauses VALUES ('fax', 1)", names="pauses type=fax"),
+    rows(
+        "a pause made up",
+        "INSERT INTO ledger_pauses VALUES ('fax', 1)",
+        names="ledger_pauses type=fax",
+    ),
     rows(
         "a unique key made up",
-        "INSERT INTO unique_keys VALUES ('two', 2)",
-        names="unique_keys key=two",
+        "INSERT INTO ledger_unique_keys VALUES ('two', 2)",
+        names="ledger_unique_keys key=two",
     ),
     rows(
         "text in a list that is not UTF-8",
-        "UPDATE pauses SET type = CAST(x'ff' AS TEXT)",
-        names="pauses",
+        "UPDATE ledger_pauses SET type = CAST(x'ff' AS TEXT)",
+        names="ledger_pauses",
         on=[SQLITE],
     ),
     rows(
         "a read model said to be behind",
-        "UPDATE checkpoints SET position = 1 WHERE name = 'activity'",
-        names="activity",
+        "UPDATE ledger_checkpoints SET position = 1 WHERE name = 'activity'",
+        names="ledger_activity",
     ),
     rows(
         "a read model said to be ahead of the ledger",
-        "UPDATE checkpoints SET position = 99 WHERE name = 'activity'",
+        "UPDATE ledger_checkpoints SET position = 99 WHERE name = 'activity'",
         names="checkpoint activity",
     ),
     rows(
         "a read model said to be of another version",
-        "UPDATE checkpoints SET fingerprint = 'other' WHERE name = 'activity'",
+        "UPDATE ledger_checkpoints SET fingerprint = 'other' WHERE name = 'activity'",
         names="activity",
     ),
 )
@@ -464,55 +486,64 @@ _OF_TRIGGERS: Final = (
         tables(
             f"trigger {name} dropped",
             sqlite=(f"DROP TRIGGER {name}",),
-            names=f"trigger {name} of events",
+            names=f"trigger {name} of ledger_events",
         )
-        for name in ("events_no_update", "events_no_delete", "events_no_replace")
+        for name in (
+            "ledger_events_no_update",
+            "ledger_events_no_delete",
+            "ledger_events_no_replace",
+        )
     ),
     *(
         tables(
             f"trigger {name} {done}",
             postgres=(statement.format(name),),
-            names=f"trigger {name} of events",
+            names=f"trigger {name} of ledger_events",
         )
-        for name in ("events_no_change", "events_no_truncate")
+        for name in ("ledger_events_no_change", "ledger_events_no_truncate")
         for done, statement in (
-            ("dropped", "DROP TRIGGER {} ON events"),
-            ("disabled", "ALTER TABLE events DISABLE TRIGGER {}"),
-            ("made to fire on replicas only", "ALTER TABLE events ENABLE REPLICA TRIGGER {}"),
+            ("dropped", "DROP TRIGGER {} ON ledger_events"),
+            ("disabled", "ALTER TABLE ledger_events DISABLE TRIGGER {}"),
+            (
+                "made to fire on replicas only",
+                "ALTER TABLE ledger_events ENABLE REPLICA TRIGGER {}",
+            ),
         )
     ),
     tables(
         "a trigger replaced by one that lets some changes through",
         sqlite=(
-            "DROP TRIGGER events_no_update",
+            "DROP TRIGGER ledger_events_no_update",
             (
-                "CREATE TRIGGER events_no_update BEFORE UPDATE ON events "
+                "CREATE TRIGGER ledger_events_no_update BEFORE UPDATE ON ledger_events "
                 "WHEN NEW.actor != 'mallory' "
-                "BEGIN SELECT RAISE(ABORT, 'events is append-only'); END"
+                "BEGIN SELECT RAISE(ABORT, 'ledger_events is append-only'); END"
             ),
         ),
-        names="trigger events_no_update of events",
+        names="trigger ledger_events_no_update of ledger_events",
     ),
     tables(
         "a trigger replaced by one that lets some changes through",
         postgres=(
-            "DROP TRIGGER events_no_change ON events",
+            "DROP TRIGGER ledger_events_no_change ON ledger_events",
             (
-                "CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events FOR EACH ROW "
-                "WHEN (OLD.actor <> 'mallory') EXECUTE FUNCTION events_append_only()"
+                "CREATE TRIGGER ledger_events_no_change BEFORE UPDATE OR DELETE ON ledger_events "
+                "FOR EACH ROW "
+                "WHEN (OLD.actor <> 'mallory') EXECUTE FUNCTION ledger_events_append_only()"
             ),
         ),
-        names="trigger events_no_change of events",
+        names="trigger ledger_events_no_change of ledger_events",
     ),
     tables(
         "the triggers' function replaced",
         postgres=(
             (
-                "CREATE OR REPLACE FUNCTION events_append_only() RETURNS trigger LANGUAGE plpgsql "
+                "CREATE OR REPLACE FUNCTION ledger_events_append_only() RETURNS trigger LANGUAGE "
+                "plpgsql "
                 "AS 'BEGIN RETURN NEW; END'"
             ),
         ),
-        names="function events_append_only of events",
+        names="function ledger_events_append_only of ledger_events",
     ),
     *(
         tables(
@@ -532,12 +563,19 @@ _OF_TRIGGERS: Final = (
             ),
             names=f"trigger planted of {table}",
         )
-        for table in ("events", "ledger_head", "jobs", "activity", "workers", "checkpoints")
+        for table in (
+            "ledger_events",
+            "ledger_head",
+            "ledger_jobs",
+            "ledger_activity",
+            "ledger_workers",
+            "ledger_checkpoints",
+        )
     ),
     tables(
         "a trigger planted on the table's name in capitals",
-        sqlite=('CREATE TRIGGER planted AFTER INSERT ON "EVENTS" BEGIN SELECT 1; END',),
-        names="trigger planted of events",
+        sqlite=('CREATE TRIGGER planted AFTER INSERT ON "LEDGER_EVENTS" BEGIN SELECT 1; END',),
+        names="trigger planted of ledger_events",
     ),
     *(
         tables(
@@ -547,7 +585,7 @@ _OF_TRIGGERS: Final = (
             ),
             names=f"rule planted of {table}",
         )
-        for table in ("events", "jobs", "ledger_head")
+        for table in ("ledger_events", "ledger_jobs", "ledger_head")
     ),
     tables(
         "triggers switched off for all sessions",
@@ -568,7 +606,7 @@ _OF_TRIGGERS: Final = (
 )
 
 
-def _in_text(old: str, new: str, of: str = "events") -> str:
+def _in_text(old: str, new: str, of: str = "ledger_events") -> str:
     """Return the statement that changes a table's definition on SQLite."""
     return f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') WHERE name = '{of}'"
 
@@ -577,8 +615,8 @@ _OF_CONSTRAINTS: Final = (
     tables(
         "a CHECK dropped",
         sqlite=(_in_text("CHECK (position > 0)", "CHECK (1)"),),
-        postgres=("ALTER TABLE events DROP CONSTRAINT events_position_positive",),
-        names="constraint events_position_positive of events",
+        postgres=("ALTER TABLE ledger_events DROP CONSTRAINT ledger_events_position_positive",),
+        names="constraint ledger_events_position_positive of ledger_events",
     ),
     tables(
         "a CHECK weakened",
@@ -586,100 +624,100 @@ _OF_CONSTRAINTS: Final = (
         postgres=(
             _UNCHECKED,
             (
-                "ALTER TABLE events ADD CONSTRAINT events_content_committed "
+                "ALTER TABLE ledger_events ADD CONSTRAINT ledger_events_content_committed "
                 "CHECK ((content IS NULL) = (salt IS NULL))"
             ),
         ),
-        names="constraint events_content_committed of events",
+        names="constraint ledger_events_content_committed of ledger_events",
     ),
     tables(
         "a CHECK that holds for new rows only",
         postgres=(_UNCHECKED, _CHECKED),
-        names="constraint events_content_committed of events",
+        names="constraint ledger_events_content_committed of ledger_events",
     ),
     tables(
         "the key of a stream dropped",
-        postgres=("ALTER TABLE events DROP CONSTRAINT events_stream",),
-        names="constraint events_stream of events",
+        postgres=("ALTER TABLE ledger_events DROP CONSTRAINT ledger_events_stream",),
+        names="constraint ledger_events_stream of ledger_events",
     ),
     tables(
         "NOT NULL dropped",
-        sqlite=(_in_text("type TEXT NOT NULL", "type TEXT", of="jobs"),),
-        postgres=("ALTER TABLE jobs ALTER COLUMN type DROP NOT NULL",),
-        names="column type of jobs",
+        sqlite=(_in_text("type TEXT NOT NULL", "type TEXT", of="ledger_jobs"),),
+        postgres=("ALTER TABLE ledger_jobs ALTER COLUMN type DROP NOT NULL",),
+        names="column type of ledger_jobs",
     ),
     tables(
         "rows silently replaced by others with their key",
         sqlite=(
             _in_text("UNIQUE (job_id, version)", "UNIQUE (job_id, version) ON CONFLICT REPLACE"),
         ),
-        names="constraint events_stream of events",
+        names="constraint ledger_events_stream of ledger_events",
     ),
     tables(
         "a default planted",
-        sqlite=(_in_text("lease_ms INTEGER", "lease_ms INTEGER DEFAULT 1", of="workers"),),
-        postgres=("ALTER TABLE workers ALTER COLUMN lease_ms SET DEFAULT 1",),
-        names="column lease_ms of workers",
+        sqlite=(_in_text("lease_ms INTEGER", "lease_ms INTEGER DEFAULT 1", of="ledger_workers"),),
+        postgres=("ALTER TABLE ledger_workers ALTER COLUMN lease_ms SET DEFAULT 1",),
+        names="column lease_ms of ledger_workers",
     ),
     tables(
         "a column added",
-        sqlite=("ALTER TABLE events ADD COLUMN planted TEXT",),
-        postgres=("ALTER TABLE events ADD COLUMN planted TEXT",),
-        names="column planted of events",
+        sqlite=("ALTER TABLE ledger_events ADD COLUMN planted TEXT",),
+        postgres=("ALTER TABLE ledger_events ADD COLUMN planted TEXT",),
+        names="column planted of ledger_events",
     ),
     tables(
         "a CHECK added",
-        postgres=("ALTER TABLE jobs ADD CONSTRAINT planted CHECK (id < 1000)",),
+        postgres=("ALTER TABLE ledger_jobs ADD CONSTRAINT planted CHECK (id < 1000)",),
         sqlite=(
             _in_text(
                 "CHECK (made <= max_attempts)",
                 "CHECK (made <= max_attempts), CONSTRAINT planted CHECK (id < 1000)",
-                of="jobs",
+                of="ledger_jobs",
             ),
         ),
-        names="constraint planted of jobs",
+        names="constraint planted of ledger_jobs",
     ),
     tables(
         "a unique index added",
-        sqlite=("CREATE UNIQUE INDEX planted ON jobs (updated_at_ms, id)",),
-        postgres=("CREATE UNIQUE INDEX planted ON jobs (updated_at_ms, id)",),
-        names="unique index planted of jobs",
+        sqlite=("CREATE UNIQUE INDEX planted ON ledger_jobs (updated_at_ms, id)",),
+        postgres=("CREATE UNIQUE INDEX planted ON ledger_jobs (updated_at_ms, id)",),
+        names="unique index planted of ledger_jobs",
     ),
     tables(
         "an index dropped",
-        sqlite=("DROP INDEX jobs_by_type",),
-        postgres=("DROP INDEX jobs_by_type",),
-        names="index jobs_by_type of jobs",
+        sqlite=("DROP INDEX ledger_jobs_by_type",),
+        postgres=("DROP INDEX ledger_jobs_by_type",),
+        names="index ledger_jobs_by_type of ledger_jobs",
     ),
     tables(
         "history kept where a crash loses it",
-        postgres=("ALTER TABLE events SET UNLOGGED",),
-        names="table events",
+        postgres=("ALTER TABLE ledger_events SET UNLOGGED",),
+        names="table ledger_events",
     ),
     tables(
         "rows of another table shown among the jobs",
-        postgres=("CREATE TABLE ghosts () INHERITS (jobs)",),
-        names="table jobs",
+        postgres=("CREATE TABLE ghosts () INHERITS (ledger_jobs)",),
+        names="table ledger_jobs",
     ),
     tables(
         "rows hidden from all but the owner",
         postgres=(
-            "ALTER TABLE jobs ENABLE ROW LEVEL SECURITY",
-            "CREATE POLICY planted ON jobs USING (type <> 'sms')",
+            "ALTER TABLE ledger_jobs ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY planted ON ledger_jobs USING (type <> 'sms')",
         ),
-        names="table jobs",
+        names="table ledger_jobs",
     ),
     tables(
         "history replaced by a view",
         sqlite=(
-            "ALTER TABLE events RENAME TO hidden",
-            "CREATE VIEW events AS SELECT * FROM hidden",
+            "ALTER TABLE ledger_events RENAME TO hidden",
+            "CREATE VIEW ledger_events AS SELECT * FROM hidden",
         ),
         postgres=(
-            "ALTER TABLE events RENAME TO hidden",
-            "CREATE VIEW events AS SELECT * FROM hidden",
+            "ALTER TABLE ledger_events RENAME TO hidden",
+            "CREATE VIEW ledger_events AS SELECT * FROM hidden",
         ),
-        names="table events",
+        names="table ledger_events",
     ),
 )
 NAMED: Final = (*_OF_EVENTS, *_OF_HEAD, *_OF_PROJECTIONS, *_OF_TRIGGERS, *_OF_CONSTRAINTS)
@@ -688,15 +726,15 @@ NAMED: Final = (*_OF_EVENTS, *_OF_HEAD, *_OF_PROJECTIONS, *_OF_TRIGGERS, *_OF_CO
 FORGED: Final = (
     forged(
         "content, actor, salt and digest of an event rewritten, and the chain recomputed",
-        "UPDATE events SET actor = 'mallory', content = '{\"to\": \"mallory\"}' "
+        "UPDATE ledger_events SET actor = 'mallory', content = '{\"to\": \"mallory\"}' "
         f"WHERE position = {DATA}",
     ),
     forged(
         "all events backdated, and the chain recomputed",
-        "UPDATE events SET at_ms = at_ms - 2592000000",
+        "UPDATE ledger_events SET at_ms = at_ms - 2592000000",
     ),
     forged(
         "the newest events deleted, and the head moved back",
-        f"DELETE FROM events WHERE position = {NEWEST}",
+        f"DELETE FROM ledger_events WHERE position = {NEWEST}",
     ),
 )

@@ -145,7 +145,7 @@ def _following(queue: Queue, settings: Settings) -> FollowerProcess:
     return FollowerProcess(
         followed_for(queue),
         lambda: database.leadership(STARTER),
-        replace(settings, database_url=url),
+        replace(settings, database_url=url, schema=database.schema or ""),
     )
 
 

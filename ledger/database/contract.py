@@ -44,6 +44,8 @@ class Database(ABC):
 
     # Whether the database is a local file, and not on a server.
     is_embedded: ClassVar[bool]
+    # The PostgreSQL schema that was asked for; None for where the server puts tables by itself.
+    schema: str | None = None
     _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine) -> None:
@@ -183,6 +185,22 @@ class Database(ABC):
     @abstractmethod
     def lock_schema(self, tx: Connection) -> None:
         """Prevent other processes from migrating the tables until *tx* ends."""
+
+    @abstractmethod
+    def create_schema(self, tx: Connection) -> None:
+        """Create the schema that the tables go into, if one was named and is missing."""
+
+    @abstractmethod
+    def has_tables(self) -> bool:
+        """Return whether anything is there, be it Ledger's or an application's.
+
+        Raises:
+            Unavailable: The database is away.
+        """
+
+    @abstractmethod
+    def tables_were_created(self) -> None:
+        """Do what waits until the ledger's tables are committed."""
 
     def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
         """Send the statements of the block without waiting for each one's result.

@@ -2,6 +2,19 @@
 
 PostgreSQL queues writers by itself: the first statement of an append locks the one row of
 ``ledger_head``, and other writers wait for that lock in order.
+
+Where the tables are
+--------------------
+Several ledgers may be in one PostgreSQL database, each in a schema of its own, beside an
+application's tables.  The schema is the connection's ``search_path``, and nothing else is on
+that path: a table that is missing must not be found in another ledger's schema.  Statements
+then need no schema in their text, so each is compiled once, whichever ledger it is for.
+
+Without a schema, the path is the one that the server gives the role.  If a ledger is found on
+it, the schema in which it is comes first, so that new tables go where the others are.
+
+Advisory locks and notifications are known by name in the whole PostgreSQL database, so those
+names contain the schema.
 """
 
 import hashlib
@@ -27,24 +40,54 @@ from ledger.database.fast_sql import driver_of
 from ledger.database.interruptible_wait import WakeableSleep
 from ledger.errors import InvalidInput, Unavailable
 
-# The channel of commit notifications; there is one notification per batch.
-CHANNEL: Final = "ledger"
+# A role's other sessions, and functions of ours, do not depend on what this sets.
+_SET_UP_IN_SCHEMA: Final = """
+    SELECT set_config('lock_timeout', %s, false),
+           set_config('search_path', quote_ident(%s), false)
+    """
+_SET_UP: Final = """
+    SELECT set_config('lock_timeout', %s, false),
+           current_schema(),
+           (SELECT nspname
+            FROM pg_class
+            JOIN pg_namespace ON pg_namespace.oid = relnamespace
+            WHERE pg_class.oid = to_regclass('ledger_head'))
+    """
+_PUT_FIRST: Final = """
+    SELECT set_config(
+        'search_path', quote_ident(%s) || ', ' || current_setting('search_path'), false
+    )
+    """
+_IS_THERE: Final = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
+_HAS_TABLES: Final = text(
+    """
+    SELECT EXISTS (
+        SELECT 1
+        FROM pg_class
+        JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f')
+    )
+    """
+)
 
 
 class PostgresDatabase(Database):
     """A database on a PostgreSQL server, for any number of machines."""
 
     is_embedded = False
-    # The swap of a read model's tables locks `checkpoints` exclusively.  After the swap a name
-    # means the new table at once, but rows are visible as of the snapshot: a snapshot older than
-    # the new rows would see only part of them.  So every snapshot locks `checkpoints` in shared
-    # mode, which makes the swap wait.  The lock is taken before the snapshot, which begins at the
-    # first SELECT.
+    # The swap of a read model's tables locks `ledger_checkpoints` exclusively.  After the swap a
+    # name means the new table at once, but rows are visible as of the snapshot: a snapshot older
+    # than the new rows would see only part of them.  So every snapshot locks `ledger_checkpoints`
+    # in shared mode, which makes the swap wait.  The lock is taken before the snapshot, which
+    # begins at the first SELECT.
     _begin_snapshot = (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE checkpoints IN ACCESS SHARE MODE"
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
     )
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, schema: str | None = None) -> None:
+        self.schema = schema
+        # Where the tables are or will be, once there was a connection.
+        self._place = schema or ""
         try:
             engine = create_engine(
                 url,
@@ -62,13 +105,29 @@ class PostgresDatabase(Database):
 
         self._opened: WeakSet[Any] = WeakSet()
 
-        @event.listens_for(engine, "connect")
+        # Before SQLAlchemy asks for the connection's schema, which it takes for the default one.
+        @event.listens_for(engine, "connect", insert=True)
         def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
             self._opened.add(connection)
             connection.autocommit = True
-            connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+            self._place = _set_up(connection, schema)
 
         super().__init__(engine)
+
+    @property
+    def shown_url(self) -> str:
+        url = super().shown_url
+        return f"{url}, schema {self.schema}" if self.schema else url
+
+    @property
+    def channel(self) -> str:
+        """Return the channel on which a commit is announced, one word a batch."""
+        return f"ledger_{_digest(self._place).hex()[:16]}"
+
+    def lock_key(self, name: str) -> int:
+        """Return the number of this ledger's advisory lock of that name."""
+        # 56 bits, as it is signed.
+        return int.from_bytes(_digest(f"{self._place}\0{name}")[:7])
 
     def before_fork(self) -> None:
         # The child does not use the parent's connections, so their state does not matter.
@@ -104,14 +163,28 @@ class PostgresDatabase(Database):
             raise translation(error, error) from error
 
     def lock_schema(self, tx: Connection) -> None:
-        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _lock_key("schema")})
+        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self.lock_key("schema")})
+
+    def create_schema(self, tx: Connection) -> None:
+        # Not with IF NOT EXISTS, which asks for the right to create it even if it is there.
+        if self.schema is None or tx.scalar(_IS_THERE, {"name": self.schema}):
+            return
+        quoted = tx.dialect.identifier_preparer.quote_identifier(self.schema)
+        tx.exec_driver_sql(f"CREATE SCHEMA {quoted}")
+
+    def has_tables(self) -> bool:
+        with self.read() as connection:
+            return bool(connection.scalar(_HAS_TABLES))
+
+    def tables_were_created(self) -> None:
+        pass
 
     def unanswered(self, tx: Connection) -> AbstractContextManager[object]:
         pipeline: AbstractContextManager[object] = driver_of(tx).pipeline()
         return pipeline
 
     def announce(self, tx: Connection) -> None:
-        driver_of(tx).execute(f"NOTIFY {CHANNEL}")
+        driver_of(tx).execute(f"NOTIFY {self.channel}")
 
     def watch(self) -> Watch:
         with self.translated():
@@ -155,7 +228,7 @@ class _Listener(Watch):
 
     def __init__(self, database: "PostgresDatabase") -> None:
         self.connection = database.engine.connect()
-        self.connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+        self.connection.exec_driver_sql(f"LISTEN {database.channel}")
         self._sleep = WakeableSleep(driver_of(self.connection))
 
     def wait(self, timeout_s: float) -> bool:
@@ -190,9 +263,20 @@ def driver_errors() -> type[Exception]:
     return psycopg.Error
 
 
-def _lock_key(name: str) -> int:
-    """Return the key of the advisory lock of that name: 56 bits, because keys are signed."""
-    return int.from_bytes(hashlib.sha256(f"ledger:{name}".encode()).digest()[:7])
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(f"ledger:{name}".encode()).digest()
+
+
+def _set_up(connection: Any, schema: str | None) -> str:  # noqa: ANN401 - psycopg is optional
+    """Set what our statements rely on; return the schema in which the tables are, or will be."""
+    timeout = f"{LOCK_TIMEOUT_MS}"
+    if schema is not None:
+        connection.execute(_SET_UP_IN_SCHEMA, (timeout, schema))
+        return schema
+    _, first, found = connection.execute(_SET_UP, (timeout,)).fetchone()
+    if found is not None and found != first:
+        connection.execute(_PUT_FIRST, (found,))
+    return str(found or first or "")
 
 
 class _AdvisoryLeadership(Leadership):
@@ -203,7 +287,8 @@ class _AdvisoryLeadership(Leadership):
 
     def __init__(self, database: PostgresDatabase, role: str) -> None:
         self._database = database
-        self._key = {"key": _lock_key(role)}
+        self._role = role
+        self._key: dict[str, int] = {}
         self._connection: Connection | None = None
 
     def held(self) -> bool:
@@ -214,6 +299,7 @@ class _AdvisoryLeadership(Leadership):
                 connection.execute(text("SELECT 1"))
                 return True
             self._connection = None
+            self._key = {"key": self._database.lock_key(self._role)}
             if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), self._key):
                 self._connection = connection
         return self._connection is not None

@@ -8,13 +8,15 @@ from typing import Final
 
 from sqlalchemy import Connection, column, select, table
 
+from ledger.database import release_before
 from ledger.database.contract import Database
 from ledger.errors import SchemaMismatch
 
 # The migrations, oldest first; a test compares them with the files.
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
-# Alembic's own table; it has one row.
-_VERSION: Final = table("alembic_version", column("version_num"))
+REVISIONS: Final = (*release_before.REVISIONS, "0005")
+# Has one row.  It is not Alembic's usual table, which is the application's.
+VERSION_TABLE: Final = "ledger_alembic_version"
+_VERSION: Final = table(VERSION_TABLE, column("version_num"))
 
 
 def require_current(database: Database) -> None:
@@ -32,6 +34,7 @@ def require_current(database: Database) -> None:
     if found is None:
         raise SchemaMismatch(
             f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
+            + (", beside the tables that are there" if database.has_tables() else "")
         )
     require_known(database, found)
     raise SchemaMismatch(
@@ -53,14 +56,13 @@ def require_known(database: Database, found: str) -> None:
         )
 
 
-def is_empty(database: Database) -> bool:
-    """Return whether the database has no tables of a ledger."""
-    with database.read() as connection:
-        return current(connection) is None
-
-
 def current(connection: Connection) -> str | None:
-    """Return the revision of the tables, or None if there are none."""
+    """Return the revision of the ledger's tables, or None if there is no ledger."""
+    return version(connection) or release_before.revision(connection)
+
+
+def version(connection: Connection) -> str | None:
+    """Return the revision in the version table, or None if there is none."""
     # Checked first, because on PostgreSQL an error would abort a migration's transaction.
     if not connection.dialect.has_table(connection, _VERSION.name):
         return None

@@ -80,6 +80,9 @@ PREPARED_STATEMENTS: Final = 512
 # Interval at which readers check that the file at the path is the one that is open.
 HEED_S: Final = 1.0
 
+_HAS_LEDGER: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger_head'"
+_HAS_ANYTHING: Final = "SELECT 1 FROM sqlite_master LIMIT 1"
+
 _log = logging.getLogger(__name__)
 
 
@@ -116,13 +119,15 @@ class SqliteDatabase(Database):
         def configure(connection: sqlite3.Connection, _: object) -> None:
             for pragma in (
                 f"busy_timeout={LOCK_TIMEOUT_MS}",
-                "journal_mode=WAL",
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
                 f"wal_autocheckpoint={CHECKPOINT_PAGES}",
                 f"mmap_size={self._mapped_bytes}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
+            # The mode stays with the file, so an application's is its own until there is a ledger.
+            if connection.execute(_HAS_LEDGER).fetchone():
+                connection.execute("PRAGMA journal_mode=WAL")
             if self._opened is None:
                 self._opened = self.path.stat()
 
@@ -238,6 +243,19 @@ class SqliteDatabase(Database):
 
     def lock_schema(self, tx: Connection) -> None:
         """Do nothing: a transaction excludes other writers from its start."""
+
+    def create_schema(self, tx: Connection) -> None:
+        """Do nothing: a file has no schemas."""
+
+    def has_tables(self) -> bool:
+        with self.read() as connection:
+            return driver_of(connection).execute(_HAS_ANYTHING).fetchone() is not None
+
+    def tables_were_created(self) -> None:
+        # Somebody may be reading: then the next connection does it.
+        with self.translated(), self._takes_turn(), suppress(exc.OperationalError):
+            self._writer = self._writer or self.engine.connect()
+            self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
 
     def announce(self, tx: Connection) -> None:
         self._has_news = True

@@ -7,11 +7,16 @@ from sqlalchemy.engine import URL, make_url
 from ledger.database.contract import Database
 from ledger.database.postgres import PostgresDatabase
 from ledger.database.sqlite import SqliteDatabase, SqliteSynchronous
-from ledger.database.url_syntax import check_url
+from ledger.database.url_syntax import NO_SCHEMA_IN_SQLITE, check_schema, check_url
+from ledger.errors import InvalidInput
 
 
 def open_database(
-    url: str, *, synchronous: SqliteSynchronous = "FULL", directory: Path | None = None
+    url: str,
+    *,
+    synchronous: SqliteSynchronous = "FULL",
+    schema: str | None = None,
+    directory: Path | None = None,
 ) -> Database:
     """Return the database at *url*, not yet connected.
 
@@ -21,16 +26,23 @@ def open_database(
         synchronous: SQLite's pragma.  FULL survives a power failure.  NORMAL may lose the
             last commits in a power failure, but none in a crash of the process.  OFF may
             lose everything in a power failure.
+        schema: The PostgreSQL schema that the tables are in; None is the one in which the
+            server creates tables by itself, mostly ``public``.
         directory: The directory to which a relative PATH refers; None is the working
             directory.
 
     Raises:
-        InvalidInput: *url* is invalid, or names no file or another engine.
+        InvalidInput: *url* is invalid, or names no file or another engine; or *schema* is
+            no name of a schema, or the database is a SQLite file, which has none.
     """
     parsed = parse_url(url)
+    if schema is not None:
+        check_schema(schema)
     if parsed.get_backend_name() == "sqlite":
+        if schema is not None:
+            raise InvalidInput("schema", NO_SCHEMA_IN_SQLITE.format(schema))
         return SqliteDatabase(parsed, synchronous=synchronous, directory=directory)
-    return PostgresDatabase(parsed)
+    return PostgresDatabase(parsed, schema=schema)
 
 
 def parse_url(url: str) -> URL:

@@ -10,6 +10,14 @@ from typing import Final
 from ledger.errors import InvalidInput
 
 _EXPECTED_URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
+# PostgreSQL's NAMEDATALEN, less one; what is longer it cuts, with a mere notice.
+_LONGEST_SCHEMA: Final = 63
+SCHEMA_EXPECTED: Final = (
+    f"the name of a PostgreSQL schema, up to {_LONGEST_SCHEMA} bytes, not pg_… nor $user"
+)
+NO_SCHEMA_IN_SQLITE: Final = (
+    "expected none, as the ledger is in a SQLite file, which has no schemas; got {!r}"
+)
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?://(?P<path>.*)", re.DOTALL)
 # A path without a host before it or a query after it.
 _FILE: Final = re.compile(r"/(?!:memory:$)[^?]+")
@@ -40,6 +48,22 @@ def check_url(url: str) -> None:
             raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
     elif not _POSTGRES.fullmatch(url):
         raise InvalidInput.expected("database url", _EXPECTED_URL, hide_password(url))
+
+
+def check_schema(name: str) -> None:
+    """Refuse what PostgreSQL does not take for the name of an application's schema.
+
+    Raises:
+        InvalidInput: It would refuse the name, cut it short, or take it for something else.
+    """
+    if (
+        not 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_SCHEMA
+        or not name.isprintable()
+        or name.startswith("pg_")
+        # On a search path, it stands for the role's name.
+        or name in {"information_schema", "$user"}
+    ):
+        raise InvalidInput.expected("schema", SCHEMA_EXPECTED, name)
 
 
 def hide_password(url: str) -> str:

@@ -1,4 +1,4 @@
-"""The triggers that keep ``events`` append-only, as this version expects them.
+"""The triggers that keep ``ledger_events`` append-only, as this version expects them.
 
 A migration is never edited once it has run somewhere, so the migrations contain these
 statements too.  ``ledger verify`` compares a database with the statements here, and so
@@ -21,20 +21,22 @@ def sqlite_triggers() -> Sequence[str]:
     kept = " AND ".join(f"NEW.{column} IS OLD.{column}" for column in _KEPT)
     return (
         f"""
-        CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+        CREATE TRIGGER ledger_events_no_update BEFORE UPDATE ON ledger_events
         WHEN NOT ({erased} AND {kept})
-        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        BEGIN SELECT RAISE(ABORT, 'ledger_events is append-only'); END
         """,
         """
-        CREATE TRIGGER events_no_delete BEFORE DELETE ON events
-        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        CREATE TRIGGER ledger_events_no_delete BEFORE DELETE ON ledger_events
+        BEGIN SELECT RAISE(ABORT, 'ledger_events is append-only'); END
         """,
         # INSERT OR REPLACE deletes the conflicting row without firing the trigger above.
         """
-        CREATE TRIGGER events_no_replace BEFORE INSERT ON events
-        WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position)
-          OR EXISTS (SELECT 1 FROM events WHERE job_id = NEW.job_id AND version = NEW.version)
-        BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
+        CREATE TRIGGER ledger_events_no_replace BEFORE INSERT ON ledger_events
+        WHEN EXISTS (SELECT 1 FROM ledger_events WHERE position = NEW.position)
+          OR EXISTS (
+              SELECT 1 FROM ledger_events WHERE job_id = NEW.job_id AND version = NEW.version
+          )
+        BEGIN SELECT RAISE(ABORT, 'ledger_events is append-only'); END
         """,
     )
 
@@ -43,29 +45,30 @@ def postgres_triggers(schema: str) -> Sequence[str]:
     """Return the statements that create the triggers on PostgreSQL.
 
     Args:
-        schema: The schema of the table ``events``.  A function in ``pg_temp`` is found only
+        schema: The schema of the table ``ledger_events``.  A function in ``pg_temp`` is found only
             by its qualified name.
     """
     erased = " AND ".join(f"NEW.{column} IS NULL" for column in _ERASABLE)
     kept = " AND ".join(f"NEW.{column} IS NOT DISTINCT FROM OLD.{column}" for column in _KEPT)
     return (
         f"""
-        CREATE FUNCTION {schema}.events_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE FUNCTION {schema}.ledger_events_append_only() RETURNS trigger
+        LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
             IF TG_OP = 'UPDATE' THEN
                 IF {erased} AND {kept} THEN
                     RETURN NEW;
                 END IF;
             END IF;
-            RAISE EXCEPTION 'events is append-only';
+            RAISE EXCEPTION 'ledger_events is append-only';
         END $$
         """,
         f"""
-        CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON {schema}.events
-        FOR EACH ROW EXECUTE FUNCTION {schema}.events_append_only()
+        CREATE TRIGGER ledger_events_no_change BEFORE UPDATE OR DELETE ON {schema}.ledger_events
+        FOR EACH ROW EXECUTE FUNCTION {schema}.ledger_events_append_only()
         """,
         f"""
-        CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON {schema}.events
-        FOR EACH STATEMENT EXECUTE FUNCTION {schema}.events_append_only()
+        CREATE TRIGGER ledger_events_no_truncate BEFORE TRUNCATE ON {schema}.ledger_events
+        FOR EACH STATEMENT EXECUTE FUNCTION {schema}.ledger_events_append_only()
         """,
     )

@@ -1,10 +1,10 @@
 """The tables of the ledger itself, and those that are not part of history.
 
-``events`` is append-only, by triggers that ``migrations/`` creates.  They allow one
+``ledger_events`` is append-only, by triggers that ``migrations/`` creates.  They allow one
 change, *erasure*: content and salt become NULL, nothing else changes.  ``ledger_head`` has
-one row: the lock, and the end of the chain.  ``workers`` holds heartbeats, which are
-overwritten.  ``checkpoints``, ``rebuilds`` and ``failures`` record how far the read models
-have come.
+one row: the lock, and the end of the chain.  ``ledger_workers`` holds heartbeats, which are
+overwritten.  ``ledger_checkpoints``, ``ledger_rebuilds`` and ``ledger_failures`` record how far
+the read models have come.
 """
 
 from sqlalchemy import (
@@ -29,7 +29,7 @@ metadata = MetaData()
 _OF_LOG = "kind IN ('logged', 'failed')"
 
 events = Table(
-    "events",
+    "ledger_events",
     metadata,
     Column("position", BIGINT, primary_key=True, autoincrement=False),
     Column("job_id", BIGINT, nullable=False),
@@ -45,16 +45,16 @@ events = Table(
     Column("salt", LargeBinary),
     Column("digest", LargeBinary),
     Column("chain", LargeBinary, nullable=False),
-    UniqueConstraint("job_id", "version", name="events_stream"),
-    CheckConstraint("position > 0", name="events_position_positive"),
-    CheckConstraint("version > 0", name="events_version_positive"),
+    UniqueConstraint("job_id", "version", name="ledger_events_stream"),
+    CheckConstraint("position > 0", name="ledger_events_position_positive"),
+    CheckConstraint("version > 0", name="ledger_events_version_positive"),
     CheckConstraint(
         "(content IS NULL) = (salt IS NULL) AND (content IS NULL OR digest IS NOT NULL)",
-        name="events_content_committed",
+        name="ledger_events_content_committed",
     ),
     # For reading a job's log without its progress events.
     Index(
-        "events_log",
+        "ledger_events_log",
         "job_id",
         "version",
         sqlite_where=text(_OF_LOG),
@@ -74,7 +74,7 @@ head = Table(
 )
 
 workers = Table(
-    "workers",
+    "ledger_workers",
     metadata,
     Column("name", Text, primary_key=True),
     # A JSON object: how many jobs of each type it runs at once.
@@ -86,7 +86,7 @@ workers = Table(
 
 # Positions of the read models that follow the log after the commit.
 checkpoints = Table(
-    "checkpoints",
+    "ledger_checkpoints",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
@@ -96,7 +96,7 @@ checkpoints = Table(
 
 # Positions of read models that are being rebuilt beside the live ones.
 rebuilds = Table(
-    "rebuilds",
+    "ledger_rebuilds",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),
@@ -106,7 +106,7 @@ rebuilds = Table(
 
 # The event that a read model cannot apply, until it can.
 failures = Table(
-    "failures",
+    "ledger_failures",
     metadata,
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection, Table
 
 from ledger.database.contract import Database, Leadership
-from ledger.database.revision import is_empty, require_current
+from ledger.database.revision import require_current
 from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
@@ -307,7 +307,10 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         InvalidInput: The database URL is invalid.
     """
     database = open_database(
-        settings.database_url, synchronous=settings.sqlite_synchronous, directory=directory
+        settings.database_url,
+        synchronous=settings.sqlite_synchronous,
+        schema=settings.schema or None,
+        directory=directory,
     )
     jobs, state_counts, unique_keys, pauses = Jobs(), StateCounts(), UniqueKeys(), Pauses()
     ledger = Ledger(
@@ -337,7 +340,7 @@ def _registered(database: Database, ours: Sequence[Projection]) -> "Registered":
     taken = {table.name for each in ours for table in each.tables}
     taken.update(each.name for each in ours)
     # The names of both search engines.
-    taken |= {SearchEngine.name, "search_words", "search_checkpoints"}
+    taken |= {SearchEngine.name, "ledger_search_words", "ledger_search_checkpoints"}
     return Registered(database, taken=taken | set(schema.metadata.tables))
 
 
@@ -408,6 +411,8 @@ def _search_directory(settings: Settings, database: Database, directory: Path) -
         host = str(url.query.get("host", url.host or ""))
         port = str(url.query.get("port", url.port or ""))
         identity = [url.get_backend_name(), host, port, name]
+        if database.schema is not None:
+            name, identity = f"{name}-{database.schema}", [*identity, database.schema]
         beside = None
     if beside is not None and not settings.search_directory:
         return beside
@@ -421,14 +426,14 @@ def _search_directory(settings: Settings, database: Database, directory: Path) -
 def prepare(database: Database) -> None:
     """Create the tables in an empty SQLite file; otherwise require those of this version.
 
-    A database on a server has an administrator, so its tables are created only on request,
-    by ``ledger migrate``.
+    A database on a server has an administrator, and a file with an application's tables has
+    an owner: there, tables are created only on request, by ``ledger migrate``.
 
     Raises:
         SchemaMismatch: The tables are not those of this version.
         Unavailable: The database is unavailable.
     """
-    if database.is_embedded and is_empty(database):
+    if database.is_embedded and not database.has_tables():
         from ledger.database.migration import migrate
 
         migrate(database)

@@ -25,9 +25,12 @@ def connect(settings: Settings, *, actor: str) -> Queue:
 
         return open_parts(settings, directory=directory)
 
+    shown = hide_password(settings.database_url)
+    if settings.schema:
+        shown = f"{shown}, schema {settings.schema}"
     queue = Queue(
         make_parts,
-        shown_url=hide_password(settings.database_url),
+        shown_url=shown,
         actor=actor,
         lease_ms=settings.lease_ms,
     )

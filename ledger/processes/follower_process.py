@@ -24,7 +24,10 @@ _LOOK_S: Final = 1.0
 # Delay after which a process that builds the app and then forks has forked.
 _SETTLED_S: Final = 0.2
 # The settings that the child must share with this process, which may come from its command line.
-_PASSED_ON: Final = ("database_url", "sqlite_synchronous", "search", "search_directory")
+_PASSED_ON: Final = (
+    *("database_url", "schema", "sqlite_synchronous"),
+    *("search", "search_directory"),
+)
 
 
 class FollowerProcess:

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from ledger.database.url_syntax import check_url, hide_password
+from ledger.database.url_syntax import (
+    NO_SCHEMA_IN_SQLITE,
+    SCHEMA_EXPECTED,
+    check_schema,
+    check_url,
+    hide_password,
+)
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
 from ledger.queue.lease import LEASE_MS
@@ -28,6 +34,7 @@ class Settings:
     """The values of all settings; ``SETTINGS`` describes them."""
 
     database_url: str = "sqlite:///ledger.db"
+    schema: str = ""
     sqlite_synchronous: "SqliteSynchronous" = "FULL"
     bind: str = "127.0.0.1:3000"
     server_processes: int = 2
@@ -46,6 +53,15 @@ class Settings:
 def _database_url(text: str) -> str:
     try:
         check_url(text)
+    except InvalidInput as error:
+        raise ValueError from error
+    return text
+
+
+def _schema(text: str) -> str:
+    try:
+        if text:
+            check_schema(text)
     except InvalidInput as error:
         raise ValueError from error
     return text
@@ -136,6 +152,13 @@ SETTINGS: Final = (
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
         meaning="Database of the ledger.",
         parse=_database_url,
+    ),
+    Setting(
+        field="schema",
+        expected=SCHEMA_EXPECTED,
+        meaning="PostgreSQL schema that all tables are in, which `ledger migrate` creates; by "
+        "default the one in which the server creates tables. See docs/shared-database.md.",
+        parse=_schema,
     ),
     Setting(
         field="sqlite_synchronous",
@@ -248,6 +271,9 @@ def read_settings(
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
             problems.append(f"{variable}: expected {setting.expected}, got {hide_password(text)!r}")
+    settings = Settings(**values)
+    if not problems and settings.schema and settings.database_url.startswith("sqlite"):
+        problems.append(f"LEDGER_SCHEMA: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
     if problems:
         raise SettingsError(problems)
-    return Settings(**values)
+    return settings

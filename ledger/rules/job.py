@@ -95,7 +95,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
 
 
 class JobState(NamedTuple):
-    """A job after its events; a row of the ``jobs`` projection.
+    """A job after its events; a row of the projection ``jobs``.
 
     It is a tuple because a replay creates one per event: ``_replace`` takes a fifth of the
     time of ``dataclasses.replace`` with this many fields.  Each ``*_position`` is the position

@@ -70,7 +70,7 @@ class Activity(TableFollower):
     def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
         super().__init__(database, shadow=shadow, green=green)
         self._table = table = self._define(
-            "activity",
+            "ledger_activity",
             Column("minute_ms", BIGINT, primary_key=True, autoincrement=False),
             Column("type", Text, primary_key=True),
             *(Column(name, BigInteger, nullable=False) for name in Minute._fields[1:]),

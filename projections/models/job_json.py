@@ -19,7 +19,7 @@ _encode = msgspec.json.encode
 
 
 class Frame(NamedTuple):
-    """The text around a job's content, in columns of ``jobs``."""
+    """The text around a job's content, in columns of ``ledger_jobs``."""
 
     json_start: str
     json_priority: str

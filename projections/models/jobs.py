@@ -1,6 +1,6 @@
 """The current state of each job.
 
-``jobs`` has one row per job: the fields that the rules decide on, the order of claims, and
+``ledger_jobs`` has one row per job: the fields that the rules decide on, the order of claims, and
 the job JSON, complete except for its content.  Content is not in the table.  The columns
 ``*_position`` point to the events that hold it, so there is one copy of it, and content that
 is erased there is gone here.
@@ -79,8 +79,8 @@ class Jobs(Projection):
 
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         super().__init__(shadow=shadow, green=green)
-        self._jobs = jobs = self._define("jobs", *_job_columns(), *_job_indexes())
-        self._ranks = ranks = self._define("job_ranks", *rank_columns())
+        self._jobs = jobs = self._define("ledger_jobs", *_job_columns(), *_job_indexes())
+        self._ranks = ranks = self._define("ledger_job_ranks", *rank_columns())
         self.lists = JobLists(jobs, ranks)
         self._insert = Rows(insert(jobs), _COLUMNS)
         self._update = Rows(
@@ -164,8 +164,8 @@ class Jobs(Projection):
 
     def contents(self) -> Mapping[str, Select[Any]]:
         return {
-            "jobs": select(self._jobs),
-            "job_ranks": select(self._ranks).where(self._ranks.c.jobs != 0),
+            "ledger_jobs": select(self._jobs),
+            "ledger_job_ranks": select(self._ranks).where(self._ranks.c.jobs != 0),
         }
 
     # --- queries of the rules and the sweeper
@@ -260,8 +260,8 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
         Column("error_position", BIGINT),
         Column("progress_position", BIGINT),
         *(Column(name, Text, nullable=False) for name in Frame._fields),
-        CheckConstraint(_STATE_IS_KNOWN, name="jobs_state_known"),
-        CheckConstraint("made <= max_attempts", name="jobs_made_bounded"),
+        CheckConstraint(_STATE_IS_KNOWN, name="ledger_jobs_state_known"),
+        CheckConstraint("made <= max_attempts", name="ledger_jobs_made_bounded"),
     )
 
 
@@ -269,12 +269,12 @@ def _job_indexes() -> Sequence[Index]:
     """Return one index per list and order, and one for jobs that have a due time."""
     due = text("due_at_ms IS NOT NULL")
     return (
-        Index("jobs_by_state", "state", "id"),
-        Index("jobs_by_type", "type", "state", "id"),
-        Index("jobs_by_priority", "priority", "id"),
-        Index("jobs_by_state_priority", "state", "priority", "id"),
-        Index("jobs_by_type_priority", "type", "state", "priority", "id"),
-        Index("jobs_due", "due_at_ms", sqlite_where=due, postgresql_where=due),
+        Index("ledger_jobs_by_state", "state", "id"),
+        Index("ledger_jobs_by_type", "type", "state", "id"),
+        Index("ledger_jobs_by_priority", "priority", "id"),
+        Index("ledger_jobs_by_state_priority", "state", "priority", "id"),
+        Index("ledger_jobs_by_type_priority", "type", "state", "priority", "id"),
+        Index("ledger_jobs_due", "due_at_ms", sqlite_where=due, postgresql_where=due),
     )
 
 

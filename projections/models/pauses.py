@@ -19,7 +19,7 @@ class Pauses(Projection):
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
-            "pauses",
+            "ledger_pauses",
             Column("type", Text, primary_key=True),
             Column("since_ms", BIGINT, nullable=False),
         )

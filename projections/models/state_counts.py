@@ -52,7 +52,7 @@ class StateCounts(Projection):
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
-            "state_counts",
+            "ledger_state_counts",
             Column("type", Text, primary_key=True),
             Column("state", Text, primary_key=True),
             Column("jobs", BigInteger, nullable=False),
@@ -107,7 +107,7 @@ class StateCounts(Projection):
     def contents(self) -> Mapping[str, Select[Any]]:
         table = self._table
         rows = select(table).where(or_(table.c.jobs != 0, table.c.work_ms != 0))
-        return {"state_counts": rows}
+        return {"ledger_state_counts": rows}
 
     def stats(self, connection: Connection, type_: str | None = None) -> Stats:
         """Return the counts over all types, or of one type, read in one statement."""

@@ -22,7 +22,7 @@ class UniqueKeys(Projection):
     def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
         super().__init__(shadow=shadow, green=green)
         self._table = table = self._define(
-            "unique_keys",
+            "ledger_unique_keys",
             Column("key", Text, primary_key=True),
             Column("job_id", BIGINT, nullable=False),
         )

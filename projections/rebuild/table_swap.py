@@ -9,7 +9,7 @@ On PostgreSQL, a rename waits until no transaction reads the old table, and late
 wait behind it.  So the locks are requested with a short timeout; if a long reader holds a
 table, the swap lets the others proceed and tries again.  A snapshot that is older than the
 replacement's rows would see only some of them under the new name.  So the swap also waits for
-all snapshots (see ``PostgresDatabase``), which hold a lock on ``checkpoints``.
+all snapshots (see ``PostgresDatabase``), which hold a lock on ``ledger_checkpoints``.
 
 On SQLite, readers have a snapshot of the schema too, and nothing waits.  But SQLite cannot
 rename an index, and rebuilding the indexes of a large table takes seconds.  So their names
@@ -127,7 +127,7 @@ def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
         yield
         return
     there = set(inspect(tx).get_table_names())
-    names = ["checkpoints", *(table.name for table in tables if table.name in there)]
+    names = ["ledger_checkpoints", *(table.name for table in tables if table.name in there)]
     try:
         tx.execute(text(f"SET LOCAL lock_timeout = {SWAP_LOCK_MS}"))
         for name in names:
@@ -222,12 +222,27 @@ def grants_of(tx: Connection, name: str) -> Sequence[str]:
 # --- SQLite
 
 
+@contextmanager
+def names_alone(tx: Connection) -> Iterator[None]:
+    """Let SQLite rename tables, and leave views, triggers and foreign keys as they are.
+
+    Otherwise it rewrites those of an application, to name the table that is dropped; and it
+    fails if one of them, on whichever tables, names something that is not there any more.
+    """
+    tx.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+    try:
+        yield
+    finally:
+        tx.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
+
+
 def _swap_on_sqlite(tx: Connection, table: Table, *, exists: bool) -> None:
     name, old = table.name, table.name + OLD_SUFFIX
-    if exists:
-        tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
     green = _quoted(tx, name + GREEN_SUFFIX)
-    tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
+    with names_alone(tx):
+        if exists:
+            tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
+        tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
     try:
         _rename_indexes(tx, name, old)
     except exc.OperationalError:

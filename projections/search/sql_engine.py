@@ -40,7 +40,7 @@ LIVE: Final = ""
 GREEN: Final = "_green"
 
 checkpoints: Final = Table(
-    "search_checkpoints",
+    "ledger_search_checkpoints",
     MetaData(),
     Column("name", Text, primary_key=True),
     Column("position", BIGINT, nullable=False),

@@ -41,11 +41,11 @@ from ledger.database.contract import Database
 from ledger.database.fast_sql import Query
 from ledger.log.schema import BIGINT
 from ledger.projections.projection import in_parts
-from ledger.projections.rebuild.table_swap import grants_of
+from ledger.projections.rebuild.table_swap import grants_of, names_alone
 from ledger.projections.search.engine import Update
 from ledger.projections.search.words import in_ascii
 
-_TABLE: Final = "search_words"
+_TABLE: Final = "ledger_search_words"
 # Time limit for PostgreSQL's search of the newest jobs first; see ``Tsvector.find``.
 _QUICK_MS: Final = 50
 _QUERY_CANCELED: Final = "57014"
@@ -164,6 +164,10 @@ class Fts5(Words):
         quoted = " ".join(f'"{word}"' for word in in_ascii(asked).split())
         with self.database.read() as connection:
             return _page(self._find.first(connection, asked=quoted, **wanted))
+
+    def rename(self, tx: Connection) -> None:
+        with names_alone(tx):
+            super().rename(tx)
 
     def create(self, tx: Connection) -> None:
         tx.execute(

@@ -1,7 +1,7 @@
 """Comparison of missing content with the ``erased`` events that explain it.
 
-The database lets anyone who may update ``events`` set content and salt to null, because that
-is what erasure does.  It was an erasure only if the job has an ``erased`` event that covers
+The database lets anyone who may update ``ledger_events`` set content and salt to null, because
+that is what erasure does.  It was an erasure only if the job has an ``erased`` event that covers
 the event.  Content that is still there although an ``erased`` event covers it was not erased.
 
 An ``erased`` event comes after the events that it covers, maybe months later.  So both are
@@ -33,7 +33,7 @@ from ledger.rules.events import Erased
 
 _metadata: Final = MetaData()
 _gone: Final = Table(
-    "gone_content",
+    "ledger_gone_content",
     _metadata,
     Column("position", BIGINT, nullable=False),
     Column("job_id", BIGINT, nullable=False),
@@ -42,13 +42,13 @@ _gone: Final = Table(
 )
 # Each row covers the versions of a job from `first` to `last`.
 _erased: Final = Table(
-    "erased_content",
+    "ledger_erased_content",
     _metadata,
     Column("position", BIGINT, nullable=False),
     Column("job_id", BIGINT, nullable=False),
     Column("first", BIGINT, nullable=False),
     Column("last", BIGINT, nullable=False),
-    Index("erased_content_by_job", "job_id"),
+    Index("ledger_erased_content_by_job", "job_id"),
     prefixes=["TEMPORARY"],
 )
 _INSERT_GONE: Final = Rows(insert(_gone), _gone.columns.keys())

@@ -35,8 +35,8 @@ def prepare(server: Server) -> None:
 def recorded(system: System) -> Any:
     """Return the events, and the workers, whose heartbeats are not events."""
     return (
-        rows(system, "SELECT job_id, version, kind FROM events ORDER BY position"),
-        rows(system, "SELECT name FROM workers"),
+        rows(system, "SELECT job_id, version, kind FROM ledger_events ORDER BY position"),
+        rows(system, "SELECT name FROM ledger_workers"),
     )
 
 

@@ -138,7 +138,7 @@ def test_a_range_that_moves_with_time_has_no_tag(busy: Client) -> None:
 
 def test_readiness_tells_what_is_stopped(busy: Client) -> None:
     with busy.system.database.write() as tx:
-        tx.execute(text("INSERT INTO failures VALUES ('activity', 99, 'it broke', 1)"))
+        tx.execute(text("INSERT INTO ledger_failures VALUES ('activity', 99, 'it broke', 1)"))
 
     answer = busy.get("/health/ready")
 

@@ -70,8 +70,8 @@ def shown(headers: Mapping[str, str]) -> str:
 def recorded(system: System) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what happened, and the workers, whose signs of life are no events."""
     return (
-        rows(system, "SELECT job_id, version, kind, body FROM events ORDER BY position"),
-        rows(system, "SELECT * FROM workers ORDER BY name"),
+        rows(system, "SELECT job_id, version, kind, body FROM ledger_events ORDER BY position"),
+        rows(system, "SELECT * FROM ledger_workers ORDER BY name"),
     )
 
 

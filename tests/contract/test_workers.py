@@ -342,7 +342,9 @@ def test_an_error_and_a_line_are_kept_byte_for_byte(client: Client, text: str) -
     client.post(f'{{"attempt":1,"lines":[ {text} , {text} ]}}', "/job/1/log")
     client.post(f'{{"attempt":1,"error":{text}}}', "/job/1/fail")
 
-    kept = rows(client.system, "SELECT content FROM events WHERE position > 2 ORDER BY position")
+    kept = rows(
+        client.system, "SELECT content FROM ledger_events WHERE position > 2 ORDER BY position"
+    )
 
     assert [row["content"] for row in kept] == [text] * 4
     assert f'"error":{text},"created_at"' in client.get("/job/1").content.decode()
@@ -435,7 +437,7 @@ def test_the_ledger_names_the_worker_and_the_request(client: Client) -> None:
     client.post({"attempt": 1, "line": "x", "worker": "é w"}, "/job/1/log", X_Request_ID="r-2")
     client.post({"attempt": 1}, "/job/1/complete")
 
-    recorded = rows(client.system, "SELECT kind, actor, cause FROM events ORDER BY position")
+    recorded = rows(client.system, "SELECT kind, actor, cause FROM ledger_events ORDER BY position")
 
     assert [tuple(row.values()) for row in recorded[1:]] == [
         ("started", "worker:é w", "request r-1"),

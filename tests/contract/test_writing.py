@@ -196,7 +196,7 @@ def test_every_write_names_its_actor_and_the_request_is_its_cause(client: Client
     client.get("/inactive/1", X_Request_ID="r-5")
     client.delete("/job/1", X_Request_ID="r-6")
     client.post({"type": "email"})
-    recorded = rows(client.system, "SELECT actor, cause FROM events ORDER BY position")
+    recorded = rows(client.system, "SELECT actor, cause FROM ledger_events ORDER BY position")
 
     causes = [f"request r-{number}" for number in range(1, 7)]
     assert recorded == [{"actor": "anonymous", "cause": cause} for cause in [*causes, None]]

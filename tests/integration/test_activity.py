@@ -32,7 +32,7 @@ def changes(system: System, after: int, through: int) -> list[AnyChange]:
 def counted(system: System) -> dict[str, int]:
     names = ("created", "started", "completed", "failed")
     sums = ", ".join(f"sum({name}) AS {name}" for name in names)
-    (row,) = rows(system, f"SELECT {sums} FROM activity")  # noqa: S608
+    (row,) = rows(system, f"SELECT {sums} FROM ledger_activity")  # noqa: S608
     return {name: int(row[name] or 0) for name in names}
 
 
@@ -76,12 +76,12 @@ def test_it_is_verified_as_of_where_it_is(system: System) -> None:
     system.ledger.submit(lives(10), actor="test")
     catch_up(system.database, system.activity, through=23)
     behind = verified(system).differences
-    tamper(system, "UPDATE activity SET created = created + 1")
+    tamper(system, "UPDATE ledger_activity SET created = created + 1")
 
     damaged = verified(system).differences
 
     assert behind == []
-    assert [each.where.split()[0] for each in damaged] == ["activity"]
+    assert [each.where.split()[0] for each in damaged] == ["ledger_activity"]
 
 
 def test_tables_of_another_version_are_not_followed(system: System) -> None:
@@ -177,7 +177,7 @@ def test_it_is_followed_beside_the_writers(system: System) -> None:
 def test_a_rebuild_brings_it_to_the_head(system: System) -> None:
     system.ledger.submit(lives(10), actor="test")
     catch_up(system.database, system.activity, through=23)
-    tamper(system, "UPDATE activity SET created = created + 100")
+    tamper(system, "UPDATE ledger_activity SET created = created + 100")
 
     green: Any = system.activity.green()
     catch_up(system.database, green)

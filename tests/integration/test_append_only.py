@@ -38,9 +38,9 @@ def written(system: System) -> Iterator[System]:
         Start(job_id=1),
         Complete(job_id=1, attempt=1, result='"sent"'),
     )
-    before = rows(system, "SELECT * FROM events ORDER BY position")
+    before = rows(system, "SELECT * FROM ledger_events ORDER BY position")
     yield system
-    after = rows(system, "SELECT * FROM events ORDER BY position")
+    after = rows(system, "SELECT * FROM ledger_events ORDER BY position")
     erasable = {"content": None, "salt": None}
     assert [row | erasable for row in after] == [row | erasable for row in before]
     assert verified(system).differences == []
@@ -64,24 +64,24 @@ def refusal(system: System, statement: str) -> str:
 
 def test_no_column_can_be_changed(written: System) -> None:
     refusals = [
-        refusal(written, f"UPDATE events SET {column} = {value} WHERE position = 2")  # noqa: S608
+        refusal(written, f"UPDATE ledger_events SET {column} = {value} WHERE position = 2")  # noqa: S608
         for column, value in COLUMNS.items()
     ]
 
-    assert ["events is append-only" in text for text in refusals] == [True] * len(COLUMNS)
+    assert ["ledger_events is append-only" in text for text in refusals] == [True] * len(COLUMNS)
 
 
 def test_erasing_while_changing_something_else_is_refused(written: System) -> None:
     refusals = [
         refusal(
             written,
-            f"UPDATE events SET content = NULL, salt = NULL, {column} = {value} "  # noqa: S608
+            f"UPDATE ledger_events SET content = NULL, salt = NULL, {column} = {value} "  # noqa: S608
             "WHERE position = 1",
         )
         for column, value in COLUMNS.items()
     ]
 
-    assert ["events is append-only" in text for text in refusals] == [True] * len(COLUMNS)
+    assert ["ledger_events is append-only" in text for text in refusals] == [True] * len(COLUMNS)
 
 
 def test_content_can_only_be_erased_whole(written: System) -> None:
@@ -94,30 +94,35 @@ def test_content_can_only_be_erased_whole(written: System) -> None:
     )
 
     refusals = [
-        refusal(written, f"UPDATE events SET {change} WHERE position = 1")  # noqa: S608
+        refusal(written, f"UPDATE ledger_events SET {change} WHERE position = 1")  # noqa: S608
         for change in changes
     ]
 
     assert all(
-        "events is append-only" in text or "events_content_committed" in text for text in refusals
+        "ledger_events is append-only" in text or "ledger_events_content_committed" in text
+        for text in refusals
     )
 
 
 def test_content_cannot_be_put_where_there_was_none(written: System) -> None:
-    with pytest.raises(REFUSED, match="events is append-only"):
-        attempt(written, "UPDATE events SET content = '1', salt = :bytes WHERE position = 2")
+    with pytest.raises(REFUSED, match="ledger_events is append-only"):
+        attempt(written, "UPDATE ledger_events SET content = '1', salt = :bytes WHERE position = 2")
 
 
 @pytest.mark.parametrize("where", ["", " WHERE position = 3"])
 def test_nothing_can_be_deleted(written: System, where: str) -> None:
-    with pytest.raises(REFUSED, match="events is append-only"):
-        attempt(written, f"DELETE FROM events{where}")  # noqa: S608
+    with pytest.raises(REFUSED, match="ledger_events is append-only"):
+        attempt(written, f"DELETE FROM ledger_events{where}")  # noqa: S608
 
 
 def test_the_table_cannot_be_truncated(written: System) -> None:
-    truncate = "DELETE FROM events" if written.database.is_embedded else "TRUNCATE events CASCADE"
+    truncate = (
+        "DELETE FROM ledger_events"
+        if written.database.is_embedded
+        else "TRUNCATE ledger_events CASCADE"
+    )
 
-    with pytest.raises(REFUSED, match="events is append-only"):
+    with pytest.raises(REFUSED, match="ledger_events is append-only"):
         attempt(written, truncate)
 
 
@@ -126,14 +131,14 @@ def test_an_event_cannot_be_replaced(written: System) -> None:
     columns = "position, job_id, version, kind, schema, at_ms, actor, body, chain"
     by_mallory = columns.replace("actor", "'mallory'")
     replace = {
-        True: f"INSERT OR REPLACE INTO events ({columns}) "  # noqa: S608
-        f"SELECT {by_mallory} FROM events WHERE position = 2",
-        False: f"INSERT INTO events ({columns}) "  # noqa: S608
-        f"SELECT {by_mallory} FROM events WHERE position = 2 "
+        True: f"INSERT OR REPLACE INTO ledger_events ({columns}) "  # noqa: S608
+        f"SELECT {by_mallory} FROM ledger_events WHERE position = 2",
+        False: f"INSERT INTO ledger_events ({columns}) "  # noqa: S608
+        f"SELECT {by_mallory} FROM ledger_events WHERE position = 2 "
         "ON CONFLICT (position) DO UPDATE SET actor = excluded.actor",
     }
 
-    with pytest.raises(REFUSED, match="events is append-only"):
+    with pytest.raises(REFUSED, match="ledger_events is append-only"):
         attempt(written, replace[written.database.is_embedded])
 
 
@@ -141,14 +146,14 @@ def test_an_event_cannot_be_replaced_by_its_place_in_the_stream(written: System)
     columns = "position, job_id, version, kind, schema, at_ms, actor, body, chain"
     moved = columns.replace("position", "position + 10")
     replace = {
-        True: f"INSERT OR REPLACE INTO events ({columns}) "  # noqa: S608
-        f"SELECT {moved} FROM events WHERE position = 2",
-        False: f"INSERT INTO events ({columns}) "  # noqa: S608
-        f"SELECT {moved} FROM events WHERE position = 2 "
+        True: f"INSERT OR REPLACE INTO ledger_events ({columns}) "  # noqa: S608
+        f"SELECT {moved} FROM ledger_events WHERE position = 2",
+        False: f"INSERT INTO ledger_events ({columns}) "  # noqa: S608
+        f"SELECT {moved} FROM ledger_events WHERE position = 2 "
         "ON CONFLICT (job_id, version) DO UPDATE SET position = excluded.position",
     }
 
-    with pytest.raises(REFUSED, match="events is append-only"):
+    with pytest.raises(REFUSED, match="ledger_events is append-only"):
         attempt(written, replace[written.database.is_embedded])
 
 
@@ -161,14 +166,14 @@ def test_content_can_be_erased_and_verify_tells_that_no_event_says_so(system: Sy
     )
 
     for _ in range(2):
-        attempt(system, "UPDATE events SET content = NULL, salt = NULL WHERE position = 1")
+        attempt(system, "UPDATE ledger_events SET content = NULL, salt = NULL WHERE position = 1")
     unrecorded = verified(system)
     carry_out(system, Erase(job_id=1, versions=(1,)))
     recorded = verified(system)
 
     assert rows(
         system,
-        "SELECT position, content, salt, digest IS NOT NULL AS committed FROM events "
+        "SELECT position, content, salt, digest IS NOT NULL AS committed FROM ledger_events "
         "WHERE position = 1",
     ) == [{"position": 1, "content": None, "salt": None, "committed": True}]
     assert [(each.where, each.found) for each in unrecorded.differences] == [
@@ -203,7 +208,7 @@ def test_only_the_named_events_are_erased(system: System) -> None:
         Erase(job_id=1, versions=(3,)),
     )
 
-    assert rows(system, "SELECT content FROM events ORDER BY position") == [
+    assert rows(system, "SELECT content FROM ledger_events ORDER BY position") == [
         {"content": '{"to": "ann"}'},
         {"content": None},
         {"content": None},
@@ -215,12 +220,40 @@ def test_the_guard_holds_for_any_program_on_the_file(written: System) -> None:
     """SQLite's triggers are in the file, not in our connection."""
     database = written.database
     if not isinstance(database, SqliteDatabase):
-        with pytest.raises(REFUSED, match="events is append-only"):
-            attempt(written, "WITH gone AS (DELETE FROM events RETURNING 1) SELECT * FROM gone")
+        with pytest.raises(REFUSED, match="ledger_events is append-only"):
+            attempt(
+                written, "WITH gone AS (DELETE FROM ledger_events RETURNING 1) SELECT * FROM gone"
+            )
         return
     connection = sqlite3.connect(database.path)
     try:
-        with pytest.raises(sqlite3.IntegrityError, match="events is append-only"):
-            connection.execute("DELETE FROM events")
+        with pytest.raises(sqlite3.IntegrityError, match="ledger_events is append-only"):
+            connection.execute("DELETE FROM ledger_events")
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_writer_s_own_operators_do_not_count(written: System) -> None:
+    """The guard compares with PostgreSQL's operators, whatever the writer's search_path finds."""
+    with written.database.write() as tx:
+        tx.exec_driver_sql("CREATE SCHEMA evil")
+        tx.exec_driver_sql(
+            "CREATE FUNCTION evil.agree(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true'"
+        )
+        tx.exec_driver_sql(
+            "CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.agree)"
+        )
+
+    def change() -> None:
+        with written.database.write() as tx:
+            tx.exec_driver_sql("SET LOCAL search_path = evil, pg_catalog, public")
+            tx.exec_driver_sql(
+                "UPDATE ledger_events SET content = NULL, salt = NULL, actor = 'mallory'"
+            )
+
+    with pytest.raises(exc.DatabaseError, match="ledger_events is append-only"):
+        change()
+
+    with written.database.write() as tx:
+        tx.exec_driver_sql("DROP SCHEMA evil CASCADE")

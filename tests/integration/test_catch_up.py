@@ -241,9 +241,9 @@ def test_an_event_that_cannot_be_told_is_named_and_nothing_is_skipped(
 @pytest.mark.parametrize(
     ("statement", "text"),
     [
-        ("UPDATE events SET kind = 'teleported' WHERE position = 90", "unknown kind"),
-        ("UPDATE events SET version = 99 WHERE position = 90", "has version 99 after 2"),
-        ("DELETE FROM events WHERE position = 90", "event 90 is missing"),
+        ("UPDATE ledger_events SET kind = 'teleported' WHERE position = 90", "unknown kind"),
+        ("UPDATE ledger_events SET version = 99 WHERE position = 90", "has version 99 after 2"),
+        ("DELETE FROM ledger_events WHERE position = 90", "event 90 is missing"),
     ],
 )
 def test_a_history_that_contradicts_itself_stops_it_there(

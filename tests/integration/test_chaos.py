@@ -238,7 +238,7 @@ def stretches(folder: Path) -> dict[Key, Stretch]:
 def recorded(system: System) -> dict[Key, Attempt]:
     """Return the attempts as the ledger has them."""
     found: dict[Key, Attempt] = {}
-    events = rows(system, "SELECT job_id, kind, body FROM events ORDER BY position")
+    events = rows(system, "SELECT job_id, kind, body FROM ledger_events ORDER BY position")
     for row in events:
         body = json.loads(row["body"])
         if "attempt" not in body:
@@ -311,7 +311,7 @@ def unfinished(system: System, known: Mapping[Key, Attempt]) -> list[dict[str, A
     ends: defaultdict[int, list[str]] = defaultdict(list)
     for (job_id, _), attempt in sorted(known.items()):
         ends[job_id].append(attempt.end)
-    jobs = rows(system, "SELECT id, state, made, max_attempts FROM jobs ORDER BY id")
+    jobs = rows(system, "SELECT id, state, made, max_attempts FROM ledger_jobs ORDER BY id")
     return [job for job in jobs if not is_finished(job, ends[job["id"]])]
 
 

@@ -486,7 +486,7 @@ def test_an_empty_ledger_verifies(quick: Shell) -> None:
 
 def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) -> None:
     job_in(system, "inactive")
-    tamper(system, "UPDATE state_counts SET jobs = 5 WHERE type = 'email'")
+    tamper(system, "UPDATE ledger_state_counts SET jobs = 5 WHERE type = 'email'")
 
     result = shell("verify")
     as_json = shell("verify", "--json")
@@ -495,7 +495,7 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
     assert (result.exit_code, result.stdout) == (REFUSED, "")
     assert result.stderr == (
         "Verification failed (1 events read):\n"
-        "  state_counts type=email state=inactive\n"
+        "  ledger_state_counts type=email state=inactive\n"
         "    expected jobs=1\n"
         "    found    jobs=5\n"
         "compared: jobs, state_counts, unique_keys, pauses, activity\n"
@@ -504,13 +504,13 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
     assert as_json.exit_code == REFUSED
     assert json.loads(as_json.stdout)["differences"] == [
         {
-            "where": "state_counts type=email state=inactive",
+            "where": "ledger_state_counts type=email state=inactive",
             "expected": "jobs=1",
             "found": "jobs=5",
         }
     ]
     assert rebuilt == (
-        "state_counts type=email state=inactive: was jobs=5; is jobs=1\n"
+        "ledger_state_counts type=email state=inactive: was jobs=5; is jobs=1\n"
         "state_counts rebuilt from 1 events\n"
     )
     assert shell("verify").exit_code == 0
@@ -519,7 +519,7 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
 def test_a_rewritten_history_is_reported(quick: Shell) -> None:
     system = open_system(quick.url)
     job_in(system, "removed")
-    tamper(system, "UPDATE events SET actor = 'nobody' WHERE position = 2")
+    tamper(system, "UPDATE ledger_events SET actor = 'nobody' WHERE position = 2")
     system.close()
 
     result = quick("verify")
@@ -545,13 +545,13 @@ def test_projections_are_rebuilt_by_name_or_all(
     for state in STATES:
         job_in(system, state, unique=state)
     before = shell.json("jobs")
-    tamper(system, "DELETE FROM jobs", "DELETE FROM unique_keys")
+    tamper(system, "DELETE FROM ledger_jobs", "DELETE FROM ledger_unique_keys")
 
     said = shell.says("rebuild", *arguments)
 
     *mended, last = said.splitlines()
     assert last == f"{rebuilt} rebuilt from 10 events"
-    assert {line.split()[0] for line in mended} <= {"jobs", "unique_keys"}
+    assert {line.split()[0] for line in mended} <= {"ledger_jobs", "ledger_unique_keys"}
     assert shell.json("jobs") == before
 
 
@@ -722,8 +722,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0004\n")
-    assert again.endswith(" is at revision 0004 already\n")
+    assert first.endswith(" brought from nothing to revision 0005\n")
+    assert again.endswith(" is at revision 0005 already\n")
     assert shell.json("status")["position"] == 0
 
 
@@ -902,15 +902,14 @@ def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, comman
 def test_a_database_of_somebody_else_is_left_as_it_is(system: System, database_url: str) -> None:
     migrate(system.database, to="base")
     with system.database.write() as tx:
-        tx.exec_driver_sql("DELETE FROM alembic_version")
-        tx.exec_driver_sql("CREATE TABLE jobs (theirs INTEGER)")
+        tx.exec_driver_sql("CREATE TABLE ledger_jobs (theirs INTEGER)")
 
     code, complaint = Shell(database_url).refusal("migrate")
 
     assert code == NO_DATABASE
-    assert "has tables that are no ledger's" in complaint
-    assert "name an empty database" in complaint
-    assert rows(system, "SELECT theirs FROM jobs") == []
+    assert "has something else by a name that Ledger needs" in complaint
+    assert "give Ledger a database of its own" in complaint
+    assert rows(system, "SELECT theirs FROM ledger_jobs") == []
 
 
 @pytest.mark.parametrize("command", ["jobs", "stats", "events", "verify", "show 1"])

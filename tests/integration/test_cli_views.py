@@ -89,7 +89,7 @@ def test_activity_is_shown_where_another_process_keeps_it(shell: Shell, system: 
 
 def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: System) -> None:
     catch_up(system.database, system.activity, through=2)
-    tamper(system, "UPDATE events SET kind = 'teleported' WHERE position = 4")
+    tamper(system, "UPDATE ledger_events SET kind = 'teleported' WHERE position = 4")
 
     result = shell("activity", "--to", TO, "--json")
 
@@ -170,7 +170,7 @@ def test_a_terminal_shows_what_comes_when_all_is_built() -> None:
 
 
 def test_a_rebuild_tells_what_it_did_as_json(shell: Shell, system: System) -> None:
-    tamper(system, "UPDATE jobs SET priority = 9 WHERE id = 1")
+    tamper(system, "UPDATE ledger_jobs SET priority = 9 WHERE id = 1")
 
     assert shell.json("rebuild", "jobs") == {
         "rebuilt": ["jobs"],

@@ -100,9 +100,9 @@ def test_the_docs_list_the_forgeries() -> None:
 def test_what_is_no_history_is_not_judged_and_the_docs_say_so(filled: System) -> None:
     tamper(
         filled,
-        "INSERT INTO workers VALUES ('ghost', '{}', 1, 1, 1)",
-        "INSERT INTO failures VALUES ('ghost', 1, 'none', 1)",
-        "INSERT INTO rebuilds VALUES ('ghost', 1, 'none', 1)",
+        "INSERT INTO ledger_workers VALUES ('ghost', '{}', 1, 1, 1)",
+        "INSERT INTO ledger_failures VALUES ('ghost', 1, 'none', 1)",
+        "INSERT INTO ledger_rebuilds VALUES ('ghost', 1, 'none', 1)",
     )
 
     assert verified(filled).differences == []
@@ -183,7 +183,7 @@ def _other(column: Column[Any], value: object) -> object:
 
 
 def test_an_index_of_ones_own_is_no_difference(filled: System, insider: Insider) -> None:
-    insider.define(("CREATE INDEX my_own ON jobs (updated_at_ms)",))
+    insider.define(("CREATE INDEX my_own ON ledger_jobs (updated_at_ms)",))
 
     assert verified(filled).differences == []
 
@@ -193,7 +193,7 @@ def test_verifying_leaves_the_tables_as_they_are(filled: System) -> None:
     reports = [verified(filled) for _ in range(2)]
 
     assert [report.differences for report in reports] == [[], []]
-    assert rows(filled, "SELECT count(*) AS n FROM events") == [{"n": 14}]
+    assert rows(filled, "SELECT count(*) AS n FROM ledger_events") == [{"n": 14}]
 
 
 def test_who_may_only_read_can_verify(postgres_url: str, tmp_path: Path) -> None:

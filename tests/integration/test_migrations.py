@@ -10,7 +10,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect, text
 
 from ledger.database.migration import migrate
-from ledger.database.revision import REVISIONS, is_empty, require_current
+from ledger.database.revision import REVISIONS, require_current
+from ledger.database.table_names import TABLES
 from ledger.errors import SchemaMismatch
 from ledger.log import schema
 from ledger.processes.composition import System, prepare
@@ -19,7 +20,7 @@ from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Create, Pause, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 
-HEAD = "0004"
+HEAD = "0005"
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def tables(system: System) -> set[str]:
         return {
             name
             for name in inspect(connection).get_table_names()
-            if not name.startswith("search_words_")
+            if not name.startswith(("ledger_search_words_", "search_words_"))
         }
 
 
@@ -56,13 +57,14 @@ def differences(system: System) -> list[object]:
         context = MigrationContext.configure(
             connection,
             opts={
+                "version_table": "ledger_alembic_version",
                 "compare_type": True,
                 "compare_server_default": True,
                 "include_name": lambda name, kind, _: (
                     not (
                         system.database.is_embedded
                         and kind == "table"
-                        and name.startswith("search_words")
+                        and name.startswith("ledger_search_words")
                     )
                 ),
             },
@@ -76,8 +78,8 @@ def test_a_migrated_database_is_what_the_code_describes(system: System) -> None:
 
 def test_the_comparison_sees_a_difference(system: System) -> None:
     with system.database.write() as tx:
-        tx.execute(text("ALTER TABLE state_counts ADD COLUMN surplus INTEGER"))
-        tx.execute(text("DROP INDEX jobs_by_priority"))
+        tx.execute(text("ALTER TABLE ledger_state_counts ADD COLUMN surplus INTEGER"))
+        tx.execute(text("DROP INDEX ledger_jobs_by_priority"))
 
     assert len(differences(system)) == 2
 
@@ -96,24 +98,24 @@ def test_every_constraint_and_index_has_its_name_in_the_database(system: System)
         }
 
     # PostgreSQL shows a unique constraint's index as well.
-    indexes, checks, uniques = named["events"]
-    assert indexes - {"events_stream"} == {"events_log"}
+    indexes, checks, uniques = named["ledger_events"]
+    assert indexes - {"ledger_events_stream"} == {"ledger_events_log"}
     assert checks == {
-        "events_position_positive",
-        "events_version_positive",
-        "events_content_committed",
+        "ledger_events_position_positive",
+        "ledger_events_version_positive",
+        "ledger_events_content_committed",
     }
-    assert uniques == {"events_stream"}
-    indexes, checks, _ = named["jobs"]
+    assert uniques == {"ledger_events_stream"}
+    indexes, checks, _ = named["ledger_jobs"]
     assert indexes == {
-        "jobs_by_state",
-        "jobs_by_type",
-        "jobs_by_priority",
-        "jobs_by_state_priority",
-        "jobs_by_type_priority",
-        "jobs_due",
+        "ledger_jobs_by_state",
+        "ledger_jobs_by_type",
+        "ledger_jobs_by_priority",
+        "ledger_jobs_by_state_priority",
+        "ledger_jobs_by_type_priority",
+        "ledger_jobs_due",
     }
-    assert checks == {"jobs_state_known", "jobs_made_bounded"}
+    assert checks == {"ledger_jobs_state_known", "ledger_jobs_made_bounded"}
 
 
 def test_the_revisions_that_the_code_names_are_those_of_the_files() -> None:
@@ -135,7 +137,7 @@ def test_up_down_and_up_again(bare: System) -> None:
 
     assert steps == [(None, HEAD), (HEAD, None), (None, HEAD)]
     assert before == set()
-    assert left <= {"alembic_version"}
+    assert left == set()
     assert tables(bare) == created
     assert rows(bare, "SELECT * FROM ledger_head") == [
         {"id": 1, "position": 0, "chain": bytes(32), "last_job_id": 0, "at_ms": 0}
@@ -159,10 +161,13 @@ def test_a_ledger_of_the_first_revision_keeps_its_history_on_the_way_up_down_and
     rebuild(bare.database, bare.projections, silently)
 
     assert steps == [("0001", HEAD), (HEAD, "0001"), ("0001", HEAD)]
-    later = {"workers", "pauses", "checkpoints", "rebuilds", "failures", "activity"}
-    later |= {"search_checkpoints", "search_words"}
-    assert (left, whole - first) == (first, later)
-    assert rows(bare, "SELECT type FROM pauses") == [{"type": "email"}]
+    assert first == {
+        *("events", "ledger_head", "jobs", "job_ranks", "state_counts", "unique_keys"),
+        "alembic_version",
+    }
+    assert left == first
+    assert whole == set(TABLES)
+    assert rows(bare, "SELECT type FROM ledger_pauses") == [{"type": "email"}]
     assert differences(bare) == []
     assert verified(bare).differences == []
 
@@ -174,7 +179,7 @@ def test_down_leaves_no_function_and_no_trigger(bare: System) -> None:
 
     query = {
         True: "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-        False: "SELECT proname AS name FROM pg_proc WHERE proname LIKE 'events%'",
+        False: "SELECT proname AS name FROM pg_proc WHERE proname LIKE '%append_only'",
     }
     assert rows(bare, query[bare.database.is_embedded]) == []
 
@@ -191,19 +196,19 @@ def test_migrating_twice_changes_nothing(system: System) -> None:
 def test_the_current_tables_are_served(system: System) -> None:
     require_current(system.database)
 
-    assert not is_empty(system.database)
+    assert system.database.has_tables()
 
 
 def test_an_empty_database_is_not_served_but_says_what_to_do(bare: System) -> None:
     with pytest.raises(SchemaMismatch, match="has no ledger yet; create it with `ledger migrate`"):
         require_current(bare.database)
 
-    assert is_empty(bare.database)
+    assert not bare.database.has_tables()
 
 
 def set_revision(system: System, revision: str) -> None:
     with system.database.write() as tx:
-        tx.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+        tx.execute(text("UPDATE ledger_alembic_version SET version_num = :r"), {"r": revision})
 
 
 def test_newer_tables_are_not_served_and_the_text_says_to_upgrade(system: System) -> None:
@@ -225,7 +230,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0004; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0005; "
         "run `ledger migrate`"
     )
 
@@ -239,7 +244,7 @@ def test_a_file_is_prepared_unasked_and_a_server_is_not(bare: System) -> None:
     if bare.database.is_embedded:
         prepare(bare.database)
         prepare(bare.database)
-        assert not is_empty(bare.database)
+        assert bare.database.has_tables()
         return
 
     with pytest.raises(SchemaMismatch, match="`ledger migrate`"):

@@ -27,7 +27,7 @@ from ledger.rules.events import Created, Erased
 from tests.builders import Clock, carry_out, rows, silently, tamper, verified
 from tests.contract.client import Client
 from tests.integration.test_catch_up import eventually
-from tests.integration.test_cli import Shell
+from tests.integration.test_cli import NO_DATABASE, Shell
 
 PACKAGE: Final = Path(__file__).parents[1] / "projection_package"
 
@@ -97,7 +97,7 @@ def test_its_tables_are_created_by_migrate_once(shell: Shell, system: System) ->
 
     assert indexes == ["durations_by_total"]
     assert "tables of durations" not in shell.says("migrate")
-    assert rows(system, "SELECT name, position FROM checkpoints") == [
+    assert rows(system, "SELECT name, position FROM ledger_checkpoints") == [
         {"name": "durations", "position": 0}
     ]
 
@@ -122,6 +122,24 @@ def test_rows_whose_checkpoint_a_downgrade_dropped_are_not_added_to(
     assert "tables of durations created" in shell.says("migrate")
     catch_up(busy.database, durations(busy))
     assert verified(busy).differences == []
+
+
+def test_a_table_of_the_application_s_with_its_name_is_left_alone(
+    busy: System, shell: Shell
+) -> None:
+    tamper(
+        busy,
+        "DROP TABLE durations",
+        "DELETE FROM ledger_checkpoints",
+        "CREATE TABLE durations (theirs INTEGER)",
+        "INSERT INTO durations VALUES (7)",
+    )
+
+    result = shell("migrate")
+
+    assert result.exit_code == NO_DATABASE
+    assert "durations cannot have the table durations: there is another one" in result.stderr
+    assert rows(busy, "SELECT * FROM durations") == [{"theirs": 7}]
 
 
 def test_it_is_among_those_that_are_followed(busy: System, shell: Shell) -> None:
@@ -150,7 +168,7 @@ def test_it_is_verified_and_rebuilt_like_ours(busy: System, shell: Shell) -> Non
 
 
 def test_a_first_rebuild_creates_its_tables(busy: System, shell: Shell) -> None:
-    tamper(busy, "DROP TABLE durations", "DELETE FROM checkpoints")
+    tamper(busy, "DROP TABLE durations", "DELETE FROM ledger_checkpoints")
 
     shell.says("rebuild", "--all")
 
@@ -162,7 +180,7 @@ def test_a_first_rebuild_creates_its_tables(busy: System, shell: Shell) -> None:
 
 def test_how_far_it_is_and_what_stops_it_is_told(busy: System, shell: Shell) -> None:
     before = shell.json("status")["projections"]["durations"]
-    tamper(busy, "INSERT INTO failures VALUES ('durations', 5, 'ZeroDivisionError: no', 1)")
+    tamper(busy, "INSERT INTO ledger_failures VALUES ('durations', 5, 'ZeroDivisionError: no', 1)")
     stopped = shell.json("status")["projections"]["durations"]
     catch_up(busy.database, durations(busy))
     after = shell.json("status")["projections"]["durations"]
@@ -173,7 +191,7 @@ def test_how_far_it_is_and_what_stops_it_is_told(busy: System, shell: Shell) -> 
 
 
 def test_without_its_tables_it_says_how_to_create_them(busy: System, shell: Shell) -> None:
-    tamper(busy, "DROP TABLE durations", "DELETE FROM checkpoints")
+    tamper(busy, "DROP TABLE durations", "DELETE FROM ledger_checkpoints")
     said = (
         "it has no tables yet; `ledger migrate` creates them, `ledger rebuild durations` also "
         "fills them"
@@ -191,7 +209,7 @@ def test_without_its_tables_it_says_how_to_create_them(busy: System, shell: Shel
 
 def test_tables_that_were_dropped_are_reported(busy: System) -> None:
     catch_up(busy.database, durations(busy))
-    tamper(busy, "DROP TABLE durations", "DROP TABLE pauses")
+    tamper(busy, "DROP TABLE durations", "DROP TABLE ledger_pauses")
 
     report = verified(busy)
 
@@ -217,7 +235,7 @@ def test_a_newer_version_of_it_asks_to_be_rebuilt(
 
 def test_one_of_another_version_is_named_and_all_others_are_verified(busy: System) -> None:
     catch_up(busy.database, durations(busy))
-    tamper(busy, "UPDATE checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
+    tamper(busy, "UPDATE ledger_checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
     tamper(busy, "ALTER TABLE durations RENAME COLUMN jobs TO number")
 
     report = verified(busy)
@@ -254,7 +272,7 @@ def stopped(system: System) -> Any:
 def test_readiness_tells_of_one_of_another_version_and_serves(busy: System) -> None:
     catch_up(busy.database, durations(busy))
     before = stopped(busy)
-    tamper(busy, "UPDATE checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
+    tamper(busy, "UPDATE ledger_checkpoints SET fingerprint = 'older' WHERE name = 'durations'")
 
     assert before is None
     assert stopped(busy) == {
@@ -277,7 +295,7 @@ def test_readiness_tells_of_one_whose_code_fails_when_it_is_asked(
 def test_readiness_forgets_one_that_was_stuck_and_is_there_no_more(
     busy: System, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tamper(busy, "INSERT INTO failures VALUES ('durations', 5, 'ZeroDivisionError: no', 1)")
+    tamper(busy, "INSERT INTO ledger_failures VALUES ('durations', 5, 'ZeroDivisionError: no', 1)")
     stuck = stopped(busy)
     monkeypatch.setattr("ledger.projections.plugins.entry_points", lambda **_: ())
     without = compose(Settings(database_url=database_url))
@@ -335,9 +353,9 @@ BROKEN: Final = {
     "number": ("broken_models:NUMBER", "TypeError: 'int' object is not callable"),
     "other": ("broken_models:Other", "makes no ledger.projections.follower.Follower"),
     "ours": ("broken_models:Ours", "the name 'jobs' is taken"),
-    "table": ("broken_models:Table", "the name 'events' is taken"),
+    "table": ("broken_models:Table", "the name 'ledger_events' is taken"),
     "search": ("broken_models:Search", "the name 'search' is taken"),
-    "green": ("broken_models:Green", "the name 'jobs_green' is taken"),
+    "green": ("broken_models:Green", "the name 'ledger_jobs_green' is taken"),
     "mine": ("broken_models:Mine", "the name 'mine' is taken"),
     "odd": ("broken_models:Odd", "a name is"),
     "raising": ("broken_models:raising", "ZeroDivisionError: no"),
@@ -363,20 +381,20 @@ class Ours(Base):
 
 class Table(Base):
     name = "table"
-    table = "events"
+    table = "ledger_events"
 
 class Search(Base):
     name = "search"
 
 class Green(Base):
     name = "green"
-    table = "jobs_green"
+    table = "ledger_jobs_green"
 
 class Mine(Base):
     name = "mine_as_well"
 
 class Odd(Base):
-    name = "Odd; DROP TABLE jobs"
+    name = "Odd; DROP TABLE ledger_jobs"
 
 class Good(Base):
     name = "good"
@@ -413,4 +431,4 @@ def test_what_cannot_be_had_stops_nobody_else(
     carry_out(system, Create(type="email"))
     assert shell("rebuild", "jobs").exit_code == 0
     with system.database.read() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM jobs")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM ledger_jobs")) == 1

@@ -400,7 +400,7 @@ def test_what_cannot_be_is_refused_by_name(
 
 def rows_of(queue: Queue) -> int:
     with queue.database.read() as connection:
-        count = connection.exec_driver_sql("SELECT count(*) FROM events").scalar()
+        count = connection.exec_driver_sql("SELECT count(*) FROM ledger_events").scalar()
     assert isinstance(count, int)
     return count
 
@@ -628,7 +628,8 @@ def test_a_pause_and_its_end_are_events_of_the_ledgers_own_stream(
     assert held == {"email": START, "sms": START}
     assert queue.paused() == {"email": START + timedelta(milliseconds=5), "sms": START}
     assert rows(
-        system, "SELECT version, kind, body, actor FROM events WHERE job_id = 0 ORDER BY position"
+        system,
+        "SELECT version, kind, body, actor FROM ledger_events WHERE job_id = 0 ORDER BY position",
     ) == [
         {"version": 1, "kind": "paused", "body": '{"type":"email"}', "actor": "app:tests"},
         {"version": 2, "kind": "paused", "body": '{"type":"sms"}', "actor": "app:tests"},
@@ -644,7 +645,13 @@ def test_a_ledger_with_pauses_verifies_and_is_rebuilt_as_it_was(
     queue.pause("email")
     queue.pause("sms")
     queue.resume("sms")
-    tables = ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses")
+    tables = (
+        "ledger_jobs",
+        "ledger_job_ranks",
+        "ledger_state_counts",
+        "ledger_unique_keys",
+        "ledger_pauses",
+    )
     before = [rows(system, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]  # noqa: S608
 
     report = verified(system)
@@ -849,7 +856,7 @@ def test_a_queue_that_was_never_used_is_opened_by_each_forked_child(
     )
 
     assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
-    assert len(rows(system, "SELECT id FROM jobs")) == 4
+    assert len(rows(system, "SELECT id FROM ledger_jobs")) == 4
     assert verified(system).differences == []
 
 
@@ -912,7 +919,9 @@ def test_a_queue_is_used_by_parent_and_forked_children(
     )
 
     assert (done.stdout, done.stderr) == ("[0, 0, 0]\n", "")
-    assert rows(system, "SELECT type, count(*) AS jobs FROM jobs GROUP BY type ORDER BY type") == [
+    assert rows(
+        system, "SELECT type, count(*) AS jobs FROM ledger_jobs GROUP BY type ORDER BY type"
+    ) == [
         {"type": "child", "jobs": 3},
         {"type": "parent", "jobs": 2},
     ]
@@ -966,7 +975,7 @@ def test_a_child_writes_that_was_forked_while_others_wrote(
     )
 
     assert (done.stdout, done.stderr) == ("0\n", "")
-    assert len(rows(system, "SELECT id FROM jobs WHERE type = 'child'")) == 4
+    assert len(rows(system, "SELECT id FROM ledger_jobs WHERE type = 'child'")) == 4
 
 
 def test_a_commands_actor_is_who_connected(system: System, database_url: str) -> None:
@@ -974,7 +983,7 @@ def test_a_commands_actor_is_who_connected(system: System, database_url: str) ->
     job = anonymous.create("email")
     anonymous.close()
 
-    assert rows(system, "SELECT actor FROM events") == [{"actor": f"app:{own_name()}"}]
+    assert rows(system, "SELECT actor FROM ledger_events") == [{"actor": f"app:{own_name()}"}]
     assert job.id == 1
 
 
@@ -1060,4 +1069,4 @@ def test_more_than_can_be_kept_is_refused(
     with pytest.raises(InvalidInput, match="data: expected at most 100 characters, got 102"):
         queue.create("email", "x" * 100)
 
-    assert rows(system, "SELECT count(*) AS number FROM events") == [{"number": 0}]
+    assert rows(system, "SELECT count(*) AS number FROM ledger_events") == [{"number": 0}]

@@ -193,7 +193,7 @@ def test_what_all_callers_were_told_is_the_whole_history(system: System, databas
         row["position"]: (row["job_id"], row["kind"])
         for row in rows(
             system,
-            "SELECT position, job_id, kind FROM events WHERE position > :known",
+            "SELECT position, job_id, kind FROM ledger_events WHERE position > :known",
             known=SHARED_JOBS,
         )
     }
@@ -270,7 +270,7 @@ def test_a_second_writer_waits_and_goes_on_from_the_first(
         second = meeting.came.result(PATIENCE_S)
 
     assert [(outcome.job_id, outcome.position) for outcome in (first, second)] == [(1, 1), (2, 2)]
-    assert rows(system, "SELECT actor FROM events ORDER BY position") == [
+    assert rows(system, "SELECT actor FROM ledger_events ORDER BY position") == [
         {"actor": "first"},
         {"actor": "other"},
     ]
@@ -304,7 +304,7 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
         second = meeting.came.result(PATIENCE_S)
 
     assert (second.job_id, second.position) == (1, 1)
-    assert rows(system, "SELECT actor FROM events") == [{"actor": "other"}]
+    assert rows(system, "SELECT actor FROM ledger_events") == [{"actor": "other"}]
 
 
 def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
@@ -331,7 +331,7 @@ def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
 
         assert len(told) == 4
         assert all("for 0.1 s" in reason for reason in told)
-        assert len(rows(system, "SELECT * FROM events")) == len(appended)
+        assert len(rows(system, "SELECT * FROM ledger_events")) == len(appended)
         assert verified(system).differences == []
     stopped.close()
 
@@ -400,7 +400,9 @@ def test_the_late_word_of_a_lost_worker_does_not_count(system: System, late: Com
     with pytest.raises(AttemptOver, match="attempt 1 is over; the job is active in attempt 2"):
         system.ledger.execute(late, actor="lost")
 
-    assert [row["kind"] for row in rows(system, "SELECT kind FROM events ORDER BY position")] == [
+    assert [
+        row["kind"] for row in rows(system, "SELECT kind FROM ledger_events ORDER BY position")
+    ] == [
         "created",
         "started",
         "moved",
@@ -441,7 +443,7 @@ def test_one_key_from_many_threads_creates_one_job(system: System, database_url:
 
     assert {outcome.job_id for outcome in outcomes} == {1}
     assert sorted(len(outcome.events) for outcome in outcomes) == [0] * 15 + [1]
-    assert rows(system, "SELECT position, job_id, kind FROM events") == [
+    assert rows(system, "SELECT position, job_id, kind FROM ledger_events") == [
         {"position": 1, "job_id": 1, "kind": "created"}
     ]
 
@@ -466,7 +468,7 @@ def test_without_the_look_up_the_key_itself_refuses_a_second_job(
     with pytest.raises((exc.IntegrityError, psycopg.IntegrityError)):
         system.ledger.execute(Create(type="email", unique="order 7"), actor="test")
 
-    assert rows(system, "SELECT count(*) AS n FROM events") == [{"n": 1}]
+    assert rows(system, "SELECT count(*) AS n FROM ledger_events") == [{"n": 1}]
 
 
 # --- group commit
@@ -512,7 +514,7 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
         Refused,
         Outcome,
     ]
-    assert rows(system, "SELECT position, job_id, kind FROM events ORDER BY position") == [
+    assert rows(system, "SELECT position, job_id, kind FROM ledger_events ORDER BY position") == [
         {"position": 1, "job_id": 1, "kind": "created"},
         {"position": 2, "job_id": 2, "kind": "created"},
         {"position": 3, "job_id": 1, "kind": "started"},
@@ -542,7 +544,7 @@ def test_an_atomic_caller_refuses_only_itself(system: System) -> None:
         (1, 1),
         (1, 2),
     ]
-    assert rows(system, "SELECT actor, kind FROM events ORDER BY position") == [
+    assert rows(system, "SELECT actor, kind FROM ledger_events ORDER BY position") == [
         {"actor": "plain", "kind": "created"},
         {"actor": "plain", "kind": "started"},
     ]
@@ -643,7 +645,7 @@ def test_a_migration_by_two_processes_at_once_is_done_once(database_url: str) ->
             revisions
             == [
                 row["version_num"]
-                for row in rows(system, "SELECT version_num FROM alembic_version")
+                for row in rows(system, "SELECT version_num FROM ledger_alembic_version")
             ]
             * PROCESSES
         )

@@ -34,13 +34,22 @@ from ledger.rules.commands import (
 from ledger.rules.events import Created, Event, Paused, Resumed
 from tests.builders import START_MS, carry_out, open_system, rows, silently, tamper, verified
 
-TABLES = ("jobs", "job_ranks", "state_counts", "unique_keys", "pauses")
+TABLES = (
+    "ledger_jobs",
+    "ledger_job_ranks",
+    "ledger_state_counts",
+    "ledger_unique_keys",
+    "ledger_pauses",
+)
 
 
 def contents(system: System) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of all read models, without counts of nothing."""
-    where = {"job_ranks": "WHERE jobs != 0", "state_counts": "WHERE jobs != 0 OR work_ms != 0"}
-    order = {"job_ranks": "type, state, span, bucket", "state_counts": "type, state"}
+    where = {
+        "ledger_job_ranks": "WHERE jobs != 0",
+        "ledger_state_counts": "WHERE jobs != 0 OR work_ms != 0",
+    }
+    order = {"ledger_job_ranks": "type, state, span, bucket", "ledger_state_counts": "type, state"}
     return {
         table: rows(
             system,
@@ -108,7 +117,7 @@ def test_rebuilding_what_is_right_changes_nothing(filled: System) -> None:
 
     done = rebuild(filled.database, filled.projections, silently)
 
-    assert done == rows(filled, "SELECT count(*) AS n FROM events")[0]["n"]
+    assert done == rows(filled, "SELECT count(*) AS n FROM ledger_events")[0]["n"]
     assert contents(filled) == before
 
 
@@ -116,14 +125,14 @@ def test_damage_is_mended(filled: System) -> None:
     before = contents(filled)
     tamper(
         filled,
-        "DELETE FROM jobs WHERE id BETWEEN 10 AND 40",
-        "UPDATE jobs SET priority = 99, json_end = 'nonsense'",
-        "DELETE FROM job_ranks",
-        "UPDATE state_counts SET jobs = jobs + 5, work_ms = -1",
-        "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
-        "DELETE FROM unique_keys",
-        "UPDATE pauses SET since_ms = 1",
-        "INSERT INTO pauses (type, since_ms) VALUES ('nobody''s', 1)",
+        "DELETE FROM ledger_jobs WHERE id BETWEEN 10 AND 40",
+        "UPDATE ledger_jobs SET priority = 99, json_end = 'nonsense'",
+        "DELETE FROM ledger_job_ranks",
+        "UPDATE ledger_state_counts SET jobs = jobs + 5, work_ms = -1",
+        "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
+        "DELETE FROM ledger_unique_keys",
+        "UPDATE ledger_pauses SET since_ms = 1",
+        "INSERT INTO ledger_pauses (type, since_ms) VALUES ('nobody''s', 1)",
     )
     damaged = verified(filled).differences
 
@@ -135,16 +144,18 @@ def test_damage_is_mended(filled: System) -> None:
 
 
 def test_one_projection_is_rebuilt_and_the_others_are_left_alone(filled: System) -> None:
-    tamper(filled, "UPDATE state_counts SET jobs = 99", "UPDATE jobs SET priority = 99")
+    tamper(
+        filled, "UPDATE ledger_state_counts SET jobs = 99", "UPDATE ledger_jobs SET priority = 99"
+    )
 
     rebuild(filled.database, [filled.state_counts], silently)
 
     found = {difference.where.split()[0] for difference in verified(filled).differences}
-    assert found == {"jobs"}
+    assert found == {"ledger_jobs"}
 
 
 def test_a_rebuilt_ledger_goes_on(filled: System) -> None:
-    tamper(filled, "DELETE FROM jobs", "DELETE FROM unique_keys")
+    tamper(filled, "DELETE FROM ledger_jobs", "DELETE FROM ledger_unique_keys")
     rebuild(filled.database, filled.projections, silently)
 
     (again, new) = carry_out(filled, Create(type="x", unique="key 3"), Create(type="x"))
@@ -200,7 +211,7 @@ def test_a_rebuild_that_is_interrupted_changes_nothing(filled: System, small: No
 
 def test_a_history_that_contradicts_itself_is_not_built_upon(filled: System) -> None:
     before = contents(filled)
-    tamper(filled, "DELETE FROM events WHERE position = 100")
+    tamper(filled, "DELETE FROM ledger_events WHERE position = 100")
 
     with pytest.raises(Corrupt, match="event 100 is missing") as stop:
         rebuild(filled.database, filled.projections, silently)
@@ -212,10 +223,10 @@ def test_a_history_that_contradicts_itself_is_not_built_upon(filled: System) -> 
 @pytest.mark.parametrize(
     ("statement", "text_"),
     [
-        ("UPDATE events SET kind = 'teleported' WHERE position = 9", "unknown kind"),
-        ("UPDATE events SET schema = 9 WHERE position = 9", "unknown schema 9"),
-        ("UPDATE events SET body = '{' WHERE position = 9", "cannot be read"),
-        ("UPDATE events SET version = 99 WHERE position = 9", "has version 99 after"),
+        ("UPDATE ledger_events SET kind = 'teleported' WHERE position = 9", "unknown kind"),
+        ("UPDATE ledger_events SET schema = 9 WHERE position = 9", "unknown schema 9"),
+        ("UPDATE ledger_events SET body = '{' WHERE position = 9", "cannot be read"),
+        ("UPDATE ledger_events SET version = 99 WHERE position = 9", "has version 99 after"),
     ],
 )
 def test_an_event_that_stops_the_rebuild_is_named(
@@ -268,7 +279,7 @@ def test_readers_see_the_old_rows_until_the_rebuild_is_done(
     def look(_done: int, _total: int) -> None:
         seen.append(contents(reader))
 
-    tamper(filled, "UPDATE jobs SET priority = priority")
+    tamper(filled, "UPDATE ledger_jobs SET priority = priority")
     rebuild(filled.database, filled.projections, look)
     reader.close()
 
@@ -296,7 +307,7 @@ def test_a_writer_goes_on_all_along(filled: System, database_url: str, small: No
 def test_what_a_running_rebuild_builds_is_not_dropped(
     filled: System, database_url: str, small: None
 ) -> None:
-    tamper(filled, "UPDATE jobs SET priority = 99")
+    tamper(filled, "UPDATE ledger_jobs SET priority = 99")
     refused: list[str] = []
 
     def drop_beside(done: int, _total: int) -> None:
@@ -437,6 +448,6 @@ def test_rebuilding_needs_no_content(filled: System) -> None:
 
     rebuild(filled.database, filled.projections, silently)
 
-    assert rows(filled, "SELECT 1 FROM events WHERE content IS NOT NULL") == []
+    assert rows(filled, "SELECT 1 FROM ledger_events WHERE content IS NOT NULL") == []
     assert contents(filled) == before
     assert verified(filled).differences == []

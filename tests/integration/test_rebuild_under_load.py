@@ -98,9 +98,9 @@ def test_writers_go_on_and_readers_see_whole_views(
                     head = store.read_head(connection)
                     length = own.jobs.lists.length(connection, JobList())
                     counts = own.state_counts.stats(connection).counts
-                    number = connection.scalar(text("SELECT count(*) FROM jobs"))
+                    number = connection.scalar(text("SELECT count(*) FROM ledger_jobs"))
                     removed = connection.scalar(
-                        text("SELECT count(*) FROM events WHERE kind = 'removed'")
+                        text("SELECT count(*) FROM ledger_events WHERE kind = 'removed'")
                     )
                     expected = head.last_job_id - (removed or 0)
                     assert (length, sum(counts.values()), number) == (expected,) * 3
@@ -137,7 +137,7 @@ def test_a_snapshot_holds_off_the_swap_and_nobody_else(filled: System, database_
             for _ in range(20):
                 carry_out(filled, Create(type="late"))
                 assert reader.jobs.lists.length(connection, JobList()) == JOBS
-                number = connection.scalar(text("SELECT count(*) FROM jobs"))
+                number = connection.scalar(text("SELECT count(*) FROM ledger_jobs"))
                 assert (number, store.read_position(connection)) == (JOBS, before)
             if not filled.database.is_embedded:
                 assert done == []
@@ -227,7 +227,7 @@ def test_what_was_begun_by_another_version_is_begun_anew(filled: System, small: 
     newer.begin()
 
     assert newer.begun() == 0
-    assert rows(filled, "SELECT * FROM state_counts_green") == []
+    assert rows(filled, "SELECT * FROM ledger_state_counts_green") == []
 
 
 def test_what_was_begun_can_be_thrown_away(filled: System, small: None) -> None:
@@ -305,7 +305,7 @@ def leftovers(system: System) -> list[Any]:
     return [
         *(row["name"] for row in rows(system, names) if "_green" in row["name"]),
         *(row["name"] for row in rows(system, names) if "_old" in row["name"]),
-        *rows(system, "SELECT * FROM rebuilds"),
+        *rows(system, "SELECT * FROM ledger_rebuilds"),
     ]
 
 
@@ -346,8 +346,8 @@ def test_what_others_may_read_they_may_read_after_a_swap(filled: System) -> None
     with filled.database.write() as tx:
         tx.execute(text(f"DROP ROLE IF EXISTS {role}"))
         tx.execute(text(f"CREATE ROLE {role}"))
-        tx.execute(text(f"GRANT SELECT ON jobs TO {role} WITH GRANT OPTION"))
-        tx.execute(text("GRANT SELECT, UPDATE ON state_counts TO PUBLIC"))
+        tx.execute(text(f"GRANT SELECT ON ledger_jobs TO {role} WITH GRANT OPTION"))
+        tx.execute(text("GRANT SELECT, UPDATE ON ledger_state_counts TO PUBLIC"))
     grants = """
         SELECT table_name, grantee, privilege_type, is_grantable
         FROM information_schema.role_table_grants
@@ -361,7 +361,7 @@ def test_what_others_may_read_they_may_read_after_a_swap(filled: System) -> None
     with filled.database.write() as tx:
         tx.execute(text(f"DROP OWNED BY {role}"))
         tx.execute(text(f"DROP ROLE {role}"))
-        tx.execute(text("REVOKE ALL ON state_counts FROM PUBLIC"))
+        tx.execute(text("REVOKE ALL ON ledger_state_counts FROM PUBLIC"))
 
     assert len(before) == 3
     assert after == before
@@ -370,8 +370,8 @@ def test_what_others_may_read_they_may_read_after_a_swap(filled: System) -> None
 def test_differences_are_told_and_history_wins(filled: System) -> None:
     tamper(
         filled,
-        "UPDATE jobs SET priority = 7 WHERE id = 3",
-        "DELETE FROM state_counts WHERE type = 'email'",
+        "UPDATE ledger_jobs SET priority = 7 WHERE id = 3",
+        "DELETE FROM ledger_state_counts WHERE type = 'email'",
     )
     told: list[str] = []
 
@@ -382,20 +382,22 @@ def test_differences_are_told_and_history_wins(filled: System) -> None:
         differs=lambda each: told.append(f"{each.where}: {each.found} -> {each.expected}"),
     )
 
-    assert told[0] == "jobs id=3: priority=7 -> priority=0"
+    assert told[0] == "ledger_jobs id=3: priority=7 -> priority=0"
     assert [line.partition(":")[0] for line in told[1:]] == [
-        "state_counts type=email state=complete"
+        "ledger_state_counts type=email state=complete"
     ]
     assert verified(filled).differences == []
 
 
 def test_a_view_whose_table_is_gone_is_rebuilt(filled: System) -> None:
-    tamper(filled, "DROP TABLE state_counts")
+    tamper(filled, "DROP TABLE ledger_state_counts")
 
     rebuild(filled.database, [filled.state_counts], silently)
 
     assert verified(filled).differences == []
-    assert json.loads(json.dumps(rows(filled, "SELECT count(*) AS n FROM rebuilds"))) == [{"n": 0}]
+    assert json.loads(json.dumps(rows(filled, "SELECT count(*) AS n FROM ledger_rebuilds"))) == [
+        {"n": 0}
+    ]
 
 
 def test_names_that_a_twin_would_need_too_are_refused() -> None:

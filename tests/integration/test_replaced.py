@@ -45,7 +45,7 @@ def remove(path: Path) -> None:
 
 
 def types(system: System) -> list[str]:
-    return [row["type"] for row in rows(system, "SELECT type FROM jobs ORDER BY id")]
+    return [row["type"] for row in rows(system, "SELECT type FROM ledger_jobs ORDER BY id")]
 
 
 def types_on_disk(path: Path) -> list[str]:

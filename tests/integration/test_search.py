@@ -536,12 +536,12 @@ def test_what_others_may_do_with_the_words_stays_over_a_rebuild(
     system = open_system(postgres_url, search_directory=folder)
     migrate(system.database)
     engine = SqlEngine(system.database)
-    tamper(system, "GRANT SELECT ON search_words TO PUBLIC")
+    tamper(system, "GRANT SELECT ON ledger_search_words TO PUBLIC")
     rebuild(system.database, [engine], silently)
     query = """
         SELECT privilege_type AS may
         FROM information_schema.role_table_grants
-        WHERE table_name = 'search_words' AND grantee = 'PUBLIC'
+        WHERE table_name = 'ledger_search_words' AND grantee = 'PUBLIC'
     """
     assert rows(system, query) == [{"may": "SELECT"}]
     system.close()

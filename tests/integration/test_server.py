@@ -57,7 +57,7 @@ def served(url: str, folder: Path, *arguments: str) -> "subprocess.CompletedProc
 
 
 def job_ids(system: System) -> list[int]:
-    return [row["id"] for row in rows(system, "SELECT id FROM jobs ORDER BY id")]
+    return [row["id"] for row in rows(system, "SELECT id FROM ledger_jobs ORDER BY id")]
 
 
 # --- starting
@@ -112,8 +112,8 @@ def test_a_database_of_an_unknown_revision_is_not_served(tmp_path: Path) -> None
     url = f"sqlite:///{tmp_path / 'foreign.db'}"
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
-        connection.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
+        connection.execute(text("CREATE TABLE ledger_alembic_version (version_num VARCHAR(32))"))
+        connection.execute(text("INSERT INTO ledger_alembic_version VALUES ('9999')"))
     engine.dispose()
 
     end = served(url, tmp_path)
@@ -558,7 +558,7 @@ def test_two_servers_on_one_file_leave_no_gap_and_answer_no_error(tmp_path: Path
         seen = [server.ask("GET", "/stats").json["inactiveCount"] for server in (one, other)]
     total = 2 * clients * each
     system = open_system(url)
-    positions = [row["position"] for row in rows(system, "SELECT position FROM events")]
+    positions = [row["position"] for row in rows(system, "SELECT position FROM ledger_events")]
     report = verified(system)
     system.close()
 
@@ -591,9 +591,9 @@ def test_the_wal_stays_bounded_though_readers_come_and_go(
 
     alone = write(80)
     with system.database.snapshot() as reader:
-        before = reader.execute(text("SELECT count(*) FROM jobs")).scalar_one()
+        before = reader.execute(text("SELECT count(*) FROM ledger_jobs")).scalar_one()
         while_read = write(40)
-        seen = reader.execute(text("SELECT count(*) FROM jobs")).scalar_one()
+        seen = reader.execute(text("SELECT count(*) FROM ledger_jobs")).scalar_one()
     afterwards = write(80)
     report = verified(system)
     system.close()

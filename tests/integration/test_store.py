@@ -265,11 +265,11 @@ def test_a_read_shows_what_was_acknowledged(filled: System) -> None:
 
 
 def test_everything_survives_closing_and_opening(filled: System, database_url: str) -> None:
-    before = rows(filled, "SELECT * FROM events ORDER BY position")
+    before = rows(filled, "SELECT * FROM ledger_events ORDER BY position")
     filled.close()
 
     again = open_system(database_url)
-    after = rows(again, "SELECT * FROM events ORDER BY position")
+    after = rows(again, "SELECT * FROM ledger_events ORDER BY position")
     again.close()
 
     assert after == before
@@ -291,7 +291,7 @@ def test_who_and_why_must_be_storable(system: System, actor: str, cause: str | N
     with pytest.raises(InvalidInput, match=r"^(actor|cause): expected "):
         system.ledger.execute(Create(type="email"), actor=actor, cause=cause)
 
-    assert rows(system, "SELECT * FROM events") == []
+    assert rows(system, "SELECT * FROM ledger_events") == []
 
 
 def test_who_and_why_are_kept_to_the_last_letter(system: System) -> None:
@@ -299,7 +299,9 @@ def test_who_and_why_are_kept_to_the_last_letter(system: System) -> None:
 
     system.ledger.execute(Create(type="😀"), actor=actor, cause=cause)
 
-    assert rows(system, "SELECT actor, cause FROM events") == [{"actor": actor, "cause": cause}]
+    assert rows(system, "SELECT actor, cause FROM ledger_events") == [
+        {"actor": actor, "cause": cause}
+    ]
     assert verified(system).differences == []
 
 

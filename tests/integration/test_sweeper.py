@@ -129,9 +129,9 @@ def test_a_delayed_job_is_promoted_when_it_is_due_and_not_before(
     assert before == (0, "delayed")
     assert due == (1, "inactive")
     assert again == (0, "inactive")
-    assert rows(system, "SELECT kind, actor, cause, at_ms FROM events WHERE position = 2") == [
-        {"kind": "promoted", "actor": "sweeper", "cause": "time", "at_ms": clock.now_ms}
-    ]
+    assert rows(
+        system, "SELECT kind, actor, cause, at_ms FROM ledger_events WHERE position = 2"
+    ) == [{"kind": "promoted", "actor": "sweeper", "cause": "time", "at_ms": clock.now_ms}]
 
 
 def test_an_attempt_that_outlives_its_ttl_fails(
@@ -147,7 +147,8 @@ def test_an_attempt_that_outlives_its_ttl_fails(
     assert before == (0, "active")
     assert due == (1, "failed")
     assert rows(
-        system, "SELECT kind, actor, cause, content FROM events ORDER BY position DESC LIMIT 1"
+        system,
+        "SELECT kind, actor, cause, content FROM ledger_events ORDER BY position DESC LIMIT 1",
     ) == [{"kind": "failed", "actor": "sweeper", "cause": "time", "content": '"TTL exceeded"'}]
     assert log_of(system, job_id) == b'["TTL exceeded"]'
 
@@ -311,7 +312,8 @@ def test_a_worker_that_is_silent_for_longer_than_its_lease_is_lost(
     assert (due, again) == ((2, ["failed", "inactive"]), 0)
     assert rows(
         system,
-        "SELECT job_id, actor, cause, content FROM events WHERE kind = 'failed' ORDER BY job_id",
+        "SELECT job_id, actor, cause, content FROM ledger_events WHERE kind = 'failed' "
+        "ORDER BY job_id",
     ) == [
         {"job_id": job_id, "actor": "sweeper", "cause": "lease", "content": json.dumps(error)}
         for job_id in jobs
@@ -549,7 +551,7 @@ def test_delayed_jobs_become_inactive_within_a_second_without_any_worker(
             for row in rows(
                 system,
                 "SELECT events.at_ms - jobs.promote_at_ms AS late_ms"
-                " FROM events JOIN jobs ON jobs.id = events.job_id"
+                " FROM ledger_events JOIN ledger_jobs ON ledger_jobs.id = events.job_id"
                 " WHERE events.kind = 'promoted' AND jobs.id >= :first",
                 first=first,
             )

@@ -62,11 +62,11 @@ def test_an_empty_ledger_is_clean(system: System) -> None:
 
 
 def test_verifying_leaves_nothing_behind(kept: System) -> None:
-    before = rows(kept, "SELECT * FROM jobs ORDER BY id")
+    before = rows(kept, "SELECT * FROM ledger_jobs ORDER BY id")
     reports = [verified(kept) for _ in range(2)]
 
     assert [report.differences for report in reports] == [[], []]
-    assert rows(kept, "SELECT * FROM jobs ORDER BY id") == before
+    assert rows(kept, "SELECT * FROM ledger_jobs ORDER BY id") == before
 
 
 # --- the envelope
@@ -83,23 +83,23 @@ def test_verifying_leaves_nothing_behind(kept: System) -> None:
     ],
 )
 def test_a_changed_column_is_reported_where_it_is(kept: System, change: str, position: int) -> None:
-    tamper(kept, f"UPDATE events SET {change} WHERE position = {position}")  # noqa: S608
+    tamper(kept, f"UPDATE ledger_events SET {change} WHERE position = {position}")  # noqa: S608
 
     assert places(kept)[0] == f"event {position}"
 
 
 def test_a_changed_actor_is_reported_once_and_at_its_place(kept: System) -> None:
-    tamper(kept, "UPDATE events SET actor = 'mallory' WHERE position = 4")
+    tamper(kept, "UPDATE ledger_events SET actor = 'mallory' WHERE position = 4")
 
     (difference,) = verified(kept).differences
 
-    stored = rows(kept, "SELECT chain FROM events WHERE position = 4")[0]["chain"].hex()
+    stored = rows(kept, "SELECT chain FROM ledger_events WHERE position = 4")[0]["chain"].hex()
     assert (difference.where, difference.found) == ("event 4", stored)
     assert difference.expected.startswith("the chain value ")
 
 
 def test_a_body_that_nobody_can_read_is_reported_where_it_is(kept: System) -> None:
-    tamper(kept, "UPDATE events SET body = '{' WHERE position = 8")
+    tamper(kept, "UPDATE ledger_events SET body = '{' WHERE position = 8")
 
     differences = verified(kept).differences
 
@@ -108,19 +108,19 @@ def test_a_body_that_nobody_can_read_is_reported_where_it_is(kept: System) -> No
 
 
 def test_a_kind_that_nobody_knows_is_reported_where_it_is(kept: System) -> None:
-    tamper(kept, "UPDATE events SET kind = 'teleported' WHERE position = 8")
+    tamper(kept, "UPDATE ledger_events SET kind = 'teleported' WHERE position = 8")
 
     assert places(kept) == ["event 8", "event 8"]
 
 
 def test_a_time_that_runs_backwards_is_reported_where_it_is(kept: System) -> None:
-    tamper(kept, "UPDATE events SET at_ms = 1 WHERE position = 6")
+    tamper(kept, "UPDATE ledger_events SET at_ms = 1 WHERE position = 6")
 
     assert places(kept)[:2] == ["event 6", "event 6"]
 
 
 def test_changed_content_is_reported_where_it_is(kept: System) -> None:
-    tamper(kept, "UPDATE events SET content = '[2]' WHERE position = 7")
+    tamper(kept, "UPDATE ledger_events SET content = '[2]' WHERE position = 7")
 
     (difference,) = verified(kept).differences
 
@@ -132,9 +132,9 @@ def test_two_events_that_were_swapped_are_reported(kept: System) -> None:
     """Two creations, whose streams do not betray them."""
     tamper(
         kept,
-        "UPDATE events SET position = 100 WHERE position = 2",
-        "UPDATE events SET position = 2 WHERE position = 3",
-        "UPDATE events SET position = 3 WHERE position = 100",
+        "UPDATE ledger_events SET position = 100 WHERE position = 2",
+        "UPDATE ledger_events SET position = 2 WHERE position = 3",
+        "UPDATE ledger_events SET position = 3 WHERE position = 100",
     )
 
     assert {"event 2", "event 3"} <= set(places(kept))
@@ -143,16 +143,16 @@ def test_two_events_that_were_swapped_are_reported(kept: System) -> None:
 def test_two_events_of_one_job_that_were_swapped_are_reported(kept: System) -> None:
     tamper(
         kept,
-        "UPDATE events SET position = 100 WHERE position = 5",
-        "UPDATE events SET position = 5 WHERE position = 6",
-        "UPDATE events SET position = 6 WHERE position = 100",
+        "UPDATE ledger_events SET position = 100 WHERE position = 5",
+        "UPDATE ledger_events SET position = 5 WHERE position = 6",
+        "UPDATE ledger_events SET position = 6 WHERE position = 100",
     )
 
     assert places(kept)[0] == "event 5"
 
 
 def test_an_event_that_is_missing_is_reported(kept: System) -> None:
-    tamper(kept, "DELETE FROM events WHERE position = 6")
+    tamper(kept, "DELETE FROM ledger_events WHERE position = 6")
 
     differences = verified(kept).differences
 
@@ -161,13 +161,13 @@ def test_an_event_that_is_missing_is_reported(kept: System) -> None:
 
 
 def test_the_last_event_that_is_missing_is_reported(kept: System) -> None:
-    tamper(kept, "DELETE FROM events WHERE position = 12")
+    tamper(kept, "DELETE FROM ledger_events WHERE position = 12")
 
     assert places(kept) == ["event 12"]
 
 
 def test_all_events_that_are_missing_are_reported(kept: System) -> None:
-    tamper(kept, "DELETE FROM events")
+    tamper(kept, "DELETE FROM ledger_events")
 
     assert places(kept) == ["event 1"]
 
@@ -175,8 +175,9 @@ def test_all_events_that_are_missing_are_reported(kept: System) -> None:
 def test_an_event_behind_the_head_is_reported(kept: System) -> None:
     tamper(
         kept,
-        "INSERT INTO events (position, job_id, version, kind, schema, at_ms, actor, body, chain) "
-        "SELECT 13, job_id, 2, 'removed', 1, at_ms, actor, '{}', chain FROM events "
+        "INSERT INTO ledger_events (position, job_id, version, kind, schema, at_ms, "
+        "actor, body, chain) "
+        "SELECT 13, job_id, 2, 'removed', 1, at_ms, actor, '{}', chain FROM ledger_events "
         "WHERE position = 12",
     )
 
@@ -204,7 +205,7 @@ def test_a_changed_head_is_reported(kept: System, change: str, where: Sequence[s
 
 def test_history_written_anew_is_caught_by_the_rules(kept: System) -> None:
     """A chain can be computed anew by who owns the table; an impossible step stays one."""
-    tamper(kept, "UPDATE events SET kind = 'promoted', body = '{}' WHERE position = 8")
+    tamper(kept, "UPDATE ledger_events SET kind = 'promoted', body = '{}' WHERE position = 8")
     relink(kept)
 
     differences = verified(kept).differences
@@ -219,52 +220,60 @@ def test_history_written_anew_is_caught_by_the_rules(kept: System) -> None:
 # What was done; where it must be reported, and as what if that is one text.
 DAMAGE = (
     (
-        "UPDATE jobs SET priority = 7 WHERE id = 2",
-        "jobs id=2",
+        "UPDATE ledger_jobs SET priority = 7 WHERE id = 2",
+        "ledger_jobs id=2",
         "priority=-5",
         "priority=7",
     ),
     (
-        "UPDATE jobs SET state = 'active', due_at_ms = 1 WHERE id = 1",
-        "jobs id=1",
+        "UPDATE ledger_jobs SET state = 'active', due_at_ms = 1 WHERE id = 1",
+        "ledger_jobs id=1",
         "state='complete', due_at_ms=None",
         "state='active', due_at_ms=1",
     ),
-    ("DELETE FROM jobs WHERE id = 4", "jobs id=4", None, "no row"),
+    ("DELETE FROM ledger_jobs WHERE id = 4", "ledger_jobs id=4", None, "no row"),
     (
-        "UPDATE state_counts SET jobs = 2 WHERE type = 'sms' AND state = 'failed'",
-        "state_counts type=sms state=failed",
+        "UPDATE ledger_state_counts SET jobs = 2 WHERE type = 'sms' AND state = 'failed'",
+        "ledger_state_counts type=sms state=failed",
         "jobs=1",
         "jobs=2",
     ),
     (
-        "UPDATE state_counts SET work_ms = work_ms + 1 WHERE type = '' AND state = 'complete'",
-        "state_counts type= state=complete",
+        (
+            "UPDATE ledger_state_counts SET work_ms = work_ms + 1 WHERE type = '' AND state "
+            "= 'complete'"
+        ),
+        "ledger_state_counts type= state=complete",
         None,
         None,
     ),
     (
-        "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
-        "state_counts type=x state=active",
+        "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
+        "ledger_state_counts type=x state=active",
         "no row",
         "type='x', state='active', jobs=1, work_ms=0",
     ),
     (
-        "UPDATE job_ranks SET jobs = 5 WHERE type = 'fax' AND span = 10",
-        "job_ranks type=fax state=inactive span=10 bucket=0",
+        "UPDATE ledger_job_ranks SET jobs = 5 WHERE type = 'fax' AND span = 10",
+        "ledger_job_ranks type=fax state=inactive span=10 bucket=0",
         "jobs=1",
         "jobs=5",
     ),
     (
-        "UPDATE unique_keys SET job_id = 2 WHERE key = 'one'",
-        "unique_keys key=one",
+        "UPDATE ledger_unique_keys SET job_id = 2 WHERE key = 'one'",
+        "ledger_unique_keys key=one",
         "job_id=1",
         "job_id=2",
     ),
-    ("DELETE FROM unique_keys", "unique_keys key=one", "key='one', job_id=1", "no row"),
     (
-        "INSERT INTO pauses (type, since_ms) VALUES ('sms', 7)",
-        "pauses type=sms",
+        "DELETE FROM ledger_unique_keys",
+        "ledger_unique_keys key=one",
+        "key='one', job_id=1",
+        "no row",
+    ),
+    (
+        "INSERT INTO ledger_pauses (type, since_ms) VALUES ('sms', 7)",
+        "ledger_pauses type=sms",
         "no row",
         "type='sms', since_ms=7",
     ),
@@ -290,9 +299,10 @@ def test_a_changed_read_model_is_reported_row_by_row(kept: System) -> None:
 def test_a_count_of_nothing_may_stand_or_not(kept: System) -> None:
     tamper(
         kept,
-        "INSERT INTO state_counts (type, state, jobs, work_ms) VALUES ('none', 'active', 0, 0)",
-        "DELETE FROM state_counts WHERE jobs = 0 AND work_ms = 0 AND type != 'none'",
-        "DELETE FROM job_ranks WHERE jobs = 0",
+        "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('none', "
+        "'active', 0, 0)",
+        "DELETE FROM ledger_state_counts WHERE jobs = 0 AND work_ms = 0 AND type != 'none'",
+        "DELETE FROM ledger_job_ranks WHERE jobs = 0",
     )
 
     assert places(kept) == []
@@ -300,7 +310,9 @@ def test_a_count_of_nothing_may_stand_or_not(kept: System) -> None:
 
 def test_a_ledger_that_differs_everywhere_says_so_briefly(system: System) -> None:
     system.ledger.submit([Create(type="email")] * 50, actor="test")
-    tamper(system, "UPDATE jobs SET priority = 7", "UPDATE events SET actor = 'mallory'")
+    tamper(
+        system, "UPDATE ledger_jobs SET priority = 7", "UPDATE ledger_events SET actor = 'mallory'"
+    )
 
     report = verified(system)
 
@@ -314,7 +326,7 @@ def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
     monkeypatch.setattr("ledger.projections.verify.checked_history.BATCH", 7)
     system.ledger.submit([Create(type="email")] * 50, actor="test")
     clean = verified(system)
-    tamper(system, "UPDATE events SET actor = 'mallory' WHERE position IN (8, 43)")
+    tamper(system, "UPDATE ledger_events SET actor = 'mallory' WHERE position IN (8, 43)")
 
     assert clean.differences == []
     assert places(system) == ["event 8", "event 43"]

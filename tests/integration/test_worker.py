@@ -481,7 +481,7 @@ def test_a_paused_type_is_held_until_it_is_resumed(
         result = held.wait(DEADLINE_S)
 
     assert (others, state, result) == (["sent", "sent"], "inactive", "sent")
-    assert rows(system, "SELECT kind FROM events WHERE job_id = 0 ORDER BY version") == [
+    assert rows(system, "SELECT kind FROM ledger_events WHERE job_id = 0 ORDER BY version") == [
         {"kind": "paused"},
         {"kind": "resumed"},
     ]
@@ -843,7 +843,8 @@ def test_what_does_not_end_within_the_grace_is_given_back_and_uses_up_no_attempt
     gate.opened.set()
 
     returned = rows(
-        system, "SELECT actor, cause, body FROM events WHERE kind = 'returned' ORDER BY job_id"
+        system,
+        "SELECT actor, cause, body FROM ledger_events WHERE kind = 'returned' ORDER BY job_id",
     )
     assert [(job.state, job.attempts["made"], job.log(), job.percent) for job in jobs] == [
         ("inactive", 0, ["begun"], 50)
@@ -998,7 +999,7 @@ def test_jobs_whose_claim_was_not_heard_are_given_back(
     ] * 2
     assert [
         (json.loads(row["body"])["reason"], row["cause"])
-        for row in rows(system, "SELECT body, cause FROM events WHERE kind = 'returned'")
+        for row in rows(system, "SELECT body, cause FROM ledger_events WHERE kind = 'returned'")
     ] == [("the answer to the claim was lost", "claim")] * 2
 
 

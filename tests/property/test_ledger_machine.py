@@ -632,7 +632,8 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.system.database.write() as tx:
             tx.execute(
                 text(
-                    "UPDATE events SET content = NULL, salt = NULL WHERE position IN :positions"
+                    "UPDATE ledger_events SET content = NULL, salt = NULL WHERE position IN "
+                    ":positions"
                 ).bindparams(bindparam("positions", expanding=True)),
                 {"positions": sorted(positions)},
             )
@@ -660,7 +661,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_the_model_says(self) -> None:
-        stored = rows(self.system, f"SELECT {ENVELOPE} FROM events ORDER BY position")  # noqa: S608
+        stored = rows(self.system, f"SELECT {ENVELOPE} FROM ledger_events ORDER BY position")  # noqa: S608
         jobs = seen(replayed(stored))
 
         self._check_history(stored)
@@ -695,7 +696,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert (len(row["salt"]), committed) == (16, row["digest"])
 
     def _check_read_models(self, stored: Sequence[Row], jobs: Sequence[Job]) -> None:
-        table = rows(self.system, "SELECT * FROM jobs ORDER BY id")
+        table = rows(self.system, "SELECT * FROM ledger_jobs ORDER BY id")
         assert [
             {name: value for name, value in row.items() if name not in Frame._fields}
             for row in table
@@ -711,7 +712,7 @@ class LedgerMachine(RuleBasedStateMachine):
         }
         counted = Counter((type_, job["state"]) for job in jobs for type_ in ("", job["type"]))
         stored_counts = rows(
-            self.system, "SELECT * FROM state_counts WHERE jobs != 0 OR work_ms != 0"
+            self.system, "SELECT * FROM ledger_state_counts WHERE jobs != 0 OR work_ms != 0"
         )
         assert sorted(stored_counts, key=lambda row: (row["type"], row["state"])) == [
             {"type": type_, "state": state, "jobs": counted[type_, state], "work_ms": work_ms}
@@ -720,7 +721,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for work_ms in (took_ms[type_] if state == "complete" else 0,)
             if counted[type_, state] or work_ms
         ]
-        assert rows(self.system, "SELECT key, job_id FROM unique_keys ORDER BY job_id") == [
+        assert rows(self.system, "SELECT key, job_id FROM ledger_unique_keys ORDER BY job_id") == [
             {"key": body["unique"], "job_id": job_id} for job_id, body in bodies if "unique" in body
         ]
 
@@ -757,7 +758,7 @@ class LedgerMachine(RuleBasedStateMachine):
             erase = [Erase(job_id=job_id) for job_id in sorted(self.model.jobs) if job_id]
             self._submit([Words(erase, "cli:dpo", None, atomic=False)])
             before = self._read_models()
-            assert rows(self.system, "SELECT 1 FROM events WHERE content IS NOT NULL") == []
+            assert rows(self.system, "SELECT 1 FROM ledger_events WHERE content IS NOT NULL") == []
             self._verify()
             told: list[Difference] = []
             models = list(self.system.models.values())
@@ -774,10 +775,13 @@ class LedgerMachine(RuleBasedStateMachine):
         return [
             rows(self.system, query)
             for query in (
-                "SELECT * FROM jobs ORDER BY id",
-                "SELECT * FROM job_ranks WHERE jobs != 0 ORDER BY type, state, span, bucket",
-                "SELECT * FROM state_counts WHERE jobs != 0 OR work_ms != 0 ORDER BY type, state",
-                "SELECT * FROM unique_keys ORDER BY key",
+                "SELECT * FROM ledger_jobs ORDER BY id",
+                "SELECT * FROM ledger_job_ranks WHERE jobs != 0 ORDER BY type, state, span, bucket",
+                (
+                    "SELECT * FROM ledger_state_counts WHERE jobs != 0 OR work_ms != 0 ORDER BY "
+                    "type, state"
+                ),
+                "SELECT * FROM ledger_unique_keys ORDER BY key",
             )
         ]
 
@@ -823,11 +827,11 @@ def test_every_step_that_is_not_permitted_is_refused_without_a_trace(system: Sys
         for kind, command in every_command(job_ids.get(state, 77), attempt=1).items()
         if kind not in PERMITTED[state]
     ]
-    before = rows(system, "SELECT * FROM ledger_head"), rows(system, "SELECT * FROM events")
+    before = rows(system, "SELECT * FROM ledger_head"), rows(system, "SELECT * FROM ledger_events")
 
     answers = system.ledger.submit(refused, actor="test")
 
     assert [(type(given), str(given)) for given in answers if not isinstance(given, Refused)] == []
     assert all(str(given) for given in answers)
-    after = rows(system, "SELECT * FROM ledger_head"), rows(system, "SELECT * FROM events")
+    after = rows(system, "SELECT * FROM ledger_head"), rows(system, "SELECT * FROM ledger_events")
     assert after == before

@@ -132,7 +132,7 @@ def fates(random_: random.Random, number: int) -> list[Command]:
 
 
 def everything(system: System) -> list[dict[str, Any]]:
-    return rows(system, "SELECT id, type, state, priority FROM jobs")
+    return rows(system, "SELECT id, type, state, priority FROM ledger_jobs")
 
 
 def expected(jobs: Sequence[dict[str, Any]], asked: Asked) -> list[int]:

@@ -649,7 +649,7 @@ class WorkerMachine(RuleBasedStateMachine):
     def _compare_jobs(self) -> None:
         found = rows(
             self.system,
-            "SELECT id, state, attempt, made, max_attempts, priority, due_at_ms FROM jobs "
+            "SELECT id, state, attempt, made, max_attempts, priority, due_at_ms FROM ledger_jobs "
             "ORDER BY id",
         )
         held = {(one.job_id, one.attempt): one.worker for one in self._held()}
@@ -680,7 +680,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.witness.see(
             rows(
                 self.system,
-                "SELECT position, job_id, kind, actor, body FROM events "
+                "SELECT position, job_id, kind, actor, body FROM ledger_events "
                 "WHERE position > :seen ORDER BY position",
                 seen=self.witness.position,
             )
@@ -706,7 +706,7 @@ class WorkerMachine(RuleBasedStateMachine):
             assert (
                 rows(
                     self.system,
-                    "SELECT id FROM jobs WHERE state IN ('inactive', 'delayed', 'active')",
+                    "SELECT id FROM ledger_jobs WHERE state IN ('inactive', 'delayed', 'active')",
                 )
                 == []
             )

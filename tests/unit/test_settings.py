@@ -105,6 +105,22 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
             "postgresql://h:port/n",
             URL,
         ),
+        *(
+            (
+                "LEDGER_SCHEMA",
+                text,
+                "the name of a PostgreSQL schema, up to 63 bytes, not pg_… nor $user",
+            )
+            for text in (
+                "x" * 64,
+                "ü" * 32,
+                "$user",
+                "pg_temp",
+                "information_schema",
+                "a\n",
+                "\udcff",
+            )
+        ),
         ("LEDGER_SQLITE_SYNCHRONOUS", "OFF", "FULL or NORMAL"),
         ("LEDGER_BIND", "3000", "HOST:PORT or unix:PATH"),
         ("LEDGER_BIND", ":3000", "HOST:PORT or unix:PATH"),
@@ -159,6 +175,24 @@ def test_a_variable_sets_its_field(variable: str, text: str, field: str, value: 
 )
 def test_a_bad_value_is_refused_by_name(variable: str, text: str, expected: str) -> None:
     assert problems({variable: text}) == (f"{variable}: expected {expected}, got {text!r}",)
+
+
+@pytest.mark.parametrize("schema", ["", "jobs", "Jobs", 'odd "name"; --', "ü" * 31])
+def test_a_schema_has_any_name_that_postgresql_takes(schema: str) -> None:
+    url = "postgresql://h/n"
+
+    settings = read_settings(environment={"LEDGER_DATABASE_URL": url, "LEDGER_SCHEMA": schema})
+
+    assert settings.schema == schema
+
+
+def test_a_schema_in_a_sqlite_file_is_refused() -> None:
+    assert problems({"LEDGER_SCHEMA": "jobs"}) == (
+        (
+            "LEDGER_SCHEMA: expected none, as the ledger is in a SQLite file, which has no "
+            "schemas; got 'jobs'"
+        ),
+    )
 
 
 def test_all_bad_values_are_reported_together() -> None:
