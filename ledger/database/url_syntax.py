@@ -27,7 +27,7 @@ _POSTGRES: Final = re.compile(
     (?:postgres|postgresql|postgresql\+psycopg)://
     (?: [^:/]* (?: : [^@]* )? @ )?             # user, password
     (?: \[ [^/?]+ \] | [^/:?]+ )?              # host
-    (?: : [0-9]* )?                            # port
+    (?: : [0-9]+ )?                            # port
     (?: / [^?]* )?                             # database
     (?: \? .* )?                               # the driver's parameters
     """,
