@@ -21,13 +21,13 @@ NO_SCHEMA_IN_SQLITE: Final = (
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?://(?P<path>.*)", re.DOTALL)
 # A path without a host before it or a query after it.
 _FILE: Final = re.compile(r"/(?!:memory:$)[^?]+")
-# As SQLAlchemy parses it, except that the port must be a number.
+# As SQLAlchemy parses it.
 _POSTGRES: Final = re.compile(
     r"""
     (?:postgres|postgresql|postgresql\+psycopg)://
     (?: [^:/]* (?: : [^@]* )? @ )?             # user, password
     (?: \[ [^/?]+ \] | [^/:?]+ )?              # host
-    (?: : [0-9]+ )?                            # port
+    (?: : (?P<port> [^/?]* ) )?                # port
     (?: / [^?]* )?                             # database
     (?: \? .* )?                               # the driver's parameters
     """,
@@ -46,8 +46,14 @@ def check_url(url: str) -> None:
     if sqlite is not None:
         if not _FILE.fullmatch(sqlite["path"]):
             raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
-    elif not _POSTGRES.fullmatch(url):
+        return
+    postgres = _POSTGRES.fullmatch(url)
+    if postgres is None or not _is_port(postgres["port"]):
         raise InvalidInput.expected("database url", _EXPECTED_URL, hide_password(url))
+
+
+def _is_port(port: str | None) -> bool:
+    return port is None or (port.isascii() and port.isdigit())
 
 
 def check_schema(name: str) -> None:
