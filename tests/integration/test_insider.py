@@ -107,10 +107,14 @@ def test_what_is_no_history_is_not_judged_and_the_docs_say_so(filled: System) ->
 
     assert verified(filled).differences == []
     _, _, unseen = AUDIT.partition("## What nothing shows")
-    assert [name for name in ("`workers`", "`failures`", "`rebuilds`") if name in unseen] == [
-        "`workers`",
-        "`failures`",
-        "`rebuilds`",
+    assert [
+        name
+        for name in ("`ledger_workers`", "`ledger_failures`", "`ledger_rebuilds`")
+        if name in unseen
+    ] == [
+        "`ledger_workers`",
+        "`ledger_failures`",
+        "`ledger_rebuilds`",
     ]
 
 
