@@ -1,1 +1,1 @@
-"""Measure this project beside its peers; see ``python -m benchmarks --help``."""
+"""Benchmarks of this project and its peers; see ``python -m benchmarks --help``."""

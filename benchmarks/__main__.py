@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m benchmarks [http|queue|rebuild|replay|search] [--quick]``."""
+"""The benchmarks' command line: ``python -m benchmarks [TOPIC]... [--quick] [--part NAME]``."""
 
 import signal
 import sys
@@ -42,11 +42,11 @@ def main(
     markdown: Path | None,
     directory: Path | None,
 ) -> None:
-    """Measure TOPICS, by default all, and print a table each."""
-    # Every process that was started is ended on the way out, however we are told to go.
+    """Run the benchmarks TOPICS, by default all, and print a table for each."""
+    # An exit on SIGTERM too runs the ``finally`` blocks that end the started processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
-    # A pipe has no width of its own, and 80 columns tear the table up.
+    # A pipe has no width, and the default of 80 columns is too narrow for the table.
     console.width = max(console.width, WIDTH)
     reports = []
     with tempfile.TemporaryDirectory(prefix="ledger-bench-", dir=directory) as scratch:

@@ -1,7 +1,6 @@
-"""Install the job queues that are measured, and have them do what they are asked.
+"""The job queues that are measured: their installation, and the runs of their tasks.
 
-Each runs in a process of its own, on a fresh store; what it must do is told in
-``queue_peers/contest.py``.
+Each run has its own process and a fresh store; ``queue_peers/contest.py`` defines the tasks.
 """
 
 import json
@@ -22,7 +21,7 @@ ROOT: Final = HERE.parent
 SCRIPTS: Final = HERE / "queue_peers"
 VENV: Final = INSTALLED / "venv"
 REQUIREMENTS: Final = SCRIPTS / "requirements.txt"
-# A task that takes longer is one that hangs.
+# A task that takes longer is considered hung.
 LONGEST_TASK_S: Final = 300
 
 Engine = Literal["sqlite", "postgresql", "redis"]
@@ -30,16 +29,16 @@ Engine = Literal["sqlite", "postgresql", "redis"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Contestant:
-    """Be a job queue to measure.
+    """A job queue to measure.
 
     Attributes:
-        name: For the report.
-        engine: What it keeps its jobs on.
-        command: What runs its script; the task, the store and a number follow.
-        most: How many jobs it drains in reasonable time; None for any number.
-        has_batches: Whether it creates many jobs in one go.
-        note: What the reader must know of how it is run.
-        environment: Variables for its script.
+        name: Name in the report.
+        engine: The database that stores its jobs.
+        command: Command of its script; the task, the store and a number of jobs are appended.
+        most: Number of jobs that it drains in reasonable time; None for any number.
+        has_batches: Whether it can create many jobs in one call.
+        note: How it is run, for the report.
+        environment: Environment variables for its script.
     """
 
     name: str
@@ -127,12 +126,12 @@ def _run(command: Sequence[str]) -> None:
 
 
 class Stores:
-    """Give each task a fresh store.
+    """The stores, of which each task gets a fresh one.
 
     Args:
-        directory: Where SQLite's files lie: on the disk to be measured.
-        postgres: The server for all that keep their jobs on one.
-        redis_port: Where Redis listens.
+        directory: Directory of SQLite files, on the disk to be measured.
+        postgres: The server for queues on PostgreSQL.
+        redis_port: Port of Redis.
     """
 
     def __init__(self, directory: Path, postgres: servers.Postgres, redis_port: int) -> None:
@@ -142,7 +141,7 @@ class Stores:
 
     @contextmanager
     def fresh(self, engine: Engine) -> Iterator[str]:
-        """Give the URL of an empty store until the block ends."""
+        """Yield the URL of an empty store, which exists until the block ends."""
         if engine == "sqlite":
             with TemporaryDirectory(prefix="store-", dir=self.directory) as folder:
                 yield f"sqlite:///{folder}/store.db"
@@ -156,10 +155,10 @@ class Stores:
 
 
 def carry_out(contestant: Contestant, task: str, store: str, jobs: int) -> float:
-    """Return how many of *jobs* jobs a second *contestant* did the task for.
+    """Run the task with *jobs* jobs on *contestant*; return the jobs per second.
 
     Raises:
-        RuntimeError: It failed, or lost jobs, or did some twice.
+        RuntimeError: The task failed, lost jobs, or ran some twice.
     """
     command = [*contestant.command, task, store, str(jobs)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Make a long history, as a busy queue would have written it."""
+"""Long histories, as a busy queue would have written them."""
 
 import json
 from collections import deque
@@ -10,15 +10,15 @@ from ledger.rules import commands
 from ledger.rules.commands import Command
 
 WORKERS = 20
-# Jobs that wait in the queue at any time: how far apart a job's events lie.
+# Number of jobs waiting at any time, which determines how far apart a job's events are.
 WAITING = 1_000
 BATCH = 5_000
-# Of ``all_complete``.
+# In ``all_complete``.
 EVENTS_A_COMPLETE_JOB = 3
 
 
 def job_data(number: int) -> str:
-    """Return the data of the job that all figures are measured with."""
+    """Return the data of job *number*, as used in all measurements."""
     return json.dumps(
         {
             "title": f"welcome email for user {number}",
@@ -30,10 +30,10 @@ def job_data(number: int) -> str:
 
 
 def busy_queue() -> Iterator[Command]:
-    """Yield, without end, what a producer and 20 workers ask of an empty ledger.
+    """Yield, without end, the commands of a producer and 20 workers on an empty ledger.
 
     Each command causes one event.  Of ten jobs, one fails and is tried again, six
-    report progress, three write a line: about four events a job.
+    report progress, and three log a line: about four events per job.
     """
     numbers = count(1)
     waiting: deque[tuple[int, int]] = deque()
@@ -64,7 +64,7 @@ def _work(waiting: deque[tuple[int, int]], worker: str) -> Iterator[Command]:
 
 
 def half_complete(jobs: int) -> Iterator[Command]:
-    """Yield what leaves *jobs* jobs in an empty ledger, every second one complete."""
+    """Yield commands that create *jobs* jobs in an empty ledger, every second one complete."""
     for number in range(1, jobs + 1):
         yield commands.Create(type="email", data=job_data(number))
         if number % 2:
@@ -72,7 +72,7 @@ def half_complete(jobs: int) -> Iterator[Command]:
 
 
 def searched(jobs: int) -> Iterator[Command]:
-    """Yield what leaves *jobs* jobs in an empty ledger, the one in the middle a rare one."""
+    """Yield commands that create *jobs* jobs in an empty ledger, the middle one with rare words."""
     for number in range(1, jobs + 1):
         data = job_data(number)
         if number == jobs // 2:
@@ -81,7 +81,7 @@ def searched(jobs: int) -> Iterator[Command]:
 
 
 def all_complete(jobs: int) -> Iterator[Command]:
-    """Yield what leaves *jobs* jobs in an empty ledger that workers have done."""
+    """Yield commands that create, start and complete *jobs* jobs in an empty ledger."""
     for number in range(1, jobs + 1):
         yield commands.Create(type="email", data=job_data(number))
         yield commands.Start(job_id=number, worker="bench:1:1")
@@ -89,7 +89,7 @@ def all_complete(jobs: int) -> Iterator[Command]:
 
 
 def write(ledger: Ledger, asked: Iterator[Command], number: int | None = None) -> None:
-    """Have *ledger* carry out the next *number* commands, or all; none may be refused."""
+    """Carry out the next *number* commands, or all; none may be refused."""
     some = islice(asked, number)
     while batch := list(islice(some, BATCH)):
         for answer in ledger.submit(batch, actor="benchmark"):

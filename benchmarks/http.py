@@ -1,10 +1,10 @@
-"""Measure the JSON API beside Kue's, request by request.
+"""Benchmark of the JSON API beside Kue's, by request.
 
-Both servers run on this machine, in turns: a run of ours, a run of Kue's, and so
-on, so that what else the machine does meets both.  Reads are measured first, on the
-store as it was filled; for every run that writes, the server starts anew on a fresh
-copy of it.  The store grows meanwhile, and the note says to what.  Every server is
-warmed up first, since a fresh one is slow for a second.
+Both servers run on this machine and take turns: a run of ours, a run of Kue's, and so on, so
+that other load on the machine affects both.  Reads are measured first, on the store as it was
+filled; for every run that writes, the server is restarted on a fresh copy of the store.  The
+store grows during the run, and the note states its final size.  Every server is warmed up
+first, because a fresh one is slow for a second.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SIZES = (1_000, 100_000)
 PAGE = 20
 ARRAY = 100
 WARM_S = 2
-# How much slower a page may be for being far from the beginning.
+# How many times as slow as the first page a deep page may be.
 DEEP_PAGE = 3.0
 
 Tell = Callable[[str], None]
@@ -31,14 +31,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """Be a GET to measure.
+    """A GET to measure.
 
     Attributes:
-        name: For the report.
-        script: What wrk does.
-        path: One such request, whose answer is checked before each run.
-        right: Tells whether that answer is right.
-        target: The least ratio ours/Kue; None if there is none.
+        name: Name in the report.
+        script: Script for wrk.
+        path: Path of one such request, whose answer is checked before each run.
+        right: Returns whether the decoded answer is correct.
+        target: Lowest ratio ours/Kue to reach; None if there is no target.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """Be a POST to measure; it creates *jobs* jobs."""
+    """A POST to measure, which creates *jobs* jobs."""
 
     name: str
     script: str
@@ -65,13 +65,13 @@ WRITES = (
 
 
 def measure(directory: Path, *, rounds: int, seconds: int, tell: Tell) -> Report:
-    """Return the figures.
+    """Run the benchmark; return its report.
 
     Args:
-        directory: An empty one, on the disk to be measured.
-        rounds: How many runs of each; the median counts.
-        seconds: How long each lasts.
-        tell: Told what is going on.
+        directory: An empty directory on the disk to be measured.
+        rounds: Runs of each request; the median counts.
+        seconds: Duration of a run.
+        tell: Called with what is being done.
     """
     require(PROGRAMS | wrk.PROGRAMS)
     tell("installing Kue")
@@ -127,7 +127,7 @@ def _page(jobs: Any) -> bool:  # noqa: ANN401 - JSON is any of its types
 
 
 class _Bench:
-    """Be the two servers with stores of one size."""
+    """The two servers, with stores of the same size."""
 
     def __init__(self, directory: Path, jobs: int, rounds: int, seconds: int, tell: Tell) -> None:
         directory.mkdir()
@@ -176,7 +176,7 @@ class _Bench:
         return self._figure(write.name, runs, write.target, note)
 
     def deep_pages(self) -> list[Figure]:
-        """Return how much slower than the first page are one in the middle and the last."""
+        """Return the cost of a middle page and of the last, relative to the first page."""
         first = self._page_runs(0)
         figures = []
         for name, rank in (("middle", self._jobs // 2), ("last", self._jobs - PAGE)):
@@ -215,7 +215,7 @@ class _Bench:
         return runs
 
     def _warm(self, server: Server, script: str) -> None:
-        """Let V8 compile Kue's functions and SQLAlchemy our statements."""
+        """Warm up a server: V8 compiles Kue's functions, SQLAlchemy our statements."""
         wrk.drive(server, script, seconds=WARM_S)
 
     def _drive(self, server: Server, name: str, script: str) -> wrk.Run:

@@ -1,7 +1,7 @@
-"""Run workers that have nothing to do, a process each, until they are killed.
+"""Idle workers, one per process, which run until they are killed.
 
 Run as ``python -m benchmarks.idle_workers URL NUMBER READY``: the workers' process ids
-are in the file READY as soon as all have told the ledger of themselves.
+are written to the file READY once all workers have sent a heartbeat.
 """
 
 import json
@@ -29,7 +29,7 @@ def _work(url: str) -> None:
 
 
 def main(url: str, number: int, ready: Path) -> None:
-    # What every worker would import by itself.
+    # Imported before the forks; otherwise every worker would import it.
     import_module("ledger.processes.composition")
     fork = multiprocessing.get_context("fork")
     workers = [fork.Process(target=_work, args=(url,), daemon=True) for _ in range(number)]

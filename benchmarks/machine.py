@@ -1,4 +1,4 @@
-"""Say what a figure was measured on: a durable figure is worth its disk."""
+"""The machine of a measurement, with its disk, on which figures of durable writes depend."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ BLOCK = b"x" * 4096
 
 
 def facts(directory: Path) -> list[str]:
-    """Return lines about machine, versions, and the disk under *directory*."""
+    """Return lines about the machine, the versions, and the disk of *directory*."""
     packages = ("ledger-queue", "sqlalchemy", "falcon", "gunicorn", "msgspec", "psycopg")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
@@ -23,7 +23,7 @@ def facts(directory: Path) -> list[str]:
 
 
 def disk(directory: Path) -> str:
-    """Return a line that tells how many durable 4 kB writes a second the disk takes."""
+    """Measure and return in a line how many durable 4 kB writes per second the disk performs."""
     path = directory / "fdatasync-probe"
     number = 0
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR)

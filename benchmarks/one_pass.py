@@ -1,7 +1,7 @@
-"""Go through a ledger's history once; print what it took, as JSON.
+"""One pass over a ledger's history; its time and peak memory are printed as JSON.
 
-Run as ``python -m benchmarks.one_pass URL PASS`` by ``replay.py``: memory has a peak
-a process, so each pass gets a process of its own.
+``replay.py`` runs ``python -m benchmarks.one_pass URL PASS`` in a new process for each pass,
+because peak memory is measured per process.
 """
 
 import json
@@ -62,9 +62,9 @@ PASSES: Final[Mapping[str, Callable[[System], int]]] = {
 
 
 def _peak_mb() -> float:
-    """Return the most memory that this program has held.
+    """Return the peak memory of this process, in MB of 1,024 kB.
 
-    Not ``ru_maxrss``, which a child inherits from its parent across fork and exec.
+    ``ru_maxrss`` is not used, because a child inherits it from its parent across fork and exec.
     """
     status = Path("/proc/self/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)

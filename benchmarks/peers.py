@@ -1,7 +1,7 @@
-"""Install and start who is measured: this server, and Kue with its Redis.
+"""The measured servers: this project's, and Kue with its Redis.
 
-Each has a *store*, filled once; ``serve`` starts it on a fresh copy of that store,
-so that a run finds what every other run found.
+Each has a *store*, which is filled once; ``serve`` starts the server on a fresh copy of the
+store, so all runs start with the same data.
 """
 
 import json
@@ -37,7 +37,7 @@ NODE = {"NODE_ENV": "production", "NODE_PATH": str(INSTALLED / "node_modules")}
 
 
 def install_kue() -> list[str]:
-    """Install Kue beside this file, if it is not there; return its and its Redis's version.
+    """Install Kue beside this file, if it is missing; return the versions of Kue, Node and Redis.
 
     Raises:
         MissingProgramError: A program is not on PATH.
@@ -59,10 +59,10 @@ def install_kue() -> list[str]:
 
 
 class Server(ABC):
-    """Be somebody who answers Kue's JSON API.
+    """A server of Kue's JSON API.
 
     Args:
-        directory: Where the store lies; empty.
+        directory: Directory for the store; it is created.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Server(ABC):
 
     @abstractmethod
     def serve(self) -> Any:  # noqa: ANN401 - a context manager
-        """Answer on the port until the block ends, from the store as it was filled."""
+        """Serve a fresh copy of the store until the block ends."""
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - JSON is any of its types
         """Return the answer to a GET of *path*."""
@@ -86,11 +86,11 @@ class Server(ABC):
             return json.load(answer)
 
     def stored(self) -> int:
-        """Return how many jobs there are."""
+        """Return the number of jobs."""
         return sum(count for name, count in self.get("/stats").items() if name.endswith("Count"))
 
     def last_words(self) -> str:
-        """Return the ends of the logs."""
+        """Return the last 2,000 characters of each log."""
         logs = sorted(self.directory.glob("*.log"))
         return "\n".join(log.read_text(errors="replace")[-2_000:] for log in logs)
 
@@ -103,11 +103,11 @@ class Server(ABC):
 
 
 class Ours(Server):
-    """Be ``ledger serve`` with its defaults, but for search: SQLite, every commit durable.
+    """``ledger serve`` with its defaults except search: SQLite, every commit durable.
 
     Args:
-        directory: Where the store lies; empty.
-        search: What finds jobs; off is Kue's default.
+        directory: Directory for the store; it is created.
+        search: The search engine; Kue's default is off.
     """
 
     name = "ledger"
@@ -124,9 +124,9 @@ class Ours(Server):
             history.write(system.ledger, history.half_complete(jobs))
         else:
             history.write(system.ledger, history.searched(jobs))
-            # Whoever searches first brings the index up to date.
+            # The first search brings the index up to date.
             system.search.find("pelican")
-        # As it is in a server that has been there: else it would catch up while it is measured.
+        # Like a server that has run before: otherwise it would catch up during the measurement.
         catch_up(system.database, system.activity)
         system.close()
 
@@ -155,10 +155,10 @@ class Ours(Server):
 
 
 class Kue(Server):
-    """Be Kue as its manual starts it, on a Redis that saves nothing.
+    """Kue, started as in its manual, on a Redis without persistence.
 
     Args:
-        directory: Where the store lies; empty.
+        directory: Directory for the store; it is created.
         search: Whether jobs are indexed, which is not Kue's default.
     """
 

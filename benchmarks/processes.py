@@ -1,4 +1,4 @@
-"""Start what is measured, each in a process group of its own, and end it surely."""
+"""The processes of measured programs, each with its own process group, which is always ended."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ STOP_S = 10.0
 
 
 class MissingProgramError(Exception):
-    """A program that the benchmarks need is not there; says how to get it."""
+    """A program that the benchmarks need is missing; the message says how to install it."""
 
 
 def require(programs: Mapping[str, str]) -> None:
-    """Refuse to begin without *programs*, which map names to Debian packages.
+    """Require *programs*, a mapping from names to Debian packages.
 
     Raises:
-        MissingProgramError: One or more are not on PATH.
+        MissingProgramError: One or more programs are not on PATH.
     """
     missing = {name: package for name, package in programs.items() if shutil.which(name) is None}
     if missing:
@@ -51,11 +51,11 @@ def running(
     """Run *command* until the block ends, then end its whole process group.
 
     Args:
-        command: What to run.
-        log: Where its output goes; shown if it fails to start.
-        ready: Asked until it says yes.
-        cwd: Where to run it.
-        environment: Variables beside PATH and the like.
+        command: The command to run.
+        log: File for its output, the end of which is shown if it does not start.
+        ready: Called repeatedly until it returns True.
+        cwd: Working directory of the command.
+        environment: Variables in addition to ``clean_environment``.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -80,7 +80,7 @@ def running(
 
 
 def clean_environment() -> dict[str, str]:
-    """Return ours without the settings of anyone's own ledger."""
+    """Return this process's environment without ``LEDGER_*`` settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
 
 
@@ -98,7 +98,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def cpu_percent(groups: Sequence[Sequence[int]], *, seconds: float) -> list[float]:
-    """Return how much of a core each group of processes takes."""
+    """Return the processor time of each group of processes, in per cent of a core."""
     start_s = time.perf_counter()
     before = [_cpu_s(group) for group in groups]
     time.sleep(seconds)
@@ -108,10 +108,10 @@ def cpu_percent(groups: Sequence[Sequence[int]], *, seconds: float) -> list[floa
 
 
 def _cpu_s(processes: Sequence[int]) -> float:
-    """Return the time that all their threads have run.
+    """Return the processor time of all threads of *processes*, in seconds.
 
-    From ``schedstat``, in nanoseconds: the ticks of ``stat`` are longer than what an
-    idle process takes.
+    It is read from ``schedstat``, in nanoseconds: the ticks of ``stat`` are longer than the
+    time that an idle process uses.
     """
     threads = (
         thread for process in processes for thread in Path(f"/proc/{process}/task").iterdir()

@@ -1,8 +1,8 @@
-"""Measure the job queue beside others: draining, creating, waiting, growing old.
+"""Benchmark of the job queue beside others: draining, creating, waiting, long histories.
 
-All jobs do nothing.  Every run has a fresh store and a process of its own, and the
-contestants take turns: a run of ours, a run of each peer, and so on, so that what else
-the machine does meets all of them.
+All jobs do nothing.  Every run has a fresh store and its own process.  The contestants take
+turns: a run of ours, a run of each peer, and so on, so that other load on the machine affects
+all of them.
 """
 
 import json
@@ -41,7 +41,7 @@ from ledger.processes.settings import Settings
 
 Tell = Callable[[str], None]
 
-# Whom we drain beside, and the least ratio.
+# The peers of ``drain``, and the lowest ratio ours/peer to reach.
 DRAIN: Final[tuple[tuple[Engine, Contestant, float], ...]] = (
     ("sqlite", KUE, 2.0),
     ("sqlite", HUEY, 3.0),
@@ -50,7 +50,7 @@ DRAIN: Final[tuple[tuple[Engine, Contestant, float], ...]] = (
     ("postgresql", PGQUEUER, 1.2),
     ("postgresql", PROCRASTINATE, 10.0),
 )
-# Who creates jobs as durably as we do.
+# The peers that create jobs as durably as we do.
 DURABLE: Final[dict[Engine, tuple[Contestant, ...]]] = {
     "sqlite": (HUEY,),
     "postgresql": (PGQUEUER, PROCRASTINATE),
@@ -59,10 +59,10 @@ ENQUEUE_TARGET: Final = 1.0
 ENGINES: Final[dict[Engine, str]] = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 START_TARGET_MS: Final = 50
 IDLE_WORKERS: Final = 50
-# Of one core, all of them together.
+# Of one core, for all idle workers together.
 IDLE_TARGET_PERCENT: Final = 2.0
 IDLE_S: Final = 10.0
-# Until nothing of their start is left to do.
+# Pause after which the workers have finished starting.
 SETTLE_S: Final = 3.0
 FLAT_TARGET: Final = 0.8
 HISTORY_STEP: Final = 20_000
@@ -70,17 +70,17 @@ HISTORY_STEP: Final = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Say how much of each to measure.
+    """The amounts to measure.
 
     Attributes:
-        rounds: How many runs of each; the median counts.
-        sizes: How many jobs to drain.
-        one: How many jobs to create one by one.
-        threads: The same from 32 threads.
-        batches: The same 1,000 at a time.
-        starts: How many jobs to start on an idle worker.
-        history: How many finished jobs there are in a ledger that is old.
-        flat: How many jobs to drain from it.
+        rounds: Runs of each measurement; the median counts.
+        sizes: Numbers of jobs to drain.
+        one: Number of jobs to create one by one.
+        threads: Number of jobs to create one by one from 32 threads.
+        batches: Number of jobs to create 1,000 at a time.
+        starts: Number of jobs to start on an idle worker.
+        history: Number of complete jobs in a ledger with a long history.
+        flat: Number of jobs to drain from that ledger.
     """
 
     rounds: int
@@ -116,13 +116,13 @@ QUICK: Final = Scale(
 
 
 def measure(directory: Path, scale: Scale, *, parts: Sequence[str], tell: Tell) -> Report:
-    """Return the figures.
+    """Run the benchmark; return its report.
 
     Args:
-        directory: An empty one, on the disk to be measured.
+        directory: An empty directory on the disk to be measured.
         scale: How much to measure.
-        parts: Which of ``PARTS``.
-        tell: Told what is going on.
+        parts: Names of ``PARTS`` to run.
+        tell: Called with what is being done.
     """
     began_s = time.monotonic()
     tell("installing the peers")
@@ -142,7 +142,7 @@ def measure(directory: Path, scale: Scale, *, parts: Sequence[str], tell: Tell) 
 
 
 class _Bench:
-    """Be the parts of the measurement, one method each."""
+    """The parts of the benchmark, one method each."""
 
     def __init__(self, stores: Stores, scale: Scale, tell: Tell) -> None:
         self._stores = stores
@@ -152,14 +152,14 @@ class _Bench:
     # --- draining
 
     def drain(self) -> Iterator[Figure]:
-        """Have each worker do what is stored."""
+        """Measure how fast each worker runs stored jobs."""
         runs: dict[tuple[Contestant, int], list[float]] = {}
         for size in self._scale.sizes:
             planned = {
                 who: min(size, who.most or size)
                 for who in (*OURS.values(), *(peer for _, peer, _ in DRAIN))
             }
-            # Who cannot do that many has been measured with fewer.
+            # A contestant with a limit was already measured at its limit.
             due = [(who, jobs) for who, jobs in planned.items() if (who, jobs) not in runs]
             runs |= {key: [] for key in due}
             for _ in range(self._scale.rounds):
@@ -189,7 +189,7 @@ class _Bench:
     # --- creating
 
     def enqueue(self) -> Iterator[Figure]:
-        """Have each create jobs in three ways, every one durable."""
+        """Measure how fast each durable queue creates jobs, in three ways."""
         for engine, peers in DURABLE.items():
             runs = self._enqueued((OURS[engine], *peers))
             ours = runs[OURS[engine]]
@@ -230,7 +230,7 @@ class _Bench:
     # --- waiting
 
     def start(self) -> Iterator[Figure]:
-        """Tell how soon an idle worker starts a job that another process creates."""
+        """Measure how soon an idle worker starts a job that another process creates."""
         for engine, name in ENGINES.items():
             self._tell(f"starting jobs on an idle worker: {engine}")
             with self._stores.fresh(engine) as store, self._idle_workers(store, 1):
@@ -247,7 +247,7 @@ class _Bench:
             )
 
     def idle(self) -> Iterator[Figure]:
-        """Tell what workers cost that have nothing to do."""
+        """Measure the processor time of idle workers."""
         for engine, name in ENGINES.items():
             with (
                 self._stores.fresh(engine) as store,
@@ -281,10 +281,10 @@ class _Bench:
         ):
             yield json.loads(ready.read_text())
 
-    # --- growing old
+    # --- long histories
 
     def flat(self) -> Iterator[Figure]:
-        """Drain from a ledger with a long history beside one without."""
+        """Compare draining a ledger with a long history to draining a new one."""
         who, jobs = OURS["sqlite"], self._scale.flat
         with self._stores.fresh("sqlite") as old:
             self._write_history(old)

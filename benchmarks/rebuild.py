@@ -1,7 +1,7 @@
-"""Measure how long writers and readers wait while everything is rebuilt.
+"""Benchmark of how long writers and readers wait while all read models are rebuilt.
 
-On SQLite, and on PostgreSQL, a ledger is rebuilt while two processes create jobs and one
-reads pages; each tells its longest wait.  Then everything is verified.
+On SQLite and on PostgreSQL, a ledger is rebuilt while two processes create jobs and one reads
+pages; each process reports its longest wait.  Then the ledger is verified.
 """
 
 import json
@@ -25,7 +25,7 @@ from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Complete, Create, Start
 
 JOBS: Final = 200_000
-# A writer, and the whole of a reader's views, must not wait longer.
+# Longest permitted wait of a write, and of a read with its whole snapshot.
 TARGET_S: Final = 1.0
 _BATCH: Final = 500
 _WORKS: Final = ("write", "write", "read")
@@ -34,15 +34,15 @@ Tell = Callable[[str], None]
 
 
 def measure(directory: Path, *, jobs: int, tell: Tell) -> Report:
-    """Return the figures, of SQLite and PostgreSQL.
+    """Run the benchmark on SQLite and PostgreSQL; return its report.
 
     Args:
-        directory: An empty one, on the disk to be measured.
-        jobs: How many there are to rebuild; every second one is complete.
-        tell: Told what is going on.
+        directory: An empty directory on the disk to be measured.
+        jobs: Number of jobs in the ledger; every second one is complete.
+        tell: Called with what is being done.
 
     Raises:
-        RuntimeError: A rebuilt ledger is not clean.
+        RuntimeError: The verification of a rebuilt ledger failed.
     """
     report = Report(title=f"Rebuilding all of {jobs:,} jobs under load")
     report.facts += machine.facts(directory)
@@ -69,7 +69,7 @@ def _write_jobs(system: System, jobs: int) -> None:
 
 
 def _beside(url: str, work: str) -> None:
-    """Write or read until standard input ends; then tell the longest wait as JSON."""
+    """Write or read until standard input ends; then print the longest wait as JSON."""
     system = compose(Settings(database_url=url))
     waits_s = []
     while not select.select([sys.stdin], [], [], 0)[0]:
@@ -90,7 +90,8 @@ def _beside(url: str, work: str) -> None:
 
 
 def _measure(engine: str, url: str, jobs: int, tell: Tell) -> list[Figure]:
-    # All that is in the database: Whoosh's index is in a directory, and nobody waits for it.
+    # Search in the database, so that its rebuild is measured too: Whoosh's index is in a
+    # directory, and blocks no reader or writer of the database.
     system = compose(Settings(database_url=url, search="sql"))
     migrate(system.database)
     tell(f"{engine}: writing {jobs:,} jobs")

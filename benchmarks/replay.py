@@ -1,8 +1,8 @@
-"""Measure how fast history is replayed, and that memory does not grow with it.
+"""Benchmark of how fast history is replayed, and of whether memory grows with its length.
 
-A ledger is written as a queue of 20 workers would write it, to a quarter of its
-length and measured, then to its whole length and measured again: a peak that is the
-same twice does not grow.
+A ledger is written as a queue with 20 workers would write it: first to a quarter of its
+length, then to its whole length.  It is measured at both lengths; if both peaks of memory are
+the same, memory does not grow.
 """
 
 import json
@@ -20,13 +20,13 @@ from ledger.database.migration import migrate
 from ledger.processes.composition import compose
 from ledger.processes.settings import Settings
 
-# What a rebuild on SQLite is to reach, in events a second.
+# Target of a rebuild on SQLite, in events per second.
 REBUILD_TARGET = 100_000
-# What no pass over any ledger may exceed.
+# Limit for every pass over every ledger.
 MEMORY_TARGET_MB = 300
-# Two peaks within this are the same: page caches and batches end where they end.
+# Peaks whose ratio is at most this count as the same: fill levels of caches and batches vary.
 SAME_MEMORY = 1.25
-# More events than a replay takes to fill its memory of jobs.
+# More events than a replay needs to fill its cache of jobs.
 TELLING = 240_000
 REBUILD = "rebuild all"
 
@@ -34,7 +34,7 @@ Tell = Callable[[str], None]
 
 
 class Pass(NamedTuple):
-    """Be the outcome of going through history once."""
+    """The result of one pass over the history."""
 
     events: int
     seconds: float
@@ -43,14 +43,14 @@ class Pass(NamedTuple):
 
 
 def measure(directory: Path, *, events: int, rounds: int, tell: Tell) -> Report:
-    """Return the figures, of SQLite and PostgreSQL.
+    """Run the benchmark on SQLite and PostgreSQL; return its report.
 
     Args:
-        directory: An empty one, on the disk to be measured.
-        events: Length of the ledger.
-        rounds: How many passes of each kind over the whole on SQLite, whose median
-            counts; on PostgreSQL, which has no target, one.
-        tell: Told what is going on.
+        directory: An empty directory on the disk to be measured.
+        events: Length of the ledger in events.
+        rounds: Passes of each kind over the whole ledger on SQLite, of which the median
+            counts.  On PostgreSQL, which has no target for its rate, there is one.
+        tell: Called with what is being done.
     """
     report = Report(title=f"Replay of {events:,} events")
     report.facts += machine.facts(directory)
@@ -87,7 +87,7 @@ def _measure_engine(
 def _figures(engine: str, name: str, short: Pass, runs: list[Pass]) -> list[Figure]:
     aimed = name == REBUILD and engine == "SQLite"
     peak_mb = median(run.peak_mb for run in runs)
-    # A shorter ledger ends before the replay remembers as many jobs as it ever will.
+    # The replay of a shorter ledger ends before its cache of jobs is full.
     tells = short.events > TELLING
     return [
         Figure(

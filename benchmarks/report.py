@@ -1,4 +1,4 @@
-"""Show figures: ours, the peer's, the ratio, the target, and whether it is reached."""
+"""Reports of figures: ours, the peer's, the ratio, the target, and whether it is reached."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Be one figure with all its runs.
+    """A figure with all its runs.
 
     Attributes:
         name: What was measured.
-        unit: Of the runs, such as ``requests/s``.
-        ours: Our runs.
-        peer: The peer's runs, in the same order; empty where there is none.
-        target: The least (or, if *at_most*, the greatest) that is to be reached.
-        at_most: Whether less is better.
-        note: What the reader must know of it.
+        unit: Unit of the runs, such as ``requests/s``.
+        ours: Results of our runs.
+        peer: Results of the peer's runs, in the same order; empty if there is no peer.
+        target: The lowest (if *at_most*, the highest) value to reach; None if there is none.
+        at_most: Whether lower is better.
+        note: Remarks for the reader.
     """
 
     name: str
@@ -33,12 +33,12 @@ class Figure:
 
     @property
     def judged(self) -> float:
-        """Return the number that the target is about: the ratio, if there is a peer."""
+        """Return the value to compare with the target: the ratio if there is a peer, else ours."""
         return median(self.ours) / median(self.peer) if self.peer else median(self.ours)
 
     @property
     def reached(self) -> bool | None:
-        """Tell whether the target is reached; None if there is no target."""
+        """Return whether the target is reached, or None if there is no target."""
         if self.target is None:
             return None
         return self.judged <= self.target if self.at_most else self.judged >= self.target
@@ -46,13 +46,13 @@ class Figure:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """Be the figures of one topic, and what they were measured with.
+    """The figures of one topic, and the conditions of the measurement.
 
     Attributes:
         title: The topic.
-        peer: Whom ours is compared with.
-        facts: Versions, settings, disk: a line each.
-        figures: In the order in which they were measured.
+        peer: Name of the project that ours is compared with.
+        facts: Versions, settings, disk: one line each.
+        figures: Figures in the order of measurement.
     """
 
     title: str
@@ -107,7 +107,7 @@ def _cells(figure: Figure) -> list[str]:
 
 
 def _runs(runs: Sequence[float]) -> str:
-    """Return the median, and the range where there are several runs."""
+    """Return the median, with the range if there are several runs."""
     if not runs:
         return ""
     shown = _number(median(runs))

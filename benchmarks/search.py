@@ -1,8 +1,8 @@
-"""Measure searches beside Kue's, what search costs who creates jobs, and both indexes.
+"""Benchmark of searches beside Kue's, of the cost of search for creating jobs, and of indexing.
 
-As in ``http.py``, servers run in turns.  Every server has jobs whose data all have the
-words "welcome email", and one in the middle that is found by "visible pelican".  Kue
-answers with all ids; ours with the newest 1,000, which is what its API promises.
+As in ``http.py``, servers take turns.  Every server has jobs whose data contains the words
+"welcome email", and one in the middle that also contains "visible pelican".  Kue answers with
+all ids, ours with the newest 1,000, as its API is documented.
 """
 
 import shutil
@@ -29,7 +29,7 @@ SIZES: Final = (1_000, 100_000)
 DOCUMENTS: Final = 200_000
 WARM_S: Final = 2
 PAGE: Final = 1_000
-# How much slower creating may be for being indexed.
+# Lowest ratio of the rate of creating jobs with search to the rate without.
 SLOWDOWN: Final = 0.85
 
 Tell = Callable[[str], None]
@@ -37,14 +37,14 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Be a search to measure.
+    """A search to measure.
 
     Attributes:
-        name: For the report.
-        q: As in the URL.
-        right: Tells whether an answer has what it must, given how many jobs there are.
-        targets: The least ratios to Kue, of Whoosh and of the database's own engine.
-        least_s: How long a run must be for sixteen answers of Kue's to come at all.
+        name: Name in the report.
+        q: The query, encoded for a URL.
+        right: Returns whether an answer is correct, given the number of jobs.
+        targets: Lowest ratios ours/Kue to reach, for Whoosh and for search in the database.
+        least_s: Shortest run in which Kue can give an answer on each of sixteen connections.
     """
 
     name: str
@@ -78,14 +78,14 @@ QUERIES: Final = (
 
 
 def measure(directory: Path, *, rounds: int, seconds: int, documents: int, tell: Tell) -> Report:
-    """Return the figures.
+    """Run the benchmark; return its report.
 
     Args:
-        directory: An empty one, on the disk to be measured.
-        rounds: How many runs of each; the median counts.
-        seconds: How long each lasts.
-        documents: How many to index.
-        tell: Told what is going on.
+        directory: An empty directory on the disk to be measured.
+        rounds: Runs of each measurement; the median counts.
+        seconds: Duration of a run.
+        documents: Number of jobs to index.
+        tell: Called with what is being done.
     """
     require(PROGRAMS | wrk.PROGRAMS)
     tell("installing Kue")
@@ -129,7 +129,7 @@ def _searches(directory: Path, jobs: int, rounds: int, seconds: int, tell: Tell)
                     unit="/s",
                     ours=[run.per_second for run in runs[name]],
                     peer=[run.per_second for run in runs["kue"]],
-                    # Of a thousand, Kue's answer is as long as ours.
+                    # With a thousand jobs, Kue's answer is as long as ours.
                     target=target if jobs > PAGE or target < 1 else None,
                     note=f"p99 {latencies}",
                 )
@@ -223,7 +223,7 @@ def _indexing(directory: Path, documents: int, rounds: int, tell: Tell) -> list[
 
 
 class _Indexed(NamedTuple):
-    """Be what came of indexing, and of rebuilding what was indexed."""
+    """The results of indexing, and of rebuilding the index."""
 
     per_second: float
     rebuilt_per_second: float
@@ -233,9 +233,10 @@ class _Indexed(NamedTuple):
 def _index(folder: Path, kind: SearchOn, documents: int, before_bytes: int) -> _Indexed:
     settings = Settings(database_url=f"sqlite:///{folder / 'ledger.db'}", search=kind)
     with closing(compose(settings)) as system:
-        # In batches as the indexer of a server makes them.
+        # Uses the same batches as the indexer of a server.
         followed_s = _timed(lambda: catch_up(system.database, _engine(system)))
-    # What lies in SQLite's log counts once it is in the file, and before a rebuild lets some free.
+    # Measured after closing, so that SQLite's log is in the file, and before the rebuild, which
+    # frees pages.
     used = _size(folder) - before_bytes
     with closing(compose(settings)) as system:
         rebuilt_s = _timed(lambda: rebuild(system.database, [_engine(system)], _ignore))
@@ -259,5 +260,5 @@ def _ignore(done: int, total: int) -> None:
 
 
 def _size(folder: Path) -> int:
-    """Return how many bytes lie in a folder."""
+    """Return the total size of the files in a directory, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

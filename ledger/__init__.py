@@ -1,6 +1,6 @@
-"""Ledger: a job queue whose database is its own audit trail.
+"""A job queue whose database is its own audit trail.
 
-What applications import:
+Usage:
 
     import ledger
 
@@ -54,8 +54,8 @@ __all__: Final = [
 ]
 
 
-# Where the public names are at home.  They are imported when they are asked for: the
-# pytest plugin is loaded in every session, also of those who test something else.
+# The modules that define the public names.  A module is imported when one of its names is
+# first used: every pytest session loads our plugin, even if it does not test jobs.
 _HOMES: Final = {
     "ledger.errors": (
         "AttemptOver",
@@ -75,7 +75,7 @@ _HOMES: Final = {
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
-if not TYPE_CHECKING:  # Or every name would be one of ours to mypy.
+if not TYPE_CHECKING:  # Otherwise mypy would accept any attribute of this module.
 
     def __getattr__(name: str) -> object:
         if name not in _HOME_OF:
@@ -92,20 +92,21 @@ def connect(
 ) -> "Queue":
     """Return the queue in a database, which is opened when the queue is first used.
 
-    So a module may call this where the database is away.  The first use creates the tables
-    in an empty SQLite file; ``Queue.open`` does it at once.
+    So a module can call this while the database is unavailable.  The first use creates the
+    tables in an empty SQLite file; ``Queue.open`` creates them at once.
 
     Args:
-        database_url: ``sqlite:///jobs.db`` or ``postgresql+psycopg://USER@HOST/NAME``;
-            None is what ``LEDGER_DATABASE_URL`` says, or ``sqlite:///ledger.db``.
-        actor: Who the ledger says asked, behind ``app:``; None is ``HOST:PID``.
-        schema: The PostgreSQL schema that the ledger's tables are in; None is what
-            ``LEDGER_SCHEMA`` says, or the one in which the server creates tables by itself.
+        database_url: ``sqlite:///jobs.db`` or ``postgresql+psycopg://USER@HOST/NAME``.  The
+            default is the value of ``LEDGER_DATABASE_URL``, or ``sqlite:///ledger.db``.
+        actor: Name of the application in the history, recorded as ``app:ACTOR``.  The default
+            is ``HOST:PID``.
+        schema: The PostgreSQL schema of the ledger's tables.  The default is the value of
+            ``LEDGER_SCHEMA``, or the schema in which the server creates tables.
 
     Raises:
-        SettingsError: The URL is none, or another setting in ``LEDGER_*`` is bad.
+        SettingsError: The URL or another ``LEDGER_*`` setting is invalid.
     """
-    # As all that is public.
+    # Imported late, like all public names.
     from ledger.processes.connect import connect  # noqa: PLC0415
     from ledger.processes.settings import read_settings  # noqa: PLC0415
     from ledger.processes.unknown_variables import warn_once  # noqa: PLC0415

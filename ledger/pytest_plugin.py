@@ -1,7 +1,7 @@
-"""Give pytest the fixtures ``ledger_clock`` and ``ledger_queue``.
+"""The pytest fixtures ``ledger_clock`` and ``ledger_queue``.
 
-Every pytest session in an environment with Ledger loads this, so it imports the rest
-only when a test asks for it.
+Every pytest session in an environment with Ledger loads this module, so it imports the rest
+of Ledger only when a test uses a fixture.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ledger_clock() -> "Clock":
-    """Give a clock that stands until the test sets it."""
+    """Return a clock that stands still until the test sets it."""
     from ledger.testing.clock import Clock  # noqa: PLC0415
 
     return Clock()
@@ -24,7 +24,7 @@ def ledger_clock() -> "Clock":
 
 @pytest.fixture
 def ledger_queue(ledger_clock: "Clock") -> "Iterator[Queue]":
-    """Give an empty queue of the test's own, which runs by ``ledger_clock``."""
+    """Yield an empty queue for this test alone; its clock is ``ledger_clock``."""
     from ledger.testing import open_queue  # noqa: PLC0415
 
     with open_queue(clock=ledger_clock) as queue:

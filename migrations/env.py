@@ -1,16 +1,16 @@
-"""Run migrations on the connection that ``ledger.database.migration`` hands over."""
+"""The Alembic environment, which uses the connection of ``ledger.database.migration``."""
 
 from alembic import context
 from sqlalchemy import text
 
-# A migration that cannot get its lock must fail and be tried again, not queue up
-# in front of every writer; one that runs away must end.
+# A migration that cannot get its lock must fail, and can be run again: while it waits for the
+# lock, every writer waits behind it.  One that takes too long must end.
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "30min"
 
 
 def run() -> None:
-    """Run what Alembic was asked for, within the caller's transaction."""
+    """Run the requested migrations in the caller's transaction."""
     connection = context.config.attributes["connection"]
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
@@ -22,7 +22,7 @@ def run() -> None:
         compare_type=True,
         version_table=context.config.attributes["version_table"],
     )
-    # The caller holds the transaction: all steps of a migration, or none.
+    # The caller's transaction commits all steps or none.
     context.run_migrations()
 
 

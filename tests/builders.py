@@ -1,4 +1,4 @@
-"""Build what tests stand on: a clock, a system, jobs in every state, a tampered table."""
+"""Builders for tests: a clock, a system, jobs in every state, tampered tables."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ from ledger.testing import clock as public
 START_MS: Final = public.START_MS
 Clock = public.Clock
 
-# The permitted steps, written out a second time: from a state, by an event, to
-# which states.  Nothing here comes from ledger.rules.job.TRANSITIONS.
+# The permitted transitions, written out independently of ledger.rules.job.TRANSITIONS: for each
+# state and event, the possible next states.
 PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "absent": {"created": frozenset({"inactive", "delayed"})},
     "inactive": {
@@ -68,7 +68,7 @@ PERMITTED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
         "erased": frozenset({"removed"}),
     },
 }
-# The same of the ledger's own entries: of a subject, from a state, by an event, to a state.
+# The same for the ledger's own entries: for each subject, state and event, the next state.
 PERMITTED_OF_LEDGER: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
     "type": {"running": {"paused": "paused"}, "paused": {"resumed": "running"}},
 }
@@ -77,7 +77,7 @@ PERMITTED_OF_LEDGER: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
 def open_system(
     url: str, clock: Clock | None = None, *, search_directory: Path | str = ""
 ) -> System:
-    """Return a system on *url*; on SQLite without any fsync, which no power cut here needs."""
+    """Return a system on *url*; SQLite runs without fsync, because no test cuts the power."""
     system = compose(
         Settings(database_url=url, sqlite_synchronous="OFF", search_directory=str(search_directory))
     )
@@ -92,11 +92,11 @@ def verified(system: System) -> Report:
 
 
 def silently(done: int, total: int) -> None:
-    """Take note of progress, and say nothing."""
+    """Ignore a report of progress."""
 
 
 def rows(system: System, query: str, **parameters: object) -> list[dict[str, Any]]:
-    """Return what *query* finds."""
+    """Return the rows of *query*."""
     with system.database.read() as connection:
         return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
 
@@ -107,7 +107,7 @@ def carry_out(system: System, *commands: Command, actor: str = "test") -> list[O
 
 
 def job_in(system: System, state: str, **fields: Any) -> int:
-    """Return the id of a new job that is in *state*."""
+    """Create a job in *state*; return its id."""
     if state == "delayed":
         fields = {"delay_ms": 60_000} | fields
     (created,) = carry_out(system, Create(**{"type": "email"} | fields))
@@ -125,7 +125,7 @@ def job_in(system: System, state: str, **fields: Any) -> int:
 
 
 def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> JobState:
-    """Return the job that *history* makes, all at one time, from position 1 on."""
+    """Return the job folded from *history*, from position 1 on, with one time for all events."""
     job = JobState(job_id)
     for position, happened in enumerate(history, start=1):
         job = evolve(job, happened, position=position, at_ms=at_ms)
@@ -134,7 +134,7 @@ def folded(*history: Event, at_ms: int = START_MS, job_id: int = 1) -> JobState:
 
 @contextmanager
 def unguarded(tx: Connection) -> Iterator[None]:
-    """Take the append-only triggers off the events, and put them back at the end."""
+    """Disable the append-only triggers of the events until the block ends."""
     if tx.dialect.name == "sqlite":
         guards = tx.execute(
             text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
@@ -151,18 +151,18 @@ def unguarded(tx: Connection) -> Iterator[None]:
 
 
 def tamper(system: System, *statements: str, **parameters: object) -> None:
-    """Do to the tables what only their administrator could, and leave the guards in place."""
+    """Run statements that only an administrator could, then restore the triggers."""
     with system.database.write() as tx, unguarded(tx):
         for statement in statements:
             if parameters:
                 tx.execute(text(statement), parameters)
             else:
-                # JSON has colons, which would be parameters.
+                # Colons in JSON would be taken for parameters.
                 tx.exec_driver_sql(statement)
 
 
 def relink(system: System) -> None:
-    """Compute the whole chain anew, and the head's, as a forger would."""
+    """Recompute the whole chain and the head's value, as a forger would."""
     link = hash_chain.GENESIS
     with system.database.write() as tx, unguarded(tx):
         for row in (
@@ -191,12 +191,12 @@ _IN_LEAF: Final = (
 
 
 def shown_ids(page: Shown) -> list[int]:
-    """Return the ids of the jobs that a page shows, in its order."""
+    """Return the ids of the jobs on a page, in its order."""
     return [int(job["id"]) for job in json.loads(page.json)]
 
 
 def make_empty(system: System) -> None:
-    """Take a ledger back to its first day, guarded as before; quicker than a new database."""
+    """Empty a ledger on PostgreSQL and keep its triggers; faster than creating a database."""
     tables = (
         *("ledger_events", "ledger_jobs", "ledger_job_ranks", "ledger_state_counts"),
         *("ledger_unique_keys", "ledger_pauses", "ledger_workers", "ledger_activity"),

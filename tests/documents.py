@@ -1,6 +1,6 @@
-"""Write the generated parts of README.md and docs/ from the code.
+"""Generation of parts of docs/ from the code, and functions that read its pages.
 
-Run it after a change: ``python -m tests.documents``.
+After a change, run ``python -m tests.documents``.
 """
 
 import re
@@ -48,7 +48,7 @@ def commands() -> str:
     rows = ["| command | what it does |", "|---|---|"]
     for listed in COMMANDS:
         command = listed.load()
-        # As below `ledger`: click remembers the help option it makes here.
+        # With the settings of `ledger`, because click caches the help option that it makes here.
         context = click.Context(command, info_name=command.name, **main.context_settings)
         usage = " ".join(command.collect_usage_pieces(context)).removeprefix("[OPTIONS]").strip()
         rows.append(f"| `ledger {f'{command.name} {usage}'.strip()}` | {_summary(command)} |")
@@ -119,7 +119,7 @@ PARTS: Final[Mapping[Path, Parts]] = {
 
 
 def written(text: str, parts: Parts) -> str:
-    """Return the *text* of a page with its generated parts as the code says they are."""
+    """Return the *text* of a page with its generated parts replaced by those from the code."""
     for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text, number = pattern.subn(rf"\g<1>{_quoted(part())}\n\g<2>", text)

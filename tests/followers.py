@@ -1,4 +1,4 @@
-"""Followers for tests: one that only remembers what it was told."""
+"""A follower for tests, which records the changes that it receives."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -11,7 +11,7 @@ from ledger.projections.follower import Follower, Told
 
 
 class Remembering(Follower):
-    """Remember what it was told; in memory, as if each ``follow`` were a commit."""
+    """A follower that keeps its changes in memory, as if each ``follow`` were a commit."""
 
     name: ClassVar[str] = "remembering"
     pause_s = 0.0
@@ -21,7 +21,7 @@ class Remembering(Follower):
         self.position = 0
         self.told: list[AnyChange] = []
         self.calls: list[tuple[int, int]] = []
-        # Called with the changes before they are kept; what it raises keeps them out.
+        # Called with the changes before they are kept; if it raises, they are not kept.
         self.refuse: Callable[[Sequence[AnyChange]], None] = _nothing
         self._database = system.database
 

@@ -1,7 +1,7 @@
-"""What somebody can do who may run any SQL on the ledger's database, and puts all back.
+"""The attacks of an insider, who may run any SQL on the ledger's database and restores guards.
 
-``DEEDS`` is one table for both engines.  Of each deed it says what ``ledger verify`` must
-name; where that is nothing, docs/audit.md has to list it.
+``DEEDS`` is one table for both engines.  It states, for each deed, what ``ledger verify`` must
+name; if that is nothing, docs/audit.md must list the deed.
 """
 
 import json
@@ -34,12 +34,12 @@ SQLITE: Final = "sqlite"
 POSTGRES: Final = "postgresql"
 BOTH: Final = (SQLITE, POSTGRES)
 
-# The events of `fill`, by what the deeds need of them.
+# Positions of events of `fill` that the deeds use.
 DATA, RESULT, ERASED_CONTENT, ERASED, NEWEST = 1, 7, 12, 13, 14
 
 
 def fill(system: System) -> None:
-    """Record fourteen events on four jobs, with content of every kind; follow them all."""
+    """Record fourteen events on four jobs with every kind of content; catch up ``activity``."""
     carry_out(
         system,
         Create(type="email", data='{"to": "ann"}', unique="one"),
@@ -61,10 +61,10 @@ def fill(system: System) -> None:
 
 
 class Insider:
-    """A session on the database of a ledger, outside Ledger.
+    """An attacker's access to a ledger's database, outside Ledger.
 
     Args:
-        url: The database's.
+        url: URL of the database.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,7 +72,7 @@ class Insider:
 
     @contextmanager
     def unguarded(self) -> Iterator[Connection]:
-        """Give a transaction without triggers and CHECKs, which are there again at its end."""
+        """Yield a transaction without triggers; without CHECKs too on SQLite.  Restore them."""
         with self._engine.connect() as tx:
             if tx.dialect.name == POSTGRES:
                 tx.exec_driver_sql("ALTER TABLE ledger_events DISABLE TRIGGER USER")
@@ -91,13 +91,13 @@ class Insider:
             tx.commit()
 
     def rewrite(self, statements: Sequence[str]) -> None:
-        """Change rows, history too."""
+        """Change rows, including those of events."""
         with self.unguarded() as tx:
             for statement in statements:
                 tx.exec_driver_sql(statement)
 
     def define(self, statements: Sequence[str]) -> None:
-        """Change tables, triggers, constraints."""
+        """Change the definitions of tables, triggers and constraints."""
         with self._engine.connect() as tx:
             if tx.dialect.name == SQLITE:
                 driver = tx.connection.driver_connection
@@ -109,7 +109,7 @@ class Insider:
             tx.commit()
 
     def forge(self, changes: Sequence[str] = ()) -> None:
-        """Change rows, and compute digests, chain and head anew to the end."""
+        """Change rows, and recompute all digests, the chain and the head."""
         with self.unguarded() as tx:
             for statement in changes:
                 tx.exec_driver_sql(statement)
@@ -152,15 +152,15 @@ _IN_LEAF: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Deed:
-    """One thing that an insider does.
+    """One attack of an insider.
 
     Attributes:
-        name: What it is, in words.
-        how: The method of ``Insider`` that does it.
-        statements: What it runs, on each engine on which it can be done.
-        names: What ``ledger verify`` must name, or the beginning of it, beside whatever else
-            it names.  For a deed that it cannot see, nothing.
-        undone: What takes back what outlives the database's tables.
+        name: Description in words.
+        how: The method of ``Insider`` that runs it.
+        statements: SQL statements, by engine on which the deed is possible.
+        names: Beginnings of the names that ``ledger verify`` must report, among others; empty
+            for a deed that it cannot detect.
+        undone: Statements that undo effects outside the database's tables.
     """
 
     name: str
@@ -170,7 +170,7 @@ class Deed:
     undone: tuple[str, ...] = ()
 
     def on(self, engine: str) -> tuple[str, ...]:
-        """Return what it runs on *engine*; nothing if it cannot be done there."""
+        """Return the statements for *engine*; empty if the deed is not possible there."""
         return self.statements.get(engine, ())
 
 
@@ -192,7 +192,7 @@ def tables(
     names: str,
     undone: Sequence[str] = (),
 ) -> Deed:
-    """Return a deed that changes what tables are made of."""
+    """Return a deed that changes definitions of tables."""
     both = {SQLITE: tuple(sqlite), POSTGRES: tuple(postgres)}
     return Deed(
         name=name,
@@ -204,11 +204,11 @@ def tables(
 
 
 def forged(name: str, *statements: str) -> Deed:
-    """Return a deed that computes everything anew that can be computed."""
+    """Return a deed that recomputes everything that can be computed."""
     return Deed(name=name, how="forge", statements=dict.fromkeys(BOTH, statements))
 
 
-# On PostgreSQL a CHECK holds for its owner too, until it is dropped.
+# On PostgreSQL a CHECK applies to the table's owner too, until it is dropped.
 _UNCHECKED: Final = "ALTER TABLE ledger_events DROP CONSTRAINT ledger_events_content_committed"
 _CHECKED: Final = (
     "ALTER TABLE ledger_events ADD CONSTRAINT ledger_events_content_committed CHECK "
@@ -218,7 +218,7 @@ _CHECKED: Final = (
 
 
 def unchecked(name: str, statement: str, *, names: str) -> Deed:
-    """Return a deed for which a CHECK has to go, on PostgreSQL for a moment."""
+    """Return a deed that violates a CHECK, which it drops on PostgreSQL for the moment."""
     return Deed(
         name=name,
         how="rewrite",
@@ -607,7 +607,7 @@ _OF_TRIGGERS: Final = (
 
 
 def _in_text(old: str, new: str, of: str = "ledger_events") -> str:
-    """Return what changes a table's definition on SQLite."""
+    """Return the statement that changes a table's definition on SQLite."""
     return f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') WHERE name = '{of}'"
 
 
@@ -722,7 +722,7 @@ _OF_CONSTRAINTS: Final = (
 )
 NAMED: Final = (*_OF_EVENTS, *_OF_HEAD, *_OF_PROJECTIONS, *_OF_TRIGGERS, *_OF_CONSTRAINTS)
 
-# docs/audit.md lists these: only a copy of the head that is kept elsewhere shows them.
+# docs/audit.md lists these: only a copy of the head that is kept elsewhere reveals them.
 FORGED: Final = (
     forged(
         "content, actor, salt and digest of an event rewritten, and the chain recomputed",

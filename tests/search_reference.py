@@ -1,7 +1,7 @@
-"""Say in plain Python, slowly, which jobs a query has to find.
+"""A reference implementation of search in plain Python, which is slow.
 
-Written a second time, character by character and from parsed objects, so that a mistake
-of the expressions in ``projections/search`` is none here.  Both share the stemmer.
+It works character by character and on parsed objects, so that it does not repeat a mistake in
+the expressions of ``projections/search``.  Both use the same stemmer.
 """
 
 import json
@@ -36,14 +36,14 @@ LIGATED = {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "
 
 
 class Indexed(NamedTuple):
-    """Be a live job's data, as JSON, and its search keys; no data once it is erased."""
+    """The data of a live job as JSON, None if it is erased, and the job's search keys."""
 
     data: str | None
     search_keys: Sequence[str] | None
 
 
 def matches(jobs: Mapping[int, Indexed], query: str) -> list[int]:
-    """Return the ids of the jobs that *query* must find, the newest first."""
+    """Return the ids of the jobs that *query* must find, newest first."""
     needed = words_asked(query)
     if not needed:
         return []
@@ -57,7 +57,7 @@ def matches(jobs: Mapping[int, Indexed], query: str) -> list[int]:
 
 
 class _Number(str):
-    """Be a number as it is written."""
+    """A number as it is written in JSON."""
 
     __slots__ = ()
 
@@ -79,16 +79,16 @@ def _values(value: Any, path: str, keys: Sequence[str] | None) -> list[str]:
 
 
 def _runs(text: str) -> list[tuple[bool, str]]:
-    """Return the runs of letters, and whether they are of a script without spaces."""
+    """Return the runs of letters, each with whether its script is written without spaces."""
     runs: list[tuple[bool, str]] = []
     joined = False
     for character in _folded(text):
         category = unicodedata.category(character)
         unspaced = unicodedata.name(character, "").startswith(UNSPACED_NAMES)
         unspaced = (unspaced and category[0] in "LM") or character in "々〆〇"
-        # Signs of tone in old Korean books, among Chinese punctuation.
+        # Tone marks of old Korean, which are in the block of Chinese punctuation.
         unspaced &= character not in "\u302e\u302f"
-        # Blocks of Han that each Unicode fills further.
+        # Blocks of Han to which new versions of Unicode add characters.
         unspaced |= any(low <= ord(character) <= high for low, high in HAN_BLOCKS)
         is_mark = category[0] == "M" and any(
             low <= ord(character) < high for low, high in MARKED_BLOCKS

@@ -1,4 +1,4 @@
-"""Generate what callers hand in; what can be asked is public: ledger.testing.strategies."""
+"""Hypothesis strategies of submissions; those of commands are in ledger.testing.strategies."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,12 +28,12 @@ __all__ = [
     "submissions",
 ]
 
-# For tests whose examples may share what fixtures gave: what is suppressed for all, and that.
+# For tests whose examples may share their fixtures: this check and those suppressed for all tests.
 SHARED_FIXTURES = (*settings().suppress_health_check, HealthCheck.function_scoped_fixture)
 
 
 class Words(NamedTuple):
-    """Be what one caller hands in."""
+    """A submission of one caller."""
 
     commands: Sequence[Command]
     actor: str
@@ -42,7 +42,7 @@ class Words(NamedTuple):
 
 
 def submissions(targets: Sequence[Target]) -> SearchStrategy[list[Words]]:
-    """Return what several callers hand in at the same time."""
+    """Return a strategy of lists of simultaneous submissions."""
     one = st.builds(
         Words,
         commands=st.lists(on_jobs(targets), min_size=1, max_size=4),

@@ -1,1 +1,1 @@
-"""Drive each queue as its own manual says; one module a queue."""
+"""Adapters of the measured queues, one module each, written as each queue's manual recommends."""

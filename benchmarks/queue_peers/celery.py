@@ -1,4 +1,4 @@
-"""Drive Celery on Redis."""
+"""The adapter of Celery on Redis."""
 # mypy: disable-error-code="import-not-found"
 
 from celery import Celery as App
@@ -8,12 +8,12 @@ from benchmarks.queue_peers.contest import CONCURRENCY, DATA, TYPE, Contestant, 
 
 
 class Celery(Contestant):
-    """Be Celery with threads, acknowledging early (its default), results ignored."""
+    """Celery with threads, early acknowledgement (its default) and without results."""
 
     def __init__(self, store: str) -> None:
         self._app = App(broker=store)
         self._app.conf.task_ignore_result = True
-        # Or it takes our figure for a warning to log.
+        # Otherwise Celery would log the figure that we print as a warning.
         self._app.conf.worker_redirect_stdouts = False
         self._task = self._app.task(name=TYPE)(nothing)
         self._redis = Redis.from_url(store)

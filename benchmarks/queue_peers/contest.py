@@ -1,18 +1,18 @@
-"""Say what is asked of every queue that is measured, and take the time.
+"""The tasks of every measured queue, and their timing.
 
-A queue is a module beside this one, run in the interpreter that has it installed:
-``python -m benchmarks.queue_peers.NAME TASK STORE JOBS``, where the store is a URL and
-the tasks are
+A queue is a module beside this one, run by the interpreter that has it installed:
+``python -m benchmarks.queue_peers.NAME TASK STORE JOBS``, where STORE is a URL and TASK is
+one of
 
-``fill``     store jobs, however it goes fastest
-``drain``    do all that are stored, in this one process; from the first handler's
-             beginning until the store says that no job is left
+``fill``     store jobs in the fastest way
+``drain``    run all stored jobs in this process; timed from the start of the first handler
+             until the store has no jobs left
 ``one``      create jobs one by one from one thread
-``threads``  the same from 32
+``threads``  create jobs one by one from 32 threads
 ``batches``  create jobs 1,000 at a time
 
-Each but ``drain`` finds an empty store.  It prints, as JSON, how many seconds it took.
-Only Python's own library is at hand.
+All tasks except ``drain`` start with an empty store.  The time in seconds is printed as JSON.
+This module may import only the standard library.
 """
 
 import json
@@ -35,20 +35,20 @@ DATA = {
     "template": "welcome",
 }
 
-# Between two looks at what is left, once all handlers have run.
+# Interval between checks of the store once all handlers have run.
 _LOOK_S = 0.005
-# How long the drained store may take to say so after the worker has gone home.
+# How long the store may still have jobs after the worker has ended.
 _LAST_LOOK_S = 10.0
 
 
 class Countdown:
-    """Take the time from the first call; ``over`` is set with the last."""
+    """A timer that starts at the first call; ``over`` is set at the last."""
 
     def __init__(self) -> None:
         self.jobs = 0
         self.began_s = 0.0
         self.over = threading.Event()
-        # Counting is one step of the interpreter: no lock.
+        # Advancing the counter is atomic in CPython, so no lock is needed.
         self._calls = count(1)
 
     def __call__(self) -> None:
@@ -59,7 +59,7 @@ class Countdown:
             self.over.set()
 
     def calls(self) -> int:
-        """Return how many calls there were; ends the counting."""
+        """Return the number of calls; call this once, because it advances the counter."""
         return next(self._calls) - 1
 
 
@@ -67,20 +67,20 @@ countdown = Countdown()
 
 
 def nothing(*_: object, **__: object) -> None:
-    """Be the handler of all jobs."""
+    """Handle a job by doing nothing."""
     countdown()
 
 
 async def nothing_async(*_: object, **__: object) -> None:
-    """Be the handler of all jobs where handlers are coroutines."""
+    """Handle a job by doing nothing, for queues whose handlers are coroutines."""
     countdown()
 
 
 class Contestant(ABC):
-    """Be a queue.
+    """A measured queue.
 
     Args:
-        store: The URL of where it keeps its jobs; tables are created where none are.
+        store: URL of the store; missing tables are created.
     """
 
     @abstractmethod
@@ -88,22 +88,22 @@ class Contestant(ABC):
 
     @abstractmethod
     def enqueue(self) -> None:
-        """Create one job; any thread may."""
+        """Create one job; callable from any thread."""
 
     @abstractmethod
     def enqueue_batch(self, jobs: int) -> None:
-        """Create *jobs* jobs in one go, or one by one if the queue knows no other way."""
+        """Create *jobs* jobs in one call, or one by one if the queue has no batches."""
 
     @abstractmethod
     def work(self) -> None:
-        """Do jobs, ``CONCURRENCY`` at once where the queue can."""
+        """Run jobs, ``CONCURRENCY`` at once if the queue can."""
 
     @abstractmethod
     def left(self) -> int:
-        """Return how many jobs are not done; any thread may ask."""
+        """Return the number of jobs that are not complete; callable from any thread."""
 
     def fill(self, jobs: int) -> None:
-        """Store jobs, however it goes fastest."""
+        """Store jobs in the fastest way."""
         self.batches(jobs)
 
     def one(self, jobs: int) -> None:
@@ -124,7 +124,7 @@ class Contestant(ABC):
 
 
 def main(contestant: type[Contestant]) -> None:
-    """Carry out what the command line says."""
+    """Run the task on the command line."""
     task, store, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     queue = contestant(store)
     if task == "drain":
@@ -147,14 +147,14 @@ def _drain(queue: Contestant, jobs: int) -> None:
     countdown.jobs = jobs
     watcher = threading.Thread(target=_end_when_drained, args=(queue, jobs), daemon=True)
     watcher.start()
-    # In the main thread: workers want to hear signals.
+    # In the main thread, because workers install signal handlers.
     queue.work()
     watcher.join(_LAST_LOOK_S)
     raise RuntimeError(f"the worker ended after {countdown.calls()} of {jobs} jobs")
 
 
 def _end_when_drained(queue: Contestant, jobs: int) -> None:
-    """End the process, however its worker would rather be ended."""
+    """Print the time once all jobs are done, and end the process without stopping the worker."""
     status = 1
     try:
         countdown.over.wait()
@@ -173,7 +173,7 @@ def _end_when_drained(queue: Contestant, jobs: int) -> None:
 
 
 def _require(found: int, expected: int, what: str) -> None:
-    """Let no figure come from a run that lost jobs, or did them twice."""
+    """Refuse the figure of a run that lost jobs or ran some twice."""
     if found != expected:
         raise RuntimeError(f"expected {expected} {what}, found {found}")
 

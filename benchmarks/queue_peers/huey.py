@@ -1,4 +1,4 @@
-"""Drive Huey on SQLite."""
+"""The adapter of Huey on SQLite."""
 # mypy: disable-error-code="import-not-found"
 
 from huey import SqliteHuey
@@ -7,7 +7,7 @@ from benchmarks.queue_peers.contest import CONCURRENCY, DATA, TYPE, Contestant, 
 
 
 class Huey(Contestant):
-    """Be Huey on SQLite, every commit durable: WAL, synchronous=FULL."""
+    """Huey on SQLite with durable commits: WAL, synchronous=FULL."""
 
     def __init__(self, store: str) -> None:
         self._path = store.removeprefix("sqlite:///")
@@ -18,7 +18,7 @@ class Huey(Contestant):
         self._task = self._huey.task(name=TYPE)(nothing)
 
     def fill(self, jobs: int) -> None:
-        # The same file, sooner: how the jobs came there is not what is measured.
+        # Without fsync, because filling the store is not measured.
         self._open(fsync=False)
         self.one(jobs)
 

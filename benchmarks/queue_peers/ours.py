@@ -1,4 +1,4 @@
-"""Drive this project's queue."""
+"""The adapter of this project's queue."""
 
 import ledger
 from benchmarks.queue_peers.contest import CONCURRENCY, DATA, TYPE, Contestant, main, nothing
@@ -8,7 +8,7 @@ from ledger.processes.settings import Settings
 
 
 class Ours(Contestant):
-    """Be this project's queue with its defaults, on SQLite or PostgreSQL."""
+    """This project's queue with its defaults, on SQLite or PostgreSQL."""
 
     def __init__(self, store: str) -> None:
         system = compose(Settings(database_url=store))

@@ -1,4 +1,4 @@
-"""Drive PgQueuer on PostgreSQL."""
+"""The adapter of PgQueuer on PostgreSQL."""
 # mypy: disable-error-code="import-not-found"
 
 import asyncio
@@ -27,7 +27,7 @@ _PAYLOAD = json.dumps(DATA).encode()
 
 
 class PgQueuer(Contestant):
-    """Be PgQueuer on asyncpg; what is a thread elsewhere is a task here."""
+    """PgQueuer on asyncpg, with tasks in the place of threads."""
 
     def __init__(self, store: str) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class PgQueuer(Contestant):
     async def _work(self) -> None:
         app = App.from_asyncpg_connection(await asyncpg.connect(self._store))
         app.entrypoint(TYPE)(nothing_async)
-        # As many waiting in the process as it does at once.
+        # The process holds as many waiting jobs as running ones.
         await app.run(batch_size=CONCURRENCY, max_concurrent_tasks=2 * CONCURRENCY)
 
     def left(self) -> int:

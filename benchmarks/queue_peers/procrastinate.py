@@ -1,4 +1,4 @@
-"""Drive Procrastinate on PostgreSQL."""
+"""The adapter of Procrastinate on PostgreSQL."""
 # mypy: disable-error-code="import-not-found"
 
 import psycopg
@@ -18,7 +18,7 @@ _LEFT = "SELECT count(*) FROM procrastinate_jobs WHERE status <> 'succeeded'"
 
 
 class Procrastinate(Contestant):
-    """Be Procrastinate: coroutines work, threads create."""
+    """Procrastinate, with jobs created by threads and run by coroutines."""
 
     def __init__(self, store: str) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Drive RQ on Redis."""
+"""The adapter of RQ on Redis."""
 # mypy: disable-error-code="import-not-found"
 
 from redis import Redis
@@ -8,7 +8,7 @@ from benchmarks.queue_peers.contest import DATA, TYPE, Contestant, main, nothing
 
 
 class Rq(Contestant):
-    """Be RQ with its quickest worker: one job at a time, without a fork for each."""
+    """RQ with its fastest worker, which runs one job at a time, without a fork for each."""
 
     def __init__(self, store: str) -> None:
         self._redis = Redis.from_url(store)

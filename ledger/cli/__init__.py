@@ -1,8 +1,9 @@
-"""Be the ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
+"""The ``ledger`` command; with ``api/wsgi.py`` one of two composition roots.
 
-A module a question: ``create`` creates jobs, ``jobs`` asks and changes them, ``work`` does
-them, ``workers`` tells who does, ``history`` asks history, ``rebuild`` builds read models
-anew, ``activity`` shows what happened of late, ``server`` runs what keeps running.
+One module per subject: ``create`` creates jobs, ``jobs`` shows and changes them, ``work`` runs
+them, ``workers`` lists workers and pauses types, ``history`` reads and verifies events,
+``rebuild`` rebuilds read models, ``activity`` shows jobs per minute, ``server`` contains the
+long-running commands and ``migrate``.
 """
 
 import click
@@ -86,14 +87,14 @@ def main(context: click.Context, database_url: str | None) -> None:
     """Run a job queue whose database is its own audit trail.
 
     \b
-    Start a server on a new SQLite file, give it a job, see what happened:
+    Start a server on a new SQLite file, create a job, show its history:
       ledger serve
       ledger create email '{"to": "tj@learnboost.com"}' --priority high
       ledger jobs
       ledger events --job 1
 
     Every command but serve and migrate reads or writes the database directly;
-    no server needs to run. Settings come from LEDGER_* variables, see docs/settings.md.
+    no server needs to run. Settings are LEDGER_* variables; see docs/settings.md.
     """
     context.obj = Context(database_url)
 

@@ -1,4 +1,4 @@
-"""Show what happened of late, as lines that go up and down."""
+"""The command ``activity``, which draws jobs per minute as sparklines."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,8 @@ from ledger.errors import InvalidInput, Stuck
 from ledger.projections.models.activity import MINUTE_MS, Minute
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
-# Of 80 columns, what the others leave; a cut bar would be the newest.
+# What the other columns leave of a width of 80.  In a line that is cut off, the newest bars
+# would be missing.
 _WIDTH: Final = 40
 _MOST_MINUTES: Final = 366 * 24 * 60
 _FIRST: Final = datetime.fromtimestamp(0, tz=UTC)
@@ -93,7 +94,7 @@ def _print(minutes: Sequence[Minute], *, from_ms: int, minutes_in_all: int) -> N
 
 
 def sparkline(heights: Sequence[int]) -> str:
-    """Return a line of bars; what is not nothing can be seen."""
+    """Return one bar per height; every height above 0 is visible."""
     most = max(heights, default=0)
     steps = len(_BARS) - 1
     return "".join(_BARS[-(-height * steps // most) if height else 0] for height in heights)

@@ -1,8 +1,9 @@
-"""Take what is written to the terminal, by whomever, line by line.
+"""Capture of everything that is written to the terminal, line by line.
 
-By file descriptor, as no less will do: a logger was set up with the standard error that
-there was when the application was imported, a handler runs a program, a child process
-inherits what we have.  All of it goes into a pipe, and a thread reads that.
+It replaces the file descriptors.  Replacing ``sys.stdout`` is not enough: a logger may hold
+the standard error that existed when the application was imported, a handler may run a
+program, and child processes inherit our descriptors.  All output goes into a pipe, which a
+thread reads.
 """
 
 import os
@@ -15,17 +16,18 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-# At the end, what is in the pipe is read for at most so long: whoever holds it may write on.
+# Longest time to read the rest of the pipe at the end: a process that still has it open may
+# go on writing.
 _LONGEST_END_S: Final = 1.0
 _PAUSE_S: Final = 0.1
 _CHUNK_BYTES: Final = 65_536
 
 
 class Captured:
-    """Take what goes to standard output and error, as far as those are a terminal.
+    """A capture of standard output and standard error, each if it is a terminal.
 
     Args:
-        to: Called with some lines at a time, in a thread.
+        to: Called with one or more lines at a time, in a thread.
     """
 
     def __init__(self, to: Callable[[Sequence[str]], None]) -> None:
@@ -55,7 +57,7 @@ class Captured:
         for number, kept in self._kept.items():
             os.dup2(kept, number)
             os.close(kept)
-        # Its end is not waited for: a program that a handler began may have it open.
+        # Do not wait for the pipe's end: a program that a handler started may hold it open.
         self._ending.set()
         self._thread.join()
         os.close(self._pipe)
@@ -80,14 +82,14 @@ class Captured:
         self._tell([begun] if begun else [])
 
     def _tell(self, lines: Sequence[bytes]) -> None:
-        # Should the terminal be gone, whoever writes must not wait for it.
+        # If the terminal is gone, go on reading, so that writers do not block on a full pipe.
         with suppress(OSError):
             if lines:
                 self._to([_as_shown(line) for line in lines])
 
 
 def _as_shown(line: bytes) -> str:
-    """Return what a terminal shows of a line: what came behind the last return."""
+    """Return what a terminal shows of a line: the text after its last carriage return."""
     text = line.decode(errors="replace").rstrip("\r")
     return text.rpartition("\r")[2].expandtabs()
 

@@ -1,4 +1,4 @@
-"""Bring a read model that catches up to the head, once, for a command that needs it so."""
+"""A single catch-up of a follower, for commands that read it."""
 
 from ledger.database.contract import Database
 from ledger.projections.follower import Follower, catch_up
@@ -6,11 +6,14 @@ from ledger.projections.replay import Advance
 
 
 def bring_up(database: Database, follower: Follower, advance: Advance | None = None) -> int | None:
-    """Return the position reached, None if another process leads it and does so anyway.
+    """Bring *follower* to the head, unless another process keeps it there.
+
+    Returns:
+        The position reached, or None if another process leads the follower.
 
     Raises:
-        Stuck: It cannot be told an event.
-        Unavailable: The database, or the read model, is away.
+        Stuck: The follower cannot apply an event.
+        Unavailable: The database or the read model is unavailable.
     """
     leadership = follower.leadership()
     try:

@@ -1,4 +1,4 @@
-"""Share among the commands: the system, the actor, errors as exit codes."""
+"""What all commands share: access to the ledger, actor and cause, exit codes."""
 
 import errno
 import functools
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from ledger.processes.settings import Settings
 
 _UNWRITABLE: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
-# What a script can tell apart: 1 refused or not clean, 2 wrong usage, 3 no database.
+# Exit codes: 1 refused or differences found, 2 invalid usage, 3 no usable database.
 REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
 
 
 class Context:
-    """Be what a command is called with."""
+    """The first argument of every command: settings, and access to the ledger."""
 
     def __init__(self, database_url: str | None) -> None:
         self._database_url = database_url
 
     def settings(self, **flags: object) -> "Settings":
-        """Return the settings, flags first.
+        """Return the settings; *flags* take precedence over the environment.
 
         Raises:
-            SettingsError: Some are bad.
+            SettingsError: Some settings are invalid.
         """
         from ledger.processes.settings import read_settings
         from ledger.processes.unknown_variables import warn_once
@@ -45,11 +45,11 @@ class Context:
 
     @contextmanager
     def system(self) -> "Iterator[System]":
-        """Give the system on an existing ledger.
+        """Yield the system on an existing ledger.
 
         Raises:
-            SchemaMismatch: There is none, or its tables are not ours.
-            Unavailable: The database is away.
+            SchemaMismatch: There is no ledger, or its tables are not of this version.
+            Unavailable: The database is unavailable.
         """
         from ledger.database.revision import require_current
         from ledger.database.sqlite import SqliteDatabase
@@ -67,13 +67,13 @@ class Context:
 
     @contextmanager
     def reading(self) -> "Iterator[tuple[System, Connection]]":
-        """Give the system and a snapshot of it."""
+        """Yield the system and a connection that reads a snapshot of its database."""
         with self.system() as system, system.database.snapshot() as connection:
             yield system, connection
 
 
 def _require_file(path: Path) -> None:
-    """Refuse a file that is not there; SQLite would create it."""
+    """Refuse a file that does not exist, because SQLite would create it."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _require_file(path: Path) -> None:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Call *function* with the context, and turn our errors into exit codes."""
+    """Return *function* called with the context, its errors turned into exit codes."""
 
     @functools.wraps(function)
     def called(*args: object, **kwargs: object) -> None:
@@ -99,7 +99,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except LedgerError as error:
             raise _failure(error) from error
         except OSError as error:
-            # Of the file or the terminal that is written to; a broken pipe is Click's to end.
+            # Writing the output failed.  Click handles a broken pipe.
             if error.errno not in _UNWRITABLE:
                 raise
             raise click.ClickException(f"cannot write what there is to say: {error}") from error
@@ -128,7 +128,7 @@ def _failure(error: LedgerError) -> click.ClickException:
 
 
 def actor() -> str:
-    """Return who the ledger says asked: ``cli:USER``."""
+    """Return the actor that events are recorded with: ``cli:USER``."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
@@ -136,14 +136,14 @@ def actor() -> str:
 
 
 def cause() -> str:
-    """Return why, for the ledger: the command's name.
+    """Return the cause that events are recorded with: the command's name.
 
-    Not its arguments: they may hold personal data, and a cause is kept for ever.
+    Its arguments are left out: they may contain personal data, and a cause is never erased.
     """
     return click.get_current_context().command_path
 
 
 def as_json(function: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the flag ``--json``."""
+    """Add the flag ``--json`` to a command."""
     flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
     return flag(function)

@@ -1,4 +1,4 @@
-"""Create jobs: the command that scripts call in loops, so it imports little."""
+"""The command ``create``; it imports little, because scripts call it in loops."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
     given = {
         _KUE_NAMES.get(name, name): value
         for name, value in options.items()
-        # Not by equality: 0 equals False, and is refused by name.
+        # Compared by identity: 0 equals False, but must be refused with its option's name.
         if not (value is None or value is False or value == ())
     }
     if "backoff" in given:
@@ -63,7 +63,7 @@ def _data(raw: bytes, *, came_in: bool) -> str:
     try:
         return json_text.text("data", raw)
     except InvalidInput as error:
-        # As shells leave it: without the quotes that a text has.
+        # Probably a string whose quotes the shell has removed.
         if raw[:1].isalpha():
             raise InvalidInput(
                 "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"

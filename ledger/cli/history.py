@@ -1,4 +1,4 @@
-"""Ask history: what happened, what was, and whether it is all still true."""
+"""The commands that read the history: ``events``, ``replay``, ``verify`` and ``status``."""
 
 import re
 import time
@@ -24,7 +24,7 @@ from ledger.rules.job import LIVE_STATES
 
 PAGE: Final = 1_000
 _POSITION: Final = re.compile("[0-9]{1,16}", re.ASCII)
-# How soon a follower sees an event of another process.
+# Interval at which ``events --follow`` checks for new events.
 FOLLOW_S: Final = 0.2
 
 
@@ -153,10 +153,10 @@ def _print_counts(counts: PastCounts, position: int) -> None:
 def verify(context: Context, *, as_json: bool) -> None:
     """Replay every event and compare: chain, content, every row, tables and triggers.
 
-    It prints which read models it compared, and which not, such as the search index.
-    Exits with 1 if anything differs. Keep the chain value it prints somewhere else:
-    the same history has the same value, so a rewritten history shows. docs/audit.md lists
-    what only that shows.
+    Prints which read models it compared and which it did not, such as the search index.
+    Exits with 1 if anything differs. Store the chain value that it prints outside the
+    database: the same history has the same value, so a different value reveals a rewritten
+    history. docs/audit.md lists the changes that only this value reveals.
     """
     with context.system() as system, output.progress("Verifying") as advance:
         report = verifying.verify(
@@ -214,7 +214,7 @@ def status(context: Context, *, as_json: bool) -> None:
         output.json_line(json_out.encode(shown | {"paused": since, "projections": projections}))
     else:
         pauses = [(f"{type_} is paused", f"since {at}") for type_, at in since.items()]
-        # Whole, however narrow the terminal: it is there to be kept.
+        # Outside the table, so that it is complete on a narrow terminal and can be copied.
         chain = shown.pop("chain")
         output.table(("of", "value"), [*shown.items(), *pauses, *projections.items()])
         click.echo(f"chain {chain}")

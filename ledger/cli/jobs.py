@@ -1,4 +1,4 @@
-"""Ask and change jobs."""
+"""The commands that show and change existing jobs."""
 
 import time
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
 
 
 class _Line(NamedTuple):
-    """Be a line of a job's log: what it said, or that an attempt failed."""
+    """A line of a job's log: a message, or the failure of an attempt."""
 
     at: str | None
     attempt: int
@@ -60,7 +60,7 @@ class _Line(NamedTuple):
 
 
 def _log(connection: Connection, job_id: int) -> list[_Line]:
-    """Return the newest lines of a job's log, the oldest first."""
+    """Return the newest lines of a job's log, oldest first."""
     lines = []
     for kind, version, text in store.read_log(connection, job_id, newest=NEWEST):
         [envelope] = store.read_stream(connection, job_id, after=version - 1, limit=1)
@@ -72,7 +72,7 @@ def _log(connection: Connection, job_id: int) -> list[_Line]:
 
 
 def print_job(shown: Shown, log: Sequence[_Line] = ()) -> None:
-    """Print a job's fields, a line each, and where its error came from."""
+    """Print a job's fields, one per line, and the traceback of its error."""
     # Raw, so that content is printed as it was posted.
     fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])
     values = {name: _value(name, raw) for name, raw in fields.items()}
@@ -80,7 +80,7 @@ def print_job(shown: Shown, log: Sequence[_Line] = ()) -> None:
     error = msgspec.json.decode(fields.get("error", b'""'))
     trace = error.splitlines()[1:]
     if trace:
-        # Of the last one, if the log goes back so far.
+        # The last failed attempt, if it is among the lines of *log*.
         attempts = [f" of attempt {line.attempt}" for line in log if line.what == Failed.kind]
         click.echo(f"error{attempts[-1] if attempts else ''}, at {values.get('failed_at')}:")
     for line in trace:
@@ -188,8 +188,8 @@ def search(
     ledger search welcome tj@learnboost.com
     ledger search invoice 4711 --json | jq -r '.[]' | xargs ledger restart
 
-    Case, accents and English endings do not matter; addresses are found whole and by
-    their parts. If no process keeps the index up to date, this does it first.
+    Case, accents and English endings do not matter. Addresses are found as a whole and by
+    their parts. If no process keeps the index up to date, this command updates it first.
     """
     with context.system() as system:
         found = system.search.find(" ".join(words), limit=limit, offset=skip)
@@ -203,7 +203,7 @@ def search(
 
 
 def _print_list(json: str, none: str) -> None:
-    """Print a line a job, or *none* if there is none."""
+    """Print one line per job, or *none* if there are no jobs."""
     jobs = msgspec.json.decode(json, type=list[_Listed])
     if not jobs:
         click.echo(none)
@@ -229,7 +229,7 @@ def _print_list(json: str, none: str) -> None:
 
 
 class _Listed(msgspec.Struct):
-    """Be what a list prints of a job."""
+    """The fields of a job that a list prints."""
 
     id: str
     type: str
@@ -290,7 +290,7 @@ def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None
 
 
 def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bool) -> None:
-    """Carry out each command, say what became of it, and exit with 1 if one was refused."""
+    """Carry out each command, print its outcome, and exit with 1 if one was refused."""
     with context.system() as system:
         answers = system.ledger.submit(commands, actor=actor(), cause=cause())
     refused = False
@@ -317,8 +317,8 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
     """Erase the content of a job permanently: data, results, errors, log lines.
 
-    What happened, when and by whom stays, and `ledger verify` stays clean. Works on
-    removed jobs too. Copies in backups are yours to erase.
+    The record of what happened, when and by whom stays, and `ledger verify` still
+    succeeds. Removed jobs can be erased too. Copies in backups are not erased.
     """
     with context.system() as system:
         system.ledger.execute(

@@ -1,7 +1,8 @@
-"""List commands without importing them: a table has what ``ledger --help`` says of each.
+"""A group of commands that imports a command only when it is called.
 
-To import all of them took 0.7 s of processor time, for which ``ledger --version`` and every
-press of the TAB key had to wait.  A command is imported when it is called.
+A table contains the line of ``ledger --help`` for each command.  Importing all commands takes
+0.7 s of processor time, which ``ledger --version`` and every tab completion would have to
+wait for.
 """
 
 from importlib import import_module
@@ -13,12 +14,12 @@ _PACKAGE: Final = __name__.rpartition(".")[0]
 
 
 class Listed(click.Command):
-    """A command as a list of commands shows it.
+    """A command that stands in for one that is not imported yet.
 
     Args:
-        name: The command, and the name of its function.
-        module: Where that is, in ``ledger.cli``.
-        first_line: The first line of its help; a test compares the two.
+        name: Name of the command and of its function.
+        module: Module of the function, in ``ledger.cli``.
+        first_line: First line of the command's help; a test compares the two.
     """
 
     def __init__(self, name: str, module: str, first_line: str) -> None:
@@ -26,7 +27,7 @@ class Listed(click.Command):
         self._module = module
 
     def load(self) -> click.Command:
-        """Return the command itself."""
+        """Import and return the command."""
         command: click.Command = getattr(
             import_module(f"{_PACKAGE}.{self._module}"), str(self.name)
         )
@@ -34,11 +35,11 @@ class Listed(click.Command):
 
 
 class ListedCommands(click.Group):
-    """A group of commands of which only the one that is called is imported."""
+    """A group of commands that imports only the command that is called."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that *args* call, and its arguments."""
+        """Return the name of the command in *args*, the imported command, and its arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, Listed) else command, rest

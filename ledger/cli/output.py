@@ -1,7 +1,7 @@
-"""Print tables for people, JSON for programs, progress for the impatient.
+"""The output of commands: tables, JSON, progress bars.
 
-Rich is imported by what draws with it: it takes as long as all else that `ledger create`
-does without a database.
+Rich is imported by the functions that use it: the import takes as long as everything else
+that `ledger create` does apart from the database.
 """
 
 import sys
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from ledger.cli.progress_bar import Advancing
 
-# A pipe has no width; lines must not be cut for want of one.
+# A pipe has no width, and its lines must not be cut.
 _PIPED_WIDTH = 1_000
 
 
 def console() -> "Console":
-    """Return where results go."""
+    """Return the console that prints results."""
     from rich.console import Console
 
     return Console() if is_terminal(sys.stdout) else Console(width=_PIPED_WIDTH)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a person looks at a stream; one that is closed is None."""
+    """Return whether a stream is a terminal; a closed stream is None."""
     return stream is not None and stream.isatty()
 
 
@@ -41,13 +41,13 @@ def table(
     title: str = "",
     a_line_each: bool = False,
 ) -> None:
-    """Print *rows*; numbers stand on the right, None is empty.
+    """Print a table; numbers are right-aligned, None is empty.
 
     Args:
         columns: The headings.
         rows: The values.
-        title: What stands above.
-        a_line_each: Cut what does not fit the last column, in place of wrapping it.
+        title: Text above the table.
+        a_line_each: Truncate the last column instead of wrapping it.
     """
     from rich.table import Table
     from rich.text import Text
@@ -61,7 +61,7 @@ def table(
     cells = [[Text(plain(value)) for value in row] for row in rows]
     if a_line_each:
         room = where.width - sum(_widest(columns, cells, n) for n in range(len(columns) - 1))
-        # Of each column a bar and two blanks, and the last bar.
+        # A border and two spaces per column, and the last border.
         room -= 3 * len(columns) + 1
         for row in cells:
             row[-1].truncate(max(room, len(columns[-1])), overflow="ellipsis")
@@ -75,7 +75,7 @@ def _widest(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", place: int
 
 
 def age(ms: int) -> str:
-    """Return a time gone by as people say it, in one unit."""
+    """Return a duration in one unit: the largest that it contains twice, or seconds."""
     seconds = max(0, ms) // 1000
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
@@ -84,14 +84,14 @@ def age(ms: int) -> str:
 
 
 def json_line(data: bytes | str) -> None:
-    """Print JSON text as one line; content may have been posted on several."""
+    """Print JSON text on one line, although content may have been posted on several."""
     text = data.decode() if isinstance(data, bytes) else data
-    # Within a JSON string they are escaped, so these are white space.
+    # In a JSON string line breaks are escaped, so these are whitespace between tokens.
     click.echo(text.replace("\r", " ").replace("\n", " "))
 
 
 def plain(value: object) -> str:
-    """Return text that does nothing to a terminal; None is empty."""
+    """Return text without control characters, safe to print on a terminal; None is empty."""
     text = "" if value is None else str(value)
     if text.isprintable():
         return text
@@ -99,7 +99,7 @@ def plain(value: object) -> str:
 
 
 def moment(at_ms: int | None) -> str | None:
-    """Return a time as people read it, in UTC."""
+    """Return a time in UTC with milliseconds, such as ``2026-11-22 14:00:00.000Z``."""
     if at_ms is None:
         return None
     at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
@@ -107,7 +107,7 @@ def moment(at_ms: int | None) -> str | None:
 
 
 def progress(what: str) -> AbstractContextManager["Advancing"]:
-    """Give what is told how far something is; it draws a bar on stderr."""
+    """Return a progress bar on standard error, hidden if that is not a terminal."""
     from ledger.cli.progress_bar import drawn
 
     return drawn(what, hidden=not is_terminal(sys.stderr))

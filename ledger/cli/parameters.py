@@ -1,4 +1,4 @@
-"""Read what stands on a command line, or say what was expected and what came."""
+"""The parameter types of the commands; a refusal states what was expected and what was given."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import click
 from ledger.errors import InvalidInput
 from ledger.rules.commands import LARGEST_INTEGER, storable
 
-# More digits are out of range, and Python refuses to read them without end.
+# More digits are out of range, and Python refuses to parse thousands of them.
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,16}", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,16})(ms|s|m|h|d)?", re.ASCII)
 _UNITS_MS: Final = {None: 1, "ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -20,7 +20,7 @@ def _wrong(expected: str, got: object) -> str:
 
 
 class Whole(click.IntRange):
-    """Be an integer in a range."""
+    """An integer in a range."""
 
     name = "number"
 
@@ -31,35 +31,35 @@ class Whole(click.IntRange):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Return the integer that *value* is."""
+        """Parse *value*, or fail with the expected range."""
         number = int(str(value)) if _INTEGER.fullmatch(str(value)) else None
         if number is None or not (self.min or 0) <= number <= (self.max or 0):
             self.fail(_wrong(self._expected, str(value)), param, ctx)
         return number
 
     def _describe_range(self) -> str:
-        """Return what a help says of it; the largest integer is no limit to tell of."""
+        """Return the range for ``--help``, without an upper limit that is the largest integer."""
         return f"x>={self.min}" if self.max == LARGEST_INTEGER else super()._describe_range()
 
 
-# Ids, positions and versions: what every database can hold.
+# An id, a position or a version; every database can store it.
 NUMBER: Final = Whole(0)
 
 
 class Seconds(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """Be a time in seconds, from 0 on."""
+    """A duration in seconds, from 0 to seven days."""
 
     name = "seconds"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the seconds that *value* says."""
+        """Parse *value* into seconds, or fail."""
         try:
             seconds = float(str(value))
         except ValueError:
             seconds = math.nan
-        # A wait that is longer is refused by the operating system.
+        # The operating system refuses waits beyond its limit.
         if not 0 <= seconds <= _LONGEST_S:
             self.fail(_wrong(f"seconds from 0 to {_LONGEST_S}", str(value)), param, ctx)
         return seconds
@@ -69,14 +69,14 @@ _LONGEST_S: Final = 7 * 86_400
 
 
 class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """Be a duration: milliseconds, or a number and a unit."""
+    """A duration: milliseconds, or a number with a unit (ms, s, m, h, d)."""
 
     name = "duration"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Return the milliseconds that *value* says."""
+        """Parse *value* into milliseconds, or fail."""
         found = _DURATION.fullmatch(str(value))
         if found is None:
             self.fail(_wrong("milliseconds, or 90s, 5m, 2h, 1d", str(value)), param, ctx)
@@ -84,14 +84,14 @@ class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # no generic bef
 
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """Be text that a database can be asked for."""
+    """Text that a database can store."""
 
     name = "text"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Return *value*, which must be UTF-8."""
+        """Return *value*, or fail if a database could not store it."""
         text = str(value)
         try:
             storable("", text)

@@ -1,4 +1,4 @@
-"""Draw how far something is."""
+"""A progress bar."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ class _Rate(ProgressColumn):
 
 
 class Count(MofNCompleteColumn):
-    """Draw how many of how many, where that is known."""
+    """A column with done and total numbers, empty while the total is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text("") if task.total is None else super().render(task)
 
 
 class Advancing:
-    """Be told how far something is: called with events done and events in all."""
+    """The progress of an operation: call it with the events done and the events in total."""
 
     def __init__(self, bar: Progress, what: str) -> None:
         self._bar = bar
@@ -40,11 +40,11 @@ class Advancing:
         self._what = ""
 
     def __call__(self, done: int, total: int) -> None:
-        """Draw how far it is."""
+        """Draw the progress."""
         self._bar.update(self._task, completed=done, total=total)
 
     def phase(self, what: str) -> None:
-        """Draw below what it does now, of which nobody knows how long it takes; "" is nothing."""
+        """Show below the bar a phase whose duration is unknown; "" removes it."""
         if what == self._what:
             return
         self._what = what
@@ -55,7 +55,7 @@ class Advancing:
 
 @contextmanager
 def drawn(what: str, *, hidden: bool) -> Iterator[Advancing]:
-    """Give what is told how far something is; it draws a bar on stderr, unless *hidden*."""
+    """Draw a progress bar on standard error, unless *hidden*; yield what to report to."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

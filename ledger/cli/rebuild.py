@@ -1,4 +1,4 @@
-"""Build read models anew, and tell how far that has come."""
+"""The command ``rebuild``, which rebuilds read models and shows the progress of rebuilds."""
 
 from collections.abc import Sequence
 
@@ -40,9 +40,9 @@ def rebuild(
     ledger rebuild --status
     ledger rebuild --drop jobs
 
-    Readers are served by the old rows until it is done, and writers go on. A rebuild
-    that fails or is interrupted changes nothing; the next one goes on where it was.
-    What was otherwise in the old rows is told.
+    Readers see the old rows until the rebuild is done, and writers are not blocked. A
+    rebuild that fails or is interrupted changes nothing; the next one continues it.
+    Differences between the old rows and the new ones are printed.
     """
     with context.system() as system:
         if status:

@@ -1,4 +1,4 @@
-"""Run what keeps running, and prepare the database for it."""
+"""The long-running commands ``serve``, ``sweep`` and ``follow``, and ``migrate``."""
 
 import errno
 import logging
@@ -61,7 +61,7 @@ def serve(
     except Unavailable as error:
         if database.is_embedded:
             raise
-        # It answers 503 until the database is there.
+        # The server answers 503 until the database is available.
         click.echo(f"Warning: {error}", err=True)
     finally:
         # Connections must not cross the fork into the server's processes.
@@ -73,11 +73,11 @@ def serve(
 
 
 def _require_free(address: str) -> None:
-    """Say so if nobody can listen there; gunicorn would try again and again, in ten lines."""
+    """Refuse an address that is in use or unusable; gunicorn would retry, in ten lines of log."""
     from gunicorn.systemd import listen_fds
 
     if listen_fds(unset_environment=False):
-        # systemd listens for us.
+        # systemd passes a socket that already listens.
         return
     host, _, port = address.rpartition(":")
     if address.startswith("unix:"):
@@ -94,7 +94,7 @@ def _require_free(address: str) -> None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise click.ClickException(
-                # Behind that, Python repeats the address.
+                # After that, Python repeats the address.
                 f"cannot listen on {address}: {str(error.strerror).partition(' (while')[0]}; "
                 "choose an address of this machine, and a port that this user may have, such "
                 f"as --bind {_DEFAULT.bind}"
@@ -114,7 +114,7 @@ def _require_writable(directory: Path) -> None:
 
 
 def _require_unused(path: Path) -> None:
-    """Refuse a path that gunicorn must not replace: it would remove any socket that lies there."""
+    """Refuse a path that gunicorn must not replace: it would remove any socket at the path."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _require_unused(path: Path) -> None:
 
 def _is_dead(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
-        # One that is too busy to accept is not dead either.
+        # A process that is too busy to accept the connection is not dead.
         client.settimeout(0)
         try:
             client.connect(str(path))
@@ -145,7 +145,7 @@ def _is_dead(path: Path) -> bool:
 
 
 def _tell_of_names(settings: Settings) -> None:
-    """Say which names the server answers to, if other machines may reach it by others."""
+    """Print the server's names if other machines may reach it, perhaps by other names."""
     bound = bound_host(settings.bind)
     if settings.hosts or bound is None or is_loopback(bound):
         return
@@ -182,8 +182,8 @@ def migrate(context: Context) -> None:
 def sweep(context: Context, *, once: bool) -> None:
     """Promote due jobs and fail expired ones, until Ctrl-C.
 
-    The server does this by itself, and so do workers; this is for ledgers without.
-    One sweeper a database works at a time, the others stand by.
+    `ledger serve` and `ledger work` include a sweeper; this command is for ledgers where
+    neither runs. One sweeper per database works at a time; the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
@@ -197,7 +197,7 @@ def sweep(context: Context, *, once: bool) -> None:
             click.echo("stopped", err=True)
 
 
-# Below what answers requests: an index that is late keeps only searches waiting.
+# A lower priority than the processes that answer requests: only searches wait for a late index.
 NICENESS: Final = 5
 
 
@@ -209,10 +209,10 @@ NICENESS: Final = 5
 def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
     """Update the read models that follow, until Ctrl-C.
 
-    They are search, activity, and those of your own; without a NAME, all of them. The
-    server does this by itself, workers do for all but search, and a search where nobody
-    does for itself; this is for ledgers without. One process follows at a time for each
-    of them, the others stand by.
+    They are search, activity and your own followers; without NAME, all of them.
+    `ledger serve` updates them, `ledger work` updates all except search, and a search
+    updates its index itself if no process does; this command is for ledgers where
+    neither runs. One process at a time updates each read model; the others stand by.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     if with_parent:
@@ -244,7 +244,7 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
 
 
 def _chosen(system: System, names: Sequence[str]) -> list[Follower]:
-    """Return the followers with these names, all if there are none."""
+    """Return the followers with these names, or all if *names* is empty."""
     known = {follower.name: follower for follower in system.followers}
     for name in names:
         if name not in known:
@@ -254,7 +254,7 @@ def _chosen(system: System, names: Sequence[str]) -> list[Follower]:
 
 
 def _wait_for_parent(ended: threading.Event) -> None:
-    """Return once the parent has ended, which closes the pipe that we read from."""
+    """Set *ended* when the parent ends, which closes the pipe on our standard input."""
     while os.read(sys.stdin.fileno(), 4096):
         pass
     ended.set()

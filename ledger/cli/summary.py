@@ -1,8 +1,8 @@
-"""Draw what workers do while they do it: one screen, four times a second.
+"""The screen of ``ledger work``, which shows what workers do, four times a second.
 
-What anyone prints meanwhile appears above it.  Rich would see only what goes through
-Python's standard output, and not in one step with its own writing: a line printed by
-another thread while the screen is drawn leaves the rest of an old screen behind.
+Other output appears above it.  Rich's own redirection would capture only what goes through
+Python's standard output, and does not print it and draw the screen in one step: a line that
+another thread prints while the screen is drawn leaves parts of an old screen behind.
 """
 
 import os
@@ -37,12 +37,12 @@ _COLUMNS: Final = {
 
 
 class Summary:
-    """Be the screen of `ledger work`.
+    """The screen of `ledger work`.
 
     Args:
-        queue: Whose jobs.
-        title: What works.
-        types: Which jobs it does.
+        queue: The queue whose jobs it shows.
+        title: First line: the import target and the database.
+        types: The types of jobs that the workers run.
     """
 
     def __init__(self, queue: Queue, title: str, types: Sequence[str]) -> None:
@@ -80,12 +80,12 @@ class Summary:
         self._terminal.close()
 
     def _print(self, lines: Sequence[str]) -> None:
-        """Print lines above the screen; the terminal wraps them, so that they can be copied."""
+        """Print lines above the screen, not wrapped by Rich, so that they can be copied."""
         with self._mutex:
             self._live.console.print(Text("\n".join(map(plain, lines))), soft_wrap=True)
 
     def show(self, count: Count) -> None:
-        """Draw what *count* and the ledger say now."""
+        """Draw *count* and the ledger's current state."""
         self._look()
         now_s = time.monotonic()
         rate = self._rate.of(count.completed, now_s=now_s)
@@ -95,7 +95,7 @@ class Summary:
             f"  up {uptime}  {rate:,.0f}/s completed\n",
             f"here: {count.completed:,} completed, {count.failed:,} attempts failed, "
             f"{count.running:,} running; Ctrl-C stops it",
-            # Said here, as lines are printed above it that are not wrapped.
+            # Set here, because lines printed above the screen are not wrapped.
             no_wrap=False,
             overflow="fold",
         )
@@ -107,13 +107,13 @@ class Summary:
             self._live.update(Group(*parts), refresh=True)
 
     def _measure(self) -> None:
-        """Take the size that the terminal has now; Rich would ask what is captured."""
+        """Set the console's size from the terminal: Rich would use the captured descriptors."""
         columns, lines = os.get_terminal_size(self._terminal.fileno())
         if columns and lines and not os.environ.keys() & {"COLUMNS", "LINES"}:
             self._live.console.size = ConsoleDimensions(columns, lines)
 
     def _look(self) -> None:
-        """Read what there is of each type; as long as the database is away, keep the last."""
+        """Read the counts of each type; while the database is unavailable, keep the last ones."""
         try:
             with self._queue.database.read() as connection:
                 counts = self._counts.by_type(connection)
@@ -156,5 +156,5 @@ def _running_table(count: Count, now_s: float) -> list[Table]:
 
 
 def is_watched() -> bool:
-    """Return whether a person looks at what is printed."""
+    """Return whether standard output is a terminal."""
     return is_terminal(sys.stdout)

@@ -1,4 +1,4 @@
-"""Do jobs: the command that runs an application's handlers."""
+"""The command ``work``, which runs an application's handlers."""
 
 import os
 from collections.abc import Callable
@@ -74,16 +74,16 @@ def work(
       def send(job):
           job.log("to %s", job.data["to"])
 
-    The module is imported with the working directory on the path. Where it calls
-    ledger.connect() without a URL, --database counts. A process that dies is
-    replaced. One worker of the ledger also promotes delayed jobs, fails those whose
-    worker is lost, and starts a process that keeps the read models that catch up, so
-    no server need run.
+    The module is imported with the working directory on the path. If it calls
+    ledger.connect() without a URL, --database applies. A process that dies is
+    replaced. One `ledger work` of a ledger at a time also promotes delayed jobs, fails
+    jobs whose worker is lost, and starts a process that updates the read models that
+    follow, except search; so no server needs to run.
 
-    Ctrl-C or SIGTERM: no job is begun, those that run have --grace seconds to end,
-    the others are given back and cost them no attempt. A second one gives them back
-    at once. On a terminal it shows what is done, otherwise it logs: starts, stops,
-    and attempts that fail.
+    On Ctrl-C or SIGTERM no more jobs start, and running jobs have --grace seconds to
+    end. Jobs that have not ended by then are returned to the queue, which uses up no
+    attempt. A second signal returns them at once. On a terminal the command shows its
+    progress; otherwise it logs starts, stops and failed attempts.
     """
     os.environ["LEDGER_DATABASE_URL"] = context.settings().database_url
     target = Target(name=name, types=types, concurrency=concurrency, grace_s=grace_s)

@@ -1,4 +1,4 @@
-"""See who works, and hold types of jobs."""
+"""The commands that list workers, and pause and resume types of jobs."""
 
 from collections import Counter
 
@@ -21,8 +21,8 @@ def workers(context: Context, *, as_json: bool) -> None:
     ledger workers
     ledger workers --json | jq -r '.[] | select(.state == "silent").name'
 
-    A worker that is silent for longer than its lease is taken for lost: the jobs it
-    holds are failed, and tried again if they have attempts left.
+    A worker that is silent for longer than its lease is considered lost: its attempts
+    fail, and the jobs are tried again if they have attempts left.
     """
     with context.reading() as (system, connection):
         seen = heartbeats.seen(connection)
@@ -68,10 +68,10 @@ def pause(context: Context, type_: str) -> None:
 
     \b
     ledger pause email      # the mail server is down
-    ledger resume email     # it is back; what waited goes on by priority
+    ledger resume email     # it is back; waiting jobs run by priority
 
-    Jobs may be created all the while. Both are events of the ledger's own, job 0:
-    `ledger events --job 0` says who paused what, and when.
+    Jobs of a paused type can still be created. A pause and its end are events of the
+    ledger itself, job 0: `ledger events --job 0` shows who paused what, and when.
     """
     with context.system() as system:
         outcome = system.ledger.execute(Pause(type=type_), actor=actor(), cause=cause())

@@ -13,21 +13,22 @@ parameter, where psycopg takes a microsecond for each.
 """
 
 import json
-import re
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     BindParameter,
+    Column,
     ColumnElement,
     Connection,
     Delete,
     Insert,
     LargeBinary,
     Select,
+    Text,
     Update,
     any_,
     bindparam,
@@ -35,24 +36,27 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy import cast as cast_
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.visitors import replacement_traverse
 
-# A parameter as SQLAlchemy writes it for psycopg: %(name)s::BIGINT.
-_PLACEHOLDER: Final = re.compile(r"%\((\w+)\)s(?:::[A-Z]+)?")
-_VALUES: Final = re.compile(rf"\((?:{_PLACEHOLDER.pattern}(?:, )?)+\)")
 # Rows per JSON text; the server holds the text and its rows in memory at once.
 ROWS_A_JSON: Final = 1_000
 # Rows per statement.  Each number of rows needs its own statement, and the driver must keep all
 # of them prepared.
 ROWS_A_STATEMENT: Final = 32
+# Stands for the number of rows of a statement that takes any.
+_ANY_NUMBER: Final = 0
 
 
 class Rows:
     """A statement that is executed for many rows.
 
     Args:
-        statement: An insert, update or delete with named parameters.
-        names: The parameters of a row, in the order in which they occur in the statement.
+        statement: An insert without values, or an update or delete with named parameters that
+            has a WHERE clause.
+        names: The parameters of a row, in the order in which they occur in the statement.  A
+            trailing underscore tells a parameter from the column of that name.
     """
 
     def __init__(self, statement: Insert | Update | Delete, names: Sequence[str]) -> None:
@@ -64,67 +68,76 @@ class Rows:
         """Execute the statement for *rows*; do nothing if there are none."""
         if not rows:
             return
+        driver = driver_of(tx)
         if not tx.dialect.positional:
-            text, driver = self._of_json(tx), driver_of(tx)
+            text = self._text(tx, _ANY_NUMBER, self._over_json)
             for start in range(0, len(rows), ROWS_A_JSON):
                 some = rows[start : start + ROWS_A_JSON]
                 named = [dict(zip(self._names, row, strict=True)) for row in some]
-                driver.execute(text, (msgspec.json.encode(named).decode(),))
-            return
-        driver = driver_of(tx)
-        if not isinstance(self._statement, Insert):
-            driver.executemany(self._text(tx, 1), rows)
-            return
-        for start in range(0, len(rows), ROWS_A_STATEMENT):
-            some = rows[start : start + ROWS_A_STATEMENT]
-            driver.execute(self._text(tx, len(some)), [value for row in some for value in row])
+                driver.execute(text, {"rows": msgspec.json.encode(named).decode()})
+        elif isinstance(self._statement, Insert):
+            for start in range(0, len(rows), ROWS_A_STATEMENT):
+                some = rows[start : start + ROWS_A_STATEMENT]
+                text = self._text(tx, len(some), self._of_values)
+                driver.execute(text, [value for row in some for value in row])
+        else:
+            driver.executemany(self._text(tx, 1, lambda _: self._statement), rows)
 
-    def _of_json(self, tx: Connection) -> str:
-        """Return the statement compiled for PostgreSQL, for any number of rows."""
-        text = self._texts.get(0)
-        if text is None:
-            compiled: Any = self._statement.compile(dialect=tx.dialect, column_keys=self._names)
-            text = self._texts[0] = self._over_given(str(compiled))
-        return text
-
-    def _over_given(self, text: str) -> str:
-        given = self._given()
-        if isinstance(self._statement, Insert):
-            head, _, tail = text.partition(" VALUES ")
-            # After the values of the single row: the ON CONFLICT clause.
-            rest = _VALUES.sub("", tail, count=1)
-            return f"{head} {given}{rest}"
-        change, where, condition = _PLACEHOLDER.sub(r"given.\1", text).partition(" WHERE ")
-        joins = "FROM" if isinstance(self._statement, Update) else "USING"
-        return f"{change} {joins} ({given}) AS given{where}{condition}"
-
-    def _given(self) -> str:
-        """Return the SELECT that expands the JSON text into rows."""
-        columns = self._statement.table.c
-        fields, values = [], []
-        for name in self._names:
-            type_ = columns[name.rstrip("_")].type
-            is_bytes = isinstance(type_, LargeBinary)
-            # msgspec writes bytes in Base64.
-            values.append(f"decode({name}, 'base64') AS {name}" if is_bytes else name)
-            shown = "TEXT" if is_bytes else type_.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
-            fields.append(f"{name} {shown}")
-        source = f"json_to_recordset(%s::json) AS raw({', '.join(fields)})"
-        return f"SELECT {', '.join(values)} FROM {source}"  # noqa: S608 - only columns and types
-
-    def _text(self, tx: Connection, rows: int) -> str:
-        """Return the compiled statement for that number of rows."""
+    def _text(
+        self, tx: Connection, rows: int, build: Callable[[int], Insert | Update | Delete]
+    ) -> str:
+        """Return the statement compiled for a number of rows."""
         text = self._texts.get(rows)
         if text is None:
-            compiled: Any = self._statement.compile(dialect=tx.dialect, column_keys=self._names)
-            if tuple(compiled.positiontup) != self._names:
-                raise AssertionError(f"{compiled} takes {compiled.positiontup}: {self._names}")
-            one = f"({', '.join('?' * len(self._names))})"
-            text = str(compiled)
-            if rows > 1:
-                text = text.replace(f"VALUES {one}", f"VALUES {', '.join([one] * rows)}")
-            self._texts[rows] = text
+            compiled: Any = build(rows).compile(dialect=tx.dialect)
+            if tx.dialect.positional:
+                taken = tuple(name.partition("__")[0] for name in compiled.positiontup)
+                if taken != self._names * rows:
+                    raise AssertionError(f"{compiled} takes {taken}, not {self._names}")
+            text = self._texts[rows] = str(compiled)
         return text
+
+    def _of_values(self, rows: int) -> Insert | Update | Delete:
+        """Return the insert with that number of rows of parameters."""
+        return cast("Insert", self._statement).values(
+            [
+                {name: bindparam(f"{name}__{number}") for name in self._names}
+                for number in range(rows)
+            ]
+        )
+
+    def _over_json(self, _: int) -> Insert | Update | Delete:
+        """Return the statement over all rows of the JSON text that is its one parameter."""
+        given = self._given()
+        if isinstance(self._statement, Insert):
+            return self._statement.from_select(list(self._names), given)
+        rows = given.subquery("given")
+
+        def of_row(element: Any, **_: object) -> Any:  # noqa: ANN401 - any part of a statement
+            return rows.c[element.key] if isinstance(element, BindParameter) else None
+
+        return cast("Update | Delete", replacement_traverse(self._statement, {}, of_row))
+
+    def _given(self) -> Select[Any]:
+        """Return the SELECT that expands the JSON text into rows."""
+        types = {name: self._statement.table.c[name.rstrip("_")].type for name in self._names}
+        # msgspec writes bytes in Base64.
+        as_bytes = {name for name, type_ in types.items() if isinstance(type_, LargeBinary)}
+        raw = (
+            func.json_to_recordset(cast_(bindparam("rows", type_=Text), postgresql.JSON))
+            .table_valued(
+                *(Column(name, Text if name in as_bytes else types[name]) for name in self._names)
+            )
+            .render_derived(name="raw", with_types=True)
+        )
+        return select(
+            *(
+                func.decode(raw.c[name], literal_column("'base64'")).label(name)
+                if name in as_bytes
+                else raw.c[name]
+                for name in self._names
+            )
+        )
 
 
 class Query:

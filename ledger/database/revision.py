@@ -1,7 +1,7 @@
-"""Tell which version's tables a database has, without loading what could change them.
+"""The revision of a database's tables, read without Alembic.
 
-Every command and every ``GET /health/ready`` asks this.  Alembic would take a fifth of a
-second to import, and read all migrations from their files.
+Every command and every ``GET /health/ready`` checks it.  Alembic would take a fifth of a
+second to import, and would read all migrations from their files.
 """
 
 from typing import Final
@@ -14,17 +14,18 @@ from ledger.errors import SchemaMismatch
 
 # The migrations, oldest first; a test compares them with the files.
 REVISIONS: Final = (*release_before.REVISIONS, "0005")
-# Of one row; not Alembic's usual one, which is the application's.
+# Has one row.  It is not Alembic's usual table, which is the application's.
 VERSION_TABLE: Final = "ledger_alembic_version"
 _VERSION: Final = table(VERSION_TABLE, column("version_num"))
 
 
 def require_current(database: Database) -> None:
-    """Refuse tables that are not those of this version.
+    """Refuse a database whose tables are not of this version's revision.
 
     Raises:
-        SchemaMismatch: They are older, or newer; the text says what to do.
-        Unavailable: The database is away.
+        SchemaMismatch: The tables are older or newer, or there are none; the message says
+            what to do.
+        Unavailable: The database is unavailable.
     """
     with database.read() as connection:
         found = current(connection)
@@ -43,10 +44,10 @@ def require_current(database: Database) -> None:
 
 
 def require_known(database: Database, found: str) -> None:
-    """Refuse tables of a revision that this version does not know.
+    """Refuse a revision that this version does not know.
 
     Raises:
-        SchemaMismatch: It is a newer version's.
+        SchemaMismatch: The revision belongs to a newer version.
     """
     if found not in REVISIONS:
         raise SchemaMismatch(
@@ -56,13 +57,13 @@ def require_known(database: Database, found: str) -> None:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision of the ledger's tables, None if there is no ledger."""
+    """Return the revision of the ledger's tables, or None if there is no ledger."""
     return version(connection) or release_before.revision(connection)
 
 
 def version(connection: Connection) -> str | None:
-    """Return what the version's table says, None if it says nothing."""
-    # Asked first: on PostgreSQL an error would end the transaction of a migration.
+    """Return the revision in the version table, or None if there is none."""
+    # Checked first, because on PostgreSQL an error would abort a migration's transaction.
     if not connection.dialect.has_table(connection, _VERSION.name):
         return None
     found: str | None = connection.scalar(select(_VERSION.c.version_num))

@@ -1,6 +1,7 @@
-"""Check a database URL without SQLAlchemy, which takes a fifth of a second to import.
+"""The syntax of database URLs, checked without SQLAlchemy.
 
-``ledger.connect`` refuses a bad URL at once, and opens the database at its first use.
+SQLAlchemy takes a fifth of a second to import.  ``ledger.connect`` refuses an invalid URL at
+once, but opens the database only when the queue is first used.
 """
 
 import re
@@ -18,15 +19,15 @@ NO_SCHEMA_IN_SQLITE: Final = (
     "expected none, as the ledger is in a SQLite file, which has no schemas; got {!r}"
 )
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?://(?P<path>.*)", re.DOTALL)
-# A path, and no host before it, nor a query behind it.
+# A path without a host before it or a query after it.
 _FILE: Final = re.compile(r"/(?!:memory:$)[^?]+")
-# As SQLAlchemy reads it, but for the port, which is a number here.
+# As SQLAlchemy parses it.
 _POSTGRES: Final = re.compile(
     r"""
     (?:postgres|postgresql|postgresql\+psycopg)://
     (?: [^:/]* (?: : [^@]* )? @ )?             # user, password
     (?: \[ [^/?]+ \] | [^/:?]+ )?              # host
-    (?: : [0-9]* )?                            # port
+    (?: : (?P<port> [^/?]* ) )?                # port
     (?: / [^?]* )?                             # database
     (?: \? .* )?                               # the driver's parameters
     """,
@@ -35,17 +36,24 @@ _POSTGRES: Final = re.compile(
 
 
 def check_url(url: str) -> None:
-    """Refuse what is no URL of a database that a ledger can be kept in.
+    """Refuse a URL that is invalid, or whose database cannot hold a ledger.
 
     Raises:
-        InvalidInput: *url* is no URL, or names no file or another engine.
+        InvalidInput: *url* is not a URL, names another engine, or is an SQLite URL without
+            a file.
     """
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is not None:
         if not _FILE.fullmatch(sqlite["path"]):
             raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
-    elif not _POSTGRES.fullmatch(url):
+        return
+    postgres = _POSTGRES.fullmatch(url)
+    if postgres is None or not _is_port(postgres["port"]):
         raise InvalidInput.expected("database url", _EXPECTED_URL, hide_password(url))
+
+
+def _is_port(port: str | None) -> bool:
+    return port is None or (port.isascii() and port.isdigit())
 
 
 def check_schema(name: str) -> None:
@@ -65,5 +73,5 @@ def check_schema(name: str) -> None:
 
 
 def hide_password(url: str) -> str:
-    """Return *url*, which may be none, without what may be its password."""
+    """Return *url*, which may be invalid, with anything that may be its password masked."""
     return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

@@ -62,13 +62,18 @@ class Envelope(NamedTuple):
 _ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
 _HEAD = (head.c.position, head.c.chain, head.c.last_job_id, head.c.at_ms)
 
+# Its table has one row.
+_HEAD_ID = 1
+
 _SELECT_HEAD = Query(select(*_HEAD))
 _LOCK_HEAD = Query(select(*_HEAD).with_for_update())
 _SELECT_POSITION = Query(select(head.c.position))
 _INSERT_EVENTS = Rows(insert(events), Envelope._fields)
 _UPDATE_HEAD = Rows(
-    update(head).values({name: bindparam(f"{name}_") for name in Head._fields}),
-    [f"{name}_" for name in Head._fields],
+    update(head)
+    .where(head.c.id == bindparam("id_"))
+    .values({name: bindparam(f"{name}_") for name in Head._fields}),
+    [*(f"{name}_" for name in Head._fields), "id_"],
 )
 _SELECT_STREAM = (
     select(*_ENVELOPE)
@@ -230,7 +235,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
         )
     _INSERT_EVENTS.execute(tx, rows)
     new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms)
-    _UPDATE_HEAD.execute(tx, [new])
+    _UPDATE_HEAD.execute(tx, [(*new, _HEAD_ID)])
     return new
 
 

@@ -1,8 +1,8 @@
-"""Put the system together: the one place, with the two front doors, that knows all.
+"""The composition root: it creates the objects of a system and connects them.
 
-``ledger/cli.py`` and ``api/wsgi.py`` call ``compose``; everything else gets its
-collaborators handed in.  What takes long to import and few need, Alembic, Whoosh and the
-read models that catch up, is imported where it is made.
+The modules of ``ledger/cli`` and ``api/wsgi.py`` call ``compose``; all other modules receive
+what they need as arguments.  Modules that are slow to import and seldom needed (Alembic,
+Whoosh, the read models that catch up) are imported where they are used.
 """
 
 import hashlib
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
     from ledger.projections.search.engine import SearchEngine
     from ledger.projections.search.search import Search
 
-# Who has it starts the process that follows for those that are kept in the database.
+# The role of starting the follower process, if all followers are kept in the database.
 STARTER: Final = "followers-starter"
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """Be one database with everything that reads and writes it.
+    """One database, and the objects that read and write it.
 
-    What few commands need is made, and its modules are imported, when it is asked for.
+    Objects that few commands need are created, and their modules imported, at first access.
 
     Attributes:
-        make_search: Called once, by whoever searches first.
+        make_search: Called once, at the first access to ``search``.
     """
 
     database: Database
@@ -70,12 +70,12 @@ class System:
     pauses: Pauses
     bell: Bell
     make_search: Callable[[], "Search"]
-    # Threads of an application may search for the first time together.
+    # Several threads of an application may access ``search`` for the first time at once.
     _searching: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def search(self) -> "Search":
-        """Return what finds jobs by their words."""
+        """Return the search, which finds jobs by the words of their data."""
         with self._searching:
             return self._search
 
@@ -85,7 +85,7 @@ class System:
 
     @cached_property
     def activity(self) -> "Activity":
-        """Return what counts by minute what happened."""
+        """Return the read model that counts events per minute."""
         from ledger.projections.models.activity import Activity
 
         return Activity(self.database)
@@ -97,12 +97,12 @@ class System:
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """Return those that commit with the events, in the order in which they are applied."""
+        """Return the read models that commit with the events, in the order of application."""
         return (self.jobs, self.state_counts, self.unique_keys, self.pauses)
 
     @property
     def followers(self) -> "tuple[Follower, ...]":
-        """Return the read models that catch up: ours, then those of applications."""
+        """Return the read models that follow by position: ours, then those of applications."""
         search = () if self.search.engine is None else (self.search.engine,)
         return (*search, self.activity, *self.registered.followers)
 
@@ -114,7 +114,7 @@ class System:
 
     @property
     def compared(self) -> list[tuple[Projection, Projection]]:
-        """Return what ``ledger verify`` compares: projections in tables, and their shadows."""
+        """Return the projections that ``ledger verify`` compares, each with its shadow."""
         return [
             (model, model.twin(shadow=True))
             for model in self.models.values()
@@ -123,7 +123,7 @@ class System:
 
     @property
     def own_tables(self) -> list[Table]:
-        """Return the tables that the migrations create, as this version describes them."""
+        """Return the tables that the migrations create, as defined by this version."""
         from ledger.projections.search.sql_engine import SqlEngine
 
         models = (*self.projections, self.activity)
@@ -134,22 +134,22 @@ class System:
         ]
 
     def starter(self) -> Leadership:
-        """Return the claim to be the server process that starts one that follows.
+        """Return the claim to be the server process that starts the follower process.
 
-        An index in files is each machine's own, and so is who writes it.
+        An index in files belongs to one machine, so the role then exists once per machine.
 
         Raises:
-            Unavailable: The database is away.
+            Unavailable: The database is unavailable.
         """
         if self.search.engine is not None:
-            # Where its directory cannot be used, the others are followed all the same.
+            # If the index's directory is unusable, the other read models still need a process.
             with suppress(Unavailable):
                 return self.search.engine.starter()
         return self.database.leadership(STARTER)
 
     @property
     def not_compared(self) -> dict[str, str]:
-        """Return what ``ledger verify`` does not compare, and why."""
+        """Return the read models that ``ledger verify`` does not compare, with the reasons."""
         others = {
             name: "what it keeps is not compared row by row with a replay; "
             f"`ledger rebuild {name}` builds it anew"
@@ -159,13 +159,13 @@ class System:
         return others | {each.name: each.reason for each in self.registered.broken}
 
     def standings(self) -> "list[Standing]":
-        """Return how far each read model that catches up has come, and what stops it."""
+        """Return the lag of each follower, and what stops it."""
         from ledger.projections.lag import standings
 
         return standings(self.database, self.followers, self.registered.broken)
 
     def forget(self) -> None:
-        """Start anew in a forked child, which has none of its parent's threads."""
+        """Reset locks and threads in a forked child, which has none of its parent's threads."""
         object.__setattr__(self, "_searching", threading.Lock())
         self.ledger.forget()
         self.bell.forget()
@@ -173,7 +173,7 @@ class System:
             self.search.forget()
 
     def close(self) -> None:
-        """Close all connections; no thread but the bell's may be using one."""
+        """Close all connections; only the commit notifier's thread may still use one."""
         self.bell.close()
         if self._has_searched:
             self.search.close()
@@ -181,12 +181,12 @@ class System:
 
     @property
     def _has_searched(self) -> bool:
-        # Where a cached property is kept.
+        # A cached property stores its value there.
         return "_search" in self.__dict__
 
 
 class _QueueViews(Views):
-    """Answer a queue's questions from the projections."""
+    """The queries of a queue, answered from the projections."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -256,12 +256,12 @@ class _QueueViews(Views):
 
 
 def open_parts(settings: Settings, *, directory: Path | None) -> Parts:
-    """Open the database of *settings*, and return what a queue on it works with.
+    """Open the database of *settings*, and return the parts of a queue on it.
 
     Raises:
-        InvalidInput: The database's URL is none.
+        InvalidInput: The database URL is invalid.
         SchemaMismatch: The tables are not those of this version.
-        Unavailable: The database is away.
+        Unavailable: The database is unavailable.
     """
     system = compose(settings, directory=directory)
     try:
@@ -273,7 +273,7 @@ def open_parts(settings: Settings, *, directory: Path | None) -> Parts:
 
 
 def parts_of(system: System) -> Parts:
-    """Return what a queue on a system works with."""
+    """Return the parts of a queue on *system*."""
     return Parts(
         system.ledger,
         _QueueViews(system),
@@ -284,7 +284,7 @@ def parts_of(system: System) -> Parts:
 
 
 def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:
-    """Return the queue of a system, on whose database the tables are there."""
+    """Return the queue on *system*, whose tables must exist."""
     queue = Queue(
         lambda: parts_of(system),
         shown_url=system.database.shown_url,
@@ -296,15 +296,15 @@ def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:
 
 
 def compose(settings: Settings, *, indexes: bool = True, directory: Path | None = None) -> System:
-    """Return the system on the database of *settings*; nothing is connected yet.
+    """Return the system on the database of *settings*, without connecting to it.
 
     Args:
-        settings: Where the ledger is, and what finds its jobs.
-        indexes: Whether a search indexes what no other process does.
-        directory: From where relative paths lead; None is the working directory.
+        settings: The database, the search engine and its directory.
+        indexes: Whether a search updates the index if no other process does.
+        directory: Base of relative paths; None is the working directory.
 
     Raises:
-        InvalidInput: The database's URL is none.
+        InvalidInput: The database URL is invalid.
     """
     database = open_database(
         settings.database_url,
@@ -333,19 +333,19 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
 
 
 def _registered(database: Database, ours: Sequence[Projection]) -> "Registered":
-    """Return the read models of applications, which have none of the names of *ours*."""
+    """Return the read models of applications; the names of *ours* are reserved."""
     from ledger.projections.plugins import Registered
     from ledger.projections.search.engine import SearchEngine
 
     taken = {table.name for each in ours for table in each.tables}
     taken.update(each.name for each in ours)
-    # Those of search, whichever engine it runs on.
+    # The names of both search engines.
     taken |= {SearchEngine.name, "ledger_search_words", "ledger_search_checkpoints"}
     return Registered(database, taken=taken | set(schema.metadata.tables))
 
 
 def followed_for(queue: Queue) -> list[str]:
-    """Return the names of the read models that whoever works for a queue keeps near the head."""
+    """Return the names of the read models that ``ledger work`` keeps near the head."""
     from ledger.projections.models.activity import Activity
 
     activity = Activity(queue.database)
@@ -354,7 +354,7 @@ def followed_for(queue: Queue) -> list[str]:
 
 
 def create_registered(system: System) -> list[str]:
-    """Create the tables of applications' read models; return the names of those."""
+    """Create the missing tables of applications' read models; return these models' names."""
     from ledger.projections.table_follower import TableFollower
 
     return [
@@ -395,19 +395,19 @@ _LONGEST_NAME: Final = 64
 
 
 def _search_directory(settings: Settings, database: Database, directory: Path) -> Path:
-    """Return the directory of the index, which is this ledger's alone.
+    """Return the directory of the index, which no other ledger uses.
 
-    Where it lies among others' files, and perhaps among other ledgers' indexes, it is named
-    after the database, and what tells two databases of one name apart.
+    In a directory that may contain other files and the indexes of other ledgers, its name
+    consists of the database's name and a digest that tells databases of the same name apart.
     """
     if isinstance(database, SqliteDatabase):
         beside = database.path.with_name(f"{database.path.name}-search")
         name, identity = database.path.name, ["sqlite", os.path.realpath(database.path)]
     else:
         url = database.engine.url
-        # As the driver does: without a name, it is the user's.
+        # Like the driver: the default name of a database is the user's name.
         name = url.database or url.username or "ledger"
-        # A server may be named in the query too, also by the directory of its socket.
+        # The query may name the server too, as a host or as the directory of its socket.
         host = str(url.query.get("host", url.host or ""))
         port = str(url.query.get("port", url.port or ""))
         identity = [url.get_backend_name(), host, port, name]
@@ -418,20 +418,20 @@ def _search_directory(settings: Settings, database: Database, directory: Path) -
         return beside
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
     shown = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
-    # Without a setting, in the working directory.
+    # If the setting is empty, the parent is the working directory.
     parent = (directory / settings.search_directory).absolute()
     return parent / f"{shown}-search-{digest[:16]}"
 
 
 def prepare(database: Database) -> None:
-    """Create the tables in an empty SQLite file; else require those of this version.
+    """Create the tables in an empty SQLite file; otherwise require those of this version.
 
-    A server database is somebody's to administer, and so is a file that has an application's
-    tables: there, nothing is created unasked.
+    A database on a server has an administrator, and a file with an application's tables has
+    an owner: there, tables are created only on request, by ``ledger migrate``.
 
     Raises:
         SchemaMismatch: The tables are not those of this version.
-        Unavailable: The database is away.
+        Unavailable: The database is unavailable.
     """
     if database.is_embedded and not database.has_tables():
         from ledger.database.migration import migrate

@@ -1,7 +1,7 @@
-"""Make the queue that an application holds.
+"""Creation of the queue that an application holds.
 
-Its settings are checked at once; the database is opened, and all that is needed for that
-imported, at the first use of the queue.
+The settings are checked at once.  The database is opened, and the modules that this needs are
+imported, when the queue is first used.
 """
 
 import os
@@ -15,8 +15,9 @@ from ledger.queue.queue import Parts, Queue
 
 
 def connect(settings: Settings, *, actor: str) -> Queue:
-    """Return the queue on the database of *settings*; nothing is opened yet."""
-    # A daemon goes elsewhere, and means the files that it named before.
+    """Return the queue on the database of *settings*, without opening it."""
+    # A daemon may change its working directory before the first use; relative paths keep
+    # their meaning.
     directory = _working_directory()
 
     def make_parts() -> Parts:
@@ -45,12 +46,12 @@ def _working_directory() -> Path | None:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        # It was removed; paths that are absolute lead somewhere all the same.
+        # It was removed; absolute paths are still valid.
         return None
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls *method* as long as its object is there, and does not keep it."""
+    """Return a function that calls *method* while its object exists, and does not keep it alive."""
     weak = WeakMethod(method)
 
     def call() -> None:

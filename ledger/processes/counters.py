@@ -1,4 +1,4 @@
-"""Keep count of what workers do: what runs, what was done, how fast."""
+"""Counters of what workers do: running jobs, ended attempts, jobs per second."""
 
 import threading
 import time
@@ -10,14 +10,14 @@ from typing import Final, NamedTuple
 from ledger.worker.running_job import RunningJob
 from ledger.worker.worker import Told
 
-# As many running jobs as a screen has room for.
+# Number of running jobs that fit on a screen.
 LARGEST_SHOWN: Final = 10
-# Over how long the rate is measured.
+# Period over which the rate is measured.
 _RATE_S: Final = 5.0
 
 
 class Running(NamedTuple):
-    """Be a job that runs, and since when on the machine's monotonic clock."""
+    """A running job; *since_s* is its start on the machine's monotonic clock."""
 
     job_id: int
     type: str
@@ -26,11 +26,14 @@ class Running(NamedTuple):
 
 
 class Count(NamedTuple):
-    """Be what a worker has done so far.
+    """The counters of one or more workers.
 
     Attributes:
-        running: How many jobs it runs.
-        longest: Those of them that run longest.
+        completed: Completed attempts.
+        failed: Failed attempts, including expired ones.
+        returned: Jobs that were returned to the queue.
+        running: Number of running jobs.
+        longest: The jobs that have run longest, at most ``LARGEST_SHOWN``.
     """
 
     completed: int = 0
@@ -41,7 +44,7 @@ class Count(NamedTuple):
 
 
 class Tally:
-    """Count what a worker tells; its threads and the one that reads may differ."""
+    """The counters of one worker, which several threads may update and read."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -49,7 +52,7 @@ class Tally:
         self._ended: Counter[str] = Counter()
 
     def told(self, told: Told) -> None:
-        """Count what was told."""
+        """Count an event of an attempt."""
         with self._mutex:
             job = told.job
             if told.kind == "started":
@@ -60,7 +63,7 @@ class Tally:
                 self._ended[told.kind] += 1
 
     def count(self) -> Count:
-        """Return the count so far."""
+        """Return the current counters."""
         with self._mutex:
             ended = self._ended
             return Count(
@@ -68,13 +71,13 @@ class Tally:
                 failed=ended["failed"] + ended["expired"],
                 returned=ended["returned"],
                 running=len(self._running),
-                # They are in the order in which they began.
+                # The dictionary is in the order in which jobs started.
                 longest=tuple(islice(self._running.values(), LARGEST_SHOWN)),
             )
 
 
 def total(counts: Iterable[Count]) -> Count:
-    """Return what several workers have done together."""
+    """Return the sum of the counters of several workers."""
     counts = list(counts)
     longest = sorted((one for count in counts for one in count.longest), key=_since)
     return Count(
@@ -91,13 +94,13 @@ def _since(running: Running) -> float:
 
 
 class Rate:
-    """Measure how fast a number that only grows has grown of late."""
+    """The rate at which a number grew in the last few seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def of(self, number: int, *, now_s: float) -> float:
-        """Return by how much it grew a second, now that it is *number*."""
+        """Return the growth per second, given that the number is *number* at *now_s*."""
         self._seen.append((now_s, number))
         while len(self._seen) > 2 and now_s - self._seen[0][0] > _RATE_S:  # noqa: PLR2004 - two ends
             self._seen.popleft()

@@ -1,12 +1,12 @@
-"""Keep a process that brings the read models forward, as long as a server or a worker runs.
+"""The follower process, which updates the read models while a server or a worker runs.
 
-To follow is to run Python for some milliseconds at a time, an application's own too, for
-which the threads of a web server, or of a worker, would stand still.  So they do not
-follow: one of these processes starts a child that does, at a lower priority, and starts
-another when that dies.  The others stand by to take over when the process itself dies.
+Following runs Python code, including the application's, for some milliseconds at a time,
+during which the other threads of a process stand still.  So servers and workers do not follow
+themselves: one of them starts a child process that follows at a lower priority, and starts
+another if that dies.  The others stand by to take over if the starter itself dies.
 
-The child ends with its parent, however that ends: it reads from a pipe whose other end
-is the parent's, and the kernel closes it.
+The child ends with its parent, however the parent ends: it reads from a pipe whose other end
+belongs to the parent, and the kernel closes that end.
 """
 
 import os
@@ -21,9 +21,9 @@ from ledger.database.leader_loop import LeaderLoop
 from ledger.processes.settings import SETTINGS, Settings
 
 _LOOK_S: Final = 1.0
-# By then a process that builds the app in order to fork has forked.
+# Delay after which a process that builds the app and then forks has forked.
 _SETTLED_S: Final = 0.2
-# What the child must see as this process does, whatever it was told on the command line.
+# The settings that the child must share with this process, which may come from its command line.
 _PASSED_ON: Final = (
     *("database_url", "schema", "sqlite_synchronous"),
     *("search", "search_directory"),
@@ -31,12 +31,12 @@ _PASSED_ON: Final = (
 
 
 class FollowerProcess:
-    """Start a process that follows whenever there is none, if it is ours to do.
+    """A thread that keeps a follower process running while it holds the starter's role.
 
     Args:
-        names: The read models that it brings forward.
-        starter: Returns the claim to be the one who starts it.
-        settings: Those of the process that starts it.
+        names: The read models that the follower process updates.
+        starter: Returns the claim to the starter's role.
+        settings: The settings of this process.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class FollowerProcess:
         self._loop = LeaderLoop("the follower process", starter, self._look, standby_s=_LOOK_S)
 
     def start(self) -> None:
-        """Look after it in a thread that ends with the process."""
+        """Run in a thread that ends with the process."""
         threading.Thread(target=self.run, name="ledger-follower-process", daemon=True).start()
 
     def stop(self) -> None:
-        """Make ``run`` return soon, and end the process that it started."""
+        """Make ``run`` return soon, after ending the follower process."""
         self._loop.stop()
 
     def run(self) -> None:
-        """Look after it until ``stop`` is called."""
+        """Keep the follower process running until ``stop`` is called."""
         if self._loop.stopped.wait(_SETTLED_S):
             return
         try:
@@ -77,17 +77,17 @@ class FollowerProcess:
             if setting.field in _PASSED_ON and getattr(self._settings, setting.field)
         }
         return subprocess.Popen(  # noqa: S603 - no shell, and names that were checked
-            # Not what is called ledger in the working directory.
+            # -P: do not import a module named ledger from the working directory.
             [sys.executable, "-P", "-m", "ledger", "follow", "--with-parent", *self._names],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=os.environ | variables,
-            # Ctrl-C is for the server, with which it ends.
+            # Ctrl-C must reach only the parent; the child ends with it.
             process_group=0,
         )
 
 
 def _close(child: "subprocess.Popen[bytes] | None") -> None:
-    """Close the pipe to a child, which ends it, and wait until it has."""
+    """Close the pipe to a child, which ends the child, and wait for that."""
     if child is not None:
         child.communicate()

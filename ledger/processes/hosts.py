@@ -1,7 +1,7 @@
-"""Read the hosts that settings and requests name, and write each in one way.
+"""Parsing and normalization of the hosts in settings and requests.
 
-Names are compared in lower case and without the dot at their end, addresses by their
-value: ``[::1]``, ``::1`` and ``[0:0:0:0:0:0:0:1]`` are one host.
+Names are compared in lower case and without a trailing dot, addresses by value: ``[::1]``,
+``::1`` and ``[0:0:0:0:0:0:0:1]`` are the same host.
 """
 
 import re
@@ -12,18 +12,18 @@ Address = IPv4Address | IPv6Address
 
 
 class Authority(NamedTuple):
-    """A host, and the port that was given with it.
+    """A host and an optional port.
 
     Attributes:
         host: A name in lower case, or an address; IPv6 without brackets.
-        port: None if there was none.
+        port: None if no port was given.
     """
 
     host: str
     port: int | None
 
 
-# Names of containers may have an underscore.
+# Container names may contain an underscore.
 _NAME: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
 _AUTHORITY: Final = re.compile(
     rf"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>{_NAME})\.?)(?::(?P<port>[0-9]{{1,5}}))?",
@@ -48,7 +48,7 @@ def parse_authority(text: str) -> Authority:
 
 
 def parse_host(text: str) -> str:
-    """Return the host that *text* is, a name or an address without a port.
+    """Return the normalized host in *text*, a name or an address without a port.
 
     Raises:
         ValueError: *text* is something else.
@@ -62,7 +62,7 @@ def parse_host(text: str) -> str:
 
 
 def bound_host(bind: str) -> str | None:
-    """Return the host of ``HOST:PORT``, None of ``unix:PATH``.
+    """Return the host of ``HOST:PORT``, or None for ``unix:PATH``.
 
     Raises:
         ValueError: *bind* is something else.
@@ -70,12 +70,12 @@ def bound_host(bind: str) -> str | None:
     if bind.startswith("unix:"):
         return None
     host = bind.rpartition(":")[0]
-    # What clients call the server has no zone.
+    # A zone is not part of the name that clients use for the server.
     return parse_host(re.sub(r"%[^\]]*", "", host))
 
 
 def address_of(host: str) -> Address | None:
-    """Return the address that *host* is, None if it is a name."""
+    """Return *host* as an address, or None if it is a name."""
     try:
         return IPv6Address(host) if ":" in host else IPv4Address(host)
     except AddressValueError:
@@ -83,7 +83,7 @@ def address_of(host: str) -> Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether *host* can only be this machine."""
+    """Return whether *host* always means this machine."""
     address = address_of(host)
     return host == "localhost" if address is None else address.is_loopback
 
@@ -95,7 +95,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def _ipv6(text: str) -> str:
-    # A zone means something only on the machine that wrote it.
+    # A zone is meaningful only on the machine that wrote it.
     if "%" in text:
         raise ValueError(text)
     address = IPv6Address(text)

@@ -1,4 +1,4 @@
-"""Find the queue that a command line names, and what to do of it."""
+"""The import of the queue that a command line names."""
 
 import importlib
 import sys
@@ -15,18 +15,18 @@ _EXPECTED: Final = "expected MODULE:ATTRIBUTE, such as myapp.jobs:queue"
 
 
 class TargetError(LedgerError):
-    """A target names no queue to work for."""
+    """A target does not name a queue with handlers for its jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Be what the command line says; it goes to other processes as it is.
+    """The arguments of ``ledger work``, which are passed to its processes.
 
     Attributes:
         name: ``MODULE:ATTRIBUTE`` of the queue.
-        types: Which jobs; empty means all that have a handler.
-        concurrency: How many jobs of each type at once; None as the handlers say.
-        grace_s: How long what runs may take to end.
+        types: Types of jobs to run; empty means all that have a handler.
+        concurrency: Jobs of each type at once in a process; None uses the handlers' values.
+        grace_s: How long running jobs may take to end after a request to stop.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Target:
 
 
 def load(target: Target) -> Queue:
-    """Import the queue, with the types to do and as many of them as the target says.
+    """Import the queue; limit its handlers to the types and concurrency of *target*.
 
     The working directory comes first on the path, as with ``python -m``.
 
     Raises:
-        TargetError: There is no such queue, or nothing does these jobs.
+        TargetError: There is no such queue, or it has no handler for these jobs.
     """
     here = str(Path.cwd())
     if here not in sys.path:
@@ -68,7 +68,7 @@ def load(target: Target) -> Queue:
 
 
 def slots(queue: Queue) -> Mapping[str, int]:
-    """Return how many jobs of each type one process does at once."""
+    """Return how many jobs of each type one process runs at once."""
     return {type_: handler.concurrency for type_, handler in queue.handlers.items()}
 
 
@@ -79,7 +79,7 @@ def _found(name: str) -> Queue:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Not one that the module itself misses: that has a traceback worth reading.
+        # If an import inside the module failed, its traceback is worth reading.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise TargetError(

@@ -1,4 +1,4 @@
-"""Log what a worker does, a line each, for programs to read and people to grep."""
+"""The log format of ``ledger work``: one line per event, for programs and for ``grep``."""
 
 import json
 import logging
@@ -9,19 +9,19 @@ from typing import Any, Final
 
 from ledger.worker.worker import Told
 
-# What needs no quotes.
+# Values that need no quotes.
 _BARE: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
-# What our modules log, whatever the application does with its own loggers.
+# The logger of our modules, configured independently of the application's loggers.
 _OURS: Final = logging.getLogger("ledger")
 
 log: Final = logging.getLogger("ledger.work")
 
 
 class Lines(logging.Formatter):
-    """Make a record one line: ``key=value`` pairs, or a JSON object.
+    """A formatter that writes a record on one line: ``key=value`` pairs, or a JSON object.
 
     Args:
-        as_json: Which of the two.
+        as_json: Whether to write JSON.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -49,14 +49,14 @@ def _quoted(value: object) -> str:
 
 
 def say(event: str, *, level: int = logging.INFO, **facts: object) -> None:
-    """Log that *event* happened, with its facts."""
+    """Log *event* with its facts."""
     log.log(level, event, extra={"facts": facts})
 
 
 def send_lines(*, as_json: bool) -> None:
-    """Send what our modules log to standard output.
+    """Send the log of our modules to standard output.
 
-    Loggers of the application stay as the application sets them up.
+    The application's loggers are not changed.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(Lines(as_json=as_json))
@@ -66,7 +66,7 @@ def send_lines(*, as_json: bool) -> None:
 
 
 def log_ends(told: Told) -> None:
-    """Log an attempt that ended otherwise than well."""
+    """Log an attempt that failed, expired or was returned."""
     if told.kind in {"started", "completed"}:
         return
     then = {"next": told.next} if told.next else {}

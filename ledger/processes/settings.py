@@ -1,7 +1,7 @@
-"""Read the settings: the only place that looks at the environment.
+"""The settings, which are read from the environment here and nowhere else.
 
-Each setting is one line of ``SETTINGS``: the command line, the table in docs/settings.md
-and the error messages are made from it.
+Each setting is one entry of ``SETTINGS``, from which its variable, the table in
+docs/settings.md and the error messages are made.
 """
 
 import os
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ledger.database.sqlite import SqliteSynchronous
 
 PREFIX: Final = "LEDGER_"
-# What finds jobs by the words of their data.
+# Search engines.
 SearchOn = Literal["whoosh", "sql", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Be everything that can be set; see ``SETTINGS`` for what each means."""
+    """The values of all settings; ``SETTINGS`` describes them."""
 
     database_url: str = "sqlite:///ledger.db"
     schema: str = ""
@@ -106,15 +106,15 @@ def _switch(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Describe a setting.
+    """The description of a setting.
 
     Attributes:
-        field: Its name in ``Settings``; ``LEDGER_`` and it in upper case is the
-            environment variable.
-        expected: What its value must be, for people.
-        meaning: What it does, for people.
-        parse: Return the value of a text, or raise ValueError or KeyError.
-        formerly: What the environment variable was called before; it still counts.
+        field: Its name in ``Settings``; the environment variable is ``LEDGER_`` followed by
+            the name in upper case.
+        expected: The valid values, in words.
+        meaning: What the setting does, in words.
+        parse: Converts text to the value, or raises ValueError or KeyError.
+        formerly: Former name of the environment variable, which is still read.
     """
 
     field: str
@@ -132,7 +132,7 @@ class Setting:
 def _number(
     field: str, least: int, most: int, meaning: str, *, formerly: str | None = None
 ) -> Setting:
-    """Return a setting that is a number; beyond *most* lies what no system or database takes."""
+    """Return a setting that is an integer; no system or database accepts more than *most*."""
 
     def parse(text: str) -> int:
         number = int(text)
@@ -250,12 +250,12 @@ def read_settings(
     overrides: Mapping[str, object] = MappingProxyType({}),
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Return the settings of *environment*, with those of *overrides* that are not None.
+    """Return the settings in *environment*, replaced by *overrides* that are not None.
 
-    Variables that are no setting are ignored; ``unknown_variables`` warns of some.
+    Unknown variables are ignored; ``unknown_variables`` warns about some of them.
 
     Raises:
-        SettingsError: Values are bad; it names all of them.
+        SettingsError: Values are invalid; the error names all of them.
     """
     values: dict[str, Any] = {}
     problems = []

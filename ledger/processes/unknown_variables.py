@@ -1,12 +1,12 @@
-"""Warn of ``LEDGER_*`` variables that were probably meant as settings and are not.
+"""Warnings about ``LEDGER_*`` variables that were probably meant as settings.
 
 An unknown variable is never an error, because others use the prefix too.  In a container
 beside a service called ``ledger``, Kubernetes sets ``LEDGER_PORT=tcp://10.0.0.1:80``,
 ``LEDGER_SERVICE_HOST`` and more; the accounting program ledger-cli reads ``LEDGER_FILE``.
 Only a near miss of a setting, or the former name of one, is worth a warning.
 
-The warnings are log records, or lines of a command, and no Python warnings: those become
-errors under ``-W error``.
+The warnings are log records, or lines that a command prints.  They are not Python warnings,
+which would become errors under ``-W error``.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from typing import Final
 
 from ledger.processes.settings import PREFIX, SETTINGS
 
-# What a container gets for each port of a service whose name is, or begins with, "ledger".
+# Variables that Kubernetes sets for each port of a service whose name begins with "ledger".
 _KUBERNETES: Final = re.compile(
     PREFIX + r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
     r"|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)",
@@ -34,7 +34,7 @@ _said: Final[set[str]] = set()
 
 def doubts(environment: Mapping[str, str]) -> list[str]:
     """Return a warning for each variable that was probably meant as a setting."""
-    # Without the prefix, or everything would be near.
+    # Compared without the prefix, which would make all names similar.
     names = {setting.variable.removeprefix(PREFIX): setting.variable for setting in SETTINGS}
     renamed = {setting.formerly: setting.variable for setting in SETTINGS if setting.formerly}
     names |= {former.removeprefix(PREFIX): variable for former, variable in renamed.items()}
@@ -64,7 +64,7 @@ def _may_be_meant(variable: str) -> bool:
 
 
 def warn_once(say: Callable[[str], object] = _log.warning) -> None:
-    """Give *say* the warnings about this process's environment that were not given yet."""
+    """Call *say* with each warning about this process's environment, once per process."""
     for text in doubts(os.environ):
         if text not in _said:
             _said.add(text)
@@ -72,5 +72,5 @@ def warn_once(say: Callable[[str], object] = _log.warning) -> None:
 
 
 def leave_to_parent() -> None:
-    """Give no warnings in a process that one of ours has started: its parent gave them."""
+    """Suppress the warnings in a child process of ours: its parent has given them."""
     warn_once(lambda _: None)

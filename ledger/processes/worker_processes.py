@@ -1,10 +1,10 @@
-"""Run workers: one in this process, or one each in several that are replaced if they die.
+"""Workers in this process, or in several child processes that are replaced if they die.
 
-Children are spawned, not forked, and hear from their parent through a pipe: a number
-of requests to stop, as if each had come as a signal.  So they obey it alone, although
-a terminal's Ctrl-C and a service manager's SIGTERM reach them too, and they end by
-themselves when it dies, however it does.  Through the same pipe they tell what they
-have done; what they print goes where it goes with us.
+Children are spawned, not forked.  Through a pipe the parent sends each child the number of
+stop requests so far, which the child treats as that many signals.  Only these count: a
+terminal's Ctrl-C and a service manager's SIGTERM reach the children too, and are not counted
+a second time.  Children end by themselves when the parent dies, however it dies.  Through the
+same pipe they send their counters; their output goes where the parent's goes.
 """
 
 import io
@@ -31,24 +31,25 @@ from ledger.worker.worker import Told, Worker
 
 TICK_S: Final = 0.25
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
-# Until a child that died is replaced: twice as long each time, unless it had lived.
+# Pause before a child that died is replaced.  It doubles with each death, and starts again
+# after a child that lived longer than _LIVED_S.
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 _LIVED_S: Final = 30.0
-# What ends at once may take to give back its jobs.
+# How long children that must stop at once may take to return their jobs.
 _AT_ONCE_S: Final = 5.0
 _NOTHING: Final = Count()
 
 
 class Requests:
-    """Count the requests to stop: the first is heeded in good order, the second at once."""
+    """The number of requests to stop: the first is a graceful stop, the second immediate."""
 
     def __init__(self) -> None:
         self.number = 0
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Hear SIGINT and SIGTERM; a third one ends the process as if nobody heard."""
+        """Handle SIGINT and SIGTERM; a third signal has its default action and ends the process."""
         before = {number: signal.signal(number, self._hear) for number in STOPS}
         try:
             yield
@@ -57,7 +58,7 @@ class Requests:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        # Nothing else: the thread that it interrupts may hold any lock.
+        # Do nothing else here: the interrupted thread may hold any lock.
         self.number += 1
         if self.number > 1:
             signal.signal(number, signal.SIG_DFL)
@@ -66,12 +67,12 @@ class Requests:
 def work_here(
     worker: Worker, tally: Tally, *, asked: Callable[[], int], tick: Callable[[], None]
 ) -> None:
-    """Run *worker* until it was *asked* to stop, and has.
+    """Run *worker* until it has stopped on request.
 
     Args:
-        worker: What to run.
-        tally: What it tells.
-        asked: How often it was asked so far.
+        worker: The worker to run.
+        tally: Its counters.
+        asked: Returns the number of stop requests so far.
         tick: Called a few times a second, in the calling thread.
     """
     errors: list[BaseException] = []
@@ -84,7 +85,7 @@ def work_here(
             worker.stop(grace_s=None if number == 1 else 0)
             heeded = number
         if thread.ident is None:
-            # Not before: asked while this process came up, it begins no job at all.
+            # Started after the check, so that a request during startup prevents all jobs.
             thread.start()
         thread.join(TICK_S)
         tick()
@@ -111,12 +112,12 @@ def _run(worker: Worker, errors: list[BaseException]) -> None:
 
 
 def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FBT001 - spawned
-    """Be a child: work, and obey the parent at the other end of *pipe*."""
+    """Run a worker in a child, controlled by the parent at the other end of *pipe*."""
     leave_to_parent()
     orders = _Orders(pipe)
     tally = Tally()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What handlers print is seen when they print it, and in order with what we log.
+        # Show the output of handlers at once, and in order with our log.
         sys.stdout.reconfigure(line_buffering=True)
     send_lines(as_json=as_json)
     try:
@@ -133,7 +134,7 @@ def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FB
 
 
 class _Orders:
-    """Be the parent, as a child sees it."""
+    """The connection of a child to its parent."""
 
     def __init__(self, pipe: Connection) -> None:
         self.number = 0
@@ -145,9 +146,9 @@ class _Orders:
         threading.Thread(target=self._listen, name="ledger-orders", daemon=True).start()
 
     def report(self, count: Count) -> None:
-        """Tell the parent what was done, if it does not know."""
+        """Send the counters to the parent if they have changed."""
         if count != self._reported:
-            # If it is no more, there is nobody to tell.
+            # The parent may have died.
             with suppress(OSError):
                 self._pipe.send(count)
             self._reported = count
@@ -161,13 +162,13 @@ class _Orders:
             self.number = max(self.number, 1)
 
     def _ignore(self, number: int, frame: FrameType | None) -> None:
-        """Leave it to the parent, to which a terminal sends it as well.
+        """Ignore SIGINT, which a terminal sends to the parent too.
 
-        Not with SIG_IGN, which whatever the handlers start would inherit.
+        SIG_IGN is not used, because processes that handlers start would inherit it.
         """
 
     def _recycle(self, number: int, frame: FrameType | None) -> None:
-        """End in good order, to be replaced unless the parent was told as well."""
+        """Stop gracefully; the parent starts a replacement unless it was told to stop too."""
         self.number = max(self.number, 1)
 
 
@@ -176,13 +177,13 @@ class _Orders:
 
 @dataclass(slots=True)
 class _Place:
-    """Be a child's place, which outlives it.
+    """The place of one child and of those that replace it.
 
     Attributes:
-        count: What its children have told.
-        before: What those did that are no more.
+        count: Counters that the current child has sent.
+        before: Counters of the children that have ended.
         again_at_s: When to replace a child that died.
-        deaths: How many died one soon after the other.
+        deaths: Number of children that died soon after their start, without a break.
     """
 
     number: int
@@ -196,11 +197,11 @@ class _Place:
 
 
 class Crew:
-    """Be several processes that work.
+    """Several worker processes.
 
     Args:
-        target: What they work for.
-        processes: How many.
+        target: The queue, and what they run of it.
+        processes: Number of processes.
         as_json: Whether they log JSON.
     """
 
@@ -213,11 +214,11 @@ class Crew:
 
     @property
     def count(self) -> Count:
-        """Return what they have done together."""
+        """Return the sum of their counters."""
         return total(one for place in self._places for one in (place.before, place.count))
 
     def run(self, *, asked: Callable[[], int], tick: Callable[[], None]) -> None:
-        """Keep them running until *asked* to stop, and they have; as ``work_here``."""
+        """Keep the processes running until they have stopped on request; see ``work_here``."""
         tick_at_s = 0.0
         try:
             while not self._asked or self._alive():
@@ -225,12 +226,12 @@ class Crew:
                 self._hear()
                 self._pass_on(asked())
                 self._bury()
-                # They may have more to tell than anyone could read.
+                # The processes may report more often than anyone could read.
                 if time.monotonic() >= tick_at_s:
                     tick()
                     tick_at_s = time.monotonic() + TICK_S
         finally:
-            # Should we end otherwise: they stop when nobody is at the other end.
+            # If we end for another reason: children stop when their pipe is closed.
             for place in self._alive():
                 _close(place)
 
@@ -246,9 +247,9 @@ class Crew:
         context = multiprocessing.get_context("spawn")
         place.pipe, theirs = context.Pipe()
         process = context.Process(target=_child, args=(theirs, self._target, self._as_json))
-        # First, since to start this one takes the signals off the mask.
+        # Started first, because its start unblocks the signals.
         resource_tracker.ensure_running()
-        # It inherits the mask, and hears signals once it knows what to do with them.
+        # The child inherits the mask, and unblocks the signals once it has set its handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             process.start()
@@ -258,7 +259,7 @@ class Crew:
         place.process, place.began_s = process, time.monotonic()
 
     def _hear(self) -> None:
-        """Take what the children say, or wait a moment for it."""
+        """Receive the children's counters; wait for them for at most a tick."""
         alive = self._alive()
         sources: list[Any] = [place.pipe for place in alive if place.pipe is not None]
         sources += [place.process.sentinel for place in alive if place.process is not None]
@@ -270,7 +271,7 @@ class Crew:
             _take(place)
 
     def _pass_on(self, asked: int) -> None:
-        """Tell all children to stop, if we were."""
+        """Pass new stop requests on to all children; kill those that do not stop in time."""
         if asked > self._asked:
             say("work stops", at_once=asked > 1, processes=len(self._alive()))
             self._asked = asked
@@ -286,7 +287,7 @@ class Crew:
                     place.process.kill()
 
     def _bury(self) -> None:
-        """Take leave of children that have ended."""
+        """Reap children that have ended, and schedule their replacement."""
         for place in self._alive():
             process = place.process
             if process is None or process.exitcode is None:
@@ -317,12 +318,12 @@ class Crew:
 
 
 def _take(place: _Place) -> None:
-    """Take all that a child has said so far."""
+    """Receive everything that a child has sent so far."""
     try:
         while place.pipe is not None and place.pipe.poll():
             place.count = place.pipe.recv()
     except (EOFError, OSError):
-        # It ends; a pipe that is at its end would be ready at once, every time.
+        # The child is ending.  An open pipe at its end would make every wait return at once.
         _close(place)
 
 
@@ -333,7 +334,7 @@ def _close(place: _Place) -> None:
 
 
 def telling(tally: Tally) -> Callable[[Told], None]:
-    """Return what counts, and logs what did not end well."""
+    """Return an observer that updates the counters and logs attempts that did not complete."""
 
     def told(told: Told) -> None:
         tally.told(told)

@@ -1,4 +1,4 @@
-"""Read what Python calls say: from Python's values to Kue's options, or a refusal."""
+"""Conversion of the arguments of Python calls to Kue's options, or their refusal."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -9,11 +9,11 @@ from ledger.queue import kue_options
 from ledger.rules import json_text
 from ledger.rules.commands import LARGEST_INTEGER, Create
 
-# JSON, as it goes in and comes out.
+# Any value that JSON can represent.
 Json = Any
 Milliseconds = int | timedelta
 
-# A longer page is better asked for in parts.
+# Longer lists must be read in several pages.
 LARGEST_PAGE: Final = 10_000
 _KUES_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
 _OPTIONS: Final = (
@@ -33,12 +33,12 @@ def create_command(type_: object, data: Json, given: Mapping[str, Any], *, now_m
 
     Args:
         type_: The job's type.
-        data: Anything that JSON can say.
+        data: Any value that JSON can represent; None is {}.
         given: The arguments of ``Queue.create``; None counts as not given.
-        now_ms: Now, from which a datetime is away.
+        now_ms: The current time, UTC milliseconds; a datetime is converted to a delay from it.
 
     Raises:
-        InvalidInput: A value is not what it must be.
+        InvalidInput: A value is invalid.
     """
     text = "{}" if data is None else json_text.of("data", data)
     kues: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def create_commands(jobs: Iterable[Mapping[str, Any]], *, now_ms: int) -> list[C
     """Return the commands that create *jobs*, each given by the arguments of ``Queue.create``.
 
     Raises:
-        InvalidInput: One of them is not what it must be; the text says which.
+        InvalidInput: One of the jobs is invalid; the message says which.
     """
     return [_create_of(place, job, now_ms) for place, job in enumerate(jobs)]
 
@@ -85,7 +85,7 @@ def _kues(name: str, value: Any, now_ms: int) -> Any:  # noqa: ANN401 - any opti
 
 
 def _until(at: datetime, now_ms: int) -> int | None:
-    """Return the delay until a moment, None if it is past."""
+    """Return the delay until *at* in milliseconds, or None if *at* is past."""
     if at.tzinfo is None:
         raise InvalidInput.expected(
             "delay", "a datetime with a time zone, as datetime.now(UTC) has", at
@@ -98,10 +98,10 @@ def milliseconds(name: str, value: Milliseconds) -> int: ...
 @overload
 def milliseconds(name: str, value: None) -> None: ...
 def milliseconds(name: str, value: Milliseconds | None) -> int | None:
-    """Return *value* in milliseconds, the smallest number that is not shorter.
+    """Return *value* in milliseconds, rounded up.
 
     Raises:
-        InvalidInput: It is neither an integer nor a timedelta.
+        InvalidInput: *value* is neither an integer nor a timedelta.
     """
     if isinstance(value, timedelta):
         return -(-value // timedelta(milliseconds=1))
@@ -111,7 +111,7 @@ def milliseconds(name: str, value: Milliseconds | None) -> int | None:
 
 
 def check_page(limit: int, offset: int) -> None:
-    """Refuse a page that is none, or longer than ``LARGEST_PAGE``.
+    """Refuse an empty page, or one longer than ``LARGEST_PAGE``.
 
     Raises:
         InvalidInput: *limit* or *offset* is out of range.

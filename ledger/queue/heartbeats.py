@@ -1,8 +1,8 @@
-"""Keep the workers' signs of life, and tell whose jobs are lost.
+"""The heartbeats of workers, which show which workers are lost.
 
-Heartbeats are not history: they live in a table of their own, outside the ledger, and
-are overwritten.  What follows from a heartbeat that stays away, a failed attempt, is an
-event like any other.
+Heartbeats are not history: they are kept in a separate table, outside the ledger, and are
+overwritten.  The consequence of a missing heartbeat, a failed attempt, is an event like any
+other.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,19 +16,19 @@ from ledger.database.contract import Database
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import workers
 
-# After how long a worker that was lost, and holds nothing, is struck from the list.
+# Silence after which a worker that holds no job is removed from the list.
 FORGOTTEN_MS: Final = 24 * 60 * 60 * 1000
 
 
 class WorkerSeen(NamedTuple):
-    """Be a worker as it last told of itself.
+    """A worker, as of its last heartbeat.
 
     Attributes:
-        name: ``HOST:PID:N``, or what it calls itself.
-        types: Which types of jobs it takes, and how many of each at once.
-        started_at_ms: When it was first seen, UTC milliseconds.
-        seen_at_ms: When it was last seen.
-        lease_ms: How long it may be silent.
+        name: ``HOST:PID:N``, or the name that it was given.
+        types: The types of jobs that it claims, with the number of each that it runs at once.
+        started_at_ms: Time of its first heartbeat, UTC milliseconds.
+        seen_at_ms: Time of its last heartbeat, UTC milliseconds.
+        lease_ms: How long it may be silent, in milliseconds.
     """
 
     name: str
@@ -62,25 +62,26 @@ _FORGET: Final = Rows(
 
 
 def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease_ms: int) -> None:
-    """Record a worker's sign of life."""
+    """Record a worker's heartbeat."""
     shown = msgspec.json.encode(types).decode()
     _UPSERT[tx.dialect.name].execute(tx, [(name, shown, now_ms, now_ms, lease_ms)])
 
 
 def leave(tx: Connection, name: str) -> None:
-    """Strike a worker that has ended."""
+    """Remove a worker that has ended."""
     _DELETE.execute(tx, [(name,)])
 
 
 def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
-    """Strike workers that are silent for a day; return how many.
+    """Remove workers that have been silent for more than ``FORGOTTEN_MS``; return how many.
 
-    They died: those that end say so.  Should one come back, it is on the list again.
+    These workers have died, because a worker that ends removes itself.  A worker that comes
+    back is added to the list again.
 
     Args:
-        database: Where to look, and to write if there are some.
-        holders: Whom to keep, as they hold jobs.
-        now_ms: The time, UTC milliseconds.
+        database: The database, which is written only if there are such workers.
+        holders: Names of workers that hold jobs; these are kept.
+        now_ms: The current time, UTC milliseconds.
     """
     with database.read() as connection:
         silent = [w.name for w in seen(connection) if now_ms - w.seen_at_ms > FORGOTTEN_MS]
@@ -92,13 +93,13 @@ def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
 
 
 def find(connection: Connection, name: str) -> WorkerSeen | None:
-    """Return the worker of that name, None if it was never seen, or has left."""
+    """Return the worker named *name*, or None if it was never seen or has ended."""
     row = _FIND.first(connection, name_=name)
     return None if row is None else _seen(row)
 
 
 def seen(connection: Connection) -> list[WorkerSeen]:
-    """Return all workers, by name."""
+    """Return all workers, sorted by name."""
     return [_seen(row) for row in connection.execute(_SELECT)]
 
 

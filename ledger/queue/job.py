@@ -1,7 +1,7 @@
-"""Be a job as applications hold it: what it is now, what becomes of it, its end.
+"""A job as applications hold it: its current fields, its changes, its result.
 
-The rules of a job are in ``job``; the job that a handler is called with, which can say
-more, is in ``attempt``.
+The rules of a job are in ``rules/job.py``; the job that a handler is called with, which has
+more methods, is in ``worker/running_job.py``.
 """
 
 import threading
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ledger.log.store import Envelope
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})
-# A waiter looks by itself this often, should nobody wake it.
+# ``Job.wait`` checks the state at least this often, even if it is not woken.
 _LONGEST_WAIT_S: Final = 1.0
 
 
 class OwningQueue(Protocol):
-    """The queue that a job belongs to, as far as the job uses it."""
+    """The part of a queue that its jobs use."""
 
     @property
     def database(self) -> "Database": ...
@@ -45,10 +45,10 @@ class OwningQueue(Protocol):
 
 
 class Job:
-    """Be a job in the queue.
+    """A job in the queue.
 
-    What never changes (``id``, ``type``, ``data``) is read once; everything else is
-    read when it is asked for, and so is as it is now.
+    The fields that never change (``id``, ``type``, ``data``, ``created_at``) are read once;
+    all others are read from the database at each access.
 
     Attributes:
         id: Its number, from 1.
@@ -80,10 +80,10 @@ class Job:
         return hash(self.id)
 
     def refresh(self) -> Mapping[str, Any]:
-        """Read the job as it is now: Kue's JSON object.
+        """Read the current state of the job; return it as Kue's JSON object.
 
         Raises:
-            JobNotFound: It has been removed.
+            JobNotFound: The job has been removed.
         """
         with self._queue.database.read() as connection:
             json = self._queue.views.job(connection, self.id)
@@ -95,19 +95,19 @@ class Job:
 
     @property
     def type(self) -> str:
-        """Return what kind of job it is."""
+        """Return the job's type."""
         if self._type is None:
             self.refresh()
         return self._type or ""
 
     @property
     def data(self) -> Json:
-        """Return what the job was created with."""
+        """Return the data that the job was created with."""
         return (self._shown or self.refresh())["data"]
 
     @property
     def state(self) -> str:
-        """Return inactive, delayed, active, complete, failed or removed."""
+        """Return the state: inactive, delayed, active, complete, failed or removed."""
         try:
             state: str = self.refresh()["state"]
         except JobNotFound:
@@ -116,51 +116,51 @@ class Job:
 
     @property
     def priority(self) -> int:
-        """Return its priority; the lower, the sooner."""
+        """Return the priority; a lower number runs sooner."""
         priority: int = self.refresh()["priority"]
         return priority
 
     @property
     def percent(self) -> int:
-        """Return how far it is, in whole per cent."""
+        """Return the progress in per cent, an integer."""
         return int(self.refresh()["progress"])
 
     @property
     def progress_data(self) -> Json:
-        """Return what was last reported with the progress, None if nothing was."""
+        """Return the data last reported with the progress, or None."""
         return self.refresh().get("progress_data")
 
     @property
     def result(self) -> Json:
-        """Return what the handler returned, None if it has not."""
+        """Return the value that the handler returned, or None if it has not returned."""
         return self.refresh().get("result")
 
     @property
     def error(self) -> str | None:
-        """Return the last failure: its message, then the traceback."""
+        """Return the last failure, its message followed by the traceback, or None."""
         return self.refresh().get("error")
 
     @property
     def attempts(self) -> Mapping[str, int]:
-        """Return how many attempts were ``made``, how many ``remain``, of how many."""
+        """Return the numbers of attempts ``made`` and ``remaining``, and their ``max``."""
         attempts: Mapping[str, int] = self.refresh()["attempts"]
         return attempts
 
     @property
     def created_at(self) -> datetime:
-        """Return when it was created."""
+        """Return the time of the job's creation, in UTC."""
         created_at_ms = int((self._shown or self.refresh())["created_at"])
         return datetime.fromtimestamp(created_at_ms / 1000, tz=UTC)
 
     def log(self) -> list[str]:
-        """Return the lines that its attempts have logged, and one a failure."""
+        """Return the lines that the job's attempts have logged, and one line per failure."""
         with self._queue.database.read() as connection:
             if self._queue.views.job(connection, self.id) is None:
                 raise JobNotFound(self.id)
             return list(self._queue.views.log(connection, self.id, newest=LARGEST_PAGE))
 
     def events(self) -> "list[Envelope]":
-        """Return all that ever happened to it, also after its removal."""
+        """Return all events of the job, even after its removal."""
         found: list[Envelope] = []
         with self._queue.database.read() as connection:
             while some := self._queue.views.events(connection, self.id, after=len(found)):
@@ -168,36 +168,36 @@ class Job:
         return found
 
     def remove(self) -> None:
-        """Take the job out of every view; its history stays.
+        """Remove the job from every view; its history stays.
 
         Raises:
-            JobNotFound: There is no such job, or no longer.
+            JobNotFound: There is no such job, or it has been removed.
         """
         self._queue.execute(Remove(job_id=self.id))
 
     def restart(self) -> None:
-        """Let the job wait for a worker again, whatever became of it.
+        """Queue the job again, regardless of its state.
 
         Raises:
-            JobNotFound: It has been removed.
+            JobNotFound: The job has been removed.
         """
         self._queue.execute(Move(job_id=self.id, to=State.INACTIVE.value))
 
     def reprioritize(self, priority: int | str) -> None:
-        """Change the priority: a number, the lower the sooner, or one of Kue's names."""
+        """Change the priority to a number (lower runs sooner) or one of Kue's names."""
         number = kue_options.priority("priority", priority)
         self._queue.execute(Reprioritize(job_id=self.id, priority=number))
 
     def wait(self, timeout: float | None = None) -> Json:
-        """Wait until the job is done, and return its result.
+        """Wait until the job is complete, and return its result.
 
         Args:
-            timeout: Seconds; None waits as long as it takes.
+            timeout: Seconds; None waits without limit.
 
         Raises:
-            TimeoutError: It is not done in time; it goes on.
-            JobFailed: It failed for good.
-            JobNotFound: It was removed before it was done.
+            TimeoutError: The job has not ended in time; it is not affected.
+            JobFailed: The job has failed and is not tried again.
+            JobNotFound: The job was removed before it was complete.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         rung = threading.Event()

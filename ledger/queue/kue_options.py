@@ -1,8 +1,8 @@
-"""Read the options of a job as Kue's clients write them.
+"""The options of a job as Kue's clients write them.
 
-What Kue quietly misreads (attempts -1, priority "HIGH", delay true) and an option
-that does not exist are refused with the option's name and what was expected.  A
-string for ``backoff`` is refused above all: Kue evaluates it as code.
+Values that Kue silently misreads (attempts -1, priority "HIGH", delay true) and unknown
+options are refused, with the option's name and what was expected.  A string for ``backoff``
+must be refused: Kue evaluates it as code.
 
 An option that is null counts as not given.
 """
@@ -24,7 +24,7 @@ PRIORITIES: Final[Mapping[str, int]] = {
     "critical": -15,
 }
 
-# Longer is out of range, and Python refuses to read digits without end.
+# More digits are out of range, and Python refuses to parse thousands of them.
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 _DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 
@@ -35,10 +35,10 @@ def create_command(type_: object, data: str, options: object) -> Create:
     Args:
         type_: The job's type.
         data: The job's data, JSON text that has been checked.
-        options: What the client gave: a JSON object or null.
+        options: The client's options, a JSON object or null.
 
     Raises:
-        InvalidInput: An option is unknown, or its value is not what it must be.
+        InvalidInput: An option is unknown or its value is invalid.
     """
     if not type_:
         raise InvalidInput("type", "Must provide job type")
@@ -62,10 +62,10 @@ def create_command(type_: object, data: str, options: object) -> Create:
 
 
 def priority(name: str, value: object) -> int:
-    """Return the number of a priority given as a number, its text or a name.
+    """Return a priority as a number; *value* is a number, its digits as text, or a name.
 
     Raises:
-        InvalidInput: It is none of these.
+        InvalidInput: *value* is not a priority.
     """
     if isinstance(value, str) and value in PRIORITIES:
         return PRIORITIES[value]
@@ -79,12 +79,12 @@ def priority(name: str, value: object) -> int:
 
 
 def _number(value: object) -> int | None:
-    """Return the integer that *value* is or says, None if it is none."""
+    """Return *value*, an integer or the text of one, as an integer, or None if it is not."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return value
-    # JSON does not tell 5 from 5.0 and 5e0.
+    # In JSON, 5, 5.0 and 5e0 are the same number.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
@@ -139,7 +139,7 @@ _EXPECTED_BACKOFF: Final = (
 
 
 def _with_delay(fields: dict[str, Any]) -> dict[str, Any]:
-    """Give a backoff without a delay of its own the job's, as Kue does."""
+    """Set the delay of a backoff that has none to the job's delay, as Kue does."""
     backoff = fields.get("backoff")
     if backoff is not None and backoff.type != "repeat" and not backoff.delay_ms:
         delay_ms = fields.get("delay_ms")

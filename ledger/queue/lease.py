@@ -1,4 +1,4 @@
-"""Say how long a worker may be silent before its jobs are failed, where nothing else does."""
+"""The default lease: how long a worker may be silent before its attempts fail."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Be what applications import: a queue of jobs.
+"""The queue of jobs that applications use.
 
     >>> queue = ledger.connect("sqlite:///jobs.db")
     >>> job = queue.create("email", {"to": "tj@learnboost.com"}, attempts=5)
@@ -7,10 +7,10 @@
 
 A ``Queue`` may be shared by all threads of a process.
 
-It opens its database at its first use.  A module that makes one can be imported where the
-database is away, and in a quarter of a second less: what SQLAlchemy and we need to talk to
-a database is imported then, by whoever makes the queue's ``Parts``.  So this module, and all
-that it imports, must do without them.
+A queue opens its database when it is first used.  So a module that creates a queue can be
+imported while the database is unavailable, and a quarter of a second faster: SQLAlchemy, and
+our modules that need it, are imported only when the queue's ``Parts`` are made.  This module
+and the modules that it imports must therefore not import them.
 """
 
 import inspect
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from ledger.log.ledger import Ledger, Outcome
     from ledger.queue.heartbeats import WorkerSeen
 
-# How long a thread that forks waits for one that is opening the database.
+# Longest time that a forking thread waits for a thread that is opening the database.
 _LONGEST_OPENING_S: Final = 10.0
 
 
 class Handler(NamedTuple):
-    """Be a function that does the jobs of a type.
+    """A function that runs the jobs of a type.
 
     Attributes:
-        concurrency: How many at once, in one process.
+        concurrency: How many jobs it runs at once in a process.
     """
 
     function: Callable[..., Json]
@@ -55,13 +55,13 @@ HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Json])
 
 
 class Parts(NamedTuple):
-    """What a queue works with once its database is open.
+    """The objects of a queue whose database is open.
 
     Attributes:
-        ledger: Takes the commands.
-        views: Answers the questions.
-        bell: Rings when something happened.
-        forget: Starts all of it anew in a forked child.
+        ledger: Carries out commands.
+        views: Reads the read models.
+        bell: The commit notifier.
+        forget: Resets these objects in a forked child.
         close: Closes all connections.
     """
 
@@ -73,16 +73,16 @@ class Parts(NamedTuple):
 
 
 class Queue:
-    """Create jobs, look at them, and say who does them.
+    """A queue of jobs, and the handlers that run them.
 
-    Made by ``ledger.connect``.
+    Applications get one from ``ledger.connect``.
 
     Args:
-        make_parts: Opens the database, or raises why it cannot; called at the first use,
-            and again at the next one if it failed.
-        shown_url: The database's URL, its password hidden.
-        actor: Who the ledger says asked.
-        lease_ms: How long a worker may be silent before its jobs are failed.
+        make_parts: Opens the database, or raises an error; called at the first use, and at
+            the next use if it failed.
+        shown_url: The database's URL with the password masked.
+        actor: The actor that events are recorded with.
+        lease_ms: How long a worker may be silent before its attempts fail.
 
     Attributes:
         parts: None until the database is open.
@@ -105,7 +105,7 @@ class Queue:
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
-        # Taken again by a thread that forks, or uses the queue, while it opens.
+        # Reentrant: a thread may fork, or use the queue, while it opens the database.
         self._opening = threading.RLock()
         self._forks = False
 
@@ -116,12 +116,12 @@ class Queue:
     # --- opening
 
     def open(self) -> None:
-        """Open the database now, to learn at once if that fails; the first use does otherwise.
+        """Open the database now instead of at the first use, so that errors occur now.
 
         Raises:
             SchemaMismatch: The tables are not those of this version; ``ledger migrate``
-                brings them there.
-            Unavailable: The database is away.
+                upgrades older ones.
+            Unavailable: The database is unavailable.
         """
         self._opened()
 
@@ -135,32 +135,32 @@ class Queue:
 
     @property
     def ledger(self) -> "Ledger":
-        """Return what takes the commands."""
+        """Return the ledger, which carries out commands."""
         return self._opened().ledger
 
     @property
     def views(self) -> Views:
-        """Return what answers the questions."""
+        """Return the queries of the read models."""
         return self._opened().views
 
     @property
     def bell(self) -> "Bell":
-        """Return what rings when something happened."""
+        """Return the commit notifier."""
         return self._opened().bell
 
     @property
     def database(self) -> "Database":
-        """Return the database behind the queue."""
+        """Return the queue's database."""
         return self.ledger.database
 
     def before_fork(self) -> None:
-        """Let no other thread be where a forked child could not go on; until ``after_fork``."""
+        """Keep other threads, until ``after_fork``, from states that would block a forked child."""
         self._forks = self._opening.acquire(timeout=_LONGEST_OPENING_S)
         if self.parts is not None:
             self.database.before_fork()
 
     def after_fork(self) -> None:
-        """Go on in the process that has forked."""
+        """Undo ``before_fork`` in the process that has forked."""
         if self.parts is not None:
             self.database.after_fork()
         if self._forks:
@@ -168,13 +168,13 @@ class Queue:
             self._opening.release()
 
     def forget(self) -> None:
-        """Start anew in a forked child, which must not share its parent's connections."""
+        """Reset the queue in a forked child, which must not share its parent's connections."""
         self._fresh_locks()
         if self.parts is not None:
             self.parts.forget()
 
     def close(self) -> None:
-        """Close all connections; the queue is of no use afterwards."""
+        """Close all connections; the queue cannot be used afterwards."""
         if self.parts is not None:
             self.parts.close()
 
@@ -194,31 +194,31 @@ class Queue:
         remove_on_complete: bool | None = None,
         unique: str | None = None,
     ) -> Job:
-        """Create a job; when this returns, it survives a crash.
+        """Create a job; the job survives a crash once this has returned.
 
         Args:
-            type: What kind of job, 1 to 255 characters; a handler takes one type.
-            data: What the handler gets: anything that JSON can say; None is {}.
-            priority: The lower, the sooner; or ``low`` (10), ``normal`` (0),
-                ``medium`` (-5), ``high`` (-10), ``critical`` (-15).
-            attempts: How often it may run until it has failed for good.
-            delay: Do not run before: milliseconds from now, a timedelta, or a
-                datetime with a time zone; one that is past is no delay.
+            type: The job's type, 1 to 255 characters; a handler runs jobs of one type.
+            data: Data for the handler: any value that JSON can represent; None is {}.
+            priority: A number, of which lower ones run sooner, or ``low`` (10),
+                ``normal`` (0), ``medium`` (-5), ``high`` (-10), ``critical`` (-15).
+            attempts: Maximum number of attempts; if all of them fail, the job has failed.
+            delay: Earliest start: milliseconds from now, a timedelta, or a datetime with
+                a time zone; a datetime in the past is no delay.
             ttl: How long an attempt may go without progress before it fails:
-                milliseconds, or a timedelta.
+                milliseconds or a timedelta.
             backoff: How long to wait after a failure.  True repeats the delay;
-                ``{"type": "fixed", "delay": 2000}`` waits always as long,
-                ``{"type": "exponential", "delay": 2000, "maxDelay": 60000}``
+                ``{"type": "fixed", "delay": 2000}`` always waits for its delay;
+                ``{"type": "exponential", "delay": 2000, "maxDelay": 60000}`` waits
                 1, 3, 7 … times half the delay.  Delays may be timedeltas.
-            search_keys: Paths into the data to index; None means all of it.
-            remove_on_complete: Take it out of every view once it is complete; its
-                history stays.
-            unique: At most one job is ever created with this key; a second call
-                returns the first one's job.
+            search_keys: Paths in the data to index; None indexes all of it.
+            remove_on_complete: Whether to remove the job from every view once it is
+                complete; its history stays.
+            unique: A key with which at most one job is ever created; a second call with
+                the key returns the first call's job.
 
         Raises:
-            InvalidInput: A value is not what it must be; nothing was recorded.
-            Unavailable: The database is away, or overloaded.
+            InvalidInput: A value is invalid; nothing was recorded.
+            Unavailable: The database is unavailable or overloaded.
         """
         command = create_command(
             type,
@@ -241,12 +241,12 @@ class Queue:
         """Create all *jobs* in one transaction, or none of them.
 
         Args:
-            jobs: For each the arguments of ``create``, by name:
+            jobs: The arguments of ``create`` for each job, by name:
                 ``{"type": "email", "data": {…}, "attempts": 3}``.
 
         Raises:
-            InvalidInput: One of them is not what it must be; none was created.
-            Unavailable: The database is away, or overloaded.
+            InvalidInput: One of the jobs is invalid; none was created.
+            Unavailable: The database is unavailable or overloaded.
         """
         commands = create_commands(jobs, now_ms=self.ledger.now_ms())
         outcomes = self.ledger.execute_all(commands, actor=self.actor)
@@ -256,16 +256,16 @@ class Queue:
         ]
 
     def _created(self, command: Create, outcome: "Outcome") -> Job:
-        # One that was there already, by its key, may be of another type.
+        # A job that already existed with the same key may be of another type.
         return Job(self, outcome.job_id, type_=command.type if outcome.events else None)
 
     # --- looking
 
     def get(self, job_id: int) -> Job:
-        """Return the job of that id.
+        """Return the job with the id *job_id*.
 
         Raises:
-            JobNotFound: There is none, or no longer.
+            JobNotFound: There is no such job, or it has been removed.
         """
         job = Job(self, job_id)
         job.refresh()
@@ -283,16 +283,15 @@ class Queue:
         """Return jobs in the order of their creation.
 
         Args:
-            state: Only those in that state: inactive, delayed, active, complete or
+            state: Return only jobs in this state: inactive, delayed, active, complete or
                 failed.
-            type: Only those of that type.
-            limit: How many at most, 1 to 10,000.
-            offset: How many to skip.
-            newest_first: Begin with the newest.
+            type: Return only jobs of this type.
+            limit: Maximum number of jobs, 1 to 10,000.
+            offset: Number of jobs to skip.
+            newest_first: Reverse the order.
 
         Raises:
-            InvalidInput: There is no such state, or *limit* or *offset* is out of
-                range.
+            InvalidInput: There is no such state, or *limit* or *offset* is out of range.
         """
         if state is not None and state not in LIVE_STATES:
             raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", state)
@@ -309,20 +308,20 @@ class Queue:
         return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
 
     def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
-        """Return the jobs whose data have all the words of *query*, the newest first.
+        """Return the jobs whose data contains all words of *query*, newest first.
 
-        A job is found by the first search after its creation, and no more after its
-        removal.  If no process indexes, this one does it before it answers.
+        A search finds every job created before it, and no job removed before it.  If no
+        process keeps the index up to date, the search updates it first.
 
         Args:
             query: Plain words; case, accents and English endings do not matter, and no
                 character is an operator.
-            limit: How many at most, 1 to 10,000.
-            offset: How many of the newest to skip.
+            limit: Maximum number of jobs, 1 to 10,000.
+            offset: Number of jobs to skip, from the newest.
 
         Raises:
-            InvalidInput: *query* is too long, or *limit* or *offset* out of range.
-            Unavailable: The index has not come as far as the ledger in time.
+            InvalidInput: *query* is too long, or *limit* or *offset* is out of range.
+            Unavailable: The index did not reach the ledger's position in time.
         """
         check_page(limit, offset)
         return [
@@ -330,10 +329,10 @@ class Queue:
         ]
 
     def stats(self, type: str | None = None) -> dict[str, int]:  # noqa: A002 - Kue's word
-        """Return the number of jobs in each state, and the time worked: ``work_ms``.
+        """Return the number of jobs in each state, and ``work_ms``, the time worked.
 
         Args:
-            type: Count only jobs of that type.
+            type: Count only jobs of this type.
         """
         with self.database.read() as connection:
             return dict(self.views.stats(connection, type))
@@ -344,7 +343,7 @@ class Queue:
             return list(self.views.types(connection))
 
     def workers(self) -> "list[WorkerSeen]":
-        """Return the workers that have told of themselves, by name."""
+        """Return the workers that have sent heartbeats, sorted by name."""
         with self.database.read() as connection:
             return list(self.views.workers(connection))
 
@@ -356,19 +355,20 @@ class Queue:
         *,
         concurrency: int = 1,
     ) -> Callable[[HandlerFunction], HandlerFunction]:
-        """Make the decorated function do the jobs of a type.
+        """Register the decorated function as the handler of a type of jobs.
 
-        It is called with the job.  What it returns is the result, and must be what
-        JSON can say; an exception is a failed attempt.  ``raise Retry(after=…)``
-        and ``raise Fail(…)`` say more.  ``ledger work`` runs it, or a ``Worker``.
+        It is called with the job.  Its return value is the job's result, and must be a
+        value that JSON can represent; an exception fails the attempt.  It can also
+        ``raise Retry(after=…)`` or ``raise Fail(…)``.  ``ledger work`` or a ``Worker``
+        runs it.
 
         Args:
-            type: Of which jobs.
-            concurrency: How many of them at once, in one process.
+            type: The type of jobs.
+            concurrency: How many jobs to run at once in a process.
 
         Raises:
-            InvalidInput: The type has a function already, *concurrency* is less than 1,
-                or the function is a coroutine function.
+            InvalidInput: The type already has a handler, *concurrency* is less than 1, or
+                the function is a coroutine function.
         """
         if type in self.handlers:
             function = self.handlers[type].function
@@ -389,15 +389,15 @@ class Queue:
         return register
 
     def pause(self, type: str) -> None:  # noqa: A002 - Kue's word
-        """Let no worker begin a job of the type; what runs goes on."""
+        """Pause a type: no worker starts its jobs; running jobs continue."""
         self.execute(Pause(type=type))
 
     def resume(self, type: str) -> None:  # noqa: A002 - Kue's word
-        """Let workers begin jobs of the type again."""
+        """Resume a paused type."""
         self.execute(Resume(type=type))
 
     def paused(self) -> dict[str, datetime]:
-        """Return the paused types, and since when."""
+        """Return the paused types and the time since which each is paused."""
         with self.database.read() as connection:
             paused = self.views.paused(connection)
         return {
@@ -406,10 +406,10 @@ class Queue:
         }
 
     def execute(self, command: Command) -> "Outcome":
-        """Carry out any command; as ``Ledger.execute``."""
+        """Carry out a command; see ``Ledger.execute``."""
         return self.ledger.execute(command, actor=self.actor)
 
 
 def own_name() -> str:
-    """Return what tells this process from all others: ``HOST:PID``."""
+    """Return the name of this process: ``HOST:PID``."""
     return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,4 +1,4 @@
-"""Say what a queue needs of the read models; nothing else in it knows how jobs are shown."""
+"""The queries of the read models that a queue uses; the queue depends on nothing else of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class HeldAttempt(Protocol):
-    """Be an attempt, and the worker that holds it."""
+    """An attempt, and the worker that holds it."""
 
     @property
     def job_id(self) -> int: ...
@@ -24,20 +24,20 @@ class HeldAttempt(Protocol):
 
 
 class DueJobs(Protocol):
-    """Know which jobs time is about to change."""
+    """The queries of the sweeper."""
 
     def due(self, connection: "Connection", *, now_ms: int, limit: int) -> Sequence[int]:
-        """Return ids of jobs that time changes by *now_ms*, the longest due first."""
+        """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
 
     def held(self, connection: "Connection") -> Sequence[HeldAttempt]:
         """Return the attempts that workers hold."""
 
 
 class Views(DueJobs, Protocol):
-    """Answer what a queue asks of the read models."""
+    """The queries of a queue and its workers."""
 
     def job(self, connection: "Connection", job_id: int) -> str | None:
-        """Return a job's JSON object, None if there is no such job."""
+        """Return a job's JSON object, or None if there is no such job."""
 
     def jobs(
         self,
@@ -49,31 +49,31 @@ class Views(DueJobs, Protocol):
         last: int,
         descending: bool,
     ) -> str:
-        """Return a page of a list of jobs, a JSON array."""
+        """Return a page of a list of jobs as a JSON array."""
 
     def log(self, connection: "Connection", job_id: int, *, newest: int) -> Sequence[str]:
-        """Return the newest lines of a job's log, the oldest first; none that was erased."""
+        """Return the newest lines of a job's log, oldest first, without erased ones."""
 
     def events(self, connection: "Connection", job_id: int, *, after: int) -> Sequence["Envelope"]:
-        """Return some of what happened to a job after that version, none if that is all."""
+        """Return the next events of a job after version *after*; an empty list at the end."""
 
     def workers(self, connection: "Connection") -> Sequence["WorkerSeen"]:
-        """Return the workers that have told of themselves, by name."""
+        """Return the workers that have sent heartbeats, sorted by name."""
 
     def stats(self, connection: "Connection", type_: str | None) -> Mapping[str, int]:
-        """Return the number of jobs in each state, of all types or one, and ``work_ms``."""
+        """Return the number of jobs in each state, of one type or all, and ``work_ms``."""
 
     def types(self, connection: "Connection") -> Sequence[str]:
         """Return the types that have jobs."""
 
     def paused(self, connection: "Connection") -> Mapping[str, int]:
-        """Return the paused types, and since when: UTC milliseconds."""
+        """Return the paused types and the time since which each is paused, UTC milliseconds."""
 
     def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
-        """Return the jobs whose data have all the words of *query*, the newest first."""
+        """Return the jobs whose data contains all words of *query*, newest first."""
 
     def any_claimable(self, connection: "Connection", types: Collection[str]) -> bool:
         """Return whether a job of one of the types waits for a worker."""
 
     def held_by(self, connection: "Connection", worker: str) -> Sequence[tuple[int, int]]:
-        """Return the jobs and attempts that a worker holds."""
+        """Return the job id and attempt number of each attempt that a worker holds."""

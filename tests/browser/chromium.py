@@ -1,6 +1,6 @@
-"""Open pages in a headless Chromium that knows some names of hostile sites.
+"""Pages in a headless Chromium in which chosen host names resolve to this machine.
 
-``python -m tests.browser.chromium`` tells which Chromium that is, or what to install.
+``python -m tests.browser.chromium`` fails, and says what to install, if there is no Chromium.
 """
 
 import os
@@ -25,7 +25,7 @@ MISSING: Final = (
 
 _FLAGS: Final = (
     "--headless",
-    # Root has none, and the pages are the tests' own.
+    # Chromium has no sandbox for root, and the tests open only their own pages.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -41,7 +41,7 @@ _FLAGS: Final = (
 
 
 def find_chromium() -> str | None:
-    """Return the path of Chromium, None if there is none."""
+    """Return the path of Chromium, or None if there is none."""
     given = os.environ.get(VARIABLE)
     found = [shutil.which(name) for name in ((given,) if given else _COMMANDS)]
     return next((path for path in found if path is not None), None)
@@ -49,13 +49,13 @@ def find_chromium() -> str | None:
 
 @contextmanager
 def page(chromium: str, url: str, folder: Path, *names: str) -> Iterator[None]:
-    """Open *url* in a browser of its own, until the block ends.
+    """Open *url* in a new browser until the block ends.
 
     Args:
-        chromium: Its path.
-        url: Of the page.
-        folder: Where it may write; its output goes to a file there.
-        names: What resolves to 127.0.0.1, beside what always does.
+        chromium: Path of the browser.
+        url: URL of the page.
+        folder: Directory for the browser's files and its log.
+        names: Host names that resolve to 127.0.0.1 in addition to the usual ones.
     """
     rules = ", ".join(f"MAP {name} 127.0.0.1" for name in names)
     command = [
@@ -80,7 +80,7 @@ def page(chromium: str, url: str, folder: Path, *names: str) -> Iterator[None]:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a browser and all that it started, and return when they are gone."""
+    """Kill a browser and its descendants, and return when they have ended."""
     parent = psutil.Process(process.pid)
     family = [parent, *parent.children(recursive=True)]
     for each in family:

@@ -1,4 +1,4 @@
-"""Give the tests in a browser that browser, a server, and a hostile site."""
+"""Fixtures of the browser tests: a browser, a server, a hostile site."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.integration.servers import Server
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Give the path of Chromium; without it these tests fail, for they would show nothing."""
+    """Return the path of Chromium; without it the tests fail, because they would prove nothing."""
     path = find_chromium()
     if path is None:
         pytest.fail(MISSING)
@@ -23,20 +23,20 @@ def chromium() -> str:
 
 @pytest.fixture
 def hostile() -> Iterator[HostileSite]:
-    """Give a hostile site that passes on to no server yet."""
+    """Yield a hostile site that does not know the server yet."""
     with HostileSite() as site:
         yield site
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """Give the URL of a ledger that the server creates."""
+    """Return the URL of a ledger that the server creates."""
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
 @pytest.fixture
 def server(url: str, tmp_path: Path, hostile: HostileSite) -> Iterator[Server]:
-    """Give a server that the hostile site passes on to."""
+    """Yield a server to which the hostile site forwards requests."""
     with Server(url, tmp_path, variables={"LEDGER_HOSTS": "ledger.test"}) as server:
         hostile.ledger_port = server.port
         yield server
@@ -44,7 +44,7 @@ def server(url: str, tmp_path: Path, hostile: HostileSite) -> Iterator[Server]:
 
 @pytest.fixture
 def system(server: Server, url: str) -> Iterator[System]:
-    """Give the server's ledger, to look into."""
+    """Yield the server's ledger, for assertions."""
     system = open_system(url)
     yield system
     system.close()

@@ -1,9 +1,9 @@
-"""A site that attacks the reader's own machine, and notes what came of it.
+"""A site that attacks its visitor's own machine, and records the results.
 
-Everything but its pages it passes on to the ledger, headers and all.  For a browser a page
-and the API are then of one origin, as they are after DNS rebinding, when the name of a
-site begins to resolve to 127.0.0.1.  Under another name than the page's it is just the
-ledger, of which each request is noted.
+It forwards every request to the ledger, with all headers, except requests for its own pages.
+For a browser a page and the API then have the same origin, as after DNS rebinding, when the
+name of a site begins to resolve to 127.0.0.1.  Under any other name than the page's, the site
+is the ledger with a record of its requests.
 """
 
 import json
@@ -20,11 +20,11 @@ PAGES: Final = Path(__file__).parent / "pages"
 
 
 class Asked(NamedTuple):
-    """A request that was passed on to the ledger, and how it was answered.
+    """A request that was forwarded to the ledger, with the status of its answer.
 
     Attributes:
-        site: Its ``Sec-Fetch-Site``.
-        origin: Its ``Origin``.
+        site: The request's ``Sec-Fetch-Site``.
+        origin: The request's ``Origin``.
     """
 
     method: str
@@ -35,11 +35,11 @@ class Asked(NamedTuple):
 
 
 class HostileSite:
-    """The site, on a port of its own under every name of this machine.
+    """The site, on its own port, under every name of this machine.
 
     Attributes:
-        ledger_port: Where the ledger listens.
-        asked: What was passed on, in the order of the answers.
+        ledger_port: The ledger's port.
+        asked: Forwarded requests, in the order of their answers.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class HostileSite:
         self._server.server_close()
 
     def report(self) -> Any:
-        """Return what a page reports once it has tried all that it can."""
+        """Wait until a page has tried all its attacks; return its report."""
         wait_until(lambda: self._report is not None, "the page reports")
         return self._report
 
@@ -91,7 +91,7 @@ class HostileSite:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Do not log."""
 
         return Handler
 

@@ -1,4 +1,4 @@
-"""What pages can do to a ledger on the reader's machine: nothing, but for those that may."""
+"""Web pages that attack a ledger on their visitor's machine; only permitted ones reach it."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from tests.integration.servers import Server, wait_until
 
 IBAN: Final = "DE00 SECRET"
 NAMES: Final = ("rebind.evil.test", "evil.test", "ledger.test")
-# What elsewhere.html sends that would change something, and no browser asks leave for.
+# Requests of elsewhere.html that would change jobs, and that browsers send without a preflight.
 GETS: Final = {
     "/INACTIVE/1/",
     "/inactive/1",
@@ -26,14 +26,14 @@ POSTS: Final = {
 
 
 def prepare(server: Server) -> None:
-    """Create a job with a secret, which is complete, and one that waits."""
+    """Create a complete job with a secret, and an inactive job."""
     server.ask("POST", "/job", {"type": "email", "data": {"iban": IBAN}})
     server.ask("PUT", "/job/1/state/complete")
     server.create()
 
 
 def recorded(system: System) -> Any:
-    """Return what happened, and the workers, whose signs of life are no events."""
+    """Return the events, and the workers, whose heartbeats are not events."""
     return (
         rows(system, "SELECT job_id, version, kind FROM ledger_events ORDER BY position"),
         rows(system, "SELECT name FROM ledger_workers"),
@@ -103,7 +103,7 @@ def test_a_page_of_another_site_changes_nothing_where_browsers_tell_only_its_ori
     prepare(server)
     before = recorded(system)
 
-    # Over plain http they say more to this machine alone.
+    # Over plain HTTP, browsers send Sec-Fetch-Site only to the loopback hosts.
     with page(chromium, elsewhere(hostile, "ledger.test") + "#posts", tmp_path, *NAMES):
         got = hostile.report()
         attempts = asked(hostile, POSTS)
@@ -131,11 +131,11 @@ def test_a_page_of_another_site_that_the_operator_named_reads_and_changes(
 
 
 def elsewhere(hostile: HostileSite, host: str) -> str:
-    """Return the URL of the page that attacks the ledger under the name *host*."""
+    """Return the URL of the page that attacks the ledger at the name *host*."""
     return f"http://evil.test:{hostile.port}/elsewhere?{host}"
 
 
 def asked(hostile: HostileSite, paths: set[str]) -> list[Asked]:
-    """Return the requests for *paths*, once all have come: no page can wait for a beacon."""
+    """Wait for requests for all *paths*, since a page cannot wait for a beacon; return them."""
     wait_until(lambda: paths <= {each.path for each in hostile.asked}, "the requests have come")
     return [each for each in hostile.asked if each.path in paths]

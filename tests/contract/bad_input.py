@@ -1,4 +1,4 @@
-"""List bad input of every kind that the contract names, and how each must be refused."""
+"""Invalid input of every kind in the contract, and the refusal that each must get."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ IDS_THAT_ARE_NONE = (
 
 
 class Bad(NamedTuple):
-    """Be a request, and how it must be refused."""
+    """A request, and the refusal that it must get."""
 
     target: str
     status: int
@@ -40,13 +40,13 @@ class Bad(NamedTuple):
 
 
 def posted(text: str | bytes, error: str, status: int = 400) -> Bad:
-    """Return a POST of that body."""
+    """Return a POST to ``/job`` with the body *text*."""
     raw = text.encode() if isinstance(text, str) else text
     return Bad("/job", status, error, raw, "POST", JSON)
 
 
 def with_option(name: str, value: str) -> Bad:
-    """Return a POST of a job with one option, whose refusal must name it."""
+    """Return a POST of a job with one option, which the refusal must name."""
     return posted(f'{{"type":"email","options":{{"{name}":{value}}}}}', rf"^{name}\b.*: expected ")
 
 

@@ -1,4 +1,4 @@
-"""Ask the app as a server does: with the request's raw target, through WSGI's validator."""
+"""A client that calls the app as a server does: with the raw target, and WSGI's validator."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ PORT = 3000
 
 
 class Answer(NamedTuple):
-    """Be what came back; the names of *headers* are in lower case."""
+    """An answer of the app; the names of *headers* are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Talk to the app over one system."""
+    """A client of the app on one system."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Client:
 
     @property
     def newest(self) -> int:
-        """Return the id of the job that was created last, removed or not."""
+        """Return the id of the job that was created last, even if it was removed."""
         with self.system.database.read() as connection:
             return store.read_head(connection).last_job_id
 
@@ -100,12 +100,12 @@ class Client:
         """Send a request.
 
         Args:
-            method: As on the wire.
-            target: As on the wire: nothing is decoded, encoded or checked.
-            body: Sent with its length, unless *chunked*.
-            headers: By name; Host is this machine's unless it is among them.
-            chunked: Whether the body's length is not told beforehand.
-            http_version: With 1.0, no Host is sent unless it is among the headers.
+            method: The method, as on the wire.
+            target: The target, as on the wire: it is not decoded, encoded or checked.
+            body: Sent with a Content-Length, unless *chunked*.
+            headers: Headers by name; without Host among them, Host is ``127.0.0.1:3000``.
+            chunked: Whether to send the body with ``Transfer-Encoding: chunked``.
+            http_version: With 1.0, Host is sent only if it is among *headers*.
         """
         path, _, query = target.partition("?")
         if "://" in path:
@@ -136,7 +136,7 @@ class Client:
         return Answer(result.status_code, lowered, result.content)
 
     def post(self, body: Any, target: str = "/job", /, **headers: str) -> Answer:
-        """POST JSON, written already or not."""
+        """POST *body*: JSON text, or a value to encode as JSON."""
         text = body if isinstance(body, bytes | str) else json.dumps(body, ensure_ascii=False)
         return self.ask("POST", target, text, **{"Content_Type": "application/json"} | headers)
 
@@ -151,7 +151,7 @@ class Client:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Require that what happens inside records nothing."""
+        """Require that the block records no events."""
         before = self.position
         yield
         after = self.position

@@ -1,4 +1,4 @@
-"""Give the tests of the wire a client: over a ledger of its own, or over one to refuse with."""
+"""Fixtures of the HTTP tests: clients on an empty ledger, or on one with a job in each state."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CROWD = ("inactive", "delayed", "active", "complete", "failed", "removed")
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give an empty ledger to copy, which is quicker than to migrate."""
+    """Return an empty ledger's file; copying it is faster than a migration."""
     path = tmp_path_factory.mktemp("template") / "ledger.db"
     system = open_system(f"sqlite:///{path}")
     migrate(system.database)
@@ -31,7 +31,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_ledger(postgres_server: URL) -> Iterator[str]:
-    """Give the URL of a ledger to empty, which is quicker than to create."""
+    """Yield the URL of a ledger; emptying it is faster than creating one."""
     name = f"wire_{uuid4().hex}"
     admin = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -48,7 +48,7 @@ def postgres_ledger(postgres_server: URL) -> Iterator[str]:
 
 @pytest.fixture(params=ENGINES)
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    """Give an empty ledger, on each engine in turn."""
+    """Yield an empty ledger, on each engine in turn."""
     if request.param == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         shutil.copy(template, tmp_path / "ledger.db")
@@ -63,19 +63,19 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def client(system: System) -> Client:
-    """Give a client over an empty ledger, on each engine in turn."""
+    """Return a client on an empty ledger, on each engine in turn."""
     return Client(system)
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Give a client over jobs 1 to 6, one in each state, for what changes nothing."""
+    """Yield a client on a ledger with jobs 1 to 6, one in each state, for read-only tests."""
     yield from _with_one_job_in_each_state(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def rabble(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Give another such client, for what may change anything."""
+    """Yield a client on another such ledger, for tests that may change anything."""
     yield from _with_one_job_in_each_state(tmp_path_factory)
 
 
@@ -84,6 +84,6 @@ def _with_one_job_in_each_state(tmp_path_factory: pytest.TempPathFactory) -> Ite
     migrate(system.database)
     for state in CROWD:
         job_in(system, state)
-    # Whoever asks at random to wait need not.
+    # Random requests to wait are answered at once.
     yield Client(system, most_waiting=0)
     system.close()

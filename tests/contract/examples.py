@@ -1,4 +1,4 @@
-"""Give each operation a request that is right, over a ledger that has job 1 and worker w1."""
+"""A valid request for each operation, on a ledger with job 1 and worker w1."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "priority": "high",
     "name": "w1",
 }
-# A body that is right, for each operation that needs one.
+# A valid body for each operation that needs one.
 BODIES: Final[Mapping[str, Any]] = {
     "Claim": {"types": ["email"], "worker": "w1"},
     "Progress": {"attempt": 1, "progress": 40},
@@ -29,7 +29,7 @@ BODIES: Final[Mapping[str, Any]] = {
 
 
 def filled(path: str) -> str:
-    """Return *path* with an example in each place."""
+    """Return *path* with an example for each parameter."""
     for name, example in EXAMPLES.items():
         path = path.replace(f"{{{name}}}", example)
     return path
@@ -42,7 +42,7 @@ def named(operation: Operation) -> str:
 def perform(
     client: Client, operation: Operation, headers: Mapping[str, str] = MappingProxyType({})
 ) -> Answer:
-    """Return what a right request for an operation is answered, with *headers* beside its own."""
+    """Send a valid request for an operation, with additional *headers*; return the answer."""
     body = {"type": "email"} if operation.takes_jobs else BODIES.get(operation.takes or "")
     own = {"Content-Type": "application/json"} if body else {}
     text = json.dumps(body) if body else ""

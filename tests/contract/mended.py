@@ -1,8 +1,8 @@
-"""List where we differ from Kue 0.11.6: the record's number, Kue's answer, ours, and why.
+"""The differences from Kue 0.11.6: the records' numbers, Kue's answer, ours, and the reason.
 
 A row turns Kue's recorded answer into ours; a record may be in several rows, which
-apply in order.  What no row touches must agree: status, media type, and the whole
-body but for the moments and names that ``transcripts.comparable`` blots out.
+apply in order.  Everything else must be equal: status, media type, and the whole body
+except the times and names that ``transcripts.comparable`` masks.
 """
 
 import re
@@ -18,7 +18,7 @@ Answer = Callable[[Said, Record], Said]
 
 @dataclass(frozen=True)
 class Text:
-    """Equal every text that matches the pattern."""
+    """A text that equals every text that matches the pattern."""
 
     pattern: str
 
@@ -30,19 +30,19 @@ class Text:
 
 
 def numbers(ranges: str) -> Iterator[int]:
-    """Yield the numbers of text such as ``1 3-5``."""
+    """Yield the numbers in a text such as ``1 3-5``."""
     for part in ranges.split():
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
 def refused(status: int, pattern: str) -> Answer:
-    """Return the answer ``{"error": …}`` with a text that matches."""
+    """Return the answer ``{"error": …}`` with a text that matches *pattern*."""
     return lambda _, __: Said(status, JSON_TYPE, {"error": Text(pattern)})
 
 
 def gone(said: Said, record: Record) -> Said:
-    """Return the answer about a job that there is not, in Kue's words."""
+    """Return the answer about a job that does not exist, in Kue's words."""
     job_id = record.target.split("/")[2]
     return Said(404, JSON_TYPE, {"error": f'job "{job_id}" doesnt exist'})
 
@@ -57,12 +57,12 @@ def textual_ids(said: Said, record: Record) -> Said:
 
 
 def changed(**values: Any) -> Answer:
-    """Return Kue's object with other values under keys that it has."""
+    """Return Kue's object with some values replaced."""
     return lambda said, _: said._replace(body={**said.body, **values})
 
 
 def without(ids: str) -> Answer:
-    """Return Kue's list without those jobs."""
+    """Return Kue's list without the jobs in *ids*."""
     dropped = {str(job_id) for job_id in numbers(ids)}
     return lambda said, _: said._replace(
         body=[job for job in said.body if job["id"] not in dropped]
@@ -70,7 +70,7 @@ def without(ids: str) -> Answer:
 
 
 def page(number: int, *ids: int) -> Answer:
-    """Return the page of those jobs, as Kue shows them in the list of record *number*."""
+    """Return a page of jobs as Kue shows them in the list of record *number*."""
 
     def answer(said: Said, _: Record) -> Said:
         everything = {job["id"]: job for job in records()[INDEX[number]].kue.body}
@@ -80,7 +80,7 @@ def page(number: int, *ids: int) -> Answer:
 
 
 def body(value: Any) -> Answer:
-    """Return another body in JSON, with 200."""
+    """Return an answer with status 200 and a JSON body."""
     return lambda _, __: Said(200, JSON_TYPE, value)
 
 
@@ -89,7 +89,7 @@ def as_json(said: Said, record: Record) -> Said:
 
 
 def with_zero_result(said: Said, record: Record) -> Said:
-    """Put ``"result": 0``, in its place, into the job whose handler returned it."""
+    """Insert ``"result": 0``, at its position, into the job whose handler returned it."""
 
     def job(value: dict[str, Any]) -> dict[str, Any]:
         if value["data"] != {"do": "result", "value": 0}:
@@ -103,7 +103,7 @@ def with_zero_result(said: Said, record: Record) -> Said:
 
 
 def created(*ids: int | None) -> Answer:
-    """Return the answer to an array: a created job, or None for one without a type."""
+    """Return the answer to an array: the ids of created jobs, None for one without a type."""
     items = [
         {"error": "Must provide job type"}
         if job_id is None
@@ -119,7 +119,7 @@ def last_too_long(said: Said, record: Record) -> Said:
 
 
 INDEX: Final = {record.number: index for index, record in enumerate(records())}
-# Of record 412 and so on: what the list is, and which of its jobs are the page.
+# For each record: the record whose list contains the jobs, and the ids on the page.
 NEWEST_FIRST: Final[Mapping[int, Answer]] = {
     412: page(420, 15, 14, 13, 12),
     423: page(420, 5, 4, 3, 2, 1),
@@ -131,14 +131,14 @@ EMPTY: Final[Answer] = lambda _, __: Said(200, JSON_TYPE, None)  # noqa: E731 - 
 
 @dataclass(frozen=True)
 class Mend:
-    """Be one row of the table.
+    """A row of the table.
 
     Attributes:
         where: Numbers of the records.
         kue: What Kue answers.
         ours: What we answer.
-        why: The sentence of the contract, or what follows from one.
-        answer: Makes our answer of Kue's.
+        why: A sentence of the contract, or a consequence of one.
+        answer: Converts Kue's answer to ours.
     """
 
     where: str
@@ -201,7 +201,7 @@ MENDED: Final = (
         "All answers are JSON, including errors.",
         lambda said, _: said._replace(media_type=JSON_TYPE),
     ),
-    # --- jobs that there are not
+    # --- jobs that do not exist
     Mend(
         "9 11-14 350 385 389 735-736 782 784",
         '200 {"error":"job \\"1\\" doesnt exist"}',

@@ -1,4 +1,4 @@
-"""Do what happened beside HTTP while Kue was recorded: workers, time, jobs not recorded."""
+"""What happened outside HTTP while Kue was recorded: work, time, jobs created off the record."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ FLAKY: Final = "Error: flaky attempt 1" + _STACK.format(at="35:14")
 
 
 class Stage:
-    """Be the workers, and the clock, of a section."""
+    """The workers and the clock of a section."""
 
     def __init__(self, system: System, clock: Clock) -> None:
         self._ledger = system.ledger
@@ -138,7 +138,7 @@ def _all_waits_are_over(stage: Stage) -> None:
 
 
 def _jobs_to_search(stage: Stage) -> None:
-    """Create the twelve jobs whose creation was not recorded, by what searches found in them."""
+    """Create the twelve jobs whose creation was not recorded, with titles that searches found."""
     for title in (
         "welcome email for tj@learnboost.com",
         "video converting",
@@ -156,7 +156,7 @@ def _jobs_to_search(stage: Stage) -> None:
         stage.create(title=title)
 
 
-# What happens before a record.
+# Actions before a record, by the record's number.
 PREPARED: Final[Mapping[int, Callable[[Stage], None]]] = {
     311: _the_worker_comes_up,
     317: _their_first_waits_are_over,

@@ -1,8 +1,8 @@
-"""Read what Kue 0.11.6 answered, and ask the app the same.
+"""The recorded answers of Kue 0.11.6, and the app's answers to the same requests.
 
-``transcripts.jsonl`` holds a recorded request and Kue's answer a line, in sections
-that each began on an empty store.  Left out of it are the text of HTML pages, the
-names of the machine it was recorded on, and records that show only search.
+``transcripts.jsonl`` contains one recorded request with Kue's answer per line, in sections,
+each of which began with an empty store.  It does not contain the text of HTML pages, the
+names of the machine on which it was recorded, and records that show only search.
 """
 
 import base64
@@ -21,7 +21,7 @@ from tests.contract.stage import PREPARED, Stage
 
 RECORDINGS: Final = Path(__file__).parent / "transcripts.jsonl"
 
-# Moments and lengths of time differ from run to run; that they are text does not.
+# Times and durations differ between runs, but are always text.
 _TIMES: Final = frozenset(
     {"created_at", "promote_at", "updated_at", "failed_at", "started_at", "duration"}
 )
@@ -29,11 +29,11 @@ _STEP_MS: Final = 50
 
 
 class Said(NamedTuple):
-    """Be an answer as far as two servers can agree on it.
+    """The part of an answer on which two servers can agree.
 
     Attributes:
-        body: The JSON value with moments and names of workers blotted out; text
-            where it is not JSON; None where there is none.
+        body: The JSON value with times and names of workers masked; text if it is not JSON;
+            None if there is no body.
     """
 
     status: int
@@ -43,7 +43,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Be a recorded request, and Kue's answer."""
+    """A recorded request and Kue's answer."""
 
     number: int
     section: str
@@ -87,7 +87,7 @@ def _sent(request: dict[str, Any]) -> bytes:
 
 
 def comparable(body: Any) -> Any:
-    """Return a JSON value without what must differ from run to run."""
+    """Return a JSON value with the parts masked that differ between runs."""
     if isinstance(body, list):
         return [comparable(item) for item in body]
     if isinstance(body, dict):
@@ -106,7 +106,7 @@ def _blotted(key: str, value: Any) -> Any:
 
 
 def replay(section: str, system: System) -> Iterator[tuple[Record, Said]]:
-    """Ask the app, over an empty ledger, what Kue was asked in *section*."""
+    """Send the requests of *section* to the app on an empty ledger; yield its answers."""
     clock = Clock()
     system.ledger.now_ms = clock
     stage = Stage(system, clock)
@@ -126,7 +126,7 @@ def replay(section: str, system: System) -> Iterator[tuple[Record, Said]]:
 
 
 def _created(body: Any) -> list[int]:
-    """Return the ids of the jobs that an answer says were created."""
+    """Return the ids of the created jobs in an answer."""
     items = body if isinstance(body, list) else [body]
     return [
         item["id"] for item in items if isinstance(item, dict) and item.keys() == {"message", "id"}
@@ -134,6 +134,6 @@ def _created(body: Any) -> list[int]:
 
 
 def _skip_an_id(system: System) -> None:
-    """Use up the id that Kue gave to a job which we refuse, to stay in step with it."""
+    """Use up the id that Kue assigned to a job that we refuse, so that later ids agree."""
     skipped = system.ledger.execute(Create(type="skipped"), actor="test").job_id
     system.ledger.execute(Remove(job_id=skipped), actor="test")

@@ -1,7 +1,8 @@
-"""Index in a child for each line of input, to be killed: ``python killed_indexer.py URL FOLDER``.
+"""An indexer that tests kill: ``python killed_indexer.py URL FOLDER``.
 
-A line is how many events to index at once.  Says the child's number.  The modules are loaded
-once, so a child is soon at work.
+For each line of standard input, the size of a batch in events, it forks a child that indexes,
+and prints the child's process id.  The modules are imported before the forks, so a child
+starts indexing quickly.
 """
 
 import os

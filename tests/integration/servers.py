@@ -1,4 +1,4 @@
-"""Start servers as users do, ask them over HTTP, and kill them."""
+"""Servers that are started as users start them, asked over HTTP, and killed."""
 
 import json
 import os
@@ -34,13 +34,13 @@ def tool(name: str) -> str:
 
 
 def surroundings(folder: Path, **variables: str) -> dict[str, str]:
-    """Return an environment with no setting but *variables*, its home in *folder*."""
+    """Return an environment with no settings except *variables*, and *folder* as its home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
     return kept | {"HOME": str(folder)} | variables
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = DEADLINE_S) -> None:
-    """Return as soon as *condition* holds."""
+    """Wait until *condition* holds."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
@@ -48,16 +48,16 @@ def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = 
         time.sleep(LOOK_EVERY_S)
 
 
-# Whoever has bound a port for UDP has it to itself, and TCP knows nothing of that: so the
-# tests' processes tell each other which ports are theirs, until they end.
+# A UDP socket reserves a port among the tests' processes until they end: only one process can
+# bind a UDP port, and that does not affect TCP.
 _OWN_PORTS: Final[list[socket.socket]] = []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, nor any test but this one will.
+    """Return a port that is free, and reserved for this test.
 
-    Not one of those that the kernel hands out to clients: while the server is
-    down, a client could be given the very port it calls, and reach itself.
+    It is outside the kernel's range of ephemeral ports: while the server is down, a client
+    could be assigned the port that it calls, and connect to itself.
     """
     while True:
         port = random.SystemRandom().randrange(15_000, 30_000)
@@ -74,7 +74,7 @@ def free_port() -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; one that is dead but not yet reaped does not."""
+    """Return whether a process is running; a zombie is not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -87,7 +87,7 @@ def children(pid: int) -> list[int]:
 
 
 def kill_group(process: "subprocess.Popen[Any]") -> None:
-    """Kill a process and all of its group, and return when all of them are dead."""
+    """Kill a process and its group, and return when all of them are dead."""
     family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(DEADLINE_S)
@@ -98,7 +98,7 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
 
 
 class Answer(NamedTuple):
-    """Be what a server answered; the headers' names in lower case."""
+    """An answer of a server; the names of *headers* are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -106,7 +106,7 @@ class Answer(NamedTuple):
 
 
 class Asker:
-    """Be one client, on one connection that it keeps."""
+    """A client with one persistent connection."""
 
     def __init__(self, port: int) -> None:
         self.connection = HTTPConnection(HOST, port, timeout=DEADLINE_S)
@@ -118,11 +118,11 @@ class Asker:
         self.connection.close()
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
-        """Return what the server answers.
+        """Send a request, and return the answer.
 
         Raises:
-            OSError: It does not answer.
-            HTTPException: It breaks off.
+            OSError: The server does not answer.
+            HTTPException: The server closes the connection early.
         """
         sent = None if body is None else json.dumps(body)
         headers = {} if sent is None else {"Content-Type": "application/json"}
@@ -134,7 +134,7 @@ class Asker:
 
 
 def ask(port: int, method: str, path: str, body: object = None) -> Answer:
-    """Return what the server on *port* answers to a new client."""
+    """Send a request to the server on *port* from a new client, and return the answer."""
     with Asker(port) as asker:
         return asker.ask(method, path, body)
 
@@ -143,15 +143,15 @@ def ask(port: int, method: str, path: str, body: object = None) -> Answer:
 
 
 class Server:
-    """Be a server on *url*, in a process group of its own.
+    """A server in its own process group.
 
     Args:
-        url: The database's.
-        folder: Where it may write; its output goes to a file there.
-        command: What to run; ``--bind`` is added.
-        variables: Its settings.
-        host: What it listens on.
-        wait: Whether to be ready is part of having started.
+        url: URL of the database.
+        folder: Working directory, which also contains the server's log.
+        command: The command to run; ``--bind`` is added.
+        variables: Settings of the server.
+        host: Address to listen on.
+        wait: Whether entering the context waits until the server is ready.
     """
 
     def __init__(
@@ -191,17 +191,17 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Return the process that was started, the parent of the workers."""
+        """Return the id of the started process, the parent of the server's other processes."""
         assert self.process is not None
         return self.process.pid
 
     @property
     def output(self) -> str:
-        """Return all that it has said."""
+        """Return everything that the server has written."""
         return self._log.read_text() if self._log.exists() else ""
 
     def start(self) -> None:
-        """Start it; it may not answer yet."""
+        """Start the server without waiting for it to answer."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -213,11 +213,11 @@ class Server:
             )
 
     def wait_ready(self) -> None:
-        """Return as soon as it serves."""
+        """Wait until the server is ready."""
         wait_until(lambda: self._is("ready"), "the server is ready")
 
     def is_live(self) -> bool:
-        """Tell whether it answers at all."""
+        """Return whether the server answers, ready or not."""
         return self._is("live")
 
     def _is(self, health: str) -> bool:
@@ -231,22 +231,22 @@ class Server:
             return False
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
-        """Return what it answers to a new client."""
+        """Send a request from a new client, and return the answer."""
         return ask(self.port, method, path, body)
 
     def create(self, type_: str = "email", **options: Any) -> int:
-        """Return the id of a new job."""
+        """Create a job; return its id."""
         answer = self.ask("POST", "/job", {"type": type_, "options": options})
         assert answer.status == 200, answer
         return int(answer.json["id"])
 
     def kill(self) -> None:
-        """Kill all of its processes, at once."""
+        """Kill all of the server's processes."""
         assert self.process is not None
         kill_group(self.process)
 
     def ended(self) -> int:
-        """Return its exit code, once it has ended."""
+        """Wait until the server has ended; return its exit code."""
         assert self.process is not None
         return self.process.wait(DEADLINE_S)
 
@@ -255,10 +255,10 @@ class Server:
 
 
 class Postgres:
-    """Be a PostgreSQL server of the test's own, because this one gets killed.
+    """A PostgreSQL server for one test, which kills it.
 
-    The postmaster is a child of the test, so that somebody reaps it: one that is
-    dead and not reaped would keep its successor from starting.
+    The postmaster is a child of the test, which reaps it: a postmaster that is dead but not
+    reaped would prevent the next one from starting.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -278,13 +278,13 @@ class Postgres:
             *("-c", f"listen_addresses={HOST}"),
             *("-c", f"port={self.port}"),
             *("-c", "unix_socket_directories="),
-            # A killed process loses nothing that it has written; only a power cut would.
+            # Only a power cut would lose writes; a killed process does not.
             *("-c", "fsync=off"),
         ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
+        """Start the server, and wait until it answers."""
         with (self._folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -312,9 +312,9 @@ class Postgres:
             database.close()
 
     def kill(self) -> None:
-        """Kill the postmaster with ``kill -9``, and return when its children are gone too.
+        """Kill the postmaster with ``kill -9``, and wait until its children have ended too.
 
-        They notice by themselves; until then, no new postmaster may start.
+        They end when they notice its death; until then no new postmaster can start.
         """
         assert self.process is not None
         family = [child.pid for child in psutil.Process(self.process.pid).children()]
@@ -323,15 +323,16 @@ class Postgres:
         wait_until(lambda: not any(map(is_running, family)), "PostgreSQL's children are gone")
 
     def end(self) -> None:
-        """End it for good."""
+        """Kill the server and its children, if it is running."""
         if self.process is not None and self.process.poll() is None:
             kill_group(self.process)
 
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Give a running PostgreSQL server with an empty database."""
-    # Not in pytest's folder, which only its owner may enter: root's server has another user.
+    """Yield a running PostgreSQL server with an empty database."""
+    # Not in pytest's directory, which only its owner may enter: for root, the server runs as
+    # another user.
     with TemporaryDirectory(prefix="ledger-postgres-") as folder:
         server = Postgres(Path(folder) / "data")
         try:

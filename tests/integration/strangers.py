@@ -1,4 +1,4 @@
-"""Put files of every kind where Ledger keeps its own, and see that they stay as they are."""
+"""Files of every kind at paths where Ledger keeps its own, which it must not change."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ _CONTENT: Final = b"somebody's only copy\n\0\xff"
 
 
 class Seen(NamedTuple):
-    """What can be seen of a file; of a directory, its entries are seen each on its own."""
+    """The visible properties of a file or directory; the entries of one are listed separately."""
 
     kind: int
     mode: int
@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
 
 def seen(*paths: Path) -> dict[Path, Seen]:
-    """Return all that is at *paths*, and below those that are directories."""
+    """Return the properties of everything at *paths* and below them."""
     found: dict[Path, Seen] = {}
     for path in paths:
         there = path.lstat()
@@ -32,7 +32,7 @@ def seen(*paths: Path) -> dict[Path, Seen]:
             content = str(path.readlink())
         elif stat.S_ISREG(there.st_mode):
             names = there.st_nlink
-            # Of a file that nobody may read, who is not root sees the rest.
+            # A user other than root cannot read every file, but sees its other properties.
             with suppress(PermissionError):
                 content = path.read_bytes()
         elif stat.S_ISDIR(there.st_mode):
@@ -44,7 +44,7 @@ def seen(*paths: Path) -> dict[Path, Seen]:
     return found
 
 
-# --- what may be in the way: each is made at a path, the rest of it beside
+# --- what may be at a path; what links lead to is created beside it
 
 
 def file(path: Path) -> None:
@@ -73,7 +73,7 @@ def _of_another_user(path: Path) -> None:
 
 
 def tree(path: Path) -> None:
-    """Make a directory with what one finds in a home directory, and in a search directory."""
+    """Create a directory with files as in a home directory and in a search directory."""
     for folder in ("photos-2026/süd-tirol", "1.1-notes", "1.1-0123456789abcdef", ".config-backup"):
         (path / folder).mkdir(parents=True)
         file(path / folder / "MAIN_0123456789abcdef.seg")
@@ -142,7 +142,7 @@ KINDS: Final[Mapping[str, Callable[[Path], None]]] = {
 
 
 def put(kind: str, path: Path) -> dict[Path, Seen]:
-    """Put something of somebody's at *path*; return what is seen of it."""
+    """Create something of *kind* at *path*; return its visible properties."""
     KINDS[kind](path)
     beside = _beside(path)
     return seen(path, beside) if os.path.lexists(beside) else seen(path)

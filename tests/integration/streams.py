@@ -1,7 +1,7 @@
-"""A WSGI application whose answers come in parts, for gunicorn to serve.
+"""A WSGI application that streams its answers, for gunicorn to serve.
 
-``/stream`` answers a chunk, and produces the next one only when ``/next`` was asked for, so
-a client that has to wait for the whole answer waits for ever.
+``/stream`` sends a chunk, and the next one only after a request for ``/next``, so a client
+that had to wait for the whole answer would wait for ever.
 """
 
 import threading
@@ -16,7 +16,7 @@ _asked = threading.Semaphore(0)
 def app(
     environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], Any]
 ) -> Iterator[bytes]:
-    """Answer ``/stream``, ``/known`` (the same, with its length), ``/next`` and anything else."""
+    """Answer ``/stream``, ``/known`` (the same with Content-Length), ``/next`` and other paths."""
     path = environ["PATH_INFO"]
     headers = [("Content-Type", "text/plain")]
     if path == "/known":

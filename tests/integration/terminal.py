@@ -1,18 +1,18 @@
-"""Be what a terminal shows: as much of one as Rich asks for, and no height."""
+"""A terminal emulator with the control sequences that Rich uses, and unlimited height."""
 
 import re
 from typing import Final
 
-# A control sequence, an end of line, or a character.
+# A control sequence, a carriage return, a line feed, or a character.
 _PIECE: Final = re.compile(r"\x1b\[\??([0-9;]*)([A-Za-z])|\r|\n|[^\x1b]")
 
 
 def shown(sent: str, *, columns: int) -> list[str]:
-    """Return the lines that stand there once all of *sent* has come.
+    """Return the lines that the terminal shows after all of *sent*.
 
     Args:
         sent: Text and control sequences.
-        columns: How wide it is; longer lines go on in the next.
+        columns: Width of the terminal; longer lines are wrapped.
     """
     lines: list[list[str]] = [[]]
     row = column = 0
@@ -24,7 +24,7 @@ def shown(sent: str, *, columns: int) -> list[str]:
             assert number == "2", piece[0]
             lines[row] = []
         elif kind is not None:
-            # Colours, and the cursor's visibility.
+            # Colours, and the visibility of the cursor.
             assert kind in "mhl", piece[0]
         elif piece[0] == "\r":
             column = 0

@@ -1,4 +1,4 @@
-"""An application with packages named as the top-level folders of this repository."""
+"""An application whose packages have the names of this repository's top-level directories."""
 
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ def upgrade():
     raise AssertionError("this is the application's")
 """,
     "alembic.ini": "[alembic]\nscript_location = migrations\n",
-    # Each job waits until the other has begun as well: one process alone never ends them.
+    # Each job waits until the other has started too, so a single process never completes them.
     "jobs.py": """
 import os
 import time
@@ -75,11 +75,11 @@ def test_an_order_is_done(ledger_queue):
 
 
 class Application:
-    """An application in a folder of its own, with Ledger installed.
+    """An application in its own directory, with Ledger installed.
 
     Args:
-        folder: Where it is written, and run.
-        environment: Where Ledger is installed.
+        folder: Directory in which it is written and run.
+        environment: Environment with Ledger.
         initialised: True if its packages have an ``__init__.py``.
     """
 
@@ -101,5 +101,5 @@ class Application:
         return (self.folder / ALEMBIC_RAN).exists()
 
     def run(self, tool: str, *arguments: str) -> str:
-        """Run an installed command in its folder, and return what it prints."""
+        """Run an installed command in the application's directory, and return its output."""
         return self.environment.run(tool, *arguments, cwd=self.folder, LEDGER_DATABASE_URL=self.url)

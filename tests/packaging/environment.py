@@ -1,4 +1,4 @@
-"""Install what was built, into an environment that has nothing but what it requires."""
+"""Virtual environments that contain a built wheel and only its requirements."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ class Environment(NamedTuple):
     """A virtual environment.
 
     Attributes:
-        folder: Where it is.
+        folder: Its directory.
     """
 
     folder: Path
 
     @property
     def site(self) -> Path:
-        """The directory that its packages are in."""
+        """The directory of its packages."""
         (found,) = self.folder.glob("lib/python*/site-packages")
         return found
 
@@ -56,11 +56,11 @@ class Environment(NamedTuple):
 
 
 def create(folder: Path, wheel: Path, *, extra: str = "") -> Environment:
-    """Return a new environment with a wheel, and what it requires, installed.
+    """Create an environment with a wheel and its requirements.
 
-    pip installs the wheel.  What it requires is linked, file by file, from the
-    environment that runs the tests: nothing is downloaded, and nothing else is there,
-    neither the checkout nor a package that is not declared as a dependency.
+    pip installs the wheel.  The requirements are linked, file by file, from the environment
+    that runs the tests: nothing is downloaded, and the environment contains neither the
+    checkout nor packages that are not declared as dependencies.
     """
     venv.create(folder, symlinks=True, with_pip=False)
     environment = Environment(folder)
@@ -79,7 +79,7 @@ def create(folder: Path, wheel: Path, *, extra: str = "") -> Environment:
 
 
 def _required(installed: Distribution, extra: str) -> Iterable[Distribution]:
-    """Return what a distribution with an extra requires, and what that requires."""
+    """Return the direct and indirect requirements of a distribution with an extra."""
     found: dict[str, Distribution] = {}
     wanted = list(_requirements(installed, {extra}))
     while wanted:

@@ -1,4 +1,4 @@
-"""Give each example of a state machine a fresh database, quickly."""
+"""Fresh databases for the examples of a state machine, created quickly."""
 
 import shutil
 from itertools import count
@@ -10,10 +10,10 @@ from tests.builders import make_empty, open_system
 
 
 class Arena(Protocol):
-    """Be where examples run, each on a database of its own, or as good as that.
+    """The source of an empty database for each example.
 
     Attributes:
-        search: Where the search index lies; empty is beside a SQLite file.
+        search: Directory of the search index; empty means beside the SQLite file.
     """
 
     search: Path | str
@@ -23,7 +23,7 @@ class Arena(Protocol):
 
 
 class SqliteArena:
-    """Copy a migrated file for each example."""
+    """Copies of a migrated file, one for each example."""
 
     search: Path | str = ""
 
@@ -42,7 +42,7 @@ class SqliteArena:
 
 
 class PostgresArena:
-    """Empty the tables for each example: a new database costs 50 times as much."""
+    """One database, emptied for each example; creating one takes 50 times as long."""
 
     def __init__(self, url: str, search: Path) -> None:
         self.search: Path | str = search

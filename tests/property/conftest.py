@@ -1,4 +1,4 @@
-"""Give the state machines where their examples run, on each engine."""
+"""Fixtures of the state machines."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.property.arenas import Arena, PostgresArena, SqliteArena
 
 @pytest.fixture
 def arena(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    """Give each engine its way to a fresh database, where rebuilds give way to nobody."""
+    """Yield a source of fresh databases, on each engine in turn; rebuilds make no pauses."""
     monkeypatch.setattr(table_swap, "GIVE_WAY_S", 0)
     if database_url.startswith("sqlite"):
         yield SqliteArena(tmp_path)

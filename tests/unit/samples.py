@@ -1,7 +1,7 @@
-"""Keep a stored body of every kind and schema of event there ever was.
+"""A stored body of every kind and schema of event in the history of Ledger.
 
-What is here was written to somebody's ledger and must be read for ever: add to it,
-never change it.
+Existing ledgers contain such bodies, which must always be readable: add samples, but never
+change one.
 """
 
 from typing import Final, NamedTuple
@@ -27,7 +27,7 @@ from ledger.rules.events import (
 
 
 class Sample(NamedTuple):
-    """Be a stored event, and what it must be read as."""
+    """A stored event, and the event that it must be decoded to."""
 
     kind: str
     schema: int

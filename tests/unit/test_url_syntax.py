@@ -64,6 +64,7 @@ def test_a_good_url_passes(url: str) -> None:
         "sqlite://host/jobs.db",
         "postgresql:",
         "postgresql://h:port/n",
+        "postgresql://h:/n",
         "postgresql+asyncpg://h/n",
         "mysql://h/n",
         " sqlite:///jobs.db",

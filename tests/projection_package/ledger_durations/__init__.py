@@ -1,4 +1,4 @@
-"""Answer how long jobs take, by type: a read model that is not part of Ledger."""
+"""The durations of jobs by type: an example of a read model that is not part of Ledger."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ledger.rules.events import Completed
 
 
 class Durations(TableFollower):
-    """Be a row a type: how many jobs were completed, and how long they took together."""
+    """One row per type: the number of completed jobs and their total duration."""
 
     name = "durations"
 
@@ -29,7 +29,7 @@ class Durations(TableFollower):
         self._add = Upsert(self._table, adds=("jobs", "total_ms"))
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        """Add up a batch, then write one row a type."""
+        """Add up a batch, then write one row per type."""
         jobs: Counter[str] = Counter()
         total_ms: Counter[str] = Counter()
         for recorded, _, job in changes:
@@ -40,7 +40,7 @@ class Durations(TableFollower):
         self._add.execute(tx, [(type_, jobs[type_], total_ms[type_]) for type_ in sorted(jobs)])
 
     def mean_ms(self, connection: Connection) -> dict[str, float]:
-        """Return how long a job takes in the mean, by type."""
+        """Return the mean duration of a job by type, in milliseconds."""
         table = self._table
         rows = connection.execute(select(table.c.type, table.c.jobs, table.c.total_ms))
         return {type_: total_ms / jobs for type_, jobs, total_ms in rows}
