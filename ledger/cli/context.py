@@ -83,8 +83,8 @@ def _require_file(path: Path) -> None:
         ) from None
     except OSError as error:
         raise Unavailable(
-            f"cannot look at {path}: {error.strerror}; this user must be allowed to, or name "
-            "another ledger with --database"
+            f"cannot access {path}: {error.strerror}; grant this user access, or name another "
+            "ledger with --database"
         ) from error
 
 
@@ -102,7 +102,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             # Of the file or the terminal that is written to; a broken pipe is Click's to end.
             if error.errno not in _UNWRITABLE:
                 raise
-            raise click.ClickException(f"cannot write what there is to say: {error}") from error
+            raise click.ClickException(f"cannot write the output: {error}") from error
 
     return called
 
@@ -145,5 +145,5 @@ def cause() -> str:
 
 def as_json(function: Callable[..., None]) -> Callable[..., None]:
     """Give the command the flag ``--json``."""
-    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
     return flag(function)

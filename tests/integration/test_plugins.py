@@ -128,8 +128,8 @@ def test_it_is_among_those_that_are_followed(busy: System, shell: Shell) -> None
     said = shell.says("follow", "--once").splitlines()
 
     assert said[1:] == [
-        "activity has come up to event 9",
-        "durations has come up to event 9",
+        "activity caught up to event 9",
+        "durations caught up to event 9",
     ]
 
 

@@ -274,7 +274,7 @@ def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> No
 
     assert code == 0
     assert events == [
-        "work begins",
+        "work started",
         "worker started",
         "attempt failed",
         "attempt failed",
@@ -365,9 +365,9 @@ def test_a_paused_type_waits_until_it_is_resumed(work: Work) -> None:
         work.wait_for(complete=3, failed=1)
         stopped(process, signal.SIGTERM)
 
-    assert said == "quick is paused; `ledger resume quick` ends it\n"
-    assert resumed == "quick goes on\n"
-    assert "\nquick is paused since 20" in stats
+    assert said == "quick is paused; resume it with `ledger resume quick`\n"
+    assert resumed == "quick resumed\n"
+    assert "\nquick has been paused since 20" in stats
     assert list(status["paused"]) == ["quick"]
     assert work.kinds(0) == ["paused", "resumed"]
     assert work.tells("resume", "quick") == "quick was not paused\n"
@@ -383,7 +383,7 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
         wait_until(lambda: quick.kinds(job_id).count("failed") == 2, "it fails again")
         stopped(process, signal.SIGTERM)
 
-    assert said == f"job {job_id} waits for a worker again\n"
+    assert said == f"job {job_id} queued again\n"
     assert quick.kinds(job_id) == ["created", "started", "failed", "moved", "started", "failed"]
 
 
@@ -542,7 +542,7 @@ def test_a_terminal_shows_what_is_done(quick: Work, processes: str) -> None:
 
     assert code == 0
     assert 'event="attempt failed" job=31' in screen
-    assert "here: 30 completed, 1 attempts failed, 0 running" in last
+    assert "this run: 30 completed, 1 attempts failed, 0 running" in last
     assert re.search(r"quick\s*│\s*0 │\s*0 │\s*0 │\s*30 │\s*0 │", last)
 
 
@@ -605,7 +605,7 @@ def _on_a_terminal(
                     sent += os.read(ours, 65_536)
                 except OSError:
                     break  # Nobody has it open any more.
-            if not asked and b"work begins" in sent and until():
+            if not asked and b"work started" in sent and until():
                 # As a terminal does: to the parent and its children.
                 os.killpg(process.pid, signal.SIGINT)
                 asked = True
