@@ -793,7 +793,11 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "email", "--attempts", "many"), REFUSED, "attempts: expected an integer from"),
         (("create", "email", "--delay", "0"), REFUSED, "delay: expected an integer from 1"),
         (("create", "email", "--delay", "5y"), USAGE, "a duration such as 90s, 5m, 2h, 1d"),
-        (("create", "email", "--delay", "9" * 5_000), USAGE, "expected milliseconds, or a duration"),
+        (
+            ("create", "email", "--delay", "9" * 5_000),
+            USAGE,
+            "expected milliseconds, or a duration",
+        ),
         (("create", "email", "--ttl", "0"), REFUSED, "ttl: expected an integer from 1"),
         (("create", "email", "--backoff", "\udcff"), USAGE, "expected text in UTF-8, got"),
         (("create", "email", "hello"), REFUSED, "a JSON string needs double quotes: '\"hello\"'"),
@@ -885,7 +889,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path, command: st
     code, complaint = Shell(f"sqlite:///{path}").refusal(command)
 
     assert code == NO_DATABASE
-    assert f"{path} is no SQLite database" in complaint
+    assert f"{path} is not a SQLite database" in complaint
     assert path.read_bytes() == before
 
 
@@ -896,7 +900,7 @@ def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, comman
     assert code == NO_DATABASE
     assert complaint == (
         f"Error: sqlite:///{tmp_path}: unable to open database file; its directory must exist, "
-        "and this user be allowed to read and write the file\n"
+        "and this user needs read and write access to the file\n"
     )
 
 

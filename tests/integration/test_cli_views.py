@@ -94,7 +94,7 @@ def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: Sy
     result = shell("activity", "--to", TO, "--json")
 
     assert result.exit_code == 0
-    assert "Warning: activity stops before event 4: " in result.stderr
+    assert "Warning: activity stopped before event 4: " in result.stderr
     assert len(json.loads(result.stdout)) == 1
 
 

@@ -164,7 +164,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    why = f"{home} is not Ledger's: {spoil(home, monkeypatch)}; "
+    why = f"cannot use {home}: {spoil(home, monkeypatch)}; "
     before = seen(home, *home.resolve().iterdir())
     engine = another.search.engine
     assert isinstance(engine, WhooshEngine)
@@ -191,7 +191,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
 def test_commands_say_why_a_directory_is_not_used(
     ledger: System, path: Path, home: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    why = f"{home} is not Ledger's: {spoil(home, monkeypatch)}; "
+    why = f"cannot use {home}: {spoil(home, monkeypatch)}; "
 
     status = run(path, "status", "--json")
     search = run(path, "search", "avi")
@@ -211,7 +211,7 @@ def test_a_server_beside_a_strangers_directory_serves_all_but_searches(
     path: Path, home: Path, tmp_path: Path
 ) -> None:
     before = put("tree", home)
-    why = f"{home} is not Ledger's: it holds files that are not Ledger's, such as "
+    why = f"cannot use {home}: it holds files that are not Ledger's, such as "
     with Server(f"sqlite:///{path}", tmp_path) as server:
         job = server.create()
         search = server.ask("GET", "/job/search?q=avi")

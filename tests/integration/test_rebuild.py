@@ -175,7 +175,9 @@ def test_a_rebuild_that_fails_half_way_changes_nothing(filled: System, small: No
             if any(change.recorded.position == 130 for change in changes):
                 raise ZeroDivisionError("no")
 
-    with pytest.raises(Stuck, match=r"state_counts stops before event 130: ZeroDivisionError: no"):
+    with pytest.raises(
+        Stuck, match=r"state_counts stopped before event 130: ZeroDivisionError: no"
+    ):
         rebuild(filled.database, [filled.jobs, Breaking(), filled.unique_keys], silently)
 
     assert contents(filled) == before
