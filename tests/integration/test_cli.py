@@ -780,7 +780,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("events", "--job", "7"), REFUSED, 'job "7" doesnt exist'),
         (("events", "--after", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991"),
         (("erase", "7", "--yes"), REFUSED, 'job "7" doesnt exist'),
-        (("erase", "1", "--yes", "--version", "9"), REFUSED, "places 1 to 1 in the history"),
+        (("erase", "1", "--yes", "--version", "9"), REFUSED, "versions from 1 to 1 of job 1"),
         (("create", ""), REFUSED, "Must provide job type"),
         (("create", "x" * 256), REFUSED, "Must provide job type"),
         (("create", "email", "{bad"), REFUSED, "data: expected JSON"),

@@ -402,7 +402,7 @@ def test_the_ledgers_own_stream_is_replayed_from_anywhere(filled: System) -> Non
 @pytest.mark.parametrize(
     ("version", "event", "expected"),
     [
-        (2, Paused(type="email"), "type 'email': 'paused' cannot happen while it is paused"),
+        (2, Paused(type="email"), "type 'email': event 'paused' is not allowed while it is paused"),
         (3, Resumed(type="email"), "the ledger's own stream has version 3 after 1"),
         (2, Created(type="email"), "'created' cannot happen to the ledger itself"),
     ],

@@ -1119,7 +1119,7 @@ def test_a_worker_without_any_function_says_how_to_register_one(queue: Queue) ->
 def test_a_type_has_one_function(queue: Queue) -> None:
     queue.process("email")(lambda _: None)
 
-    with pytest.raises(InvalidInput, match=r"^jobs of type 'email' are done by <function "):
+    with pytest.raises(InvalidInput, match=r"^type 'email' already has the handler <function "):
         queue.process("email")
 
 
