@@ -45,7 +45,7 @@ REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
 NOT_COMPARED: Final = (
-    "what it keeps is not compared row by row with a replay; `ledger rebuild search` builds it anew"
+    "its contents are not compared with a replay; run `ledger rebuild search` to rebuild it"
 )
 STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 

@@ -278,7 +278,7 @@ def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> No
         "worker started",
         "attempt failed",
         "attempt failed",
-        "worker stops",
+        "worker stopping",
         "worker stopped",
         "work ended",
     ]
@@ -403,8 +403,8 @@ def test_a_job_that_outlasts_the_grace_is_given_back(work: Work, processes: str)
     assert work.states() == {"inactive": len(job_ids)}
     for job_id in job_ids:
         assert work.kinds(job_id) == ["created", "started", "returned"]
-    assert re.fullmatch(r"worker \S+ was stopped and waited \d+\.\d s for it", reason)
-    assert sorted(int(facts["job"]) for facts in work.said("job given back")) == job_ids
+    assert re.fullmatch(r"worker \S+ was stopped; the job had not ended after \d+\.\d s", reason)
+    assert sorted(int(facts["job"]) for facts in work.said("job returned")) == job_ids
     assert work.said("work ended")[0]["returned"] == str(len(job_ids))
     assert verified(work.system).differences == []
 
@@ -417,7 +417,7 @@ def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: st
     with quick.running("--type", "long", "--processes", processes, "--grace", "60") as process:
         quick.wait_for(active=2, inactive=1)
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: bool(quick.said("worker stops")), "it stops")
+        wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
         (quick.folder / "open").touch()
         code = process.wait(DEADLINE_S)
 
@@ -432,7 +432,7 @@ def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
     with work.running("--processes", processes, "--grace", "3600") as process:
         work.wait_for(active=len(job_ids))
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: bool(work.said("worker stops")), "it stops")
+        wait_until(lambda: bool(work.said("worker stopping")), "it stops")
         still = process.poll()
         code = stopped(process, signal.SIGINT)
 
@@ -630,12 +630,12 @@ def _on_a_terminal(
         (("jobs:line",), "module jobs has no 'line'; its queues are queue, idle"),
         (
             ("jobs:number",),
-            "jobs:number is of type int; expected a Queue, as ledger.connect() returns",
+            "jobs:number is of type int; expected a Queue, as returned by ledger.connect()",
         ),
         (("jobs:idle",), "jobs:idle has no handlers; decorate a function"),
         (
             ("jobs:queue", "--type", "slow"),
-            "no handler for slow; it has for quick, bad, long, talks",
+            "no handler for slow; it has handlers for quick, bad, long, talks",
         ),
         (("jobs:queue", "--processes", "0"), "expected an integer from 1 to 1000, got '0'"),
         (("jobs:queue", "--processes", "9999"), "expected an integer from 1 to 1000, got '9999'"),
