@@ -186,7 +186,7 @@ def test_a_second_rebuild_is_refused(shell: Shell, system: System) -> None:
     code, complaint = shell.refusal("rebuild", "--all")
 
     leadership.release()
-    assert (code, "another process is rebuilding" in complaint) == (NO_DATABASE, True)
+    assert (code, "another rebuild is running" in complaint) == (NO_DATABASE, True)
 
 
 def test_dropping_needs_names(shell: Shell) -> None:
