@@ -132,7 +132,7 @@ class Stuck(LedgerError):  # noqa: N818 - as InvalidInput
 
     def __init__(self, follower: str, position: int, reason: str) -> None:
         super().__init__(
-            f"{follower} stops before event {position}: {reason}; it goes on once that is mended"
+            f"{follower} stopped before event {position}: {reason}; it continues once that is fixed"
         )
         self.follower = follower
         self.position = position
@@ -147,7 +147,7 @@ class Overtaken(LedgerError):  # noqa: N818 - as InvalidInput
     """
 
     def __init__(self, follower: str, position: int) -> None:
-        super().__init__(f"{follower} was brought to position {position} by another process")
+        super().__init__(f"another process has advanced {follower} to position {position}")
         self.position = position
 
 

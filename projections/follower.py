@@ -355,7 +355,7 @@ class Following:
             try:
                 self._note(failure)
             except LedgerError as unheard:
-                _log.warning("nobody can be told: %s", unheard)
+                _log.warning("cannot record the failure: %s", unheard)
 
     def _note(self, failure: Failure | None) -> None:
         """Store the failure, or that there is none, for this object and for ``ledger status``."""

@@ -61,7 +61,7 @@ class Registered:
                 follower = self._load(entry, found)
             except Exception as error:  # noqa: BLE001 - it is an application's code
                 reason = f"{type(error).__name__}: {error}"
-                _log.error("the projection %s cannot be had: %s", entry.name, reason)
+                _log.error("the projection %s cannot be loaded: %s", entry.name, reason)
                 broken.append(Broken(entry.name, reason))
             else:
                 found[follower.name] = follower
@@ -70,10 +70,12 @@ class Registered:
     def _load(self, entry: EntryPoint, found: Mapping[str, Follower]) -> Follower:
         follower = entry.load()(self._database)
         if not isinstance(follower, Follower):
-            raise TypeError(f"{entry.value} makes no ledger.projections.follower.Follower")
+            raise TypeError(f"{entry.value} does not return a ledger.projections.follower.Follower")
         name = follower.name
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{entry.value}: a name is {_NAME.pattern}, got {name!r}")
+            raise ValueError(
+                f"{entry.value}: expected a name that matches {_NAME.pattern}, got {name!r}"
+            )
         taken = self._taken.union(*(_names(other) for other in found.values()))
         for each in _names(follower):
             if each in taken or each.removesuffix(GREEN_SUFFIX).removesuffix(OLD_SUFFIX) in taken:

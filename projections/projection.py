@@ -120,7 +120,7 @@ class Projection(ABC):
             if isinstance(item, ForeignKeyConstraint | UniqueConstraint):
                 # A foreign key would reference tables that are swapped.  A unique constraint
                 # has a name that its replacement would need too.
-                raise TypeError(f"{name}: use Index(…, unique=True) in place of {item!r}")
+                raise TypeError(f"{name}: use Index(…, unique=True) instead of {item!r}")
         self._names[name] = table = self._placed(name, items)
         return table
 

@@ -129,7 +129,7 @@ class _LedgerStream:
             )
         if not isinstance(event, LedgerEvent):
             raise Corrupt(
-                f"event {position}: {event.kind!r} cannot happen to the ledger itself",
+                f"event {position}: {event.kind!r} is not an event of the ledger's own stream",
                 position=position,
             )
         key = ledger_state.key_of(event)

@@ -119,7 +119,7 @@ class TableFollower(Projection, Follower):
         position, fingerprint = found
         if fingerprint != self.fingerprint:
             raise SchemaMismatch(
-                f"the tables of {self.name} are of another version of it; "
+                f"the tables of {self.name} belong to another version of it; "
                 f"run `ledger rebuild {self.name}`"
             )
         return position

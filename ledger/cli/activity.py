@@ -24,15 +24,15 @@ _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @click.command()
-@click.option("--type", "type_", type=Text(), metavar="TYPE", help="Of jobs of this type alone.")
+@click.option("--type", "type_", type=Text(), metavar="TYPE", help="Count only jobs of this type.")
 @click.option(
     "--minutes",
     type=Whole(1, _MOST_MINUTES),
     default=60,
     show_default=True,
-    help="How many minutes.",
+    help="Number of minutes to show.",
 )
-@click.option("--to", metavar="WHEN", help="Their end, an RFC 3339 time.  [default: now]")
+@click.option("--to", metavar="WHEN", help="End of the period, an RFC 3339 time.  [default: now]")
 @as_json
 @command
 def activity(
@@ -69,7 +69,7 @@ def _moment(text: str) -> int:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None or not _FIRST <= at <= _LAST:
-        expected = "a time with its zone, from 1970 on, such as 2026-11-22T14:00:00Z"
+        expected = "a time with a UTC offset, 1970 or later, such as 2026-11-22T14:00:00Z"
         raise InvalidInput.expected("--to", expected, text)
     return int(at.timestamp() * 1000)
 
@@ -85,12 +85,12 @@ def _print(minutes: Sequence[Minute], *, from_ms: int, minutes_in_all: int) -> N
         rows.append((name, sparkline(heights), sum(heights), max(heights)))
     each = "minute" if span == 1 else f"{span} minutes"
     output.table(
-        ("", f"each {each}", "in all", "most"),
+        ("", f"per {each}", "total", "maximum"),
         rows,
         title=f"{minutes_in_all} minutes from {output.moment(from_ms)}",
     )
     work_ms = sum(minute.work_ms for minute in minutes)
-    click.echo(f"workers worked {work_ms / 1000:,.1f} s")
+    click.echo(f"work time: {work_ms / 1000:,.1f} s")
 
 
 def sparkline(heights: Sequence[int]) -> str:

@@ -90,8 +90,8 @@ def _require_file(path: Path) -> None:
         ) from None
     except OSError as error:
         raise Unavailable(
-            f"cannot look at {path}: {error.strerror}; this user must be allowed to, or name "
-            "another ledger with --database"
+            f"cannot access {path}: {error.strerror}; grant this user access, or name another "
+            "ledger with --database"
         ) from error
 
 
@@ -109,7 +109,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             # Writing the output failed.  Click handles a broken pipe.
             if error.errno not in _UNWRITABLE:
                 raise
-            raise click.ClickException(f"cannot write what there is to say: {error}") from error
+            raise click.ClickException(f"cannot write the output: {error}") from error
 
     return called
 
@@ -152,5 +152,5 @@ def cause() -> str:
 
 def as_json(function: Callable[..., None]) -> Callable[..., None]:
     """Add the flag ``--json`` to a command."""
-    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
     return flag(function)

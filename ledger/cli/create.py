@@ -19,18 +19,30 @@ from ledger.rules import json_text
 @click.argument("type_", metavar="TYPE")
 @click.argument("data", default="{}")
 @click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
-@click.option("--attempts", help="How often it may run. Default: once.")
-@click.option("--delay", type=Milliseconds(), help="Wait before it may run: 5000, 90s, 2h.")
-@click.option("--ttl", type=Milliseconds(), help="How long a run may go without progress.")
+@click.option("--attempts", help="Maximum number of attempts. Default: 1.")
+@click.option(
+    "--delay", type=Milliseconds(), help="Delay before the job may run: 5000 (ms), 90s, 2h."
+)
+@click.option(
+    "--ttl",
+    type=Milliseconds(),
+    help="Time that an attempt may run without reporting progress.",
+)
 @click.option(
     "--backoff",
     type=Text(),
     metavar="JSON",
-    help='true, or {"type": "exponential", "delay": 2000}.',
+    help='Wait between attempts: true, or {"type": "exponential", "delay": 2000}.',
 )
-@click.option("--search-key", "search_keys", multiple=True, metavar="PATH", help="Index this only.")
-@click.option("--remove-on-complete", is_flag=True, help="Remove it once it is done.")
-@click.option("--unique", metavar="KEY", help="Create it only if no job ever had this key.")
+@click.option(
+    "--search-key",
+    "search_keys",
+    multiple=True,
+    metavar="PATH",
+    help="Index only this path of the data; may be repeated.",
+)
+@click.option("--remove-on-complete", is_flag=True, help="Remove the job when it completes.")
+@click.option("--unique", metavar="KEY", help="Create the job only if no job ever had this key.")
 @as_json
 @command
 def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
@@ -54,7 +66,7 @@ def create(context: Context, type_: str, data: str, *, as_json: bool, **options:
     elif outcome.events:
         click.echo(f"job {outcome.job_id} created")
     else:
-        click.echo(f"job {outcome.job_id} had been created with this key before")
+        click.echo(f"job {outcome.job_id} was already created with this key")
 
 
 def _data(raw: bytes, *, came_in: bool) -> str:
@@ -66,7 +78,7 @@ def _data(raw: bytes, *, came_in: bool) -> str:
         # Probably a string whose quotes the shell has removed.
         if raw[:1].isalpha():
             raise InvalidInput(
-                "data", f"{error}; in JSON, text has quotes of its own: '\"hello\"'"
+                "data", f"{error}; a JSON string needs double quotes: '\"hello\"'"
             ) from error
         raise
 

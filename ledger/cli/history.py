@@ -29,10 +29,14 @@ FOLLOW_S: Final = 0.2
 
 
 @click.command()
-@click.option("--job", "job_id", type=NUMBER, help="Only this job, also after its removal.")
-@click.option("--after", type=NUMBER, help="Begin behind this position (or version).")
-@click.option("--limit", type=Whole(1), help="At most so many.")
-@click.option("--follow", is_flag=True, help="Wait for more, until Ctrl-C.")
+@click.option(
+    "--job", "job_id", type=NUMBER, help="Print only events of this job; it may have been removed."
+)
+@click.option(
+    "--after", type=NUMBER, help="Start after this position; with --job, after this version."
+)
+@click.option("--limit", type=Whole(1), help="Maximum number of events.")
+@click.option("--follow", is_flag=True, help="Wait for further events, until Ctrl-C.")
 @as_json
 @command
 def events(
@@ -83,7 +87,7 @@ def _line(envelope: Envelope) -> str:
 
 @click.command()
 @click.option("--at", required=True, metavar="WHEN", help="A position, or an RFC 3339 time.")
-@click.option("--job", "job_id", type=NUMBER, help="Show this job as it was.")
+@click.option("--job", "job_id", type=NUMBER, help="Show this job instead of the counts.")
 @as_json
 @command
 def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> None:
@@ -100,8 +104,8 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
             if shown is None:
                 raise Refused(
                     job_id,
-                    f"there was no job {job_id} at position {position}; `ledger events --job "
-                    f"{job_id}` tells what happened to it, and when",
+                    f"job {job_id} did not exist at position {position}; `ledger events --job "
+                    f"{job_id}` shows its history",
                 )
         else:
             with output.progress("Replaying") as advance:
@@ -124,7 +128,7 @@ def _position(at: str, newest: int, connection: Connection) -> int:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        expected = "a position, or a time with its zone such as 2026-11-22T14:00:00Z"
+        expected = "a position, or a time with a UTC offset such as 2026-11-22T14:00:00Z"
         raise InvalidInput.expected("--at", expected, at)
     return store.position_at(connection, int(moment.timestamp() * 1000))
 
@@ -144,7 +148,7 @@ def _print_counts(counts: PastCounts, position: int) -> None:
     totals = _totals(counts)
     rows.append(("all types", *(totals[f"{state}Count"] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows, title=f"as of position {position}")
-    click.echo(f"workers had worked {counts.work_ms.total() / 1000:,.1f} s")
+    click.echo(f"work time: {counts.work_ms.total() / 1000:,.1f} s")
 
 
 @click.command()
@@ -167,7 +171,7 @@ def verify(context: Context, *, as_json: bool) -> None:
         output.json_line(json_out.encode(report))
     elif report.clean:
         compared = ", ".join(report.projections)
-        click.echo(f"{report.position} events verified; {compared} equal a replay from nothing")
+        click.echo(f"{report.position} events verified; {compared} match a full replay")
         for name, reason in report.not_compared.items():
             click.echo(output.plain(f"not compared: {name}: {reason}"))
         click.echo(f"content erased from {report.erased} events")
@@ -207,7 +211,7 @@ def status(context: Context, *, as_json: bool) -> None:
         "jobs_now": sum(stats.counts.values()),
     }
     projections = {
-        projection.name: "up to date, in the same transaction" for projection in system.projections
+        projection.name: "up to date, updated with each event" for projection in system.projections
     } | {each.name: str(each) for each in standing}
     since = {type_: output.moment(since_ms) for type_, since_ms in paused.items()}
     if as_json:
@@ -216,5 +220,5 @@ def status(context: Context, *, as_json: bool) -> None:
         pauses = [(f"{type_} is paused", f"since {at}") for type_, at in since.items()]
         # Outside the table, so that it is complete on a narrow terminal and can be copied.
         chain = shown.pop("chain")
-        output.table(("of", "value"), [*shown.items(), *pauses, *projections.items()])
+        output.table(("name", "value"), [*shown.items(), *pauses, *projections.items()])
         click.echo(f"chain {chain}")

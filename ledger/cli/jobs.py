@@ -46,7 +46,7 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
         return
     print_job(shown, log)
     if log:
-        title = f"log, the newest {NEWEST} lines" if len(log) == NEWEST else "log"
+        title = f"log (newest {NEWEST} lines)" if len(log) == NEWEST else "log"
         output.table(("at", "attempt", "what", "line"), log, title=title)
 
 
@@ -115,11 +115,11 @@ def _value(name: str, raw: msgspec.Raw) -> object:
     type=Whole(1, LARGEST_PAGE),
     default=NEWEST,
     show_default=True,
-    help="At most so many.",
+    help="Maximum number of jobs.",
 )
-@click.option("--skip", type=NUMBER, default=0, help="Begin so many jobs further on.")
-@click.option("--oldest", is_flag=True, help="Oldest first; default is newest first.")
-@click.option("--by-priority", is_flag=True, help="In the order in which they run.")
+@click.option("--skip", type=NUMBER, default=0, help="Number of jobs to skip.")
+@click.option("--oldest", is_flag=True, help="Sort oldest first.  [default: newest first]")
+@click.option("--by-priority", is_flag=True, help="Sort in the order in which the jobs run.")
 @as_json
 @command
 def jobs(
@@ -164,7 +164,7 @@ def jobs(
     if as_json:
         output.json_line(page)
         return
-    _print_list(page, "no such jobs")
+    _print_list(page, "no matching jobs")
 
 
 @click.command()
@@ -174,9 +174,9 @@ def jobs(
     type=Whole(1, LARGEST_PAGE),
     default=NEWEST,
     show_default=True,
-    help="At most so many.",
+    help="Maximum number of jobs.",
 )
-@click.option("--skip", type=NUMBER, default=0, help="Leave out so many of the newest.")
+@click.option("--skip", type=NUMBER, default=0, help="Number of jobs to skip.")
 @as_json
 @command
 def search(
@@ -198,7 +198,9 @@ def search(
             return
         with system.database.read() as connection:
             shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
-        none = "no job has all these words" if system.search.engine else "LEDGER_SEARCH is off"
+        none = (
+            "no job contains all of these words" if system.search.engine else "LEDGER_SEARCH is off"
+        )
     _print_list(f"[{','.join(job.json for job in shown if job is not None)}]", none)
 
 
@@ -259,8 +261,8 @@ def stats(context: Context, *, as_json: bool) -> None:
     rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows)
     for type_, since_ms in paused.items():
-        click.echo(f"{output.plain(type_)} is paused since {output.moment(since_ms)}")
-    click.echo(f"workers worked {totals.work_ms / 1000:,.1f} s")
+        click.echo(f"{output.plain(type_)} has been paused since {output.moment(since_ms)}")
+    click.echo(f"work time: {totals.work_ms / 1000:,.1f} s")
 
 
 @click.command()
@@ -277,7 +279,7 @@ def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> Non
     A job that has no attempts left gets one more.
     """
     move = [Move(job_id=job_id, to=State.INACTIVE.value) for job_id in job_ids]
-    _each(context, move, "waits for a worker again", as_json=as_json)
+    _each(context, move, "queued again", as_json=as_json)
 
 
 @click.command()
@@ -309,10 +311,14 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
 @click.command()
 @click.argument("job_id", metavar="ID", type=NUMBER)
 @click.option(
-    "--version", "versions", type=Whole(1), multiple=True, help="Only this event of the job."
+    "--version",
+    "versions",
+    type=Whole(1),
+    multiple=True,
+    help="Erase only the content of this event of the job; may be repeated.",
 )
-@click.option("--reason", help="Kept for ever: it must not repeat what is erased.")
-@click.confirmation_option(prompt="Content that is erased cannot be brought back. Erase it?")
+@click.option("--reason", help="Reason, stored permanently: it must not repeat the erased content.")
+@click.confirmation_option(prompt="Erased content cannot be restored. Erase it?")
 @command
 def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
     """Erase the content of a job permanently: data, results, errors, log lines.

@@ -79,7 +79,11 @@ class Milliseconds(click.ParamType):  # type: ignore[type-arg]  # no generic bef
         """Parse *value* into milliseconds, or fail."""
         found = _DURATION.fullmatch(str(value))
         if found is None:
-            self.fail(_wrong("milliseconds, or 90s, 5m, 2h, 1d", str(value)), param, ctx)
+            self.fail(
+                _wrong("milliseconds, or a duration such as 90s, 5m, 2h, 1d", str(value)),
+                param,
+                ctx,
+            )
         return int(found[1]) * _UNITS_MS[found[2]]
 
 

@@ -18,9 +18,9 @@ from ledger.projections.report import Difference
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="Rebuild all of them.")
-@click.option("--status", is_flag=True, help="Show which rebuilds were begun, and how far.")
-@click.option("--drop", is_flag=True, help="Throw away what an interrupted rebuild has built.")
+@click.option("--all", "every", is_flag=True, help="Rebuild all read models.")
+@click.option("--status", is_flag=True, help="Show unfinished rebuilds and their progress.")
+@click.option("--drop", is_flag=True, help="Discard the partial result of an interrupted rebuild.")
 @as_json
 @command
 def rebuild(
@@ -47,13 +47,13 @@ def rebuild(
     with context.system(any_rows=True) as system:
         if status:
             if names or every or drop:
-                raise click.UsageError("--status is of all rebuilds, and does nothing else")
+                raise click.UsageError("--status cannot be combined with NAME, --all or --drop")
             _print_status(system, as_json=as_json)
             return
         chosen = _chosen(system, names, every=every)
         if drop:
             rebuilding.drop(system.database, chosen)
-            click.echo(f"nothing is kept of rebuilds of {_names(chosen)}")
+            click.echo(f"discarded any unfinished rebuild of {_names(chosen)}")
             return
         differences: list[Difference] = []
         try:
@@ -67,8 +67,8 @@ def rebuild(
                 )
         except KeyboardInterrupt:
             raise click.ClickException(
-                "interrupted; nothing has changed. The same command goes on where it was, with "
-                "--drop it throws away what was built"
+                "interrupted; nothing has changed. Run the same command to continue, or run it "
+                "with --drop to discard the partial result"
             ) from None
     if as_json:
         names = tuple(model.name for model in chosen)
@@ -84,7 +84,7 @@ def _chosen(system: System, names: Sequence[str], *, every: bool) -> list[Projec
     known = system.models
     if any(name not in known for name in names) or bool(names) == every:
         got = " ".join([*map(repr, names), *(["--all"] if every else [])]) or "neither"
-        raise click.UsageError(f"expected NAMES among {', '.join(known)}, or --all; got {got}")
+        raise click.UsageError(f"expected --all, or names from {', '.join(known)}; got {got}")
     return [model for name, model in known.items() if every or name in names]
 
 
@@ -109,10 +109,10 @@ def _print_status(system: System, *, as_json: bool) -> None:
     if as_json:
         output.json_line(json_out.encode({"position": head, "rebuilds": begun}))
     elif not begun:
-        click.echo("no rebuild was begun")
+        click.echo("no unfinished rebuilds")
     else:
         rows = [(name, done, head, f"{_share(done, head):.0%}") for name, done in begun.items()]
-        output.table(("rebuild of", "position", "of", "done"), rows)
+        output.table(("rebuild", "position", "head", "done"), rows)
 
 
 def _share(done: int, total: int) -> float:

@@ -31,15 +31,19 @@ _DEFAULT: Final = Settings()
 
 
 @click.command()
-@click.option("--bind", metavar="HOST:PORT", help=f"Where to listen.  [default: {_DEFAULT.bind}]")
+@click.option(
+    "--bind", metavar="HOST:PORT", help=f"Address to listen on.  [default: {_DEFAULT.bind}]"
+)
 @click.option(
     "--processes",
     type=Whole(1, 1_000),
-    help=f"Processes that answer requests.  [default: {_DEFAULT.server_processes}]",
+    help=f"Number of server processes.  [default: {_DEFAULT.server_processes}]",
 )
 @click.option("--workers", "formerly", type=Whole(1, 1_000), hidden=True)
 @click.option(
-    "--threads", type=Whole(1, 1_000), help=f"Threads in each.  [default: {_DEFAULT.threads}]"
+    "--threads",
+    type=Whole(1, 1_000),
+    help=f"Threads in each server process.  [default: {_DEFAULT.threads}]",
 )
 @command
 def serve(
@@ -54,7 +58,7 @@ def serve(
     from ledger.api.server.run import run
 
     if formerly is not None:
-        click.echo("Warning: --workers: this option is called --processes now", err=True)
+        click.echo("Warning: --workers: this option was renamed to --processes", err=True)
     settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
     system = compose(settings)
     database = system.database
@@ -70,7 +74,7 @@ def serve(
         database.close()
     _require_free(settings.bind)
     _tell_of_names(settings)
-    serves = f"Ledger serves {database.shown_url} on {settings.bind}; Ctrl-C stops it."
+    serves = f"Serving {database.shown_url} on {settings.bind}; press Ctrl-C to stop."
     run(settings, lambda: click.echo(serves))
 
 
@@ -98,20 +102,20 @@ def _require_free(address: str) -> None:
             raise click.ClickException(
                 # After that, Python repeats the address.
                 f"cannot listen on {address}: {str(error.strerror).partition(' (while')[0]}; "
-                "choose an address of this machine, and a port that this user may have, such "
+                "choose an address of this machine, and a port that this user may bind, such "
                 f"as --bind {_DEFAULT.bind}"
             ) from error
         raise click.ClickException(
-            f"{address} is in use; stop what listens there, or choose another address with "
-            f"--bind {host}:{int(port) + 1}"
+            f"{address} is in use; stop the process that listens on it, or choose another "
+            f"address with --bind {host}:{int(port) + 1}"
         ) from error
 
 
 def _require_writable(directory: Path) -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise click.ClickException(
-            f"cannot create a socket in {directory}: it must exist, and this user be allowed to "
-            "write in it"
+            f"cannot create a socket in {directory}: the directory must exist and be writable "
+            "by this user"
         )
 
 
@@ -124,14 +128,14 @@ def _require_unused(path: Path) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         problem = "it exists and is not a socket"
     elif found.st_uid != os.geteuid():
-        problem = "it is a socket of another user"
+        problem = "it is the socket of another user"
     elif not _is_dead(path):
         problem = "it is the socket of a running process"
     else:
         return
     raise click.ClickException(
         f"cannot create a socket at {path}: {problem}; choose another path with --bind unix:PATH, "
-        "or stop and remove what is there"
+        "or stop the process that uses it and remove it"
     )
 
 
@@ -151,10 +155,10 @@ def _tell_of_names(settings: Settings) -> None:
     bound = bound_host(settings.bind)
     if settings.hosts or bound is None or is_loopback(bound):
         return
-    known = "addresses" if is_wildcard(bound) else bound
+    known = "IP addresses" if is_wildcard(bound) else bound
     click.echo(
-        f"Clients may ask for localhost and {known}; other names are answered with 421 until "
-        "LEDGER_HOSTS lists them.",
+        f"The server accepts requests for localhost and {known}; it answers 421 for other names "
+        "until LEDGER_HOSTS lists them.",
         err=True,
     )
 
@@ -174,13 +178,15 @@ def migrate(context: Context) -> None:
     for name in created:
         click.echo(f"tables of {name} created")
     if before == after:
-        click.echo(f"{database.shown_url} is at revision {after} already")
+        click.echo(f"{database.shown_url} is already at revision {after}")
+    elif before is None:
+        click.echo(f"{database.shown_url}: created the tables of revision {after}")
     else:
-        click.echo(f"{database.shown_url} brought from {before or 'nothing'} to revision {after}")
+        click.echo(f"{database.shown_url}: upgraded from revision {before} to {after}")
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Do what is due now, and end.")
+@click.option("--once", is_flag=True, help="Process what is due now, then exit.")
 @command
 def sweep(context: Context, *, once: bool) -> None:
     """Promote due jobs and fail expired ones, until Ctrl-C.
@@ -206,7 +212,7 @@ NICENESS: Final = 5
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--once", is_flag=True, help="Bring them to the head as it is now, and end.")
+@click.option("--once", is_flag=True, help="Catch up with the current head, then exit.")
 @click.option("--with-parent", is_flag=True, hidden=True)
 @command
 def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
@@ -226,8 +232,8 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
             for follower in followers:
                 with output.progress(f"Following: {follower.name}") as advance:
                     position = bring_up(system.database, follower, advance)
-                reached = f"has come up to event {position}"
-                said = "is followed by another process" if position is None else reached
+                reached = f"caught up to event {position}"
+                said = "is kept up to date by another process" if position is None else reached
                 click.echo(f"{follower.name} {said}")
             return
         ended = threading.Event()

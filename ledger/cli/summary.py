@@ -93,8 +93,8 @@ class Summary:
         head = Text.assemble(
             (self._title, "bold"),
             f"  up {uptime}  {rate:,.0f}/s completed\n",
-            f"here: {count.completed:,} completed, {count.failed:,} attempts failed, "
-            f"{count.running:,} running; Ctrl-C stops it",
+            f"this run: {count.completed:,} completed, {count.failed:,} attempts failed, "
+            f"{count.running:,} running; press Ctrl-C to stop",
             # Set here, because lines printed above the screen are not wrapped.
             no_wrap=False,
             overflow="fold",
@@ -142,7 +142,7 @@ class Summary:
 def _running_table(count: Count, now_s: float) -> list[Table]:
     if not count.longest:
         return []
-    table = Table("job", "type", "attempt", "runs for", header_style="bold")
+    table = Table("job", "type", "attempt", "running for", header_style="bold")
     for one in count.longest:
         table.add_row(
             str(one.job_id),

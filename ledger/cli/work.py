@@ -33,15 +33,19 @@ MOST_AT_ONCE: Final = 10_000
     type=Whole(1, MOST_PROCESSES),
     default=1,
     show_default=True,
-    help="How many processes.",
+    help="Number of worker processes.",
 )
 @click.option(
-    "--type", "types", metavar="TYPE", multiple=True, help="Only these jobs; may be repeated."
+    "--type",
+    "types",
+    metavar="TYPE",
+    multiple=True,
+    help="Run only jobs of this type; may be repeated.",
 )
 @click.option(
     "--concurrency",
     type=Whole(1, MOST_AT_ONCE),
-    help="Jobs of each type at once in a process.  [default: as the handlers say]",
+    help="Jobs of each type that a process runs at once.  [default: set by the handlers]",
 )
 @click.option(
     "--grace",
@@ -50,9 +54,11 @@ MOST_AT_ONCE: Final = 10_000
     type=Seconds(),
     default=GRACE_S,
     show_default=True,
-    help="How long what runs may take to end when it is stopped.",
+    help="Time for running jobs to end after the command is stopped.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Log JSON, a line each; also on a terminal.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Log one JSON object per line, even on a terminal."
+)
 @command
 def work(
     context: Context,
@@ -107,7 +113,7 @@ def work(
         following.start()
         stack.callback(following.stop)
         say(
-            "work begins",
+            "work started",
             target=name,
             database=queue.database.shown_url,
             processes=processes,

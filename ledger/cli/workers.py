@@ -57,7 +57,7 @@ def workers(context: Context, *, as_json: bool) -> None:
         )
         for worker, one in zip(seen, shown, strict=True)
     ]
-    output.table(("worker", "state", "types", "running", "for", "silent for"), rows)
+    output.table(("worker", "state", "types", "running", "up for", "silent for"), rows)
 
 
 @click.command()
@@ -76,9 +76,9 @@ def pause(context: Context, type_: str) -> None:
     with context.system() as system:
         outcome = system.ledger.execute(Pause(type=type_), actor=actor(), cause=cause())
     click.echo(
-        f"{type_} is paused; `ledger resume {type_}` ends it"
+        f"{type_} is paused; resume it with `ledger resume {type_}`"
         if outcome.events
-        else f"{type_} had been paused before"
+        else f"{type_} was already paused"
     )
 
 
@@ -93,4 +93,4 @@ def resume(context: Context, type_: str) -> None:
     """
     with context.system() as system:
         outcome = system.ledger.execute(Resume(type=type_), actor=actor(), cause=cause())
-    click.echo(f"{type_} goes on" if outcome.events else f"{type_} was not paused")
+    click.echo(f"{type_} resumed" if outcome.events else f"{type_} was not paused")

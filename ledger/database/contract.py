@@ -298,16 +298,16 @@ def translation(
     text = (str(orig).splitlines() or [type(orig).__name__])[0]
     if _lacks_table(orig):
         return SchemaMismatch(
-            "the database has not the tables of this version; run `ledger migrate`"
+            "the database does not have the tables of this version; run `ledger migrate`"
         )
     if sqlite3.DatabaseError in {type(orig), type(error)}:
-        return SchemaMismatch(f"{shown_url} is no SQLite database, or a damaged one: {text}")
+        return SchemaMismatch(f"{shown_url} is not a SQLite database, or it is damaged: {text}")
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
         # Not from the server: psycopg cannot parse the URL.
         return Unavailable(f"cannot connect: {text}")
     if getattr(orig, "sqlstate", None) == _READ_ONLY:
         # A standby: wait until it is promoted, or until we connect to the primary.
-        return Unavailable(f"the database does not write: {text}")
+        return Unavailable(f"the database is read-only: {text}")
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):
@@ -319,10 +319,10 @@ def translation(
 
 # Advice for errors in which SQLite only says what it could not do.
 _SQLITE_REFUSALS: Final = {
-    "unable to open database file": "its directory must exist, and this user be allowed to read "
-    "and write the file",
-    "attempt to write a readonly database": "this user must be allowed to write the file and its "
-    "directory, also to read the ledger",
+    "unable to open database file": "its directory must exist, and this user needs read and "
+    "write access to the file",
+    "attempt to write a readonly database": "this user needs write access to the file and its "
+    "directory, even to read the ledger",
 }
 
 

@@ -93,7 +93,9 @@ def _opened(path: Path) -> int:
             os.close(fd)
             raise
     except Strange as error:
-        raise NotOurs(path, str(error), "move it away: processes queue on this file") from error
+        raise NotOurs(
+            path, str(error), "move it away: Ledger needs this name for a lock file"
+        ) from error
     except OSError as error:
         raise Unavailable(
             f"cannot open {path}: {error.strerror}; its directory must exist and be writable"
@@ -106,7 +108,7 @@ def _require_lock(fd: int) -> None:
     require_one_name(there)
     # Do not read more: the file may be long.
     if os.pread(fd, len(_TOUCH) + 1, 0) not in {b"", _TOUCH}:
-        raise Strange(f"it is a file of {there.st_size} bytes, and no lock")
+        raise Strange(f"it is a file of {there.st_size} bytes, not a lock file")
 
 
 def is_file(path: Path, file: os.stat_result) -> bool:

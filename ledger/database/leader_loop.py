@@ -90,7 +90,7 @@ class LeaderLoop:
             self.complain(error)
         except Exception:  # noqa: BLE001 - must not end the thread
             self._give_back()
-            _log.exception("%s cannot take its role; it tries again", self._name)
+            _log.exception("%s cannot take its role; retrying", self._name)
         return False
 
     def attempt(self) -> float:
@@ -100,7 +100,7 @@ class LeaderLoop:
         except LedgerError as error:
             self.complain(error)
         except Exception:  # noqa: BLE001 - must not end the thread
-            _log.exception("%s failed; it goes on", self._name)
+            _log.exception("%s failed; retrying", self._name)
         else:
             self._complaint = ""
             return wait_s
@@ -110,7 +110,7 @@ class LeaderLoop:
         """Log *error*, once while it stays the same."""
         if str(error) != self._complaint:
             self._complaint = str(error)
-            _log.warning("%s cannot work: %s; it tries again", self._name, error)
+            _log.warning("%s cannot run, will retry: %s", self._name, error)
         if self._on_error is not None:
             self._on_error(error)
 

@@ -32,7 +32,7 @@ class NotOurs(Unavailable):
     """
 
     def __init__(self, path: Path | str, found: str, advice: str) -> None:
-        super().__init__(f"{path} is not Ledger's: {found}; {advice}")
+        super().__init__(f"cannot use {path}: {found}; {advice}")
         self.path = Path(path)
         self.found = found
 
@@ -99,7 +99,7 @@ def require_one_name(there: os.stat_result) -> None:
     """
     # The count is 0 if the file was removed meanwhile.
     if there.st_nlink > 1:
-        raise Strange(f"it is a hard link, one of {there.st_nlink} names of a file")
+        raise Strange(f"it is a hard link to a file with {there.st_nlink} names")
 
 
 def _require_regular(there: os.stat_result) -> None:

@@ -214,10 +214,10 @@ class SqliteDatabase(Database):
         try:
             there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
-            raise Unavailable(f"{self.path} was removed; put it back, and all goes on") from error
+            raise Unavailable(f"{self.path} was removed; put it back to continue") from error
         if not os.path.samestat(opened, there):
             require_ours(self.path)
-            _log.error("%s was replaced by another file, which is opened now", self.path)
+            _log.error("%s was replaced by another file; opening that one", self.path)
             self._opened = there
             self._generation += 1
             self.engine.dispose()
@@ -323,8 +323,8 @@ class SqliteDatabase(Database):
         """Become the only writer, among the threads and then among the processes."""
         if not self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000):
             raise Unavailable(
-                f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a process "
-                "that somebody has stopped; try again"
+                f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a "
+                "suspended process; try again"
             )
         try:
             if self._must_queue_anew:

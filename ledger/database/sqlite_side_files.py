@@ -49,12 +49,12 @@ def require_ours(database: Path) -> None:
         except OSError as error:
             raise Unavailable(f"{beside} cannot be read: {error.strerror}") from error
         if not is_sqlites(head):
-            raise NotOurs(beside, f"it is not SQLite's -{suffix} file", _MOVE)
+            raise NotOurs(beside, f"it is not a -{suffix} file of SQLite", _MOVE)
         # Checked again: a process that creates the database writes to it before there is a log.
         if is_empty and _has_commits(suffix, head) and _is_empty(path):
             raise Unavailable(
-                f"{beside} belongs to a database that is not there: {database} is missing or "
-                "empty; put that file back, or move this one away: SQLite would delete it"
+                f"{beside} exists, but its database {database} is missing or empty; restore the "
+                f"database, or move {beside} away: SQLite would delete it"
             )
 
 
@@ -68,7 +68,9 @@ def _is_empty(path: str) -> bool:
         # SQLite itself refuses a directory.
         return False
     if not stat.S_ISREG(there.st_mode):
-        raise NotOurs(path, f"it is {kind(there.st_mode)}", "a ledger is kept in a file")
+        raise NotOurs(
+            path, f"it is {kind(there.st_mode)}", "a SQLite database must be a regular file"
+        )
     return not there.st_size
 
 

@@ -91,10 +91,10 @@ class Bell:
                     ready.set()
                     self._ring_for(watch)
             except LedgerError as error:
-                _log.warning("nobody can be woken: %s", error)
+                _log.warning("cannot watch for commits: %s", error)
             except Exception:  # noqa: BLE001 - must not end the thread
                 # If the thread ended here, no subscriber would be notified again.
-                _log.exception("the bell failed; it goes on")
+                _log.exception("the commit notifier failed; retrying")
             else:
                 continue
             self._closed.wait(_RETRY_S)

@@ -111,8 +111,8 @@ class Appender(Generic[Work, Result]):
                 return
             self._waiting.remove(ticket)
         raise Unavailable(
-            f"nothing could be recorded for {self._patience_s:g} s, and this was not: another "
-            "process keeps the ledger locked, or there is more to do than it can; try again"
+            f"nothing was recorded: the ledger was not available for {self._patience_s:g} s, "
+            "because another process holds its lock or it is overloaded; try again"
         )
 
     def _lead(self) -> None:
@@ -142,7 +142,7 @@ class Appender(Generic[Work, Result]):
                 take()
             for ticket in batch:
                 ticket.error = Unavailable(
-                    "the process is stopping; it is unknown whether this was recorded"
+                    "the process is stopping; the command may or may not have been recorded"
                 )
             raise
         finally:

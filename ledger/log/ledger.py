@@ -196,7 +196,7 @@ class Ledger:
         if isinstance(answer, Outcome):
             return answer
         if isinstance(answer, Claimed):
-            raise TypeError("a claim is answered with jobs: call `claim`")
+            raise TypeError("a Claim returns jobs, not an Outcome; call `claim`")
         raise answer
 
     def execute_all(

@@ -152,8 +152,8 @@ class System:
     def not_compared(self) -> dict[str, str]:
         """Return the read models that ``ledger verify`` does not compare, with the reasons."""
         others = {
-            name: "what it keeps is not compared row by row with a replay; "
-            f"`ledger rebuild {name}` builds it anew"
+            name: "its contents are not compared with a replay; run "
+            f"`ledger rebuild {name}` to rebuild it"
             for name, model in self.models.items()
             if not isinstance(model, Projection)
         }

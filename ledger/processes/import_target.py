@@ -50,13 +50,13 @@ def load(target: Target) -> Queue:
     handlers = queue.handlers
     if not handlers:
         raise TargetError(
-            f"{target.name} has no handlers; decorate a function of that module, or of one "
+            f"{target.name} has no handlers; decorate a function in that module, or in a module "
             "that it imports, with @queue.process(TYPE)"
         )
     missing = [type_ for type_ in target.types if type_ not in handlers]
     if missing:
         raise TargetError(
-            f"{target.name} has no handler for {', '.join(missing)}; it has for "
+            f"{target.name} has no handler for {', '.join(missing)}; it has handlers for "
             f"{', '.join(handlers)}"
         )
     queue.handlers = {
@@ -83,7 +83,7 @@ def _found(name: str) -> Queue:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise TargetError(
-            f"there is no module {error.name!r} in {Path.cwd()} or among what is installed; "
+            f"there is no module {error.name!r} in {Path.cwd()} or among the installed packages; "
             f"{_EXPECTED}"
         ) from error
     try:
@@ -94,7 +94,7 @@ def _found(name: str) -> Queue:
         raise TargetError(f"module {module_name} has no {attribute!r}{known}") from error
     if not isinstance(found, Queue):
         raise TargetError(
-            f"{name} is of type {type(found).__name__}; expected a Queue, as ledger.connect() "
-            "returns"
+            f"{name} is of type {type(found).__name__}; expected a Queue, as returned by "
+            "ledger.connect()"
         )
     return found

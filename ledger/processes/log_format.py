@@ -84,5 +84,5 @@ def log_ends(told: Told) -> None:
 _EVENTS: Final = {
     "failed": "attempt failed",
     "expired": "attempt expired",
-    "returned": "job given back",
+    "returned": "job returned",
 }

@@ -52,7 +52,7 @@ def doubts(environment: Mapping[str, str]) -> list[str]:
 
 def _of_former(former: str, variable: str, environment: Mapping[str, str]) -> str:
     used = "it is ignored" if variable in environment else "its value is used"
-    return f"{former}: this setting is called {variable} now; {used}, please rename it"
+    return f"{former}: this setting was renamed to {variable}; {used}, please rename it"
 
 
 def _may_be_meant(variable: str) -> bool:

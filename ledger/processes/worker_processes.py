@@ -81,7 +81,7 @@ def work_here(
     heeded = 0
     while thread.ident is None or thread.is_alive():
         if (number := asked()) > heeded:
-            say("worker stops", worker=worker.name, at_once=number > 1, running=worker.running)
+            say("worker stopping", worker=worker.name, at_once=number > 1, running=worker.running)
             worker.stop(grace_s=None if number == 1 else 0)
             heeded = number
         if thread.ident is None:
@@ -129,7 +129,7 @@ def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FB
             tick=lambda: orders.report(tally.count()),
         )
     except Exception:  # noqa: BLE001 - the edge of the process
-        log.exception("process fails")
+        log.exception("process failed")
         sys.exit(1)
 
 
@@ -273,7 +273,7 @@ class Crew:
     def _pass_on(self, asked: int) -> None:
         """Pass new stop requests on to all children; kill those that do not stop in time."""
         if asked > self._asked:
-            say("work stops", at_once=asked > 1, processes=len(self._alive()))
+            say("work stopping", at_once=asked > 1, processes=len(self._alive()))
             self._asked = asked
             if asked > 1:
                 self._kill_at_s = time.monotonic() + _AT_ONCE_S

@@ -59,12 +59,15 @@ def create_commands(jobs: Iterable[Mapping[str, Any]], *, now_ms: int) -> list[C
 
 def _create_of(place: int, job: Mapping[str, Any], now_ms: int) -> Create:
     if not isinstance(job, Mapping):
-        expected = f"jobs[{place}]: expected a mapping of create's arguments, got {job!r}"
+        expected = f"jobs[{place}]: expected a mapping of arguments for create, got {job!r}"
         raise InvalidInput("jobs", expected)
     known = {"type", "data", *_OPTIONS}
     if not job.keys() <= known:
         unknown = ", ".join(sorted(map(repr, job.keys() - known)))
-        raise InvalidInput("jobs", f"jobs[{place}]: unknown {unknown}; known are {sorted(known)}")
+        raise InvalidInput(
+            "jobs",
+            f"jobs[{place}]: unknown arguments {unknown}; known arguments are {sorted(known)}",
+        )
     given = {name: job[name] for name in _OPTIONS if name in job}
     try:
         return create_command(job.get("type"), job.get("data"), given, now_ms=now_ms)
@@ -87,9 +90,7 @@ def _kues(name: str, value: Any, now_ms: int) -> Any:  # noqa: ANN401 - any opti
 def _until(at: datetime, now_ms: int) -> int | None:
     """Return the delay until *at* in milliseconds, or None if *at* is past."""
     if at.tzinfo is None:
-        raise InvalidInput.expected(
-            "delay", "a datetime with a time zone, as datetime.now(UTC) has", at
-        )
+        raise InvalidInput.expected("delay", "an aware datetime, such as datetime.now(UTC)", at)
     return max(0, round(at.timestamp() * 1000) - now_ms) or None
 
 
@@ -117,6 +118,6 @@ def check_page(limit: int, offset: int) -> None:
         InvalidInput: *limit* or *offset* is out of range.
     """
     if not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
-        raise InvalidInput.expected("limit", f"1 to {LARGEST_PAGE}", limit)
+        raise InvalidInput.expected("limit", f"an integer from 1 to {LARGEST_PAGE}", limit)
     if not isinstance(offset, int) or not 0 <= offset <= LARGEST_INTEGER:
-        raise InvalidInput.expected("offset", "a whole number from 0 on", offset)
+        raise InvalidInput.expected("offset", "an integer, 0 or greater", offset)

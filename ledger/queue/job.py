@@ -205,7 +205,7 @@ class Job:
             while (state := self.state) not in _ENDED:
                 left_s = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
                 if left_s <= 0:
-                    raise TimeoutError(f"job {self.id} is {state} after {timeout} seconds")
+                    raise TimeoutError(f"job {self.id} is still {state} after {timeout} seconds")
                 rung.wait(min(left_s, _LONGEST_WAIT_S))
                 rung.clear()
         return self._result(state)

@@ -73,7 +73,8 @@ def priority(name: str, value: object) -> int:
     if number is None or abs(number) > LARGEST_INTEGER:
         expected = f"an integer or one of {', '.join(PRIORITIES)}"
         if _DIGITS.fullmatch(str(value)):
-            expected += f", no further from 0 than {LARGEST_INTEGER}"
+            bounds = f"from -{LARGEST_INTEGER} to {LARGEST_INTEGER}"
+            expected = f"an integer {bounds}, or one of {', '.join(PRIORITIES)}"
         raise InvalidInput.expected(name, expected, value)
     return number
 
@@ -146,7 +147,7 @@ def _with_delay(fields: dict[str, Any]) -> dict[str, Any]:
         if delay_ms is None:
             raise InvalidInput(
                 "backoff.delay",
-                "backoff.delay: expected milliseconds, since the job has no delay to repeat",
+                "backoff.delay: expected milliseconds, because the job has no delay to use instead",
             )
         fields["backoff"] = Backoff(
             type=backoff.type, delay_ms=delay_ms, max_delay_ms=backoff.max_delay_ms

@@ -372,7 +372,7 @@ class Queue:
         """
         if type in self.handlers:
             function = self.handlers[type].function
-            raise InvalidInput("type", f"jobs of type {type!r} are done by {function!r} already")
+            raise InvalidInput("type", f"type {type!r} already has the handler {function!r}")
         if not isinstance(concurrency, int) or concurrency < 1:
             raise InvalidInput.expected("concurrency", "a positive integer", concurrency)
 
@@ -380,8 +380,8 @@ class Queue:
             if inspect.iscoroutinefunction(function):
                 raise InvalidInput(
                     "handler",
-                    f"{function!r} is a coroutine function, and handlers are called in threads; "
-                    "call asyncio.run in a plain one",
+                    f"{function!r} is a coroutine function, but handlers are called in threads; "
+                    "register a plain function that calls asyncio.run",
                 )
             self.handlers[type] = Handler(function, concurrency)
             return function

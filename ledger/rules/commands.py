@@ -112,7 +112,7 @@ class Progress(OnAttempt, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         OnAttempt.__post_init__(self)
         if type(self.progress) is not int or not 0 <= self.progress <= COMPLETE_PERCENT:
-            raise InvalidInput.expected("progress", "a whole number 0 to 100", self.progress)
+            raise InvalidInput.expected("progress", "an integer from 0 to 100", self.progress)
         if self.data is not None:
             storable("progress data", self.data)
 
@@ -215,7 +215,7 @@ class Erase(OnJob, frozen=True, kw_only=True):
         OnJob.__post_init__(self)
         if self.versions is not None:
             if not self.versions:
-                raise InvalidInput.expected("versions", "at least one, or None for all", ())
+                raise InvalidInput.expected("versions", "at least one version, or None for all", ())
             for version in self.versions:
                 integer("versions", version, least=1)
         if self.reason is not None:
@@ -319,7 +319,7 @@ def percent(done: float, total: float) -> int:
         InvalidInput: *total* is not greater than 0, or one of them is NaN, infinite or too
             large for a float.  0 of 0 is allowed.
     """
-    expected = "done of a total greater than 0"
+    expected = "finite numbers, and a total greater than 0"
     if done == total == 0:
         # A loop without iterations; Kue returns 0 too.
         return 0
@@ -329,7 +329,9 @@ def percent(done: float, total: float) -> int:
         # Limit the quotient before ``int``: a tiny total makes it infinite.
         return int(min(max(done * COMPLETE_PERCENT / total, 0), COMPLETE_PERCENT))
     except OverflowError as error:
-        raise InvalidInput("progress", f"progress: expected {expected}, got larger ones") from error
+        raise InvalidInput(
+            "progress", f"progress: expected {expected}, got numbers that are too large"
+        ) from error
 
 
 def _check_backoff(backoff: Backoff) -> None:
@@ -356,4 +358,4 @@ def storable(field: str, text: str) -> None:
             raise InvalidInput(field, f"{field}: expected {expected}")
     except UnicodeEncodeError:
         pass
-    raise InvalidInput.expected(field, "text without NUL and lone surrogates", text)
+    raise InvalidInput.expected(field, "text without NUL or lone surrogates", text)

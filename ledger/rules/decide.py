@@ -90,11 +90,11 @@ def _require_attempt(job: JobState, attempt: int, event: type[Event]) -> None:
             job.id,
             f"job {job.id}: attempt {attempt} is over; the job is {job.state}"
             + (f" in attempt {job.attempt}" if job.state is State.ACTIVE else "")
-            + "; drop the work, its word no longer counts",
+            + "; stop working on it, its reports are no longer accepted",
         )
     _require(job, event)
     raise Refused(
-        job.id, f"job {job.id}: attempt {attempt} never began; the newest is {job.attempt}"
+        job.id, f"job {job.id}: attempt {attempt} never started; the latest is {job.attempt}"
     )
 
 
@@ -239,7 +239,7 @@ def _erase(command: commands.Erase, job: JobState, at_ms: int) -> Iterator[Event
     _require(job, events.Erased)
     for version in command.versions or ():
         if not 1 <= version <= job.version:
-            expected = f"places 1 to {job.version} in the history of job {job.id}"
+            expected = f"versions from 1 to {job.version} of job {job.id}"
             raise InvalidInput.expected("versions", expected, version)
     yield events.Erased(versions=command.versions, reason=command.reason)
 

@@ -174,8 +174,8 @@ def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobStat
     state = _TARGETS.get(kind, _nowhere)(job, event)
     if state not in TRANSITIONS[job.state].get(kind, ()):
         raise Corrupt(
-            f"job {job.id}: {event.kind!r} cannot lead from {job.state} to {state}; "
-            "the history was changed, or written by rules that this version does not know",
+            f"job {job.id}: event {event.kind!r} cannot lead from {job.state} to {state}; "
+            "the history was altered, or written by a version with other rules",
             position=position,
         )
     changes = _CHANGES[kind](job, event, position, at_ms)

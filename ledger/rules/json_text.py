@@ -39,7 +39,9 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
         InvalidInput: As ``text``.
     """
     if _ESCAPED_NUL.search(raw):
-        raise InvalidInput(field, f"{field}: expected JSON without U+0000, got one")
+        raise InvalidInput(
+            field, f"{field}: expected JSON without U+0000, got JSON that contains it"
+        )
     try:
         return msgspec.json.decode(raw)
     except msgspec.MsgspecError as error:
@@ -47,7 +49,9 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
     except UnicodeDecodeError as error:
         raise InvalidInput(field, f"{field}: expected UTF-8, got: {error}") from error
     except RecursionError as error:
-        raise InvalidInput(field, f"{field}: expected JSON, got one nested too deeply") from error
+        raise InvalidInput(
+            field, f"{field}: expected JSON, got JSON that is nested too deeply"
+        ) from error
 
 
 def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse
@@ -60,7 +64,9 @@ def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse
         written = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         return text(field, written.encode())
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(field, f"{field}: expected what JSON can say: {error}") from error
+        raise InvalidInput(
+            field, f"{field}: expected a value that JSON can represent: {error}"
+        ) from error
 
 
 def string(value: str) -> str:

@@ -111,9 +111,8 @@ def evolve(entry: Entry, event: LedgerEvent, *, position: int, at_ms: int) -> En
     transition = TRANSITIONS[type(event)]
     if entry.state not in transition.before:
         raise Corrupt(
-            f"{entry.subject} {entry.name!r}: {event.kind!r} cannot happen while it is "
-            f"{entry.state}; the history was changed, or written by rules that this version "
-            "does not know",
+            f"{entry.subject} {entry.name!r}: event {event.kind!r} is not allowed while it is "
+            f"{entry.state}; the history was altered, or written by a version with other rules",
             position=position,
         )
     return Entry(entry.subject, entry.name, transition.after, at_ms, event.facts)

@@ -41,5 +41,5 @@ class Clock:
             ValueError: *at* has no time zone.
         """
         if at.tzinfo is None:
-            raise ValueError(f"expected a datetime with a time zone, got {at!r}")
+            raise ValueError(f"expected an aware datetime, got {at!r}")
         self.now_ms = round((at - datetime.fromtimestamp(0, tz=UTC)) / timedelta(milliseconds=1))

@@ -67,7 +67,7 @@ def drain(
     slots = dict.fromkeys(queue.handlers if types is None else types, 1)
     missing = sorted(slots.keys() - queue.handlers.keys())
     if missing:
-        raise InvalidInput("types", f"no function does {', '.join(missing)}")
+        raise InvalidInput("types", f"no handler for {', '.join(missing)}")
     sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
     sweeper.sweep()
     ran: list[Ran] = []
@@ -78,7 +78,7 @@ def drain(
             raise done.error
         if len(ran) >= most and _any_waits(queue, slots):
             raise RuntimeError(
-                f"after {most} attempts jobs still wait; does a job create itself again "
+                f"jobs are still waiting after {most} attempts; does a job create itself again "
                 "without a delay?"
             )
     return ran

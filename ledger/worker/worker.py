@@ -219,11 +219,11 @@ class Worker:
             self._reconcile()
             self._exchange()
         except Unavailable as error:
-            _log.warning("worker %s goes on when it can: %s", self.name, error)
+            _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
             self._pause()
         except Exception:  # noqa: BLE001 - must not end the thread
             # If the loop ended here, no job would be done any more, and no one would notice.
-            _log.exception("worker %s failed; it goes on", self.name)
+            _log.exception("worker %s failed; retrying", self.name)
             # It may have claimed jobs and not started them.
             self._unsure = True
             self._pause()
@@ -357,7 +357,11 @@ class Worker:
     def _release(self, job: RunningJob) -> None:
         """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
         job.expires_at_ms = None
-        self._tell("expired", job, "the attempt is over: its ttl ran out, or it was taken for lost")
+        self._tell(
+            "expired",
+            job,
+            "the attempt is over: its ttl expired, or its worker was considered lost",
+        )
         job.end()
 
     def _check(self, job: RunningJob) -> None:
@@ -385,7 +389,7 @@ class Worker:
             commands.Lose(job_id=id_, attempt=attempt, worker=self.name, silent_ms=silent_ms)
             for id_, attempt in held
         ]
-        queue.ledger.submit(lost, actor=self._actor, cause="begun anew")
+        queue.ledger.submit(lost, actor=self._actor, cause="worker restart")
         self._succeeds = False
 
     def _beat(self) -> None:
@@ -442,7 +446,7 @@ class Worker:
             for (job, word), answer in zip(self._unsent, answers, strict=True):
                 self._heard(job, word, answer)
             waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
-            reason = f"worker {self.name} was stopped and waited {waited_s:.1f} s for it"
+            reason = f"worker {self.name} was stopped; the job had not ended after {waited_s:.1f} s"
             left = list(self._running.values())
             held = [(job.id, job.attempt) for job in left]
             answers = self._give_back(held, reason, cause="stop")
@@ -453,7 +457,7 @@ class Worker:
                 heartbeats.leave(tx, self.name)
         except LedgerError as error:
             # The sweeper will fail them as lost.
-            _log.warning("worker %s could not give back its jobs: %s", self.name, error)
+            _log.warning("worker %s could not return its jobs: %s", self.name, error)
         for job in self._running.values():
             job.end()
         self._running.clear()
@@ -472,12 +476,14 @@ class Worker:
 def _chosen(queue: Queue, types: Collection[str] | None) -> dict[str, Handler]:
     if types is None:
         if not queue.handlers:
-            raise InvalidInput("types", "no function is registered; use @queue.process(TYPE)")
+            raise InvalidInput("types", "no handler is registered; use @queue.process(TYPE)")
         return dict(queue.handlers)
     if not types:
         raise InvalidInput.expected("types", "at least one", types)
     missing = sorted(set(types) - queue.handlers.keys())
     if missing:
         known = ", ".join(queue.handlers) or "none"
-        raise InvalidInput("types", f"no function does {', '.join(missing)}; known are {known}")
+        raise InvalidInput(
+            "types", f"no handler for {', '.join(missing)}; registered types: {known}"
+        )
     return {type_: queue.handlers[type_] for type_ in types}

@@ -43,9 +43,9 @@ PAUSE_S: Final = 0.2
 
 # Phases of a rebuild after it has read history.
 INDEXING: Final = "Creating indexes"
-COMPARING: Final = "Comparing with what is live"
+COMPARING: Final = "Comparing with the live tables"
 SWAPPING: Final = "Swapping"
-WAITING: Final = "Waiting for those who read what is to be swapped"
+WAITING: Final = "Waiting for readers of the live tables"
 
 Differs = Callable[[Difference], None]
 Phase = Callable[[str], None]
@@ -118,7 +118,7 @@ def _alone(database: Database) -> Iterator[None]:
     """Keep all other processes from rebuilding."""
     leadership = database.leadership("rebuild")
     if not leadership.held():
-        raise Unavailable("another process is rebuilding; try again when it has done so")
+        raise Unavailable("another rebuild is running; try again when it has finished")
     try:
         yield
     finally:
@@ -228,8 +228,7 @@ class _Completion:
             except table_swap.InUse as error:
                 if time.monotonic() > deadline_s:
                     raise Unavailable(
-                        f"{error}, and has for {PATIENCE_S:.0f} s; what was built is kept, "
-                        "so try again"
+                        f"{error} for {PATIENCE_S:.0f} s; the partial result is kept, so try again"
                     ) from error
                 self._phase(WAITING)
                 # Let transactions that wait behind our lock request proceed.

@@ -96,8 +96,8 @@ def are_there(connection: Connection, tables: Iterable[Table]) -> bool:
 def not_there(name: str) -> str:
     """Return the message for a read model whose tables have not been created."""
     return (
-        f"it has no tables yet; `ledger migrate` creates them, `ledger rebuild {name}` also "
-        "fills them"
+        f"it has no tables yet; run `ledger migrate` to create them, or `ledger rebuild {name}` "
+        "to create and fill them"
     )
 
 
@@ -134,7 +134,7 @@ def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
             tx.execute(text(f"LOCK TABLE {_quoted(tx, name)} IN ACCESS EXCLUSIVE MODE"))
     except exc.OperationalError as error:
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
-            raise InUse("somebody reads the tables that are to be swapped") from error
+            raise InUse("other transactions have been reading the live tables") from error
         raise
     yield
 

@@ -34,7 +34,7 @@ class Behind(Unavailable):
     """
 
     def __init__(self, position: int) -> None:
-        super().__init__(f"the search index has come to event {position}; try again")
+        super().__init__(f"the search index has only reached event {position}; try again")
         self.position = position
 
 

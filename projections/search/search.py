@@ -81,8 +81,8 @@ class Search:
             Unavailable: The index has not caught up in time, or the database is not available.
         """
         _check("q", len(query), "at most 4,096 characters", LONGEST_QUERY)
-        _check("limit", limit, "a whole number", LARGEST_INTEGER)
-        _check("offset", offset, "a whole number", LARGEST_INTEGER)
+        _check("limit", limit, "an integer, 0 or greater", LARGEST_INTEGER)
+        _check("offset", offset, "an integer, 0 or greater", LARGEST_INTEGER)
         with self._database.read() as connection:
             head = store.read_head(connection)
         words = asked(query)
@@ -157,6 +157,6 @@ def _not_yet(error: Unavailable, position: int) -> Unavailable:
     if not isinstance(error, Behind):
         return error
     return Unavailable(
-        f"the search index has come to event {error.position:,} of {position:,}; try again",
+        f"the search index has reached event {error.position:,} of {position:,}; try again",
         retry_after_s=_RETRY_S,
     )

@@ -130,8 +130,8 @@ class SqlEngine(SearchEngine):
         position, version = row
         if version != VERSION:
             raise SchemaMismatch(
-                "the search index was made by another version of Ledger, which cut words "
-                "otherwise; run `ledger rebuild search`"
+                "the search index was made by a version of Ledger that splits text into other "
+                "words; run `ledger rebuild search`"
             )
         return position
 

@@ -99,7 +99,7 @@ class CheckedHistory:
         _check_types(envelope)
         report.position = position
         if envelope.at_ms < self._at_ms:
-            self._differ(position, f"a time from {self._at_ms} on", envelope.at_ms)
+            self._differ(position, f"a time of {self._at_ms} or later", envelope.at_ms)
         self._at_ms = envelope.at_ms
         self._check_content(envelope)
         self._check_link(envelope)
@@ -179,7 +179,7 @@ class CheckedHistory:
         self._report.erased = self._erasures.number()
         for position, job_id in self._erasures.uncovered(limit=MOST_DIFFERENCES):
             expected = f"content, or an `erased` event of job {job_id} that covers it"
-            self._differ(position, expected, "neither: its content is gone")
+            self._differ(position, expected, "neither: its content is missing")
         for position, erased_at in self._erasures.kept(limit=MOST_DIFFERENCES):
             self._differ(position, f"no content: event {erased_at} erased it", "content or salt")
 

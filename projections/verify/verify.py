@@ -122,7 +122,7 @@ def _compare_history(
                     shadow.apply_all(connection, some)
             advance(last, end.position)
     except Corrupt as error:
-        report.differ(f"event {error.position}", "what the rules allow", error)
+        report.differ(f"event {error.position}", "an event that the rules allow", error)
         return
     history.compare_head()
     history.compare_erasures()
@@ -150,11 +150,15 @@ def _can_be_compared(connection: Connection, live: Projection, report: Report) -
         if found is None and not live.is_inline:
             report.not_compared[name] = table_swap.not_there(name)
         else:
-            report.differ(name, "its tables", f"not all of them; run `ledger rebuild {name}`")
+            report.differ(
+                name, "all of its tables", f"only some of them; run `ledger rebuild {name}`"
+            )
         return False
     if found is None or found[1] == live.fingerprint:
         return True
-    report.differ(name, "tables of this version of it", f"others; run `ledger rebuild {name}`")
+    report.differ(
+        name, "tables of this version", f"tables of another version; run `ledger rebuild {name}`"
+    )
     return False
 
 

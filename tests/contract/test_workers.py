@@ -453,9 +453,9 @@ def test_the_ledger_names_the_worker_and_the_request(client: Client) -> None:
 @pytest.mark.parametrize(
     ("ending", "error"),
     [
-        ("complete", "^job 1: attempt 1 is over; the job is complete; drop the work"),
-        ("fail", "^job 1: attempt 1 is over; the job is failed; drop the work"),
-        ("return", "^job 1: attempt 1 is over; the job is inactive; drop the work"),
+        ("complete", "^job 1: attempt 1 is over; the job is complete; stop working on it"),
+        ("fail", "^job 1: attempt 1 is over; the job is failed; stop working on it"),
+        ("return", "^job 1: attempt 1 is over; the job is inactive; stop working on it"),
     ],
 )
 def test_a_word_after_the_end_is_refused(
@@ -486,8 +486,8 @@ def test_the_word_of_a_lost_worker_does_not_count_for_the_next_one(
         early = say(client, word, 1, 3)
     counts = say(client, word, 1, 2)
 
-    assert_refused(late, 409, "^job 1: attempt 1 is over; the job is active in attempt 2; drop")
-    assert_refused(early, 409, "^job 1: attempt 3 never began; the newest is 2")
+    assert_refused(late, 409, "^job 1: attempt 1 is over; the job is active in attempt 2; stop")
+    assert_refused(early, 409, "^job 1: attempt 3 never started; the latest is 2")
     assert counts.status == 200
 
 
@@ -615,17 +615,20 @@ BAD_WORDS = (
     *(
         ("progress", {"attempt": 1} | said, error)
         for said, error in (
-            ({}, "^progress: expected a whole number 0 to 100, got None"),
-            ({"progress": -1}, "^progress: expected a whole number 0 to 100"),
-            ({"progress": 101}, "^progress: expected a whole number 0 to 100"),
-            ({"progress": 1.5}, "^progress: expected a whole number 0 to 100"),
-            ({"progress": "40"}, "^progress: expected a whole number 0 to 100"),
-            ({"progress": True}, "^progress: expected a whole number 0 to 100"),
+            ({}, "^progress: expected an integer from 0 to 100, got None"),
+            ({"progress": -1}, "^progress: expected an integer from 0 to 100"),
+            ({"progress": 101}, "^progress: expected an integer from 0 to 100"),
+            ({"progress": 1.5}, "^progress: expected an integer from 0 to 100"),
+            ({"progress": "40"}, "^progress: expected an integer from 0 to 100"),
+            ({"progress": True}, "^progress: expected an integer from 0 to 100"),
             ({"progress": 1, "done": 1}, "^progress: expected progress, or done and total"),
             ({"progress": 1, "total": 1}, "^progress: expected progress, or done and total"),
             ({"done": 1}, "^total: expected a number"),
             ({"total": 1}, "^done: expected a number"),
-            ({"done": 1, "total": 0}, "^progress: expected done of a total greater than 0"),
+            (
+                {"done": 1, "total": 0},
+                "^progress: expected finite numbers, and a total greater than 0",
+            ),
             ({"done": 1, "total": -1}, "^total: expected a number"),
             ({"done": -1, "total": 1}, "^done: expected a number"),
             ({"done": "1", "total": 1}, "^done: expected a number"),

@@ -65,7 +65,7 @@ def test_what_was_told_already_is_not_told_again(system: System) -> None:
     before = counted(system)
 
     for after, through in ((0, 20), (10, 30), (25, 50)):
-        with pytest.raises(Overtaken, match="brought to position 20"):
+        with pytest.raises(Overtaken, match="advanced activity to position 20"):
             system.activity.follow(changes(system, after, through), through=through)
 
     assert counted(system) == before

@@ -177,7 +177,7 @@ def test_content_can_be_erased_and_verify_tells_that_no_event_says_so(system: Sy
         "WHERE position = 1",
     ) == [{"position": 1, "content": None, "salt": None, "committed": True}]
     assert [(each.where, each.found) for each in unrecorded.differences] == [
-        ("event 1", "neither: its content is gone")
+        ("event 1", "neither: its content is missing")
     ]
     assert (unrecorded.erased, recorded.differences, recorded.erased) == (0, [], 1)
 

@@ -200,7 +200,7 @@ def test_one_that_was_overtaken_says_so_and_then_goes_on(filled: System) -> None
         raise Overtaken(follower.name, 120)
 
     follower.refuse = overtake
-    with pytest.raises(Overtaken, match="was brought to position 120") as refusal:
+    with pytest.raises(Overtaken, match="to position 120") as refusal:
         catching.up()
     catching.up()
 
@@ -232,8 +232,8 @@ def test_an_event_that_cannot_be_told_is_named_and_nothing_is_skipped(
 
     assert (stop.value.position, stopped_at) == (position, position - 1)
     assert str(stop.value) == (
-        f"remembering stops before event {position}: ZeroDivisionError: it cannot be divided; "
-        "it goes on once that is mended"
+        f"remembering stopped before event {position}: ZeroDivisionError: it cannot be divided; "
+        "it continues once that is fixed"
     )
     assert follower.told == replayed(filled)
 

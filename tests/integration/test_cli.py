@@ -45,7 +45,7 @@ REFUSED: Final = 1
 USAGE: Final = 2
 NO_DATABASE: Final = 3
 NOT_COMPARED: Final = (
-    "what it keeps is not compared row by row with a replay; `ledger rebuild search` builds it anew"
+    "its contents are not compared with a replay; run `ledger rebuild search` to rebuild it"
 )
 STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 
@@ -176,7 +176,7 @@ def test_a_key_that_was_used_creates_nothing(shell: Shell) -> None:
     as_json = shell.json("create", "email", "--unique", "one")
 
     assert first == "job 1 created\n"
-    assert again == "job 1 had been created with this key before\n"
+    assert again == "job 1 was already created with this key\n"
     assert as_json == {"id": 1}
     assert shell.json("status")["position"] == 1
 
@@ -225,9 +225,9 @@ def test_jobs_are_printed_as_a_table(quick: Shell) -> None:
 
 
 def test_what_is_not_there_is_said_and_no_empty_table(quick: Shell) -> None:
-    assert quick.says("jobs") == "no such jobs\n"
+    assert quick.says("jobs") == "no matching jobs\n"
     assert quick.says("workers") == "no workers\n"
-    assert quick.says("search", "nothing") == "no job has all these words\n"
+    assert quick.says("search", "nothing") == "no job contains all of these words\n"
     assert quick.says("events", "--job", "0") == ""
 
 
@@ -452,7 +452,7 @@ def test_erasing_asks_first(quick: Shell) -> None:
     result = quick("erase", "1", stdin="n\n")
 
     assert result.exit_code == REFUSED
-    assert "cannot be brought back" in result.stdout
+    assert "Erased content cannot be restored" in result.stdout
     assert quick.json("show", "1")["data"] == {"name": "Ann"}
 
 
@@ -473,9 +473,8 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "not_compared": {"search": NOT_COMPARED},
     }
     assert shell.says("verify") == (
-        "10 events verified; jobs, state_counts, unique_keys, ledger_state, activity equal a "
-        "replay "
-        "from nothing\n"
+        "10 events verified; jobs, state_counts, unique_keys, ledger_state, activity match a "
+        "full replay\n"
         f"not compared: search: {NOT_COMPARED}\n"
         f"content erased from 0 events\nchain {chain}\n"
     )
@@ -601,8 +600,8 @@ def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) ->
         if job is None:
             missing = shell.refusal("replay", "--at", str(position), "--job", "1")
             complaint = (
-                f"Error: there was no job 1 at position {position}; `ledger events --job 1` "
-                "tells what happened to it, and when\n"
+                f"Error: job 1 did not exist at position {position}; `ledger events --job 1` "
+                "shows its history\n"
             )
             assert missing == (REFUSED, complaint)
         else:
@@ -663,8 +662,8 @@ def test_follow_once_says_how_far_each_has_come(quick: Shell) -> None:
     said = quick.says("follow", "--once")
 
     assert said.splitlines() == [
-        "search has come up to event 1",
-        "activity has come up to event 1",
+        "search caught up to event 1",
+        "activity caught up to event 1",
     ]
 
 
@@ -672,7 +671,8 @@ def test_follow_once_leaves_it_to_another_process(quick: Shell, tmp_path: Path) 
     other = FileLeadership(Home(tmp_path / "ledger.db-search").lock("indexer"))
     assert other.held()
 
-    assert quick.says("follow", "--once", "search") == "search is followed by another process\n"
+    said = quick.says("follow", "--once", "search")
+    assert said == "search is kept up to date by another process\n"
     other.release()
 
 
@@ -708,7 +708,7 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
         "paused": {},
         "projections": dict.fromkeys(
             ("jobs", "state_counts", "unique_keys", "ledger_state"),
-            "up to date, in the same transaction",
+            "up to date, updated with each event",
         )
         | dict.fromkeys(("search", "activity"), "at position 0, 3 events behind"),
     }
@@ -724,8 +724,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0006\n")
-    assert again.endswith(" is at revision 0006 already\n")
+    assert first.endswith(": created the tables of revision 0006\n")
+    assert again.endswith(" is already at revision 0006\n")
     assert shell.json("status")["position"] == 0
 
 
@@ -781,7 +781,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("events", "--job", "7"), REFUSED, 'job "7" doesnt exist'),
         (("events", "--after", "9" * 30), USAGE, "expected an integer from 0 to 9007199254740991"),
         (("erase", "7", "--yes"), REFUSED, 'job "7" doesnt exist'),
-        (("erase", "1", "--yes", "--version", "9"), REFUSED, "places 1 to 1 in the history"),
+        (("erase", "1", "--yes", "--version", "9"), REFUSED, "versions from 1 to 1 of job 1"),
         (("create", ""), REFUSED, "Must provide job type"),
         (("create", "x" * 256), REFUSED, "Must provide job type"),
         (("create", "email", "{bad"), REFUSED, "data: expected JSON"),
@@ -793,11 +793,15 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "email", "--attempts", "0"), REFUSED, "attempts: expected an integer from 1"),
         (("create", "email", "--attempts", "many"), REFUSED, "attempts: expected an integer from"),
         (("create", "email", "--delay", "0"), REFUSED, "delay: expected an integer from 1"),
-        (("create", "email", "--delay", "5y"), USAGE, "expected milliseconds, or 90s, 5m, 2h, 1d"),
-        (("create", "email", "--delay", "9" * 5_000), USAGE, "expected milliseconds, or 90s"),
+        (("create", "email", "--delay", "5y"), USAGE, "a duration such as 90s, 5m, 2h, 1d"),
+        (
+            ("create", "email", "--delay", "9" * 5_000),
+            USAGE,
+            "expected milliseconds, or a duration",
+        ),
         (("create", "email", "--ttl", "0"), REFUSED, "ttl: expected an integer from 1"),
         (("create", "email", "--backoff", "\udcff"), USAGE, "expected text in UTF-8, got"),
-        (("create", "email", "hello"), REFUSED, "text has quotes of its own: '\"hello\"'"),
+        (("create", "email", "hello"), REFUSED, "a JSON string needs double quotes: '\"hello\"'"),
         (("create", "email", "-"), REFUSED, "data: expected JSON on standard input, got nothing"),
         (("create", "email", "--backoff", "1+1"), REFUSED, "backoff: expected JSON"),
         (("create", "email", "--backoff", '"1+1"'), REFUSED, "backoff: expected true, or"),
@@ -809,24 +813,25 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("activity", "--minutes", "x"), USAGE, "expected an integer from 1 to 527040, got 'x'"),
         (("replay",), USAGE, "Missing option '--at'"),
         (("replay", "--at", "2"), REFUSED, "--at: expected a position from 0 to 1, got '2'"),
-        (("replay", "--at", "0", "--job", "1"), REFUSED, "there was no job 1 at position 0; "),
+        (("replay", "--at", "0", "--job", "1"), REFUSED, "job 1 did not exist at position 0; "),
         (("replay", "--at", "9" * 5_000), REFUSED, "--at: expected a position"),
-        (("replay", "--at", "yesterday"), REFUSED, "a time with its zone"),
-        (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with its zone"),
+        (("replay", "--at", "yesterday"), REFUSED, "a time with a UTC offset"),
+        (("replay", "--at", "2026-11-22T14:00:00"), REFUSED, "a time with a UTC offset"),
         (
             ("rebuild",),
             USAGE,
-            "NAMES among jobs, state_counts, unique_keys, ledger_state, search, activity, or --all",
+            "--all, or names from jobs, state_counts, unique_keys, ledger_state, search, activity; "
+            "got",
         ),
         (("rebuild", "nothing"), USAGE, "got 'nothing'"),
-        (("rebuild", "jobs", "--all"), USAGE, "or --all; got 'jobs' --all"),
-        (("rebuild", "--status", "jobs"), USAGE, "--status is of all rebuilds"),
-        (("rebuild", "--status", "--drop"), USAGE, "--status is of all rebuilds"),
+        (("rebuild", "jobs", "--all"), USAGE, "activity; got 'jobs' --all"),
+        (("rebuild", "--status", "jobs"), USAGE, "--status cannot be combined"),
+        (("rebuild", "--status", "--drop"), USAGE, "--status cannot be combined"),
         (("remove",), USAGE, "Missing argument 'ID...'"),
         (("nonsense",), USAGE, "No such command 'nonsense'"),
         (("serve", "--processes", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
         (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
-        (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: it must exist"),
+        (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: the directory"),
         (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
     ],
 )
@@ -886,7 +891,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path: Path, command: st
     code, complaint = Shell(f"sqlite:///{path}").refusal(command)
 
     assert code == NO_DATABASE
-    assert f"{path} is no SQLite database" in complaint
+    assert f"{path} is not a SQLite database" in complaint
     assert path.read_bytes() == before
 
 
@@ -897,7 +902,7 @@ def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, comman
     assert code == NO_DATABASE
     assert complaint == (
         f"Error: sqlite:///{tmp_path}: unable to open database file; its directory must exist, "
-        "and this user be allowed to read and write the file\n"
+        "and this user needs read and write access to the file\n"
     )
 
 
@@ -930,7 +935,7 @@ def test_output_that_cannot_be_written_is_told(
 
     assert (done.returncode, done.stderr) == (
         REFUSED,
-        "Error: cannot write what there is to say: [Errno 28] No space left on device\n",
+        "Error: cannot write the output: [Errno 28] No space left on device\n",
     )
 
 
@@ -957,7 +962,7 @@ def test_a_file_that_may_not_be_looked_at_is_told(
     code, complaint = quick.refusal("status")
 
     assert code == NO_DATABASE
-    assert "Permission denied; this user must be allowed to, or name another" in complaint
+    assert "Permission denied; grant this user access, or name another" in complaint
 
 
 # --- the executable

@@ -56,7 +56,7 @@ def test_activity_is_drawn_up_to_the_head(shell: Shell, system: System) -> None:
         "failed": ["█", "1", "1"],
     }
     assert said.startswith("5 minutes from 2023-11-14 22:12:00.000Z")
-    assert said.endswith("workers worked 0.0 s\n")
+    assert said.endswith("work time: 0.0 s\n")
     assert system.activity.checkpoint() == 6
 
 
@@ -72,7 +72,7 @@ def test_activity_of_a_type_as_json(shell: Shell) -> None:
 def test_many_minutes_share_a_bar(shell: Shell) -> None:
     said = shell.says("activity", "--minutes", "1440", "--to", TO)
 
-    assert "each 36 minutes" in said
+    assert "per 36 minutes" in said
     assert max(map(len, said.splitlines())) <= TERMINAL_WIDTH
 
 
@@ -94,7 +94,7 @@ def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: Sy
     result = shell("activity", "--to", TO, "--json")
 
     assert result.exit_code == 0
-    assert "Warning: activity stops before event 4: " in result.stderr
+    assert "Warning: activity stopped before event 4: " in result.stderr
     assert len(json.loads(result.stdout)) == 1
 
 
@@ -105,7 +105,7 @@ def test_activity_that_is_stuck_is_shown_with_a_warning(shell: Shell, system: Sy
 def test_a_time_without_a_zone_is_refused(shell: Shell, when: str) -> None:
     code, complaint = shell.refusal("activity", "--to", when)
 
-    assert (code, "--to: expected a time with its zone" in complaint) == (REFUSED, True)
+    assert (code, "--to: expected a time with a UTC offset" in complaint) == (REFUSED, True)
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_a_begun_rebuild_is_told_of_and_thrown_away(shell: Shell, system: System
     shown = shell.says("rebuild", "--status")
     dropped = shell.says("rebuild", "--drop", "jobs")
 
-    assert before == "no rebuild was begun\n"
+    assert before == "no unfinished rebuilds\n"
     assert status == {"position": 6, "rebuilds": {"jobs": 3, "activity": 3}}
     assert table(shown)[:2] == [
-        ["rebuild of", "position", "of", "done"],
+        ["rebuild", "position", "head", "done"],
         ["jobs", "3", "6", "50%"],
     ]
-    assert dropped == "nothing is kept of rebuilds of jobs\n"
+    assert dropped == "discarded any unfinished rebuild of jobs\n"
     assert shell.json("rebuild", "--status")["rebuilds"] == {"activity": 3}
 
 
@@ -188,7 +188,7 @@ def test_a_second_rebuild_is_refused(shell: Shell, system: System) -> None:
     code, complaint = shell.refusal("rebuild", "--all")
 
     leadership.release()
-    assert (code, "another process is rebuilding" in complaint) == (NO_DATABASE, True)
+    assert (code, "another rebuild is running" in complaint) == (NO_DATABASE, True)
 
 
 def test_dropping_needs_names(shell: Shell) -> None:

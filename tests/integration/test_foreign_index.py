@@ -120,22 +120,22 @@ def _another_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _writable_for_all(home: Path, _: pytest.MonkeyPatch) -> str:
     home.chmod(0o777)
-    return r"others may write to it \(mode 0777\)"
+    return r"other users can write to it \(mode 0777\)"
 
 
 def _writable_for_a_group(home: Path, _: pytest.MonkeyPatch) -> str:
     home.chmod(0o720)
-    return r"others may write to it \(mode 0720\)"
+    return r"other users can write to it \(mode 0720\)"
 
 
 def _without_a_marker(home: Path, _: pytest.MonkeyPatch) -> str:
     (home / own_directory.MARKER).unlink()
-    return r"it holds files that are not Ledger's, such as 2\.1-[0-9a-f]{16}"
+    return r"it contains files that are not Ledger's, such as 2\.1-[0-9a-f]{16}"
 
 
 def _with_another_marker(home: Path, _: pytest.MonkeyPatch) -> str:
     (home / own_directory.MARKER).write_text("x")
-    return r"it holds files that are not Ledger's, such as CACHEDIR\.TAG"
+    return r"it contains files that are not Ledger's, such as CACHEDIR\.TAG"
 
 
 def _a_link(home: Path, _: pytest.MonkeyPatch) -> str:
@@ -164,7 +164,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    why = f"{home} is not Ledger's: {spoil(home, monkeypatch)}; "
+    why = f"cannot use {home}: {spoil(home, monkeypatch)}; "
     before = seen(home, *home.resolve().iterdir())
     engine = another.search.engine
     assert isinstance(engine, WhooshEngine)
@@ -191,7 +191,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
 def test_commands_say_why_a_directory_is_not_used(
     ledger: System, path: Path, home: Path, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    why = f"{home} is not Ledger's: {spoil(home, monkeypatch)}; "
+    why = f"cannot use {home}: {spoil(home, monkeypatch)}; "
 
     status = run(path, "status", "--json")
     search = run(path, "search", "avi")
@@ -211,7 +211,7 @@ def test_a_server_beside_a_strangers_directory_serves_all_but_searches(
     path: Path, home: Path, tmp_path: Path
 ) -> None:
     before = put("tree", home)
-    why = f"{home} is not Ledger's: it holds files that are not Ledger's, such as "
+    why = f"cannot use {home}: it contains files that are not Ledger's, such as "
     with Server(f"sqlite:///{path}", tmp_path) as server:
         job = server.create()
         search = server.ask("GET", "/job/search?q=avi")
@@ -244,7 +244,7 @@ def _others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _unmarked(folder: Path, _: pytest.MonkeyPatch) -> str:
     (folder / own_directory.MARKER).unlink()
-    return r"it has no CACHEDIR\.TAG of ours"
+    return r"it has no CACHEDIR\.TAG of Ledger's"
 
 
 def _linked(folder: Path, _: pytest.MonkeyPatch) -> str:
@@ -264,10 +264,10 @@ def test_an_index_that_is_not_ours_alone_is_left_and_built_anew_beside_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = (home / CURRENT).resolve()
-    why = f"{folder} is not Ledger's: {spoil(folder, monkeypatch)}"
+    why = f"cannot use {folder}: {spoil(folder, monkeypatch)}"
     before = seen(folder, *folder.resolve().iterdir())
 
-    with pytest.raises(Unavailable, match=f"is being built anew from the ledger: {why}"):
+    with pytest.raises(Unavailable, match=f"is being rebuilt from the ledger: {why}"):
         another.search.engine.reached()  # type: ignore[union-attr]  # it is on
     status = json.loads(run(path, "status", "--json").stdout)["projections"]["search"]
     search = run(path, "search", "avi", "--json")
@@ -502,7 +502,7 @@ def test_an_index_with_a_number_that_leads_nowhere_is_built_anew(
     reader = WhooshEngine(another.database, home)
     asked = partial(reader.search, ["avi"], head=head(another), limit=9, offset=0)
 
-    with pytest.raises(Unavailable, match="a segment names documents that it does not have"):
+    with pytest.raises(Unavailable, match="a segment refers to documents that it does not have"):
         asked()
     catch_up(another.database, WhooshEngine(another.database, home))
 

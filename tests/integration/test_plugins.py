@@ -147,8 +147,8 @@ def test_it_is_among_those_that_are_followed(busy: System, shell: Shell) -> None
     said = shell.says("follow", "--once").splitlines()
 
     assert said[1:] == [
-        "activity has come up to event 9",
-        "durations has come up to event 9",
+        "activity caught up to event 9",
+        "durations caught up to event 9",
     ]
 
 
@@ -194,8 +194,8 @@ def test_how_far_it_is_and_what_stops_it_is_told(busy: System, shell: Shell) -> 
 def test_without_its_tables_it_says_how_to_create_them(busy: System, shell: Shell) -> None:
     tamper(busy, "DROP TABLE durations", "DELETE FROM ledger_checkpoints")
     said = (
-        "it has no tables yet; `ledger migrate` creates them, `ledger rebuild durations` also "
-        "fills them"
+        "it has no tables yet; run `ledger migrate` to create them, or `ledger rebuild durations` "
+        "to create and fill them"
     )
 
     status = shell.json("status")["projections"]["durations"]
@@ -221,8 +221,8 @@ def test_tables_that_were_dropped_are_reported(busy: System) -> None:
     report = verified(busy)
 
     assert [(each.where, each.found) for each in report.differences] == [
-        ("ledger_state", "not all of them; run `ledger rebuild ledger_state`"),
-        ("durations", "not all of them; run `ledger rebuild durations`"),
+        ("ledger_state", "only some of them; run `ledger rebuild ledger_state`"),
+        ("durations", "only some of them; run `ledger rebuild durations`"),
     ]
 
 
@@ -236,7 +236,7 @@ def test_a_newer_version_of_it_asks_to_be_rebuilt(
     shell.says("rebuild", "durations")
     after = shell.json("status")["projections"]["durations"]
 
-    assert before.endswith("of another version of it; run `ledger rebuild durations`")
+    assert before.endswith("belong to another version of it; run `ledger rebuild durations`")
     assert after == "up to date, at position 9"
 
 
@@ -248,7 +248,7 @@ def test_one_of_another_version_is_named_and_all_others_are_verified(busy: Syste
     report = verified(busy)
 
     assert [(each.where, each.found) for each in report.differences] == [
-        ("durations", "others; run `ledger rebuild durations`")
+        ("durations", "tables of another version; run `ledger rebuild durations`")
     ]
     assert report.projections == ["jobs", "state_counts", "unique_keys", "ledger_state", "activity"]
 
@@ -283,7 +283,7 @@ def test_readiness_tells_of_one_of_another_version_and_serves(busy: System) -> N
 
     assert before is None
     assert stopped(busy) == {
-        "durations": "the tables of durations are of another version of it; "
+        "durations": "the tables of durations belong to another version of it; "
         "run `ledger rebuild durations`"
     }
 
@@ -358,13 +358,13 @@ def test_one_that_wants_content_is_told_it_in_every_way(system: System) -> None:
 BROKEN: Final = {
     "absent": ("not_there:Model", "ModuleNotFoundError: No module named 'not_there'"),
     "number": ("broken_models:NUMBER", "TypeError: 'int' object is not callable"),
-    "other": ("broken_models:Other", "makes no ledger.projections.follower.Follower"),
+    "other": ("broken_models:Other", "does not return a ledger.projections.follower.Follower"),
     "ours": ("broken_models:Ours", "the name 'jobs' is taken"),
     "table": ("broken_models:Table", "the name 'ledger_events' is taken"),
     "search": ("broken_models:Search", "the name 'search' is taken"),
     "green": ("broken_models:Green", "the name 'ledger_jobs_green' is taken"),
     "mine": ("broken_models:Mine", "the name 'mine' is taken"),
-    "odd": ("broken_models:Odd", "a name is"),
+    "odd": ("broken_models:Odd", "expected a name that matches"),
     "raising": ("broken_models:raising", "ZeroDivisionError: no"),
 }
 MODELS: Final = """

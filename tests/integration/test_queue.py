@@ -259,12 +259,12 @@ def test_no_jobs_are_created_at_once_too(queue: Queue) -> None:
         (
             {"type": "email", "removeOnComplete": True, "prio": 1},
             (
-                "jobs[1]: unknown 'prio', 'removeOnComplete'; known are ['attempts', 'backoff', "
-                "'data', 'delay', 'priority', 'remove_on_complete', 'search_keys', 'ttl', "
-                "'type', 'unique']"
+                "jobs[1]: unknown arguments 'prio', 'removeOnComplete'; known arguments are "
+                "['attempts', 'backoff', 'data', 'delay', 'priority', 'remove_on_complete', "
+                "'search_keys', 'ttl', 'type', 'unique']"
             ),
         ),
-        ("email", "jobs[1]: expected a mapping of create's arguments, got 'email'"),
+        ("email", "jobs[1]: expected a mapping of arguments for create, got 'email'"),
     ],
 )
 def test_many_jobs_are_all_created_or_none(queue: Queue, second: Any, text: str) -> None:
@@ -289,15 +289,21 @@ BAD: Final[dict[str, tuple[Callable[[Queue], object], str]]] = {
     ),
     "data is no JSON": (
         lambda q: q.create("email", {1, 2}),
-        "data: expected what JSON can say: Object of type set is not JSON serializable",
+        (
+            "data: expected a value that JSON can represent: "
+            "Object of type set is not JSON serializable"
+        ),
     ),
     "data is no number": (
         lambda q: q.create("email", float("nan")),
-        "data: expected what JSON can say: Out of range float values are not JSON compliant",
+        (
+            "data: expected a value that JSON can represent: "
+            "Out of range float values are not JSON compliant"
+        ),
     ),
     "data has NUL": (
         lambda q: q.create("email", "a\0b"),
-        "data: expected JSON without U+0000, got one",
+        "data: expected JSON without U+0000, got JSON that contains it",
     ),
     "priority": (
         lambda q: q.create("email", priority="HIGH"),
@@ -314,7 +320,7 @@ BAD: Final[dict[str, tuple[Callable[[Queue], object], str]]] = {
     "a delay without a time zone": (
         lambda q: q.create("email", delay=NOW),
         (
-            "delay: expected a datetime with a time zone, as datetime.now(UTC) has, got "
+            "delay: expected an aware datetime, such as datetime.now(UTC), got "
             "datetime.datetime(2024, 1, 1, 0, 0)"
         ),
     ),
@@ -356,19 +362,22 @@ BAD: Final[dict[str, tuple[Callable[[Queue], object], str]]] = {
         lambda q: q.jobs(state="asleep"),
         "state: expected one of inactive, complete, active, failed, delayed, got 'asleep'",
     ),
-    "limit": (lambda q: q.jobs(limit=0), "limit: expected 1 to 10000, got 0"),
-    "a large limit": (lambda q: q.jobs(limit=10_001), "limit: expected 1 to 10000, got 10001"),
+    "limit": (lambda q: q.jobs(limit=0), "limit: expected an integer from 1 to 10000, got 0"),
+    "a large limit": (
+        lambda q: q.jobs(limit=10_001),
+        "limit: expected an integer from 1 to 10000, got 10001",
+    ),
     "half a limit": (
         lambda q: q.jobs(limit=1.5),  # type: ignore[arg-type]
-        "limit: expected 1 to 10000, got 1.5",
+        "limit: expected an integer from 1 to 10000, got 1.5",
     ),
     "offset": (
         lambda q: q.jobs(offset=-1),
-        "offset: expected a whole number from 0 on, got -1",
+        "offset: expected an integer, 0 or greater, got -1",
     ),
     "a text for an offset": (
         lambda q: q.jobs(offset="1"),  # type: ignore[arg-type]
-        "offset: expected a whole number from 0 on, got '1'",
+        "offset: expected an integer, 0 or greater, got '1'",
     ),
     "concurrency": (
         lambda q: q.process("email", concurrency=0),
@@ -381,7 +390,7 @@ BAD: Final[dict[str, tuple[Callable[[Queue], object], str]]] = {
     "a paused type": (lambda q: q.pause(""), "type: expected 1 to 255 characters, got ''"),
     "a resumed type": (
         lambda q: q.resume("\0"),
-        "type: expected text without NUL and lone surrogates, got '\\x00'",
+        "type: expected text without NUL or lone surrogates, got '\\x00'",
     ),
 }
 
@@ -1056,7 +1065,7 @@ def test_jobs_of_one_type_are_counted_too(queue: Queue) -> None:
 def test_a_coroutine_function_does_no_jobs(queue: Queue) -> None:
     async def send(job: object) -> None: ...
 
-    with pytest.raises(InvalidInput, match=r"call asyncio\.run in a plain one"):
+    with pytest.raises(InvalidInput, match=r"a plain function that calls asyncio\.run"):
         queue.process("email")(send)
 
     assert queue.handlers == {}

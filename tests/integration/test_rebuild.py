@@ -186,7 +186,9 @@ def test_a_rebuild_that_fails_half_way_changes_nothing(filled: System, small: No
             if any(change.recorded.position == 130 for change in changes):
                 raise ZeroDivisionError("no")
 
-    with pytest.raises(Stuck, match=r"state_counts stops before event 130: ZeroDivisionError: no"):
+    with pytest.raises(
+        Stuck, match=r"state_counts stopped before event 130: ZeroDivisionError: no"
+    ):
         rebuild(filled.database, [filled.jobs, Breaking(), filled.unique_keys], silently)
 
     assert contents(filled) == before
@@ -257,7 +259,7 @@ def test_what_it_does_when_all_is_built_is_told(filled: System) -> None:
     rebuild(filled.database, filled.projections, silently, phase=told.append)
     rebuild(filled.database, [filled.models["search"]], silently, phase=busy.append)
 
-    assert told == ["Creating indexes", "Comparing with what is live", "Swapping"]
+    assert told == ["Creating indexes", "Comparing with the live tables", "Swapping"]
     assert busy == ["Swapping"]
 
 
@@ -318,7 +320,7 @@ def test_what_a_running_rebuild_builds_is_not_dropped(
 
     rebuild(filled.database, filled.projections, drop_beside)
 
-    assert refused == ["another process is rebuilding; try again when it has done so"]
+    assert refused == ["another rebuild is running; try again when it has finished"]
     assert verified(filled).differences == []
 
 
@@ -411,9 +413,9 @@ def test_the_ledgers_own_stream_is_replayed_from_anywhere(filled: System) -> Non
 @pytest.mark.parametrize(
     ("version", "event", "expected"),
     [
-        (2, Paused(type="email"), "type 'email': 'paused' cannot happen while it is paused"),
+        (2, Paused(type="email"), "type 'email': event 'paused' is not allowed while it is paused"),
         (3, Resumed(type="email"), "the ledger's own stream has version 3 after 1"),
-        (2, Created(type="email"), "'created' cannot happen to the ledger itself"),
+        (2, Created(type="email"), "'created' is not an event of the ledger's own stream"),
     ],
 )
 def test_what_cannot_have_happened_to_the_ledger_itself_is_named(

@@ -155,7 +155,7 @@ def test_a_reader_without_end_is_told_of(
     monkeypatch.setattr("ledger.projections.rebuild.rebuild.PATIENCE_S", 0.2)
     with closing(open_system(database_url)) as reader:
         with reader.database.snapshot():
-            with pytest.raises(Unavailable, match="what was built is kept, so try again"):
+            with pytest.raises(Unavailable, match="the partial result is kept, so try again"):
                 rebuild(filled.database, filled.projections, silently)
             carry_out(filled, Create(type="late"))
         kept = Build(filled.database, filled.projections).begun()
@@ -170,7 +170,7 @@ def test_a_reader_without_end_is_told_of(
 def in_use(*_: object) -> Iterator[None]:
     from ledger.projections.rebuild.table_swap import InUse  # noqa: PLC0415 - as the one place that raises it
 
-    raise InUse("somebody reads the tables that are to be swapped")
+    raise InUse("other transactions have been reading the live tables")
     yield
 
 
@@ -178,7 +178,7 @@ def test_two_rebuilds_do_not_meet(filled: System, database_url: str) -> None:
     with closing(open_system(database_url)) as other:
         leadership = other.database.leadership("rebuild")
         assert leadership.held()
-        with pytest.raises(Unavailable, match="another process is rebuilding"):
+        with pytest.raises(Unavailable, match="another rebuild is running"):
             rebuild(filled.database, filled.projections, silently)
         leadership.release()
 

@@ -63,7 +63,7 @@ def test_a_write_goes_into_the_file_that_took_the_others_place(
 
     assert created.job_id == 1
     assert types(system) == types_on_disk(path) == ["new"]
-    assert caplog.messages == [f"{path} was replaced by another file, which is opened now"]
+    assert caplog.messages == [f"{path} was replaced by another file; opening that one"]
 
 
 def test_readers_see_the_file_that_took_the_others_place(
@@ -82,7 +82,7 @@ def test_what_is_removed_is_neither_written_nor_read_nor_made_anew(
     system: System, path: Path, backup: Path
 ) -> None:
     remove(path)
-    with pytest.raises(Unavailable, match="was removed; put it back, and all goes on"):
+    with pytest.raises(Unavailable, match="was removed; put it back to continue"):
         carry_out(system, Create(type="lost"))
     with pytest.raises(Unavailable, match="was removed"):
         types(system)

@@ -286,7 +286,7 @@ def test_a_damaged_index_is_built_anew_and_says_so(
     with caplog.at_level(logging.WARNING):
         catch_up(system.database, WhooshEngine(system.database, folder))
 
-    assert "built anew from the ledger" in caplog.text
+    assert "rebuilding the search index from the ledger" in caplog.text
     assert list(reader.find("video").job_ids) == jobs[::-1]
     assert not (folder / "damaged").exists()
 
@@ -419,7 +419,7 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     looks = WhooshEngine(system.database, folder)
     stands += [str(each) for each in standings(system.database, [looks], ())]
 
-    damaged = "the search index is damaged and is being built anew from the ledger"
+    damaged = "the search index is damaged and is being rebuilt from the ledger"
     assert stands == [
         "up to date, at position 0",
         "up to date, at position 0",
@@ -484,7 +484,7 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
 
     assert catch_up(system.database, engine) == 2
     assert found(system, "avi") == [2, 1]
-    assert "built anew" not in caplog.text
+    assert "rebuilding the search index" not in caplog.text
 
 
 def test_no_event_is_missing_from_an_index_that_was_swapped_in_meanwhile(
@@ -666,7 +666,7 @@ def test_a_search_waits_no_longer_than_it_may_and_says_how_far_the_index_is(
     clock = Clock()
     monkeypatch.setattr("ledger.projections.search.search.time", clock)
 
-    with pytest.raises(Unavailable, match="has come to event 1 of 2"):
+    with pytest.raises(Unavailable, match="has reached event 1 of 2"):
         reader.find("avi")
 
     assert clock.slept_s == pytest.approx(30)

@@ -163,7 +163,7 @@ def test_a_search_that_cannot_be_as_of_now_is_503_with_when_to_try_again(
     client.post({"type": "t", "data": "avi"})
     answer = client.get("/job/search?q=avi")
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-    assert "the search index has come to event 0 of 1" in answer.json["error"]
+    assert "the search index has reached event 0 of 1" in answer.json["error"]
     # Whoever indexes brings it there.
     assert system.search.find("avi").job_ids == [1]
 

@@ -73,7 +73,7 @@ def test_serving_a_new_file_creates_the_ledger(tmp_path: Path) -> None:
 
     assert created == 1
     assert path.exists()
-    assert f"Ledger serves sqlite:///{path} on {HOST}:{server.port}" in output
+    assert f"Serving sqlite:///{path} on {HOST}:{server.port}" in output
 
 
 def test_the_default_is_a_file_in_the_working_directory_and_serving_goes_on_there(
@@ -145,7 +145,7 @@ def test_a_database_of_an_older_revision_is_served_after_ledger_migrate(
         f"Error: {url} has the tables of revision {current}, this version needs later; "
         "run `ledger migrate`\n"
     )
-    assert migrated.stdout == f"{url} brought from {current} to revision later\n"
+    assert migrated.stdout == f"{url}: upgraded from revision {current} to later\n"
     assert accepted.exit_code == 0
 
 
@@ -198,7 +198,7 @@ def test_a_port_in_use_is_said_to_be_so(tmp_path: Path) -> None:
         end = served(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path, "--bind", f"{HOST}:{port}")
 
     assert end.returncode == 1
-    assert f"{HOST}:{port} is in use; stop what listens there" in end.stderr
+    assert f"{HOST}:{port} is in use; stop the process that listens on it" in end.stderr
     assert "Traceback" not in end.stderr
 
 
@@ -428,8 +428,8 @@ def test_a_server_on_all_addresses_answers_to_each_and_says_that_names_have_to_b
 
     assert statuses == [200, 421]
     assert (
-        "Clients may ask for localhost and addresses; other names are answered with 421 until "
-        "LEDGER_HOSTS lists them.\n"
+        "The server accepts requests for localhost and IP addresses; it answers 421 for other "
+        "names until LEDGER_HOSTS lists them.\n"
     ) in output
 
 

@@ -85,14 +85,14 @@ def test_a_refusal_says_what_was_found_and_what_to_do(ledger: System, path: Path
         put(kind, lock)
         with pytest.raises(NotOurs) as refused:
             ledger.database.leadership(kind).held()
-        said.append(str(refused.value).removeprefix(str(lock)))
+        said.append(str(refused.value).removeprefix(f"cannot use {lock}: "))
 
-    advice = "; move it away: processes queue on this file"
+    advice = "; move it away: Ledger needs this name for a lock file"
     assert said == [
-        f" is not Ledger's: it is a file of 23 bytes, and no lock{advice}",
-        f" is not Ledger's: it is a FIFO{advice}",
-        f" is not Ledger's: it is a symbolic link{advice}",
-        f" is not Ledger's: it is a hard link, one of 2 names of a file{advice}",
+        f"it is a file of 23 bytes, not a lock file{advice}",
+        f"it is a FIFO{advice}",
+        f"it is a symbolic link{advice}",
+        f"it is a hard link to a file with 2 names{advice}",
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_log_is_kept_whose_database_is_missing(ledger: System, path: Path) -> 
         for content in (None, b""):
             if content is not None:
                 path.with_name("copy.db").write_bytes(content)
-            with pytest.raises(Unavailable, match="put that file back"):
+            with pytest.raises(Unavailable, match="restore the database"):
                 carry_out(opened, Create(type="t"))
         assert seen(*before) == before
         # What was acknowledged is in the log alone.
@@ -209,7 +209,7 @@ def test_a_journal_is_kept_whose_database_is_missing(path: Path) -> None:
     require_ours(path)
     path.unlink()
 
-    with pytest.raises(Unavailable, match="put that file back"):
+    with pytest.raises(Unavailable, match="restore the database"):
         require_ours(path)
 
 
@@ -435,7 +435,7 @@ def test_nothing_that_has_a_name_of_ours_is_replaced(
     for _ in range(2):
         with closing(open_system(f"sqlite:///{path}")) as system:
             found = map(refusal, all_that_changes_files(system))
-            refusals += [each for each in found if each and "is being built anew" not in each]
+            refusals += [each for each in found if each and "is being rebuilt" not in each]
 
     assert seen(*before) == before
     assert all(str(home / name) in refusal for refusal in refusals)

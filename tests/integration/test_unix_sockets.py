@@ -114,7 +114,7 @@ def test_what_is_no_socket_is_left_alone(make: Callable[[Path], None], tmp_path:
 
     assert error == (
         f"Error: cannot create a socket at {path}: it exists and is not a socket; choose another "
-        "path with --bind unix:PATH, or stop and remove what is there\n"
+        "path with --bind unix:PATH, or stop the process that uses it and remove it\n"
     )
     assert found(folder) == before
 
@@ -161,7 +161,7 @@ def test_the_socket_of_another_user_is_left_alone(tmp_path: Path) -> None:
 
     error = refused(path, tmp_path)
 
-    assert f"{path}: it is a socket of another user; " in error
+    assert f"{path}: it is the socket of another user; " in error
     assert path.is_socket()
 
 

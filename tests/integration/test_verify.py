@@ -211,7 +211,7 @@ def test_history_written_anew_is_caught_by_the_rules(kept: System) -> None:
     differences = verified(kept).differences
 
     assert [difference.where for difference in differences] == ["event 8"]
-    assert "'promoted' cannot lead from inactive to inactive" in differences[0].found
+    assert "event 'promoted' cannot lead from inactive to inactive" in differences[0].found
 
 
 # --- the projections

@@ -274,11 +274,11 @@ def test_one_process_does_jobs_and_says_so_in_lines_that_parse(work: Work) -> No
 
     assert code == 0
     assert events == [
-        "work begins",
+        "work started",
         "worker started",
         "attempt failed",
         "attempt failed",
-        "worker stops",
+        "worker stopping",
         "worker stopped",
         "work ended",
     ]
@@ -365,9 +365,9 @@ def test_a_paused_type_waits_until_it_is_resumed(work: Work) -> None:
         work.wait_for(complete=3, failed=1)
         stopped(process, signal.SIGTERM)
 
-    assert said == "quick is paused; `ledger resume quick` ends it\n"
-    assert resumed == "quick goes on\n"
-    assert "\nquick is paused since 20" in stats
+    assert said == "quick is paused; resume it with `ledger resume quick`\n"
+    assert resumed == "quick resumed\n"
+    assert "\nquick has been paused since 20" in stats
     assert list(status["paused"]) == ["quick"]
     assert work.kinds(0) == ["paused", "resumed"]
     assert work.tells("resume", "quick") == "quick was not paused\n"
@@ -383,7 +383,7 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
         wait_until(lambda: quick.kinds(job_id).count("failed") == 2, "it fails again")
         stopped(process, signal.SIGTERM)
 
-    assert said == f"job {job_id} waits for a worker again\n"
+    assert said == f"job {job_id} queued again\n"
     assert quick.kinds(job_id) == ["created", "started", "failed", "moved", "started", "failed"]
 
 
@@ -403,8 +403,8 @@ def test_a_job_that_outlasts_the_grace_is_given_back(work: Work, processes: str)
     assert work.states() == {"inactive": len(job_ids)}
     for job_id in job_ids:
         assert work.kinds(job_id) == ["created", "started", "returned"]
-    assert re.fullmatch(r"worker \S+ was stopped and waited \d+\.\d s for it", reason)
-    assert sorted(int(facts["job"]) for facts in work.said("job given back")) == job_ids
+    assert re.fullmatch(r"worker \S+ was stopped; the job had not ended after \d+\.\d s", reason)
+    assert sorted(int(facts["job"]) for facts in work.said("job returned")) == job_ids
     assert work.said("work ended")[0]["returned"] == str(len(job_ids))
     assert verified(work.system).differences == []
 
@@ -417,7 +417,7 @@ def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: st
     with quick.running("--type", "long", "--processes", processes, "--grace", "60") as process:
         quick.wait_for(active=2, inactive=1)
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: bool(quick.said("worker stops")), "it stops")
+        wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
         (quick.folder / "open").touch()
         code = process.wait(DEADLINE_S)
 
@@ -432,7 +432,7 @@ def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
     with work.running("--processes", processes, "--grace", "3600") as process:
         work.wait_for(active=len(job_ids))
         process.send_signal(signal.SIGINT)
-        wait_until(lambda: bool(work.said("worker stops")), "it stops")
+        wait_until(lambda: bool(work.said("worker stopping")), "it stops")
         still = process.poll()
         code = stopped(process, signal.SIGINT)
 
@@ -542,7 +542,7 @@ def test_a_terminal_shows_what_is_done(quick: Work, processes: str) -> None:
 
     assert code == 0
     assert 'event="attempt failed" job=31' in screen
-    assert "here: 30 completed, 1 attempts failed, 0 running" in last
+    assert "this run: 30 completed, 1 attempts failed, 0 running" in last
     assert re.search(r"quick\s*│\s*0 │\s*0 │\s*0 │\s*30 │\s*0 │", last)
 
 
@@ -605,7 +605,7 @@ def _on_a_terminal(
                     sent += os.read(ours, 65_536)
                 except OSError:
                     break  # Nobody has it open any more.
-            if not asked and b"work begins" in sent and until():
+            if not asked and b"work started" in sent and until():
                 # As a terminal does: to the parent and its children.
                 os.killpg(process.pid, signal.SIGINT)
                 asked = True
@@ -630,12 +630,12 @@ def _on_a_terminal(
         (("jobs:line",), "module jobs has no 'line'; its queues are queue, idle"),
         (
             ("jobs:number",),
-            "jobs:number is of type int; expected a Queue, as ledger.connect() returns",
+            "jobs:number is of type int; expected a Queue, as returned by ledger.connect()",
         ),
         (("jobs:idle",), "jobs:idle has no handlers; decorate a function"),
         (
             ("jobs:queue", "--type", "slow"),
-            "no handler for slow; it has for quick, bad, long, talks",
+            "no handler for slow; it has handlers for quick, bad, long, talks",
         ),
         (("jobs:queue", "--processes", "0"), "expected an integer from 1 to 1000, got '0'"),
         (("jobs:queue", "--processes", "9999"), "expected an integer from 1 to 1000, got '9999'"),

@@ -852,7 +852,7 @@ def test_what_does_not_end_within_the_grace_is_given_back_and_uses_up_no_attempt
     assert [(row["actor"], row["cause"]) for row in returned] == [("worker:host:17:1", "stop")] * 2
     for row in returned:
         body = json.loads(row["body"])
-        waited = r"worker host:17:1 was stopped and waited \d+\.\d s for it"
+        waited = r"worker host:17:1 was stopped; the job had not ended after \d+\.\d s"
         assert re.fullmatch(waited, body.pop("reason"))
         assert body == {"attempt": 1}
     assert [job.expired for job in said] == [True, True]
@@ -979,7 +979,7 @@ def test_while_the_database_is_away_no_word_is_lost(
     assert results == [job.id for job in jobs]
     assert [job.log() for job in jobs] == [[f"line {n}" for n in range(20)]] * 4
     assert [job.progress_data for job in jobs] == [{"n": job.id} for job in jobs]
-    assert "goes on when it can: the database is away" in caplog.text
+    assert "cannot continue, will retry: the database is away" in caplog.text
 
 
 def test_jobs_whose_claim_was_not_heard_are_given_back(
@@ -1036,7 +1036,7 @@ def test_a_worker_that_cannot_give_back_leaves_it_to_the_sweeper(
         ended(thread)
 
     assert (job.state, [seen.name for seen in queue.workers()]) == ("active", [worker.name])
-    assert "could not give back its jobs: the database is away" in caplog.text
+    assert "could not return its jobs: the database is away" in caplog.text
 
 
 def test_a_worker_works_on_when_postgresql_comes_back() -> None:
@@ -1097,7 +1097,7 @@ def test_a_worker_does_the_types_it_was_told_to(queue: Queue) -> None:
 @pytest.mark.parametrize(
     ("types", "text"),
     [
-        (["fax", "email", "a"], "no function does a, fax; known are email"),
+        (["fax", "email", "a"], "no handler for a, fax; registered types: email"),
         ([], "types: expected at least one, got []"),
     ],
 )
@@ -1113,14 +1113,14 @@ def test_a_worker_needs_a_function_for_each_of_its_types(
 
 
 def test_a_worker_without_any_function_says_how_to_register_one(queue: Queue) -> None:
-    with pytest.raises(InvalidInput, match=r"no function is registered; use @queue.process"):
+    with pytest.raises(InvalidInput, match=r"no handler is registered; use @queue.process"):
         Worker(queue)
 
 
 def test_a_type_has_one_function(queue: Queue) -> None:
     queue.process("email")(lambda _: None)
 
-    with pytest.raises(InvalidInput, match=r"^jobs of type 'email' are done by <function "):
+    with pytest.raises(InvalidInput, match=r"^type 'email' already has the handler <function "):
         queue.process("email")
 
 
@@ -1205,7 +1205,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker(
         result = job.wait(DEADLINE_S)
 
     assert result == 1
-    assert "it goes on" in caplog.text
+    assert "failed; retrying" in caplog.text
 
 
 @pytest.mark.parametrize(

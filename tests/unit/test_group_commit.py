@@ -141,7 +141,7 @@ def test_nobody_hangs_when_the_leaders_thread_is_stopped(end: BaseException) -> 
     assert (outcomes[0], outcomes[4]) == ("A", "E")
     assert stopped is end
     assert [(type(other), str(other)) for other in others] == [
-        (Unavailable, "the process is stopping; it is unknown whether this was recorded")
+        (Unavailable, "the process is stopping; the command may or may not have been recorded")
     ] * 2
     assert appender.submit("f") == "F"
 
@@ -257,7 +257,9 @@ def test_who_waits_too_long_for_a_batch_to_begin_leaves_and_is_in_none() -> None
     with callers(2) as pool:
         first = pool.submit(appender.submit, "a")
         assert entered.wait(PATIENCE_S)
-        with pytest.raises(Unavailable, match=r"^nothing could be recorded for 0\.05 s"):
+        with pytest.raises(
+            Unavailable, match=r"^nothing was recorded: the ledger was not available for 0\.05 s"
+        ):
             appender.submit("b")
         locked.set()
         assert first.result(PATIENCE_S) == "a"

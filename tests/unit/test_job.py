@@ -123,12 +123,14 @@ def test_an_event_leads_nowhere_else(state: str, kind: str, to: str, event: Even
         evolve(a_job(state), event, position=9, at_ms=NOW_MS)
 
     assert stop.value.position == 9
-    assert str(stop.value).startswith(f"job 1: {kind!r} cannot lead from {state} to {to}; ")
+    assert str(stop.value).startswith(f"job 1: event {kind!r} cannot lead from {state} to {to}; ")
 
 
 @pytest.mark.parametrize("state", PERMITTED)
 def test_what_happens_to_the_ledger_itself_happens_to_no_job(state: str) -> None:
-    with pytest.raises(Corrupt, match=f"^job 1: 'paused' cannot lead from {state} to {state}; "):
+    with pytest.raises(
+        Corrupt, match=f"^job 1: event 'paused' cannot lead from {state} to {state}; "
+    ):
         evolve(a_job(state), events.Paused(type="email"), position=9, at_ms=NOW_MS)
 
 
@@ -528,7 +530,8 @@ def test_a_job_moved_from_active_loses_its_attempt(to: Any) -> None:
 
     assert (after.attempt, after.made) == (1, 0)
     assert str(refusal.value) == (
-        f"job 1: attempt 1 is over; the job is {to}; drop the work, its word no longer counts"
+        f"job 1: attempt 1 is over; the job is {to}; "
+        "stop working on it, its reports are no longer accepted"
     )
 
 
@@ -592,7 +595,7 @@ def test_what_never_was_cannot_be_erased() -> None:
     with pytest.raises(InvalidInput) as refusal:
         asked(Erase(job_id=1, versions=(1, 3)), a_job("active"))
 
-    assert str(refusal.value) == ("versions: expected places 1 to 2 in the history of job 1, got 3")
+    assert str(refusal.value) == ("versions: expected versions from 1 to 2 of job 1, got 3")
 
 
 # --- each command: when it is refused
@@ -660,7 +663,7 @@ def test_the_late_word_of_an_attempt_that_is_over_is_refused(kind: str) -> None:
 
     assert str(refusal.value) == (
         "job 1: attempt 1 is over; the job is active in attempt 2; "
-        "drop the work, its word no longer counts"
+        "stop working on it, its reports are no longer accepted"
     )
 
 
@@ -669,7 +672,7 @@ def test_the_early_word_of_an_attempt_that_never_began_is_refused(kind: str) -> 
     with pytest.raises(Refused) as refusal:
         decide(ON_JOB[kind], a_job("active", attempt=0), at_ms=NOW_MS)
 
-    assert str(refusal.value) == "job 1: attempt 1 never began; the newest is 0"
+    assert str(refusal.value) == "job 1: attempt 1 never started; the latest is 0"
 
 
 # --- backoff

@@ -71,7 +71,7 @@ def test_a_refusal_says_what_came() -> None:
     with pytest.raises(InvalidInput) as refusal:
         json_text.text("data", b'"\\u0000"')
 
-    assert str(refusal.value) == "data: expected JSON without U+0000, got one"
+    assert str(refusal.value) == "data: expected JSON without U+0000, got JSON that contains it"
 
 
 def test_backslashes_without_end_take_no_time() -> None:

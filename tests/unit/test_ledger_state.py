@@ -76,7 +76,7 @@ def test_an_event_happens_nowhere_else(
 
     assert stop.value.position == 9
     assert str(stop.value).startswith(
-        f"{subject} 'email': {kind!r} cannot happen while it is {state}; "
+        f"{subject} 'email': event {kind!r} is not allowed while it is {state}; "
     )
 
 

@@ -309,7 +309,7 @@ def test_a_near_miss_is_ignored_with_a_warning(variable: str, meant: str) -> Non
 def test_a_former_name_comes_with_a_warning(others: dict[str, str], what: str) -> None:
     assert doubts({"LEDGER_WORKERS": "3", **others}) == [
         (
-            "LEDGER_WORKERS: this setting is called LEDGER_SERVER_PROCESSES now; "
+            "LEDGER_WORKERS: this setting was renamed to LEDGER_SERVER_PROCESSES; "
             f"{what}, please rename it"
         )
     ]

@@ -202,7 +202,7 @@ def _relations(connection: Connection, names: Mapping[str, str]) -> dict[int, _R
     for row in connection.execute(_RELATIONS, asked):
         told = [_KINDS.get(row.kind, "no table")]
         # Only "unlogged": the expected tables are temporary, the live ones are not.
-        told += ["not logged"] if row.persistence == "u" else []
+        told += ["unlogged"] if row.persistence == "u" else []
         told += ["with row-level security"] if row.has_row_security else []
         told += ["with a parent or children"] if row.inherits else []
         relations[row.oid] = _Relation(row.table, ", ".join(told))

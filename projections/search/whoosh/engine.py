@@ -96,12 +96,12 @@ class WhooshEngine(SearchEngine):
                 # The damage that a reader met may be a single number.
                 file.require_sound()
             if not is_of(self._database, contents.checkpoint):
-                raise Damaged("it followed another ledger")  # noqa: TRY301 - one way out
+                raise Damaged("it belongs to another ledger")  # noqa: TRY301 - one way out
         except Damaged as error:
             if self._home.find(self._link) not in {None, index.folder}:
                 # A rebuild has put another in its place meanwhile, and removed this one.
                 return self._readable()
-            _log.warning("the search index is built anew from the ledger: %s", error)
+            _log.warning("rebuilding the search index from the ledger: %s", error)
             self._index = Index(self._home.begin(self._link))
             contents = self._index.contents()
         if self._link == CURRENT:
@@ -115,7 +115,7 @@ class WhooshEngine(SearchEngine):
         """
         folder = self._home.find(self._link)
         if folder is None:
-            _log.info("a search index is begun in %s", self._home.path)
+            _log.info("creating a search index in %s", self._home.path)
             folder = self._home.begin(self._link)
         if self._index is None or self._index.folder != folder:
             self._index = Index(folder)
@@ -232,7 +232,7 @@ class _Reader:
             if not is_told:
                 _log.warning("the search index cannot be read: %s", error)
         return Unavailable(
-            f"the search index is damaged and is being built anew from the ledger: {error}",
+            f"the search index is damaged and is being rebuilt from the ledger: {error}",
             retry_after_s=2,
         )
 

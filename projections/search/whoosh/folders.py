@@ -50,8 +50,9 @@ _UNFINISHED: Final = ".new"
 _DAMAGED: Final = "damaged"
 
 _ADVICE: Final = (
-    "delete it if it is the search index of an older version; else move it away, let it be this "
-    "user's alone (chown, chmod go-w), or set LEDGER_SEARCH_DIRECTORY to another directory"
+    "delete it if it is the search index of an older version; otherwise move it away, make this "
+    "user its owner and only writer (chown, chmod go-w), or set LEDGER_SEARCH_DIRECTORY to another "
+    "directory"
 )
 
 
@@ -166,7 +167,7 @@ class Home:
             self._target(home, name)
 
     def _in_the_way(self, name: str, found: str) -> NotOurs:
-        return NotOurs(self.path / name, found, "move it away: the search index needs the name")
+        return NotOurs(self.path / name, found, "move it away: the search index needs this name")
 
     def _tidy(self, home: int) -> None:
         """Remove the indexes to which no link points; their readers have the files open."""
@@ -196,7 +197,7 @@ class Home:
                 if _is_note(home):
                     # Another reader was first.
                     return
-                raise self._in_the_way(_DAMAGED, "it is a file with something in it") from error
+                raise self._in_the_way(_DAMAGED, "it is a file that is not empty") from error
             except Strange as error:
                 raise self._in_the_way(_DAMAGED, str(error)) from error
             except OSError:
@@ -268,8 +269,8 @@ class Home:
             pass
         except OSError as error:
             raise Unavailable(
-                f"cannot create {self.path}: {error.strerror}; the directory above must exist "
-                "and be writable, or LEDGER_SEARCH_DIRECTORY name another"
+                f"cannot create {self.path}: {error.strerror}; its parent directory must exist "
+                "and be writable, or set LEDGER_SEARCH_DIRECTORY to another directory"
             ) from error
         with self._opened(adopts=True):
             pass

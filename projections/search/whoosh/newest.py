@@ -44,7 +44,7 @@ def newest(contents: Contents, asked: Sequence[str], *, limit: int, offset: int)
     try:
         return list(islice(islice(found, offset, None), limit))
     except IndexError as error:
-        raise Damaged("a segment names documents that it does not have") from error
+        raise Damaged("a segment refers to documents that it does not have") from error
 
 
 def _in_segment(segment: Segment, file: SegmentFile, words: Sequence[bytes]) -> Iterator[int]:

@@ -65,7 +65,7 @@ def _require_safe(there: os.stat_result) -> None:
         raise Strange(f"it is {kind(there.st_mode)}, not a directory")
     require_own(there)
     if there.st_mode & _OTHERS_MAY_WRITE:
-        raise Strange(f"others may write to it (mode {stat.S_IMODE(there.st_mode):04o})")
+        raise Strange(f"other users can write to it (mode {stat.S_IMODE(there.st_mode):04o})")
 
 
 # --- the marker
@@ -115,7 +115,7 @@ def require_new(directory: int) -> None:
         others = [MARKER]
     if others:
         shown = others[0] if others[0].isprintable() else ascii(others[0])
-        raise Strange(f"it holds files that are not Ledger's, such as {shown[:_LONGEST_SHOWN]}")
+        raise Strange(f"it contains files that are not Ledger's, such as {shown[:_LONGEST_SHOWN]}")
 
 
 def _marker(directory: int) -> bytes | None:

@@ -42,7 +42,7 @@ from ledger.projections.search.whoosh.own_directory import open_own
 
 _MAGIC: Final = b"ledger-1" if sys.byteorder == "little" else b"1-regdel"
 _CHUNK: Final = 1 << 20
-_BEYOND: Final = "a segment names documents that it does not have"
+_BEYOND: Final = "a segment refers to documents that it does not have"
 
 Postings = Iterable[tuple[bytes, "array[int]"]]
 
@@ -124,7 +124,7 @@ class SegmentFile:
         try:
             descriptor = open_own(path)
         except Strange as error:
-            raise Damaged(f"{path} is not Ledger's: {error}") from error
+            raise Damaged(f"cannot use {path}: {error}") from error
         try:
             data = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
         except ValueError as error:
@@ -135,9 +135,11 @@ class SegmentFile:
             raise Damaged(f"{path} is too short")
         header = _Header._make(_header.unpack_from(data))
         if header.magic != _MAGIC or header.size != len(data):
-            raise Damaged(f"{path} is not as long as it says, or no segment of this version")
+            raise Damaged(
+                f"{path} does not have the size in its header, or is not a segment of this version"
+            )
         if _checksum(data[_HEADER_BYTES:]) != header.checksum:
-            raise Damaged(f"{path} has not the checksum that it was written with")
+            raise Damaged(f"{path} does not match its checksum")
         arrays = _Cut(data, _HEADER_BYTES)
         self.job_ids = arrays.take("Q", header.documents)
         self._postings = arrays.take("I", header.postings)

@@ -102,7 +102,7 @@ class Segment(base.Segment):  # type: ignore[misc]  # Whoosh ships no types
             or bits >> entry.documents
             or bits.bit_count() != entry.deleted_count
         ):
-            raise Damaged(f"the deletions of segment {entry.id} contradict one another")
+            raise Damaged(f"the deletions of segment {entry.id} are inconsistent")
         segment = cls(entry.id)
         segment._documents = entry.documents
         segment._deleted = entry.deleted
@@ -213,11 +213,11 @@ def decode(data: bytes, generation: int) -> Toc:
         raise Damaged(f"the table of contents cannot be read: {error}") from error
     if (entry.layout, entry.generation) != (LAYOUT, generation):
         raise Damaged(
-            f"the table of contents says layout {entry.layout} and generation "
-            f"{entry.generation}, not {LAYOUT} and {generation}"
+            f"the table of contents has layout {entry.layout} and generation "
+            f"{entry.generation}, expected {LAYOUT} and {generation}"
         )
     if len({segment.id for segment in entry.segments}) < len(entry.segments):
-        raise Damaged("the table of contents names a segment twice")
+        raise Damaged("the table of contents lists a segment twice")
     return Toc(
         generation=generation,
         checkpoint=Checkpoint(entry.position, bytes.fromhex(entry.chain)),

@@ -80,11 +80,11 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
         except FileNotFoundError as error:
             raise Damaged(f"there is no index in {self.folder}") from error
         except Strange as error:
-            raise Damaged(f"{self.folder} is not Ledger's: {error}") from error
+            raise Damaged(f"cannot use {self.folder}: {error}") from error
         try:
             if not own_directory.is_marked(directory):
                 raise Damaged(
-                    f"{self.folder} is not Ledger's: it has no {own_directory.MARKER} of ours"
+                    f"cannot use {self.folder}: it has no {own_directory.MARKER} of Ledger's"
                 )
             yield directory
         finally:
@@ -110,7 +110,7 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
             try:
                 data = own_directory.read(directory, name, most=LARGEST_TOC_BYTES + 1)
             except Strange as error:
-                raise Damaged(f"{self.folder / name} is not Ledger's: {error}") from error
+                raise Damaged(f"cannot use {self.folder / name}: {error}") from error
         if len(data) > LARGEST_TOC_BYTES:
             raise Damaged(f"{self.folder / name} is too long")
         try:
