@@ -16,7 +16,7 @@ from ledger.log.ledger import Ledger
 from ledger.projections.lag import Standing
 from ledger.projections.models.activity import Activity
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.pauses import Pauses
+from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.search.search import Search
 
@@ -27,7 +27,7 @@ def create_app(
     ledger: Ledger,
     jobs_view: Jobs,
     state_counts: StateCounts,
-    pauses: Pauses,
+    ledger_state: LedgerState,
     activity: Activity,
     searching: Search,
     standings: Callable[[], Sequence[Standing]],
@@ -45,7 +45,7 @@ def create_app(
         ledger: Executes the commands.
         jobs_view: The read model of jobs and lists.
         state_counts: The read model of counts and types.
-        pauses: The read model of paused types.
+        ledger_state: The read model of the ledger's own state: paused types.
         activity: The read model of what happened in each minute.
         searching: Finds jobs by the words of their data.
         standings: Returns the lag of each follower.
@@ -96,7 +96,12 @@ def create_app(
         (
             "/jobs/claim",
             workers.Claims(
-                ledger, jobs_view, pauses, polls, presence, largest_body_bytes=largest_body_bytes
+                ledger,
+                jobs_view,
+                ledger_state,
+                polls,
+                presence,
+                largest_body_bytes=largest_body_bytes,
             ),
         ),
         ("/workers", workers.Workers(ledger, jobs_view)),

@@ -398,7 +398,7 @@ _OF_EVENTS: Final = (
     ),
 )
 _SECOND_HEAD: Final = (
-    "INSERT INTO ledger_head SELECT 2, position, chain, last_job_id, at_ms FROM ledger_head"
+    "INSERT INTO ledger_head SELECT 2, position, chain, last_job_id, at_ms, 1 FROM ledger_head"
 )
 _OF_HEAD: Final = (
     *(
@@ -438,7 +438,7 @@ _OF_PROJECTIONS: Final = (
             "ledger_job_ranks",
             "ledger_state_counts",
             "ledger_unique_keys",
-            "ledger_pauses",
+            "ledger_state",
             "ledger_activity",
         )
     ),
@@ -450,8 +450,8 @@ _OF_PROJECTIONS: Final = (
     ),
     rows(
         "a pause made up",
-        "INSERT INTO ledger_pauses VALUES ('fax', 1)",
-        names="ledger_pauses type=fax",
+        "INSERT INTO ledger_state VALUES ('type', 'fax', 'paused', 1, '{}')",
+        names="ledger_state subject=type name=fax",
     ),
     rows(
         "a unique key made up",
@@ -460,8 +460,8 @@ _OF_PROJECTIONS: Final = (
     ),
     rows(
         "text in a list that is not UTF-8",
-        "UPDATE ledger_pauses SET type = CAST(x'ff' AS TEXT)",
-        names="ledger_pauses",
+        "UPDATE ledger_state SET name = CAST(x'ff' AS TEXT)",
+        names="ledger_state",
         on=[SQLITE],
     ),
     rows(

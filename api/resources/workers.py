@@ -25,7 +25,7 @@ from ledger.api.resources.attempt_reports import actor_of
 from ledger.errors import InvalidInput
 from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.pauses import Pauses
+from ledger.projections.models.ledger_state import LedgerState
 from ledger.queue import heartbeats
 from ledger.rules.commands import LONGEST_TYPE, Claim, Return, storable, worker_name
 
@@ -74,7 +74,7 @@ class Claims:
         self,
         ledger: Ledger,
         jobs: Jobs,
-        pauses: Pauses,
+        ledger_state: LedgerState,
         polls: LongPolls,
         presence: Presence,
         *,
@@ -82,7 +82,7 @@ class Claims:
     ) -> None:
         self._ledger = ledger
         self._jobs = jobs
-        self._pauses = pauses
+        self._ledger_state = ledger_state
         self._polls = polls
         self._presence = presence
         self._largest_body_bytes = largest_body_bytes
@@ -111,7 +111,7 @@ class Claims:
         return [json_out.claimed(json, attempt) for json, attempt in shown]
 
     def _any_waits(self, connection: Connection, types: Collection[str]) -> bool:
-        paused = self._pauses.paused(connection)
+        paused = self._ledger_state.paused(connection)
         return any(
             self._jobs.any_claimable(connection, type_) for type_ in types if type_ not in paused
         )

@@ -33,7 +33,7 @@ def build(settings: Settings) -> App:
     """
     system = compose(settings, indexes=False)
     try:
-        prepare(system.database)
+        prepare(system)
     except Unavailable as error:
         # The server starts nevertheless, answers 503, and recovers by itself.
         _log.warning("%s", error)
@@ -42,7 +42,7 @@ def build(settings: Settings) -> App:
         system.ledger,
         system.jobs,
         system.state_counts,
-        system.pauses,
+        system.ledger_state,
         system.activity,
         system.search,
         system.standings,

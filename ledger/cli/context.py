@@ -44,16 +44,21 @@ class Context:
         return read_settings({"database_url": self._database_url} | flags)
 
     @contextmanager
-    def system(self) -> "Iterator[System]":
+    def system(self, *, any_rows: bool = False) -> "Iterator[System]":
         """Yield the system on an existing ledger.
 
+        Args:
+            any_rows: Whether read models may have rows of another version.
+
         Raises:
-            SchemaMismatch: There is no ledger, or its tables are not of this version.
+            SchemaMismatch: There is no ledger, or its tables, or the rows of a read model,
+                are not of this version.
             Unavailable: The database is unavailable.
         """
         from ledger.database.revision import require_current
         from ledger.database.sqlite import SqliteDatabase
         from ledger.processes.composition import compose
+        from ledger.projections.model_versions import require_versions
 
         system = compose(self.settings())
         database = system.database
@@ -61,14 +66,16 @@ class Context:
             _require_file(database.path)
         try:
             require_current(database)
+            if not any_rows:
+                require_versions(database, system.projections)
             yield system
         finally:
             system.close()
 
     @contextmanager
-    def reading(self) -> "Iterator[tuple[System, Connection]]":
+    def reading(self, *, any_rows: bool = False) -> "Iterator[tuple[System, Connection]]":
         """Yield the system and a connection that reads a snapshot of its database."""
-        with self.system() as system, system.database.snapshot() as connection:
+        with self.system(any_rows=any_rows) as system, system.database.snapshot() as connection:
             yield system, connection
 
 

@@ -45,7 +45,7 @@ def events(
     as_json: bool,
 ) -> None:
     """Print events, one per line; all events without --after and --limit."""
-    with context.system() as system, suppress(KeyboardInterrupt):
+    with context.system(any_rows=True) as system, suppress(KeyboardInterrupt):
         seen = after or 0
         left = limit
         while left is None or left > 0:
@@ -93,7 +93,7 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
     ledger replay --at 1200
     ledger replay --at 2026-11-22T14:00:00Z --job 7
     """
-    with context.reading() as (_, connection):
+    with context.reading(any_rows=True) as (_, connection):
         position = _position(at, store.read_head(connection).position, connection)
         if job_id is not None:
             shown = job_at(connection, job_id, position)
@@ -158,7 +158,7 @@ def verify(context: Context, *, as_json: bool) -> None:
     database: the same history has the same value, so a different value reveals a rewritten
     history. docs/audit.md lists the changes that only this value reveals.
     """
-    with context.system() as system, output.progress("Verifying") as advance:
+    with context.system(any_rows=True) as system, output.progress("Verifying") as advance:
         report = verifying.verify(
             system.database, system.compared, advance, tables=system.own_tables
         )
@@ -193,10 +193,10 @@ def verify(context: Context, *, as_json: bool) -> None:
 @command
 def status(context: Context, *, as_json: bool) -> None:
     """Show the database, its position, and the progress of the read models."""
-    with context.reading() as (system, connection):
+    with context.reading(any_rows=True) as (system, connection):
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
-        paused = system.pauses.paused(connection)
+        paused = system.ledger_state.paused(connection)
         standing = standings(system.database, system.followers, system.registered.broken)
     shown: dict[str, object] = {
         "database": system.database.shown_url,

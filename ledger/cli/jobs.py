@@ -249,7 +249,7 @@ def stats(context: Context, *, as_json: bool) -> None:
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
         by_type = system.state_counts.by_type(connection)
-        paused = system.pauses.paused(connection)
+        paused = system.ledger_state.paused(connection)
     if as_json:
         output.json_line(json_out.stats(totals))
         return

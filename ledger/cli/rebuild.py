@@ -44,7 +44,7 @@ def rebuild(
     rebuild that fails or is interrupted changes nothing; the next one continues it.
     Differences between the old rows and the new ones are printed.
     """
-    with context.system() as system:
+    with context.system(any_rows=True) as system:
         if status:
             if names or every or drop:
                 raise click.UsageError("--status is of all rebuilds, and does nothing else")

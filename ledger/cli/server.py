@@ -24,6 +24,7 @@ from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
 from ledger.processes.settings import Settings
 from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
+from ledger.projections.model_versions import record_versions
 from ledger.worker.sweeper import Sweeper
 
 _DEFAULT: Final = Settings()
@@ -55,9 +56,10 @@ def serve(
     if formerly is not None:
         click.echo("Warning: --workers: this option is called --processes now", err=True)
     settings = context.settings(bind=bind, server_processes=processes or formerly, threads=threads)
-    database = compose(settings).database
+    system = compose(settings)
+    database = system.database
     try:
-        prepare(database)
+        prepare(system)
     except Unavailable as error:
         if database.is_embedded:
             raise
@@ -165,6 +167,7 @@ def migrate(context: Context) -> None:
     database = system.database
     try:
         before, after = migration.migrate(database)
+        record_versions(database, system.projections)
         created = create_registered(system)
     finally:
         database.close()

@@ -70,6 +70,7 @@ head = Table(
     Column("chain", LargeBinary, nullable=False),
     Column("last_job_id", BIGINT, nullable=False),
     Column("at_ms", BIGINT, nullable=False),
+    Column("reader_version", Integer, nullable=False, server_default=text("1")),
     CheckConstraint("id = 1", name="ledger_head_single"),
 )
 

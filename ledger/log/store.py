@@ -23,6 +23,7 @@ from ledger.errors import Corrupt, SchemaMismatch
 from ledger.log import codec, hash_chain
 from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events, head
+from ledger.rules.events import READER_VERSION
 
 
 class Head(NamedTuple):
@@ -33,12 +34,14 @@ class Head(NamedTuple):
         chain: The newest event's chain value, 32 bytes.
         last_job_id: Number of jobs ever created.
         at_ms: Time of the newest event, UTC milliseconds.
+        reader_version: The lowest ``READER_VERSION`` that knows all of its events.
     """
 
     position: int
     chain: bytes
     last_job_id: int
     at_ms: int
+    reader_version: int = 1
 
 
 class Envelope(NamedTuple):
@@ -60,14 +63,14 @@ class Envelope(NamedTuple):
 
 
 _ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
-_HEAD = (head.c.position, head.c.chain, head.c.last_job_id, head.c.at_ms)
+_HEAD = tuple(head.c[name] for name in Head._fields)
 
 # Its table has one row.
 _HEAD_ID = 1
 
 _SELECT_HEAD = Query(select(*_HEAD))
 _LOCK_HEAD = Query(select(*_HEAD).with_for_update())
-_SELECT_POSITION = Query(select(head.c.position))
+_SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
 _INSERT_EVENTS = Rows(insert(events), Envelope._fields)
 _UPDATE_HEAD = Rows(
     update(head)
@@ -177,14 +180,28 @@ def read_position(connection: Connection) -> int:
     row = _SELECT_POSITION.first(connection)
     if row is None:
         raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
-    position: int = row[0]
+    position: int
+    position, reader_version = row
+    _require_readable(reader_version)
     return position
 
 
 def _head(row: Any) -> Head:  # noqa: ANN401 - SQLAlchemy types rows by their columns
     if row is None:
         raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
-    return Head._make(row)
+    found = Head._make(row)
+    _require_readable(found.reader_version)
+    return found
+
+
+def _require_readable(reader_version: int) -> None:
+    """Refuse a ledger with events of kinds or shapes that this version does not know."""
+    if reader_version > READER_VERSION:
+        raise SchemaMismatch(
+            f"the ledger has events that need reader version {reader_version}, and this Ledger "
+            f"has reader version {READER_VERSION}: a newer Ledger has written them; upgrade this "
+            "one"
+        )
 
 
 def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_job_id: int) -> Head:
@@ -197,6 +214,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
         last_job_id: Number of jobs ever created, including these.
     """
     link = after.chain
+    reader_version = after.reader_version
     rows = []
     for position, job_id, version, at_ms, actor, cause, event, _ in recorded:
         content = event.content
@@ -216,6 +234,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
             digest=digest,
         )
         link = hash_chain.link(link, leaf)
+        reader_version = max(reader_version, event.reader_version)
         rows.append(
             Envelope(
                 position,
@@ -234,7 +253,7 @@ def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_jo
             )
         )
     _INSERT_EVENTS.execute(tx, rows)
-    new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms)
+    new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms, reader_version)
     _UPDATE_HEAD.execute(tx, [(*new, _HEAD_ID)])
     return new
 

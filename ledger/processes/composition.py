@@ -27,10 +27,11 @@ from ledger.log import schema, store
 from ledger.log.commit_notifier import Bell
 from ledger.log.ledger import Ledger
 from ledger.processes.settings import Settings
+from ledger.projections.model_versions import record_versions, require_versions
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs import Held, Jobs
 from ledger.projections.models.jobs_of_type import page_of_type
-from ledger.projections.models.pauses import Pauses
+from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.projections.projection import Projection
@@ -67,7 +68,7 @@ class System:
     jobs: Jobs
     state_counts: StateCounts
     unique_keys: UniqueKeys
-    pauses: Pauses
+    ledger_state: LedgerState
     bell: Bell
     make_search: Callable[[], "Search"]
     # Several threads of an application may access ``search`` for the first time at once.
@@ -98,7 +99,7 @@ class System:
     @property
     def projections(self) -> tuple[Projection, ...]:
         """Return the read models that commit with the events, in the order of application."""
-        return (self.jobs, self.state_counts, self.unique_keys, self.pauses)
+        return (self.jobs, self.state_counts, self.unique_keys, self.ledger_state)
 
     @property
     def followers(self) -> "tuple[Follower, ...]":
@@ -234,10 +235,10 @@ class _QueueViews(Views):
         return self._system.search.find(query, limit=limit, offset=offset).job_ids
 
     def paused(self, connection: Connection) -> dict[str, int]:
-        return self._system.pauses.paused(connection)
+        return self._system.ledger_state.paused(connection)
 
     def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
-        paused = self._system.pauses.paused(connection)
+        paused = self._system.ledger_state.paused(connection)
         return any(
             self._system.jobs.any_claimable(connection, type_)
             for type_ in types
@@ -265,7 +266,7 @@ def open_parts(settings: Settings, *, directory: Path | None) -> Parts:
     """
     system = compose(settings, directory=directory)
     try:
-        prepare(system.database)
+        prepare(system)
     except BaseException:
         system.close()
         raise
@@ -312,13 +313,14 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         schema=settings.schema or None,
         directory=directory,
     )
-    jobs, state_counts, unique_keys, pauses = Jobs(), StateCounts(), UniqueKeys(), Pauses()
+    jobs, state_counts, unique_keys = Jobs(), StateCounts(), UniqueKeys()
+    ledger_state = LedgerState()
     ledger = Ledger(
         database,
         jobs=jobs,
-        entries=pauses,
+        entries=ledger_state,
         unique_keys=unique_keys,
-        projections=(jobs, state_counts, unique_keys, pauses),
+        projections=(jobs, state_counts, unique_keys, ledger_state),
     )
     return System(
         database=database,
@@ -326,7 +328,7 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         jobs=jobs,
         state_counts=state_counts,
         unique_keys=unique_keys,
-        pauses=pauses,
+        ledger_state=ledger_state,
         bell=Bell(database),
         make_search=lambda: _search(settings, database, directory, indexes=indexes),
     )
@@ -349,7 +351,7 @@ def followed_for(queue: Queue) -> list[str]:
     from ledger.projections.models.activity import Activity
 
     activity = Activity(queue.database)
-    ours = (Jobs(), StateCounts(), UniqueKeys(), Pauses(), activity)
+    ours = (Jobs(), StateCounts(), UniqueKeys(), LedgerState(), activity)
     return [each.name for each in (activity, *_registered(queue.database, ours).followers)]
 
 
@@ -423,18 +425,21 @@ def _search_directory(settings: Settings, database: Database, directory: Path) -
     return parent / f"{shown}-search-{digest[:16]}"
 
 
-def prepare(database: Database) -> None:
+def prepare(system: System) -> None:
     """Create the tables in an empty SQLite file; otherwise require those of this version.
 
     A database on a server has an administrator, and a file with an application's tables has
     an owner: there, tables are created only on request, by ``ledger migrate``.
 
     Raises:
-        SchemaMismatch: The tables are not those of this version.
+        SchemaMismatch: The tables, or the rows of a read model, are not those of this version.
         Unavailable: The database is unavailable.
     """
+    database = system.database
     if database.is_embedded and not database.has_tables():
         from ledger.database.migration import migrate
 
         migrate(database)
     require_current(database)
+    require_versions(database, system.projections)
+    record_versions(database, system.projections)

@@ -14,12 +14,17 @@ an event is never edited after it was written.
 """
 
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from msgspec import Struct, json, structs
 
 MovedTo = Literal["inactive", "delayed", "active", "complete", "failed"]
 BackoffType = Literal["repeat", "fixed", "exponential"]
+
+
+# What this version can read.  It is raised with each release that adds a kind or a schema of
+# events, and these events then have it as their ``reader_version``.
+READER_VERSION: Final = 1
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +36,8 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: ClassVar[str]
     schema: ClassVar[int] = 1
+    # The lowest READER_VERSION that knows this kind and schema.
+    reader_version: ClassVar[int] = 1
 
     content: str | None = None
 

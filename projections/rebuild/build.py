@@ -176,8 +176,8 @@ class Build(Told):
                 name = twin.live.name
                 table_swap.swap(tx, twin.live)
                 tx.execute(_FORGET, {"name_": name})
+                set_checkpoint(tx, twin.live, position)
                 if not twin.live.is_inline:
-                    set_checkpoint(tx, twin.live, position)
                     tx.execute(_MENDED, {"name_": name})
 
     def drop_old(self) -> None:

@@ -61,6 +61,7 @@ class CheckedHistory:
         self._at_ms = 0
         self._last_job_id = 0
         self._link = hash_chain.GENESIS
+        self._reader_version = 1
 
     def __iter__(self) -> Iterator[list[Recorded]]:
         """Yield the decoded events, in lists.
@@ -106,6 +107,7 @@ class CheckedHistory:
             event = codec.decode(envelope.kind, envelope.schema, envelope.body)
         except Corrupt as error:
             raise Corrupt(str(error), position=position) from error
+        self._reader_version = max(self._reader_version, event.reader_version)
         if isinstance(event, Created):
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:
@@ -186,7 +188,13 @@ class CheckedHistory:
         number = self._connection.scalar(select(func.count()).select_from(events)) or 0
         if number != self._head.position:
             self._report.differ("head", f"{self._head.position} events", f"{number} events")
-        computed = Head(self._report.position, self._link, self._last_job_id, self._at_ms)
+        computed = Head(
+            self._report.position,
+            self._link,
+            self._last_job_id,
+            self._at_ms,
+            self._reader_version,
+        )
         for name, expected, found in zip(Head._fields, computed, self._head, strict=True):
             if expected != found:
                 self._report.differ(f"head {name}", _shown(expected), _shown(found))

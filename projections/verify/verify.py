@@ -89,7 +89,9 @@ def _read_head(connection: Connection, report: Report) -> Head | None:
         report.differ("head", "one row, with id 1", f"rows with id {[row.id for row in rows]}")
         return None
     found = Head(*rows[0][1:])
-    for (name, value), type_ in zip(found._asdict().items(), (int, bytes, int, int), strict=True):
+    for (name, value), type_ in zip(
+        found._asdict().items(), (int, bytes, int, int, int), strict=True
+    ):
         # SQLite stores any type in any column.
         if type(value) is not type_:
             report.differ(f"head {name}", type_.__name__, repr(value))
@@ -143,7 +145,7 @@ def _end(connection: Connection, live: Projection, end: Head, report: Report) ->
 def _can_be_compared(connection: Connection, live: Projection, report: Report) -> bool:
     """Return whether the tables of a projection can be compared; report it if not."""
     name = live.name
-    found = None if live.is_inline else read_checkpoint(connection, name)
+    found = read_checkpoint(connection, name)
     if not table_swap.are_there(connection, live.tables):
         if found is None and not live.is_inline:
             report.not_compared[name] = table_swap.not_there(name)

@@ -58,7 +58,7 @@ class Client:
             system.ledger,
             system.jobs,
             system.state_counts,
-            system.pauses,
+            system.ledger_state,
             system.activity,
             system.search,
             system.standings,

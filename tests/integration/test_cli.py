@@ -469,11 +469,12 @@ def test_a_sound_ledger_verifies(shell: Shell, system: System) -> None:
         "chain": chain,
         "erased": 0,
         "differences": [],
-        "projections": ["jobs", "state_counts", "unique_keys", "pauses", "activity"],
+        "projections": ["jobs", "state_counts", "unique_keys", "ledger_state", "activity"],
         "not_compared": {"search": NOT_COMPARED},
     }
     assert shell.says("verify") == (
-        "10 events verified; jobs, state_counts, unique_keys, pauses, activity equal a replay "
+        "10 events verified; jobs, state_counts, unique_keys, ledger_state, activity equal a "
+        "replay "
         "from nothing\n"
         f"not compared: search: {NOT_COMPARED}\n"
         f"content erased from 0 events\nchain {chain}\n"
@@ -498,7 +499,7 @@ def test_a_damaged_ledger_is_reported_and_rebuilt(shell: Shell, system: System) 
         "  ledger_state_counts type=email state=inactive\n"
         "    expected jobs=1\n"
         "    found    jobs=5\n"
-        "compared: jobs, state_counts, unique_keys, pauses, activity\n"
+        "compared: jobs, state_counts, unique_keys, ledger_state, activity\n"
         f"not compared: search: {NOT_COMPARED}\n"
     )
     assert as_json.exit_code == REFUSED
@@ -534,7 +535,7 @@ def test_a_rewritten_history_is_reported(quick: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "rebuilt"),
     [
-        (("--all",), "jobs, state_counts, unique_keys, pauses, search, activity"),
+        (("--all",), "jobs, state_counts, unique_keys, ledger_state, search, activity"),
         (("jobs",), "jobs"),
         (("unique_keys", "jobs"), "jobs, unique_keys"),
     ],
@@ -706,7 +707,8 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
         "jobs_now": 1,
         "paused": {},
         "projections": dict.fromkeys(
-            ("jobs", "state_counts", "unique_keys", "pauses"), "up to date, in the same transaction"
+            ("jobs", "state_counts", "unique_keys", "ledger_state"),
+            "up to date, in the same transaction",
         )
         | dict.fromkeys(("search", "activity"), "at position 0, 3 events behind"),
     }
@@ -722,8 +724,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(" brought from nothing to revision 0005\n")
-    assert again.endswith(" is at revision 0005 already\n")
+    assert first.endswith(" brought from nothing to revision 0006\n")
+    assert again.endswith(" is at revision 0006 already\n")
     assert shell.json("status")["position"] == 0
 
 
@@ -814,7 +816,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (
             ("rebuild",),
             USAGE,
-            "NAMES among jobs, state_counts, unique_keys, pauses, search, activity, or --all",
+            "NAMES among jobs, state_counts, unique_keys, ledger_state, search, activity, or --all",
         ),
         (("rebuild", "nothing"), USAGE, "got 'nothing'"),
         (("rebuild", "jobs", "--all"), USAGE, "or --all; got 'jobs' --all"),

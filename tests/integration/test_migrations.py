@@ -20,7 +20,7 @@ from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Create, Pause, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 
-HEAD = "0005"
+HEAD = "0006"
 
 
 @pytest.fixture
@@ -140,7 +140,14 @@ def test_up_down_and_up_again(bare: System) -> None:
     assert left == set()
     assert tables(bare) == created
     assert rows(bare, "SELECT * FROM ledger_head") == [
-        {"id": 1, "position": 0, "chain": bytes(32), "last_job_id": 0, "at_ms": 0}
+        {
+            "id": 1,
+            "position": 0,
+            "chain": bytes(32),
+            "last_job_id": 0,
+            "at_ms": 0,
+            "reader_version": 1,
+        }
     ]
     assert differences(bare) == []
     carry_out(bare, Create(type="email"))
@@ -167,7 +174,7 @@ def test_a_ledger_of_the_first_revision_keeps_its_history_on_the_way_up_down_and
     }
     assert left == first
     assert whole == set(TABLES)
-    assert rows(bare, "SELECT type FROM ledger_pauses") == [{"type": "email"}]
+    assert rows(bare, "SELECT name AS type FROM ledger_state") == [{"type": "email"}]
     assert differences(bare) == []
     assert verified(bare).differences == []
 
@@ -230,7 +237,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0005; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0006; "
         "run `ledger migrate`"
     )
 
@@ -242,13 +249,13 @@ def test_commands_on_an_empty_database_say_what_to_do(bare: System) -> None:
 
 def test_a_file_is_prepared_unasked_and_a_server_is_not(bare: System) -> None:
     if bare.database.is_embedded:
-        prepare(bare.database)
-        prepare(bare.database)
+        prepare(bare)
+        prepare(bare)
         assert bare.database.has_tables()
         return
 
     with pytest.raises(SchemaMismatch, match="`ledger migrate`"):
-        prepare(bare.database)
+        prepare(bare)
 
     assert tables(bare) == set()
 

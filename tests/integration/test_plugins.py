@@ -97,8 +97,9 @@ def test_its_tables_are_created_by_migrate_once(shell: Shell, system: System) ->
 
     assert indexes == ["durations_by_total"]
     assert "tables of durations" not in shell.says("migrate")
-    assert rows(system, "SELECT name, position FROM ledger_checkpoints") == [
-        {"name": "durations", "position": 0}
+    assert rows(system, "SELECT name, position FROM ledger_checkpoints ORDER BY name") == [
+        {"name": name, "position": 0}
+        for name in ("durations", "jobs", "ledger_state", "state_counts", "unique_keys")
     ]
 
 
@@ -202,19 +203,25 @@ def test_without_its_tables_it_says_how_to_create_them(busy: System, shell: Shel
 
     assert status == f"stopped: {said}"
     assert report["not_compared"]["durations"] == said
-    assert report["projections"] == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
+    assert report["projections"] == [
+        "jobs",
+        "state_counts",
+        "unique_keys",
+        "ledger_state",
+        "activity",
+    ]
     with pytest.raises(SchemaMismatch, match="it has no tables yet"):
         catch_up(busy.database, durations(busy))
 
 
 def test_tables_that_were_dropped_are_reported(busy: System) -> None:
     catch_up(busy.database, durations(busy))
-    tamper(busy, "DROP TABLE durations", "DROP TABLE ledger_pauses")
+    tamper(busy, "DROP TABLE durations", "DROP TABLE ledger_state")
 
     report = verified(busy)
 
     assert [(each.where, each.found) for each in report.differences] == [
-        ("pauses", "not all of them; run `ledger rebuild pauses`"),
+        ("ledger_state", "not all of them; run `ledger rebuild ledger_state`"),
         ("durations", "not all of them; run `ledger rebuild durations`"),
     ]
 
@@ -243,7 +250,7 @@ def test_one_of_another_version_is_named_and_all_others_are_verified(busy: Syste
     assert [(each.where, each.found) for each in report.differences] == [
         ("durations", "others; run `ledger rebuild durations`")
     ]
-    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
+    assert report.projections == ["jobs", "state_counts", "unique_keys", "ledger_state", "activity"]
 
 
 def test_one_that_is_behind_is_told_no_empty_batches_by_a_verification(

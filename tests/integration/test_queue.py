@@ -650,7 +650,7 @@ def test_a_ledger_with_pauses_verifies_and_is_rebuilt_as_it_was(
         "ledger_job_ranks",
         "ledger_state_counts",
         "ledger_unique_keys",
-        "ledger_pauses",
+        "ledger_state",
     )
     before = [rows(system, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]  # noqa: S608
 

@@ -39,7 +39,7 @@ TABLES = (
     "ledger_job_ranks",
     "ledger_state_counts",
     "ledger_unique_keys",
-    "ledger_pauses",
+    "ledger_state",
 )
 
 
@@ -131,8 +131,8 @@ def test_damage_is_mended(filled: System) -> None:
         "UPDATE ledger_state_counts SET jobs = jobs + 5, work_ms = -1",
         "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
         "DELETE FROM ledger_unique_keys",
-        "UPDATE ledger_pauses SET since_ms = 1",
-        "INSERT INTO ledger_pauses (type, since_ms) VALUES ('nobody''s', 1)",
+        "UPDATE ledger_state SET since_ms = 1",
+        "INSERT INTO ledger_state VALUES ('type', 'nobody''s', 'paused', 1, '{}')",
     )
     damaged = verified(filled).differences
 

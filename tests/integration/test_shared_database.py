@@ -22,7 +22,7 @@ from tests.integration import application
 from tests.integration.application import Application
 from tests.integration.test_cli import NO_DATABASE, Shell
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_nothing_is_created_unasked_beside_an_application_s_tables(
     before = table_names(bare)
 
     with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`, beside the tables"):
-        prepare(bare.database)
+        prepare(bare)
 
     assert table_names(bare) == before
 

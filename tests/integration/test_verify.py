@@ -50,7 +50,7 @@ def test_an_untouched_ledger_is_clean(kept: System) -> None:
 
     assert report.clean
     assert (report.position, report.erased, report.differences) == (12, 0, [])
-    assert report.projections == ["jobs", "state_counts", "unique_keys", "pauses", "activity"]
+    assert report.projections == ["jobs", "state_counts", "unique_keys", "ledger_state", "activity"]
     assert report.chain == rows(kept, "SELECT chain FROM ledger_head")[0]["chain"].hex()
     assert told[-1] == (12, 12)
 
@@ -272,10 +272,10 @@ DAMAGE = (
         "no row",
     ),
     (
-        "INSERT INTO ledger_pauses (type, since_ms) VALUES ('sms', 7)",
-        "ledger_pauses type=sms",
+        "INSERT INTO ledger_state VALUES ('type', 'sms', 'paused', 7, '{}')",
+        "ledger_state subject=type name=sms",
         "no row",
-        "type='sms', since_ms=7",
+        "subject='type', name='sms', state='paused', since_ms=7, facts='{}'",
     ),
 )
 

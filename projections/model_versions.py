@@ -1,0 +1,67 @@
+"""Versions of the read models that commit with the events, as the database has them.
+
+The rows of such a model are written by ``apply``, a batch at a time.  A release that writes
+other rows raises the model's ``version``; rows of the older version are then wrong until the
+model is rebuilt.  So the version is stored beside the rows, and a process that would read or
+write rows of another version stops with a sentence.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ledger.database.contract import Database
+from ledger.errors import SchemaMismatch
+from ledger.log.schema import checkpoints
+from ledger.projections.projection import Projection
+
+
+def require_versions(database: Database, models: Sequence[Projection]) -> None:
+    """Require that the rows of *models* are those of this version.
+
+    A model whose version is not stored is taken to be current: the release before stored none,
+    and wrote the same rows.
+
+    Raises:
+        SchemaMismatch: The rows of a model are of another version.
+        Unavailable: The database is unavailable.
+    """
+    stored = _stored(database)
+    others = [
+        model.name
+        for model in models
+        if stored.get(model.name, model.fingerprint) != model.fingerprint
+    ]
+    if others:
+        names = " ".join(others)
+        raise SchemaMismatch(
+            f"the rows of {', '.join(others)} are of another version than this Ledger writes; "
+            f"run `ledger rebuild {names}`"
+        )
+
+
+def record_versions(database: Database, models: Sequence[Projection]) -> None:
+    """Store the version of those of *models* that have none stored.
+
+    Raises:
+        Unavailable: The database is unavailable.
+    """
+    stored = _stored(database)
+    rows = [
+        {"name": model.name, "position": 0, "fingerprint": model.fingerprint}
+        for model in models
+        if model.name not in stored
+    ]
+    if not rows:
+        return
+    with database.write() as tx:
+        dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
+        insert = dialect.insert(checkpoints).values(rows)
+        tx.execute(insert.on_conflict_do_nothing(index_elements=["name"]))
+
+
+def _stored(database: Database) -> dict[str, str | None]:
+    with database.read() as connection:
+        rows = connection.execute(select(checkpoints.c.name, checkpoints.c.fingerprint))
+        return {row.name: row.fingerprint for row in rows}
