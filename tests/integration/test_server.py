@@ -21,6 +21,7 @@ from ledger import migrations
 from ledger.cli import main
 from ledger.database import sqlite as databases
 from ledger.database.migration import migrate
+from ledger.database.revision import REVISIONS
 from ledger.log import store
 from ledger.processes.composition import System
 from ledger.rules.commands import Create
@@ -157,6 +158,7 @@ def a_version_later(folder: Path, current: str, monkeypatch: pytest.MonkeyPatch)
     )
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr("ledger.database.migration._PACKAGE", package.name)
+    monkeypatch.setattr("ledger.database.revision.REVISIONS", (*REVISIONS, "later"))
 
 
 def test_an_empty_postgresql_database_is_served_after_ledger_migrate(
