@@ -175,7 +175,9 @@ def test_a_rebuild_tells_what_it_did_as_json(shell: Shell, system: System) -> No
     assert shell.json("rebuild", "jobs") == {
         "rebuilt": ["jobs"],
         "position": 6,
-        "differences": [{"where": "jobs id=1", "expected": "priority=0", "found": "priority=9"}],
+        "differences": [
+            {"where": "ledger_jobs id=1", "expected": "priority=0", "found": "priority=9"}
+        ],
     }
 
 

@@ -98,6 +98,11 @@ def contents(system: System) -> dict[str, list[tuple[Any, ...]]]:
             )
     # What it tells of is the definition of its table, in which the name is.
     found["ledger_checkpoints"] = [row[:2] for row in found["ledger_checkpoints"]]
+    # The lowest version of a reader came later, and so did entries that are not pauses.
+    found["ledger_head"] = [row[:5] for row in found["ledger_head"]]
+    if "ledger_state" in found:
+        entries = found.pop("ledger_state")
+        found["ledger_pauses"] = [(name, since_ms) for _, name, _, since_ms, _ in entries]
     return found
 
 

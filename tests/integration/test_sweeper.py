@@ -551,7 +551,7 @@ def test_delayed_jobs_become_inactive_within_a_second_without_any_worker(
             for row in rows(
                 system,
                 "SELECT events.at_ms - jobs.promote_at_ms AS late_ms"
-                " FROM ledger_events JOIN ledger_jobs ON ledger_jobs.id = events.job_id"
+                " FROM ledger_events AS events JOIN ledger_jobs AS jobs ON jobs.id = events.job_id"
                 " WHERE events.kind = 'promoted' AND jobs.id >= :first",
                 first=first,
             )
