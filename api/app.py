@@ -10,6 +10,7 @@ from ledger.api.http.long_poll import LongPolls
 from ledger.api.http.origins import Origins
 from ledger.api.http.raw_paths import Paths
 from ledger.api.http.requests import Negotiation
+from ledger.api.operations import OPERATIONS
 from ledger.api.resources import activity as by_minute
 from ledger.api.resources import attempt_reports, health, jobs, lists, search, stats, workers
 from ledger.log.ledger import Ledger
@@ -60,7 +61,7 @@ def create_app(
     app.add_middleware(Origins(hosts, cors_origins))
     if cors_origins:
         app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
-    app.add_middleware([Paths(), Negotiation()])
+    app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
     errors.install(app)
     database = ledger.database
     presence = workers.Presence(ledger, lease_ms=lease_ms)

@@ -65,6 +65,17 @@ def test_every_operation_has_a_responder(crowd: Client, operation: Operation) ->
     assert operation.method in allowed.split(", ")
 
 
+@pytest.mark.parametrize("operation", OPERATIONS, ids=named)
+def test_the_words_of_a_path_may_be_in_any_case(crowd: Client, operation: Operation) -> None:
+    parts = operation.path.split("/")
+    shouted = "/".join(part if "{" in part else part.upper() for part in parts)
+
+    normal, upper = (crowd.ask("OPTIONS", filled(path)) for path in (operation.path, shouted))
+
+    assert (upper.status, upper.headers["allow"]) == (200, normal.headers["allow"])
+    assert operation.method in normal.headers["allow"].split(", ")
+
+
 def test_every_responder_is_described(crowd: Client) -> None:
     answered = {
         (crowd.app._router.find(filled(operation.path))[3], operation.method)  # type: ignore[index]
