@@ -1,7 +1,8 @@
 """Hold the description against the routes, and the app against its description."""
 
+import inspect
 import json
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import falcon.inspect
 import pytest
@@ -11,6 +12,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from ledger.api.operations import OPERATIONS, Operation, Tag
+from ledger.api.resources.workers import Presence
 from ledger.errors import Unavailable
 from ledger.projections.search.search import DEFAULT_LIMIT
 from tests.contract.client import LARGEST_PAGE, Client
@@ -59,10 +61,38 @@ def test_the_description_holds_the_operations_and_no_others(crowd: Client) -> No
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=named)
-def test_every_operation_has_a_responder(crowd: Client, operation: Operation) -> None:
-    allowed = crowd.ask("OPTIONS", filled(operation.path)).headers["allow"]
+def test_a_responder_takes_what_its_row_declares(operation: Operation) -> None:
+    named = [
+        parameter.argument
+        for parameter in (*operation.in_path, *operation.query, *operation.headers)
+    ]
+    given = {*named, *(() if operation.body is None else ("body",))}
+    taken = {
+        parameter.name: parameter.default is not parameter.empty
+        for parameter in inspect.signature(operation.responder).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
-    assert operation.method in allowed.split(", ")
+    assert given <= taken.keys()
+    assert {name for name, is_optional in taken.items() if not is_optional} <= given
+    if operation.body is not None and isinstance(operation.body.type, type):
+        assert get_type_hints(operation.responder)["body"] is operation.body.type
+
+
+def test_every_public_method_of_a_resource_is_the_responder_of_a_row(crowd: Client) -> None:
+    rows = {operation.responder for operation in OPERATIONS}
+    rows |= {operation.head for operation in OPERATIONS if operation.head is not None}
+    modules = {inspect.getmodule(responder) for responder in rows}
+    methods = {
+        method
+        for module in modules
+        for _, resource in inspect.getmembers(module, inspect.isclass)
+        if resource.__module__ == getattr(module, "__name__", "") and resource is not Presence
+        for name, method in inspect.getmembers(resource, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+    assert methods == rows
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=named)
