@@ -1,17 +1,28 @@
-"""The WSGI app: the middleware, and the resource of each route."""
+"""The WSGI app: the middleware, and the resources behind the routes."""
 
 from collections.abc import Callable, Collection, Sequence
 
 import falcon
 
 from ledger.api import openapi
-from ledger.api.http import errors
+from ledger.api.http import errors, json_out
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.http.origins import Origins
 from ledger.api.http.raw_paths import Paths
 from ledger.api.http.requests import Negotiation
-from ledger.api.resources import activity as by_minute
-from ledger.api.resources import attempt_reports, health, jobs, lists, search, stats, workers
+from ledger.api.operations import OPERATIONS
+from ledger.api.resources import (
+    activity,
+    attempt_reports,
+    description,
+    health,
+    jobs,
+    lists,
+    search,
+    stats,
+    workers,
+)
+from ledger.api.routing import add_routes, template
 from ledger.log.ledger import Ledger
 from ledger.projections.lag import Standing
 from ledger.projections.models.activity import Activity
@@ -28,7 +39,7 @@ def create_app(
     jobs_view: Jobs,
     state_counts: StateCounts,
     ledger_state: LedgerState,
-    activity: Activity,
+    activity_view: Activity,
     searching: Search,
     standings: Callable[[], Sequence[Standing]],
     polls: LongPolls,
@@ -46,7 +57,7 @@ def create_app(
         jobs_view: The read model of jobs and lists.
         state_counts: The read model of counts and types.
         ledger_state: The read model of the ledger's own state: paused types.
-        activity: The read model of what happened in each minute.
+        activity_view: The read model of what happened in each minute.
         searching: Finds jobs by the words of their data.
         standings: Returns the lag of each follower.
         polls: Lets requests wait.
@@ -57,63 +68,27 @@ def create_app(
         cors_origins: Origins of web pages that may use the API.
     """
     app: App = falcon.App(media_type=errors.JSON_TYPE)
-    app.add_middleware(Origins(hosts, cors_origins))
+    changing_gets = [template(each.path) for each in OPERATIONS if each.changing_get]
+    app.add_middleware(Origins(hosts, cors_origins, changing_gets))
     if cors_origins:
         app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
-    app.add_middleware([Paths(), Negotiation()])
+    app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
     errors.install(app)
     database = ledger.database
     presence = workers.Presence(ledger, lease_ms=lease_ms)
-
-    def hearing(word: attempt_reports.Word) -> attempt_reports.Hearing:
-        return attempt_reports.Hearing(ledger, word, largest_body_bytes=largest_body_bytes)
-
-    job_lists = lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page)
-    for template, resource in (
-        ("/job", jobs.Creation(ledger, largest_body_bytes=largest_body_bytes)),
-        ("/job/{job_id}", jobs.Job(ledger, jobs_view)),
-        (
-            "/job/{job_id}/log",
-            jobs.JobLog(
-                database, jobs_view, hearing(attempt_reports.LOG), largest_page=largest_page
-            ),
-        ),
-        ("/job/{job_id}/progress", hearing(attempt_reports.PROGRESS)),
-        ("/job/{job_id}/complete", hearing(attempt_reports.COMPLETE)),
-        ("/job/{job_id}/fail", hearing(attempt_reports.FAIL)),
-        ("/job/{job_id}/return", hearing(attempt_reports.RETURN)),
-        ("/job/{job_id}/events", jobs.JobHistory(database, largest_page=largest_page)),
-        ("/job/{job_id}/state/{state}", jobs.JobState(ledger)),
-        ("/job/{job_id}/priority/{priority}", jobs.JobPriority(ledger)),
-        ("/job/types", stats.Types(database, state_counts)),
-        ("/job/search", search.Searches(database, searching, largest_page=largest_page)),
-        ("/stats", stats.Stats(database, state_counts)),
-        (
-            "/activity",
-            by_minute.ActivityByMinute(ledger, activity, largest_page=largest_page),
-        ),
-        ("/inactive/{job_id}", jobs.Restart(ledger, jobs_view)),
-        (
-            "/jobs/claim",
-            workers.Claims(
-                ledger,
-                jobs_view,
-                ledger_state,
-                polls,
-                presence,
-                largest_body_bytes=largest_body_bytes,
-            ),
-        ),
-        ("/workers", workers.Workers(ledger, jobs_view)),
-        ("/workers/{name}", workers.Leaving(ledger, jobs_view)),
-        ("/workers/{name}/heartbeat", workers.Heartbeat(ledger, jobs_view, presence)),
-        ("/jobs/{one}", job_lists),
-        ("/jobs/{one}/{two}", job_lists),
-        ("/jobs/{one}/{two}/{three}", job_lists),
-        ("/jobs/{one}/{two}/{three}/{four}", job_lists),
-        ("/health/live", health.Live()),
-        ("/health/ready", health.Ready(database, standings)),
-        ("/openapi.json", openapi.OpenApi()),
-    ):
-        app.add_route(template, resource)
+    resources = (
+        activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
+        attempt_reports.AttemptReports(ledger),
+        description.Description(json_out.encode(openapi.document())),
+        health.Health(database, standings),
+        jobs.JobChanges(ledger),
+        jobs.JobCreation(ledger),
+        jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
+        lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
+        search.Searches(database, searching, largest_page=largest_page),
+        stats.Stats(database, state_counts),
+        workers.Claims(ledger, jobs_view, ledger_state, polls, presence),
+        workers.Workers(ledger, jobs_view, presence),
+    )
+    add_routes(app, resources, largest_body_bytes=largest_body_bytes)
     return app

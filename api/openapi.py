@@ -1,44 +1,16 @@
-"""The description of the API in OpenAPI 3.1: ``operations``, checked against the routes."""
+"""Describe the API in OpenAPI 3.1, from the rows of ``operations`` and the types they name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final, get_args
 
-import falcon
+from msgspec import Struct
+from msgspec.json import schema_components
 
-from ledger.api.http import json_out
-from ledger.api.http.etag import answer
+from ledger.api.http.parameters import Parameter
 from ledger.api.operations import OPERATIONS, Operation, Tag
-from ledger.api.schemas import COMPONENTS, NAME, Schema
-from ledger.queue.kue_options import PRIORITIES
-from ledger.rules.job import LIVE_STATES
+from ledger.api.schemas import HAND_WRITTEN, REFERENCE, Error, Schema
 
-_RANGE: Final[Schema] = {
-    "type": "string",
-    "pattern": r"^-?[0-9]{1,15}\.\.-?[0-9]{1,15}$",
-    "examples": ["0..9", "-5..-1"],
-    "description": "Inclusive ranks from 0 on; negative ones count from the end.",
-}
-_PARAMETERS: Final[Mapping[str, Schema]] = {
-    "id": {"type": "string", "examples": ["3"], "description": "A job's id."},
-    "type": {
-        "type": "string",
-        "minLength": 1,
-        "pattern": "^[^\\u0000]+$",
-        "description": "A job's type, percent-encoded.",
-    },
-    "state": {"enum": list(LIVE_STATES)},
-    "name": NAME,
-    "range": _RANGE,
-    "order": {"enum": ["asc", "desc"], "description": "desc reverses the whole list."},
-    "priority": {
-        "anyOf": [
-            {"enum": list(PRIORITIES)},
-            {"type": "string", "pattern": "^(0|-?[1-9][0-9]{0,14})$"},
-        ],
-        "description": "A number, the lower the sooner, or a name.",
-    },
-}
 _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
     "in": "header",
@@ -46,6 +18,8 @@ _IF_NONE_MATCH: Final = {
     "description": "An ETag that was answered before; 304 if nothing has happened since.",
 }
 _REASONS: Final = {
+    200: "Done.",
+    204: "Nothing was asked for.",
     400: "The input is bad; the text says what was expected.",
     403: "It changes something, and a web page of another origin asked for it.",
     404: "There is no such job, or no such list.",
@@ -81,9 +55,11 @@ _RETRY_AFTER: Final[Schema] = {
 
 def document() -> Schema:
     """Return the OpenAPI document."""
+    schemas, components = _schemas()
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)
+        methods = paths.setdefault(operation.path, {})
+        methods[operation.method.lower()] = _describe(operation, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,71 +69,91 @@ def document() -> Schema:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,
-        "components": {"schemas": COMPONENTS},
+        "components": {"schemas": components},
     }
 
 
-def _describe(operation: Operation) -> Schema:
-    in_path = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+def _schemas() -> tuple[Mapping[Any, Schema], Schema]:
+    """Return the schema of each type that goes over the wire, and what they refer to."""
+    types = {answer for each in OPERATIONS for answer in each.answers.values() if answer}
+    types |= {each.body.type for each in OPERATIONS if each.body is not None} | {Error}
+    listed = list(types)
+    schemas, components = schema_components(listed, ref_template=REFERENCE)
+    for type_ in listed:
+        for struct in _structs(type_):
+            component = components[struct.__name__]
+            component |= getattr(struct, "also", {})
+            for field in component["properties"].values():
+                # A default of null says only that a field may be left out, as `required` does.
+                if field.get("default", "") is None:
+                    del field["default"]
+    components |= HAND_WRITTEN
+    return dict(zip(listed, schemas, strict=True)), dict(sorted(components.items()))
+
+
+def _structs(type_: Any) -> Iterator[type[Struct]]:  # noqa: ANN401 - msgspec describes any type
+    """Yield the Structs of a type, which is one, a union or an array."""
+    if isinstance(type_, type) and issubclass(type_, Struct):
+        yield type_
+    for part in get_args(type_):
+        yield from _structs(part)
+
+
+def _describe(operation: Operation, schemas: Mapping[Any, Schema]) -> Schema:
     described: Schema = {
         "summary": operation.summary,
         "operationId": _identifier(operation),
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}
-            for name in in_path
-        ]
-        + list(operation.query)
-        + ([] if operation.tag is Tag.NEVER else [_IF_NONE_MATCH]),
-        "responses": _responses(operation),
+            *(_parameter(each, "path") | {"required": True} for each in operation.in_path),
+            *(_parameter(each, "query") for each in operation.query),
+            *(_parameter(each, "header") for each in operation.headers),
+            *(() if operation.tag is Tag.NEVER else (_IF_NONE_MATCH,)),
+        ],
+        "responses": _responses(operation, schemas),
     }
-    if operation.takes is not None:
+    if operation.body is not None:
         described["requestBody"] = {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"$ref": f"#/components/schemas/{operation.takes}"},
-                }
-            },
+            "required": operation.body.required,
+            "content": {"application/json": {"schema": schemas[operation.body.type]}},
         }
-    if operation.takes_jobs:
-        one = {"$ref": "#/components/schemas/PostedJob"}
-        described["requestBody"] = {
-            "required": False,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "anyOf": [
-                            one,
-                            {"type": "array", "items": one},
-                            {"type": "object", "maxProperties": 0},
-                        ]
-                    },
-                }
-            },
-        }
-        described["responses"]["200"] = _either(_success(operation), "CreatedMany")
-        described["responses"]["400"] = _either(described["responses"]["400"], "CreatedMany")
-        described["responses"]["204"] = {"description": "Nothing was asked for."}
     return described
 
 
-def _responses(operation: Operation) -> dict[str, Schema]:
-    refuses = [*((400,) if operation.has_input else ()), 406, 421, *operation.refuses]
+def _parameter(parameter: Parameter, place: str) -> Schema:
+    described: Schema = {"name": parameter.name, "in": place, "schema": parameter.schema}
+    return described | ({"description": parameter.description} if parameter.description else {})
+
+
+def _responses(operation: Operation, schemas: Mapping[Any, Schema]) -> dict[str, Schema]:
+    refuses = {406, 421, *operation.refuses}
+    if operation.in_path or operation.query or operation.headers or operation.body is not None:
+        refuses.add(400)
+    if operation.body is not None:
+        refuses |= {413, 415}
     if operation.changes:
-        refuses.append(403)
+        refuses.add(403)
     if operation.asks_database:
-        refuses += [500, 503]
-    responses = {"200": _success(operation)}
+        refuses |= {500, 503}
+    types: dict[int, Any] = dict.fromkeys(refuses, Error) | dict(operation.answers)
+    responses = {
+        str(status): _response(_REASONS[status], None if type_ is None else schemas[type_])
+        for status, type_ in sorted(types.items())
+    }
     if operation.tag is not Tag.NEVER:
         responses["200"]["headers"] = {"ETag": _etag(operation.tag)}
         responses["304"] = {
             "description": "Nothing has happened since the answer with that ETag.",
             "headers": {"ETag": _etag(operation.tag) | {"required": True}},
         }
-    responses |= {str(status): _json(_REASONS[status], "Error") for status in refuses}
     if operation.asks_database:
         responses["503"]["headers"] = {"Retry-After": _RETRY_AFTER}
     return responses
+
+
+def _response(description: str, schema: Schema | None) -> Schema:
+    if schema is None:
+        return {"description": description}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def _etag(tag: Tag) -> Schema:
@@ -171,32 +167,3 @@ def _etag(tag: Tag) -> Schema:
 def _identifier(operation: Operation) -> str:
     words = [word.strip("{}") for word in operation.path.split("/") if word]
     return "_".join([operation.method.lower(), *words]).replace(".", "_")
-
-
-def _success(operation: Operation) -> Schema:
-    if operation.answers is None:
-        return {"description": "Done.", "content": {"application/json": {"schema": {}}}}
-    return _json("Done.", operation.answers)
-
-
-def _json(description: str, schema: str) -> Schema:
-    reference = {"$ref": f"#/components/schemas/{schema}"}
-    return {"description": description, "content": {"application/json": {"schema": reference}}}
-
-
-def _either(response: Schema, schema: str) -> Schema:
-    content = response["content"]["application/json"]
-    either = {"anyOf": [content["schema"], {"$ref": f"#/components/schemas/{schema}"}]}
-    return response | {"content": {"application/json": {"schema": either}}}
-
-
-class OpenApi:
-    """The resource ``GET /openapi.json``."""
-
-    def __init__(self) -> None:
-        self._document: bytes = json_out.encode(document())
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, self._document)
-
-    on_head = on_get

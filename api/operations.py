@@ -1,100 +1,64 @@
-"""The operations of the HTTP API: one entry per method of a path.
+"""The operations of the HTTP API: one row for each method of each path.
 
-``openapi``, the table in docs/http.md and the tests are made from ``OPERATIONS``.
+Everything else about a route is derived from its row: the routing with the reading of
+parameters and bodies (``routing``), the OpenAPI description (``openapi``), the table in
+docs/http.md, and the tests that hold for all routes.  A new route is one row here and one
+method of a resource, which gets what the row names as keyword arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Annotated, Any, Final
 
-from ledger.api.schemas import Schema
-from ledger.projections.search.search import DEFAULT_LIMIT, LONGEST_QUERY
+from msgspec import Meta, Raw
 
-_SORT: Final = {
-    "name": "sort",
-    "in": "query",
-    "schema": {"enum": ["priority"]},
-    "description": "Order by priority, then age: as the jobs will run. Else by age.",
-}
-_ATOMIC: Final = {
-    "name": "atomic",
-    "in": "query",
-    "schema": {"enum": ["true", "false"]},
-    "description": "Of an array: all jobs or none.",
-}
-_QUERY: Final = {
-    "name": "q",
-    "in": "query",
-    "schema": {"type": "string", "maxLength": LONGEST_QUERY},
-    "description": "Plain words; no character is an operator.",
-}
-_OFFSET: Final = {
-    "name": "offset",
-    "in": "query",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
-    "description": "How many of the newest to skip.",
-}
-_IDEMPOTENCY_KEY: Final = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,238}[!-~])?$"},
-    "description": "A second request with this key creates nothing and gets the first's answer.",
-}
-_AFTER: Final = {
-    "name": "after",
-    "in": "query",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
-    "description": "Only events with a greater version.",
-}
-_LIMIT: Final = {
-    "name": "limit",
-    "in": "query",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
-    "description": "At most so many; never more than the server's largest page, which is what "
-    "is answered without it.",
-}
-_SEARCH_LIMIT: Final = _LIMIT | {
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1, "default": DEFAULT_LIMIT},
-    "description": "At most so many; never more than the server's largest page.",
-}
-_MOMENT: Final[Schema] = {
-    "anyOf": [
-        {"type": "string", "format": "date-time"},
-        {"type": "string", "pattern": "^[0-9]{1,15}$"},
-    ]
-}
-_ACTIVITY: Final = (
-    {
-        "name": "from",
-        "in": "query",
-        "schema": _MOMENT,
-        "description": "Beginning, RFC 3339 or UTC milliseconds; an hour before `to` if not given.",
-    },
-    {
-        "name": "to",
-        "in": "query",
-        "schema": _MOMENT,
-        "description": "End, which is not in it; now if not given. At most as many minutes "
-        "behind `from` as the server's largest page.",
-    },
-    {
-        "name": "type",
-        "in": "query",
-        "schema": {"type": "string", "pattern": "^[^\\u0000]*$"},
-        "description": "Of jobs of this type; of all together if not given.",
-    },
+from ledger.api.http import parameters, posted_jobs
+from ledger.api.http.bodies import (
+    ClaimRequest,
+    CompleteReport,
+    FailReport,
+    LogReport,
+    PostedJob,
+    ProgressReport,
+    ReturnReport,
+)
+from ledger.api.http.json_body import BodyReader, JsonBody
+from ledger.api.http.origins import READING_METHODS
+from ledger.api.http.parameters import IN_PATHS, Parameter
+from ledger.api.resources import (
+    activity,
+    attempt_reports,
+    description,
+    health,
+    jobs,
+    lists,
+    search,
+    stats,
+    workers,
+)
+from ledger.api.schemas import (
+    ClaimedJob,
+    Count,
+    Created,
+    CreatedOrError,
+    Error,
+    Event,
+    Heartbeat,
+    Job,
+    Message,
+    Minute,
+    Stats,
+    Status,
+    Worker,
 )
 
-
-# Methods that change nothing, except a GET with `changing_get`.
-READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# The statuses with which an operation may refuse a body.
-_OF_BODIES: Final = (413, 415)
+# A method of a resource: it is called with the request, the response and what was read.
+Responder = Callable[..., None]
 
 
 class Tag(Enum):
-    """The condition under which a read has the ledger's position as its ETag and can answer 304."""
+    """When a read carries the ledger's position as its ETag, and can be answered 304."""
 
     NEVER = auto()
     FOR_FIXED_TIMES = auto()
@@ -102,42 +66,92 @@ class Tag(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a request carries.
+
+    Attributes:
+        type: Its Struct, or another type that msgspec describes.
+        read: Return what was sent; raise ``InvalidInput`` if it is not of the type.
+        required: Whether there must be one.
+    """
+
+    type: Any
+    read: Callable[[bytes], Any]
+    required: bool = True
+
+
+def _object(struct: type[JsonBody]) -> Body:
+    return Body(type=struct, read=BodyReader(struct).read)
+
+
+_NoJob = Annotated[Raw, Meta(extra_json_schema={"type": "object", "maxProperties": 0})]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One method of one path.
 
     Attributes:
-        answers: Name of the schema of its answer 200; None if that has no body.
-        refuses: Statuses that it can answer, besides those of every operation.
-        query: Parameters that are not in the path.
-        takes_jobs: Whether its body is a job, or an array of jobs.
-        takes: Name of the schema of its body; None if it needs none.
+        responder: The method of a resource that executes it.
+        answers: The type of the JSON of each success; None if it has no body.
+        refuses: Statuses of its errors, besides those that its other attributes imply.
+        query: Parameters in the query.
+        headers: Parameters in headers.
+        body: What the request carries.
         tag: When its answer has an ETag.
         asks_database: Whether it needs the database.
         changing_get: Whether it changes something although it is a GET.
+        head: What executes HEAD, if that is not the GET without its body.
     """
 
     method: str
     path: str
     summary: str
-    answers: str | None
+    responder: Responder
+    answers: Mapping[int, Any]
     refuses: Sequence[int] = ()
-    query: Sequence[Schema] = field(default_factory=tuple)
-    takes_jobs: bool = False
-    takes: str | None = None
+    query: Sequence[Parameter] = ()
+    headers: Sequence[Parameter] = ()
+    body: Body | None = None
     tag: Tag = Tag.NEVER
     asks_database: bool = True
     changing_get: bool = False
+    head: Responder | None = None
+    in_path: Sequence[Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        named = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+        object.__setattr__(self, "in_path", tuple(IN_PATHS[name] for name in named))
 
     @property
     def changes(self) -> bool:
         """Return whether it changes something, which only some pages may do: see ``origins``."""
         return self.changing_get or self.method not in READING_METHODS
 
-    @property
-    def has_input(self) -> bool:
-        """Return whether a request has input that can be invalid."""
-        given = "{" in self.path or self.query or self.takes_jobs or self.takes
-        return bool(given)
+
+def _list(prefix: str, what: str, *, ordered: bool) -> Operation:
+    return Operation(
+        method="GET",
+        path=f"/jobs{prefix}/{{range}}{'/{order}' if ordered else ''}",
+        summary=f"List {what}, oldest first{' or, with desc, newest first' if ordered else ''}",
+        responder=lists.Lists.page,
+        answers={200: list[Job]},
+        refuses=(404,),
+        query=(parameters.SORT,),
+        tag=Tag.ALWAYS,
+    )
+
+
+def _report(word: str, summary: str, struct: type[JsonBody], responder: Responder) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/job/{{id}}/{word}",
+        summary=summary,
+        responder=responder,
+        answers={200: Message},
+        refuses=(404, 409),
+        body=_object(struct),
+    )
 
 
 OPERATIONS: Final = (
@@ -145,46 +159,60 @@ OPERATIONS: Final = (
         method="GET",
         path="/stats",
         summary="Count the jobs in each state, and sum the working time",
-        answers="Stats",
+        responder=stats.Stats.show,
+        answers={200: Stats},
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="GET",
         path="/activity",
         summary="Count jobs created, started, completed and failed in each minute; a second behind",
-        answers="Minutes",
-        query=_ACTIVITY,
+        responder=activity.ActivityByMinute.by_minute,
+        answers={200: list[Minute]},
+        query=(parameters.FROM, parameters.TO, parameters.OF_TYPE),
         tag=Tag.FOR_FIXED_TIMES,
     ),
     Operation(
         method="GET",
         path="/job/types",
         summary="List the types that have jobs",
-        answers="Texts",
+        responder=stats.Stats.types,
+        answers={200: list[str]},
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="GET",
         path="/job/search",
         summary="Find jobs whose data contains all words of q, newest first",
-        answers="Texts",
-        query=(_QUERY, _SEARCH_LIMIT, _OFFSET),
+        responder=search.Searches.find,
+        answers={200: list[str]},
+        query=(parameters.WORDS, parameters.SEARCH_LIMIT, parameters.OFFSET),
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="POST",
         path="/job",
         summary="Create a job, or an array of jobs",
-        answers="Created",
-        refuses=(413, 415),
-        query=(_ATOMIC, _IDEMPOTENCY_KEY),
-        takes_jobs=True,
+        responder=jobs.JobCreation.create,
+        answers={
+            200: Created | list[CreatedOrError],
+            204: None,
+            400: Error | list[CreatedOrError],
+        },
+        query=(parameters.ATOMIC,),
+        headers=(parameters.IDEMPOTENCY_KEY,),
+        body=Body(
+            type=PostedJob | list[PostedJob] | _NoJob,
+            read=posted_jobs.read_jobs,
+            required=False,
+        ),
     ),
     Operation(
         method="GET",
         path="/job/{id}",
         summary="Show a job",
-        answers="Job",
+        responder=jobs.JobReads.show,
+        answers={200: Job},
         refuses=(404,),
         tag=Tag.ALWAYS,
     ),
@@ -192,14 +220,16 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/job/{id}",
         summary="Remove a job from every view; its history stays",
-        answers="Message",
+        responder=jobs.JobChanges.remove,
+        answers={200: Message},
         refuses=(404,),
     ),
     Operation(
         method="GET",
         path="/job/{id}/log",
         summary="Show the log of a job, with the first line of each failure",
-        answers="Texts",
+        responder=jobs.JobReads.log,
+        answers={200: list[str]},
         refuses=(404,),
         tag=Tag.ALWAYS,
     ),
@@ -207,125 +237,140 @@ OPERATIONS: Final = (
         method="GET",
         path="/job/{id}/events",
         summary="Show all events of a job, also after its removal",
-        answers="Events",
+        responder=jobs.JobReads.events,
+        answers={200: list[Event]},
         refuses=(404,),
-        query=(_AFTER, _LIMIT),
+        query=(parameters.AFTER, parameters.LIMIT),
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="PUT",
         path="/job/{id}/state/{state}",
         summary="Move a job to a state",
-        answers="Message",
+        responder=jobs.JobChanges.move,
+        answers={200: Message},
         refuses=(404,),
     ),
     Operation(
         method="PUT",
         path="/job/{id}/priority/{priority}",
         summary="Change a job's priority",
-        answers="Message",
+        responder=jobs.JobChanges.reprioritize,
+        answers={200: Message},
         refuses=(404,),
     ),
     Operation(
         method="GET",
         path="/inactive/{id}",
         summary="Queue a job again; a GET for Kue's own pages",
-        answers="Message",
+        responder=jobs.JobChanges.requeue,
+        answers={200: Message},
         refuses=(404,),
         changing_get=True,
+        head=jobs.JobReads.exists,
     ),
     Operation(
         method="POST",
         path="/inactive/{id}",
         summary="Queue a job again",
-        answers="Message",
+        responder=jobs.JobChanges.requeue,
+        answers={200: Message},
         refuses=(404,),
     ),
-    *(
-        Operation(
-            method="GET",
-            path=f"/jobs{prefix}/{{range}}{suffix}",
-            summary=f"List {what}, oldest first{order}",
-            answers="Jobs",
-            refuses=(404,),
-            query=(_SORT,),
-            tag=Tag.ALWAYS,
-        )
-        for prefix, what in (
-            ("", "all jobs"),
-            ("/{state}", "the jobs in a state"),
-            ("/{type}/{state}", "the jobs of a type in a state"),
-        )
-        for suffix, order in (("", ""), ("/{order}", " or, with desc, newest first"))
-    ),
+    _list("", "all jobs", ordered=False),
+    _list("", "all jobs", ordered=True),
+    _list("/{state}", "the jobs in a state", ordered=False),
+    _list("/{state}", "the jobs in a state", ordered=True),
+    _list("/{type}/{state}", "the jobs of a type in a state", ordered=False),
+    _list("/{type}/{state}", "the jobs of a type in a state", ordered=True),
     Operation(
         method="GET",
         path="/jobs/{type}/{state}/stats",
         summary="Count the jobs of a type in a state",
-        answers="Count",
+        responder=lists.Lists.count,
+        answers={200: Count},
         tag=Tag.ALWAYS,
     ),
     Operation(
         method="POST",
         path="/jobs/claim",
         summary="Give jobs to a worker; wait for jobs if requested",
-        answers="ClaimedJobs",
-        refuses=_OF_BODIES,
-        takes="Claim",
+        responder=workers.Claims.claim,
+        answers={200: list[ClaimedJob]},
+        body=_object(ClaimRequest),
     ),
-    *(
-        Operation(
-            method="POST",
-            path=f"/job/{{id}}/{word}",
-            summary=summary,
-            answers="Message",
-            refuses=(404, 409, *_OF_BODIES),
-            takes=schema,
-        )
-        for word, summary, schema in (
-            ("progress", "Report the progress of an attempt; restarts its ttl", "Progress"),
-            ("log", "Add lines to the log of a job", "Log"),
-            ("complete", "Report that an attempt succeeded", "Complete"),
-            ("fail", "Report that an attempt failed; retries the job if attempts are left", "Fail"),
-            ("return", "Return an unfinished job to the queue; uses up no attempt", "Return"),
-        )
+    _report(
+        "progress",
+        "Report the progress of an attempt; restarts its ttl",
+        ProgressReport,
+        attempt_reports.AttemptReports.progress,
+    ),
+    _report(
+        "log",
+        "Add lines to the log of a job",
+        LogReport,
+        attempt_reports.AttemptReports.log,
+    ),
+    _report(
+        "complete",
+        "Report that an attempt succeeded",
+        CompleteReport,
+        attempt_reports.AttemptReports.complete,
+    ),
+    _report(
+        "fail",
+        "Report that an attempt failed; retries the job if attempts are left",
+        FailReport,
+        attempt_reports.AttemptReports.fail,
+    ),
+    _report(
+        "return",
+        "Return an unfinished job to the queue; uses up no attempt",
+        ReturnReport,
+        attempt_reports.AttemptReports.return_job,
     ),
     Operation(
         method="POST",
         path="/workers/{name}/heartbeat",
         summary="Send a heartbeat, and receive the attempts that the worker holds",
-        answers="Heartbeat",
+        responder=workers.Workers.heartbeat,
+        answers={200: Heartbeat},
     ),
     Operation(
         method="DELETE",
         path="/workers/{name}",
         summary="Report that a worker ends; its jobs return to the queue",
-        answers="Message",
+        responder=workers.Workers.leave,
+        answers={200: Message},
     ),
     Operation(
         method="GET",
         path="/workers",
         summary="List the workers, with the number of their jobs",
-        answers="Workers",
+        responder=workers.Workers.show,
+        answers={200: list[Worker]},
     ),
     Operation(
         method="GET",
         path="/health/live",
         summary="Report that the process answers",
-        answers="Status",
+        responder=health.Health.live,
+        answers={200: Status},
         asks_database=False,
     ),
     Operation(
         method="GET",
         path="/health/ready",
         summary="Report whether the database answers and has the tables of this version",
-        answers="Status",
+        responder=health.Health.ready,
+        answers={200: Status},
     ),
     Operation(
         method="GET",
         path="/openapi.json",
         summary="Return this description",
-        answers=None,
+        responder=description.Description.show,
+        answers={200: Any},
         asks_database=False,
     ),
 )

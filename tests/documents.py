@@ -65,6 +65,17 @@ def routes() -> str:
     return "\n".join(rows)
 
 
+def parameters() -> str:
+    """Return the parameters that are not in the path; all lists have the same."""
+    rows = ["| route | parameter | meaning |", "|---|---|---|"]
+    for each in OPERATIONS:
+        is_longer_list = each.path.startswith("/jobs/{") and each.path != "/jobs/{range}"
+        for parameter in () if is_longer_list else (*each.query, *each.headers):
+            cells = (f"`{each.method} {each.path}`", f"`{parameter.name}`", parameter.description)
+            rows.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(rows)
+
+
 def diagram() -> str:
     lines = ["```mermaid", "stateDiagram-v2"]
     names = {State.ABSENT: "[*]"}
@@ -111,7 +122,7 @@ Parts = Mapping[str, Callable[[], str]]
 PARTS: Final[Mapping[Path, Parts]] = {
     DOCS / "settings.md": {"settings": settings},
     DOCS / "commands.md": {"commands": commands},
-    DOCS / "http.md": {"routes": routes},
+    DOCS / "http.md": {"routes": routes, "parameters": parameters},
     DOCS / "architecture.md": {"diagram": diagram},
     DOCS / "kue.md": {"differences": differences_from_kue},
     DOCS / "projections.md": {"durations": durations, "entry point": entry_point},

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
+from msgspec import Raw
 
+from ledger.api import schemas
+from ledger.api.schemas import Event, Worker
 from ledger.log.store import Envelope
-from ledger.projections.models.activity import Minute
-from ledger.projections.models.state_counts import Stats
+from ledger.projections.models import activity as activity_model
+from ledger.projections.models import state_counts
 from ledger.queue.heartbeats import WorkerSeen
 from ledger.rules.job import LIVE_STATES
 from ledger.rules.json_text import log_line
@@ -20,41 +23,42 @@ _encode = msgspec.json.encode
 
 def history(envelopes: Iterable[Envelope]) -> bytes:
     """Return the JSON array of events, with the fields that a check of the hash chain needs."""
-    return f"[{','.join(map(_event, envelopes))}]".encode()
+    return _encode([_event(envelope) for envelope in envelopes])
 
 
-def _event(envelope: Envelope) -> str:
-    head = _encode(
-        {
-            "position": envelope.position,
-            "job_id": str(envelope.job_id),
-            "version": envelope.version,
-            "kind": envelope.kind,
-            "schema": envelope.schema,
-            "at": rfc3339(envelope.at_ms),
-            "at_ms": envelope.at_ms,
-            "actor": envelope.actor,
-            "cause": envelope.cause,
-        }
-    ).decode()
-    tail = _encode(
-        {
-            "salt": _hex(envelope.salt),
-            "digest": _hex(envelope.digest),
-            "chain": _hex(envelope.chain),
-        }
-    ).decode()
-    # Body and content are JSON already, and are sent as they are stored.
-    content = "null" if envelope.content is None else envelope.content
-    return f'{head[:-1]},"body":{envelope.body},"content":{content},{tail[1:]}'
+def _event(envelope: Envelope) -> Event:
+    return Event(
+        position=envelope.position,
+        job_id=str(envelope.job_id),
+        version=envelope.version,
+        kind=envelope.kind,
+        schema=envelope.schema,
+        at=rfc3339(envelope.at_ms),
+        at_ms=envelope.at_ms,
+        actor=envelope.actor,
+        cause=envelope.cause,
+        # Both are JSON already, and are sent as they are stored.
+        body=Raw(envelope.body),
+        content=Raw("null" if envelope.content is None else envelope.content),
+        salt=_hex(envelope.salt),
+        digest=_hex(envelope.digest),
+        chain=_hex(envelope.chain),
+    )
 
 
-def activity(minutes: Iterable[Minute]) -> bytes:
+def activity(minutes: Iterable[activity_model.Minute]) -> bytes:
     """Return the JSON array of minutes."""
     return _encode(
         [
-            {"at": rfc3339(minute.minute_ms), "at_ms": minute.minute_ms}
-            | dict(zip(Minute._fields[1:], minute[1:], strict=True))
+            schemas.Minute(
+                at=rfc3339(minute.minute_ms),
+                at_ms=minute.minute_ms,
+                created=minute.created,
+                started=minute.started,
+                completed=minute.completed,
+                failed=minute.failed,
+                work_ms=minute.work_ms,
+            )
             for minute in minutes
         ]
     )
@@ -87,23 +91,23 @@ def workers(seen: Iterable[WorkerSeen], held: Mapping[str, int]) -> bytes:
     """Return the JSON array of workers, with the number of jobs that each holds."""
     return _encode(
         [
-            {
-                "name": worker.name,
-                "types": worker.types,
-                "started_at": str(worker.started_at_ms),
-                "seen_at": str(worker.seen_at_ms),
-                "lease_ms": worker.lease_ms,
-                "jobs": held.get(worker.name, 0),
-            }
+            Worker(
+                name=worker.name,
+                types=worker.types,
+                started_at=str(worker.started_at_ms),
+                seen_at=str(worker.seen_at_ms),
+                lease_ms=worker.lease_ms,
+                jobs=held.get(worker.name, 0),
+            )
             for worker in seen
         ]
     )
 
 
-def stats(stats: Stats) -> bytes:
+def stats(stats: state_counts.Stats) -> bytes:
     """Return the JSON object of the counts, in Kue's key order."""
-    counts = {f"{state}Count": stats.counts[state] for state in LIVE_STATES}
-    return _encode(counts | {"workTime": stats.work_ms})
+    counts = {f"{state}_count": stats.counts[state] for state in LIVE_STATES}
+    return _encode(schemas.Stats(**counts, work_time=stats.work_ms))
 
 
 def ids(job_ids: Sequence[int]) -> bytes:

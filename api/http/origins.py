@@ -22,14 +22,14 @@ is ``SERVER_NAME``, which gunicorn takes from ``Host`` on a Unix socket.
 
 import re
 from collections.abc import Collection
-from functools import cache
 from typing import Any, Final
 
 import falcon
 
-from ledger.api.operations import OPERATIONS, READING_METHODS
 from ledger.processes.hosts import address_of, is_loopback, is_wildcard, parse_authority
 
+# Methods that change nothing, except a GET with `changing_get`.
+READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # As many values of Host as a server sees in practice; others are parsed each time.
 _MOST_REMEMBERED: Final = 1_000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -91,11 +91,18 @@ class Origins:
     Args:
         hosts: Hosts that a request may name, besides this machine's own.
         cors_origins: Origins of web pages that may use the API.
+        changing_gets: Templates of the routes whose GET changes something.
     """
 
-    def __init__(self, hosts: Collection[str], cors_origins: Collection[str]) -> None:
+    def __init__(
+        self,
+        hosts: Collection[str],
+        cors_origins: Collection[str],
+        changing_gets: Collection[str],
+    ) -> None:
         self._hosts = Hosts(hosts)
         self._cors_origins = frozenset(cors_origins)
+        self._changing_gets = frozenset(changing_gets)
         self._remembered: set[str] = set()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -126,7 +133,7 @@ class Origins:
         Raises:
             falcon.HTTPForbidden: A page of another origin asks for it.
         """
-        if req.method == "GET" and _get_changes(req.uri_template or ""):
+        if req.method == "GET" and req.uri_template in self._changing_gets:
             self._check_change(req.env)
             _check_told(req.env)
 
@@ -177,17 +184,3 @@ def _forbidden(name: str, expected: str, got: str) -> falcon.HTTPError:
         f"{got!r:.80}; pages of other origins may change something once LEDGER_CORS_ORIGINS "
         "lists their origin"
     )
-
-
-# A route and its operation name their parameters differently.
-_PARAMETER: Final = re.compile(r"\{[^}]*\}")
-_CHANGING_GETS: Final = frozenset(
-    _PARAMETER.sub("{}", operation.path)
-    for operation in OPERATIONS
-    if operation.method == "GET" and operation.changes
-)
-
-
-@cache
-def _get_changes(template: str) -> bool:
-    return _PARAMETER.sub("{}", template) in _CHANGING_GETS

@@ -6,7 +6,7 @@ Literal parts may be in any case, and one trailing slash is allowed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -16,31 +16,24 @@ from ledger.errors import InvalidInput
 
 # A percent sign that is not followed by two hexadecimal digits.
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Literal parts of the routes, by their place; everything else is a parameter.
-_LITERALS: Final[Mapping[str, Mapping[int, frozenset[str]]]] = {
-    "job": {
-        2: frozenset({"types", "search"}),
-        3: frozenset(
-            {
-                "log",
-                "state",
-                "priority",
-                "events",
-                "progress",
-                "complete",
-                "fail",
-                "return",
-            }
-        ),
-    },
-    "jobs": {4: frozenset({"stats"})},
-    "health": {2: frozenset({"live", "ready"})},
-    "workers": {3: frozenset({"heartbeat"})},
-}
 
 
 class Paths:
-    """The middleware that routes on the raw path and decodes the parameters."""
+    """The middleware that routes on the raw path and decodes the parameters.
+
+    Args:
+        templates: The paths of the routes, as ``/job/{id}/log``.
+    """
+
+    def __init__(self, templates: Collection[str]) -> None:
+        self._as_they_are = frozenset(path for path in templates if "{" not in path)
+        self._words: dict[tuple[int, str], dict[int, set[str]]] = {}
+        for path in templates:
+            parts = path.split("/")
+            of_form = self._words.setdefault((len(parts), parts[1]), {})
+            for place, part in enumerate(parts[2:], start=2):
+                if not part.startswith("{"):
+                    of_form.setdefault(place, set()).add(part)
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Route on the raw path."""
@@ -48,10 +41,20 @@ class Paths:
         path = quote(req.path) if raw is None else _path_of(raw)
         if path.endswith("/") and len(path) > 1:
             path = path[:-1]
-        req.path = path if path in _AS_THEY_ARE else _lowered(path)
+        req.path = path if path in self._as_they_are else self._lowered(path)
         if path.startswith("//"):
             # Falcon would drop the slashes and find a route.
             raise falcon.HTTPRouteNotFound
+
+    def _lowered(self, path: str) -> str:
+        """Return a path with its literal parts in lower case; a type keeps its own."""
+        parts = path.split("/")
+        parts[1] = parts[1].lower()
+        for place, words in self._words.get((len(parts), parts[1]), {}).items():
+            lowered = parts[place].lower()
+            if lowered in words:
+                parts[place] = lowered
+        return "/".join(parts)
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
@@ -66,30 +69,12 @@ class Paths:
                 params[name] = _decoded(value)
 
 
-# In a longer path, the second part is a type, which keeps its case.
-_CLAIM: Final = "/jobs/claim"
-# Frequent paths that need no conversion.
-_AS_THEY_ARE: Final = frozenset({"/job", "/stats", "/job/types", "/job/search", _CLAIM})
-
-
 def _path_of(raw: str) -> str:
     """Return the path of a request target: ``/a?b``, or ``http://host/a?b``."""
     path = raw.partition("?")[0].partition("#")[0]
     if not path.startswith("/"):
         path = "/" + path.partition("://")[2].partition("/")[2]
     return path
-
-
-def _lowered(path: str) -> str:
-    if path.lower() == _CLAIM:
-        return _CLAIM
-    parts = path.split("/")
-    parts[1] = parts[1].lower()
-    for place, literals in _LITERALS.get(parts[1], {}).items():
-        if place < len(parts) and parts[place].lower() in literals:
-            # /jobs/:type/:state/stats has four parts; three parts name no literal.
-            parts[place] = parts[place].lower()
-    return "/".join(parts)
 
 
 def _decoded(value: str) -> str:

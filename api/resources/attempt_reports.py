@@ -4,120 +4,102 @@ Each report contains the number of its attempt.  A report on an attempt that is 
 with 409; the worker should then drop the work.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
 
 import falcon
 
 from ledger.api.http import json_out, requests
-from ledger.api.http.body_fields import Fields
+from ledger.api.http.bodies import (
+    CompleteReport,
+    FailReport,
+    LogReport,
+    ProgressReport,
+    Report,
+    ReturnReport,
+    json_of,
+)
 from ledger.api.http.etag import answer
 from ledger.api.http.requests import ACTOR
-from ledger.api.limits import LONGEST_REASON, MOST_LINES
-from ledger.errors import InvalidInput, LedgerError
+from ledger.api.schemas import Message
+from ledger.errors import LedgerError
 from ledger.log.ledger import Ledger
-from ledger.rules.commands import (
-    LARGEST_INTEGER,
-    Complete,
-    FailAttempt,
-    Log,
-    OnAttempt,
-    Progress,
-    Return,
-    percent,
-    worker_name,
-)
+from ledger.rules.commands import Complete, FailAttempt, Log, OnAttempt, Progress, Return
 
 
-class Word(NamedTuple):
-    """A kind of report.
+class AttemptReports:
+    """The resources of reports: ``POST /job/:id/progress``, ``…/complete`` and the like."""
 
-    Attributes:
-        fields: Its fields, besides ``attempt`` and ``worker``.
-        read: Returns the commands of a report, given its job, its attempt and its fields.
-        done: What to answer, after the job's number.
-    """
-
-    fields: tuple[str, ...]
-    read: Callable[[int, Any, Fields], Sequence[OnAttempt]]
-    done: str
-
-
-def _progress(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
-    if "progress" in fields and ("done" in fields or "total" in fields):
-        raise InvalidInput("progress", "progress: expected progress, or done and total, got both")
-    if "done" in fields or "total" in fields:
-        done = fields.number("done", least=0, most=LARGEST_INTEGER)
-        progress = percent(done, fields.number("total", least=0, most=LARGEST_INTEGER))
-    else:
-        progress = fields.integer("progress")
-    data = fields.content("data")
-    return [Progress(job_id=job_id, attempt=attempt, progress=progress, data=data)]
-
-
-def _log(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
-    if "line" in fields and "lines" in fields:
-        raise InvalidInput("lines", "lines: expected line or lines, got both")
-    lines = fields.strings("lines", MOST_LINES) if "lines" in fields else [fields.string("line")]
-    return [Log(job_id=job_id, attempt=attempt, line=line) for line in lines]
-
-
-def _complete(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
-    return [Complete(job_id=job_id, attempt=attempt, result=fields.content("result"))]
-
-
-def _fail(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
-    return [
-        FailAttempt(
-            job_id=job_id,
-            attempt=attempt,
-            error=fields.string("error"),
-            retry_after_ms=fields.integer("retry_after"),
-            final=fields.flag("final"),
-        )
-    ]
-
-
-def _return(job_id: int, attempt: int, fields: Fields) -> Sequence[OnAttempt]:
-    reason = fields.value("reason")
-    if not isinstance(reason, str) or not 0 < len(reason) <= LONGEST_REASON:
-        raise InvalidInput.expected("reason", f"1 to {LONGEST_REASON} characters", reason)
-    return [Return(job_id=job_id, attempt=attempt, reason=reason)]
-
-
-PROGRESS: Final = Word(("progress", "done", "total", "data"), _progress, "progressed")
-LOG: Final = Word(("line", "lines"), _log, "logged")
-COMPLETE: Final = Word(("result",), _complete, "completed")
-FAIL: Final = Word(("error", "retry_after", "final"), _fail, "failed")
-RETURN: Final = Word(("reason",), _return, "returned")
-
-
-class Hearing:
-    """The resource of a kind of report: ``POST /job/:id/progress``, ``…/complete`` and the like."""
-
-    def __init__(self, ledger: Ledger, word: Word, *, largest_body_bytes: int) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._word = word
-        self._largest_body_bytes = largest_body_bytes
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        known = ("attempt", "worker", *self._word.fields)
-        fields = Fields(req, self._largest_body_bytes, known)
-        said = self._word.read(number, fields.integer("attempt"), fields)
-        answers = self._ledger.submit(
-            said, actor=_actor(fields), cause=requests.cause(req), atomic=True
+    def progress(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: ProgressReport
+    ) -> None:
+        """Record how far an attempt is."""
+        command = Progress(
+            job_id=job_id,
+            attempt=body.attempt,
+            progress=body.percent,
+            data=json_of(body.data),
         )
-        for one in answers:
-            if isinstance(one, LedgerError):
-                raise one
-        answer(resp, json_out.encode({"message": f"job {number} {self._word.done}"}))
+        self._submit(req, body, [command])
+        _answer(resp, job_id, "progressed")
+
+    def log(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: LogReport
+    ) -> None:
+        """Add lines to the log of a job, all or none."""
+        lines = [body.line] if body.lines is None else body.lines
+        self._submit(
+            req,
+            body,
+            [Log(job_id=job_id, attempt=body.attempt, line=bytes(line).decode()) for line in lines],
+        )
+        _answer(resp, job_id, "logged")
+
+    def complete(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: CompleteReport
+    ) -> None:
+        """Record that an attempt succeeded."""
+        command = Complete(job_id=job_id, attempt=body.attempt, result=json_of(body.result))
+        self._submit(req, body, [command])
+        _answer(resp, job_id, "completed")
+
+    def fail(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: FailReport
+    ) -> None:
+        """Record that an attempt failed."""
+        command = FailAttempt(
+            job_id=job_id,
+            attempt=body.attempt,
+            error=bytes(body.error).decode(),
+            retry_after_ms=body.retry_after,
+            final=bool(body.final),
+        )
+        self._submit(req, body, [command])
+        _answer(resp, job_id, "failed")
+
+    def return_job(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: ReturnReport
+    ) -> None:
+        """Return an unfinished job to the queue."""
+        command = Return(job_id=job_id, attempt=body.attempt, reason=body.reason)
+        self._submit(req, body, [command])
+        _answer(resp, job_id, "returned")
+
+    def _submit(self, req: falcon.Request, body: Report, commands: Sequence[OnAttempt]) -> None:
+        # The worker's name is taken on trust: there is no authentication yet.
+        actor = ACTOR if body.worker is None else actor_of(body.worker)
+        outcomes = self._ledger.submit(
+            commands, actor=actor, cause=requests.cause(req), atomic=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, LedgerError):
+                raise outcome
 
 
-def _actor(fields: Fields) -> str:
-    """Return the actor of a report, as the report names it: there is no authentication yet."""
-    worker = fields.value("worker")
-    return ACTOR if worker is None else actor_of(worker_name(worker))
+def _answer(resp: falcon.Response, job_id: int, done: str) -> None:
+    answer(resp, json_out.encode(Message(message=f"job {job_id} {done}")))
 
 
 def actor_of(worker: str) -> str:

@@ -1,28 +1,22 @@
 """The health checks: whether the server is alive, and whether it can serve."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import falcon
+from msgspec import UNSET
 
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer
+from ledger.api.schemas import Status
 from ledger.database.contract import Database
 from ledger.database.revision import require_current
 from ledger.log import store
 from ledger.projections.lag import Standing
 
 
-class Live:
-    """The resource ``GET /health/live``: the process answers at all."""
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, b'{"status":"live"}')
-
-    on_head = on_get
-
-
-class Ready:
-    """The resource ``GET /health/ready``: the database answers and has our tables.
+class Health:
+    """The health of the server: whether the process answers, and whether it can serve.
 
     A read model that cannot continue is reported in ``stopped``, and the status stays 200: jobs
     are still served, and a load balancer that considered the server broken would stop them
@@ -37,14 +31,18 @@ class Ready:
         self._database = database
         self._standings = standings
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def live(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer, which says that the process does."""
+        answer(resp, _LIVE)
+
+    def ready(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer if the database answers and has the tables of this version."""
         require_current(self._database)
         with self._database.read() as connection:
             position = store.read_position(connection)
-        ready: dict[str, object] = {"status": "ready", "position": position}
         stopped = {each.name: each.stopped for each in self._standings() if each.stopped}
-        if stopped:
-            ready["stopped"] = stopped
+        ready = Status(status="ready", position=position, stopped=stopped or UNSET)
         answer(resp, json_out.encode(ready))
 
-    on_head = on_get
+
+_LIVE: Final = json_out.encode(Status(status="live"))

@@ -1,42 +1,52 @@
 """The resources of single jobs: creation, state, priority, removal, log and history."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import falcon
+from msgspec.structs import replace
 
 from ledger.api.http import json_out, requests
 from ledger.api.http.etag import answer, is_current
+from ledger.api.http.posted_jobs import Asked
 from ledger.api.http.requests import ACTOR
-from ledger.api.resources.attempt_reports import Hearing
-from ledger.database.contract import Database
+from ledger.api.schemas import Message
 from ledger.errors import InvalidInput, JobNotFound, LedgerError
 from ledger.log import store
 from ledger.log.ledger import Answer, Ledger, Outcome
 from ledger.projections.models.jobs import Jobs
-from ledger.queue import kue_options
 from ledger.rules.commands import Create, Move, OnJob, Remove, Reprioritize
-from ledger.rules.job import LIVE_STATES, State
+from ledger.rules.job import State
 
 
-class Creation:
+class JobCreation:
     """The resource ``POST /job``, which creates jobs."""
 
-    def __init__(self, ledger: Ledger, *, largest_body_bytes: int) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._largest_body_bytes = largest_body_bytes
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        atomic = requests.flag(req, "atomic")
-        key = requests.idempotency_key(req)
-        asked = requests.posted(requests.body(req, self._largest_body_bytes), key)
+    def create(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        *,
+        body: Asked,
+        key: str | None,
+        atomic: bool,
+    ) -> None:
+        """Create what was asked for; nothing is answered with 204."""
         cause = requests.cause(req)
-        if asked is None:
+        if body is None:
             resp.status = falcon.HTTP_204
-        elif isinstance(asked, Create):
-            outcome = self._ledger.execute(asked, actor=ACTOR, cause=cause)
+        elif isinstance(body, Create):
+            outcome = self._ledger.execute(_keyed(body, key), actor=ACTOR, cause=cause)
             created = f'{{"message":"job {outcome.job_id} created","id":{outcome.job_id}}}'
             answer(resp, created.encode())
         else:
+            asked = [
+                _keyed(item, key and f"{key}[{place}]") if isinstance(item, Create) else item
+                for place, item in enumerate(body)
+            ]
             self._create_many(resp, asked, cause, atomic=atomic)
 
     def _create_many(
@@ -62,6 +72,13 @@ class Creation:
         answer(resp, f"[{','.join(map(_item, answers))}]".encode())
 
 
+def _keyed(command: Create, key: str | None) -> Create:
+    """Return a command with the request's idempotency key, unless it has a key of its own."""
+    if key is None or command.unique is not None:
+        return command
+    return replace(command, unique=key)
+
+
 def _item(outcome: Answer | None) -> str:
     if isinstance(outcome, Outcome):
         return f'{{"message":"job created","id":{outcome.job_id}}}'
@@ -69,146 +86,102 @@ def _item(outcome: Answer | None) -> str:
     return json_out.encode({"error": error if outcome is None else str(outcome)}).decode()
 
 
-class Job:
-    """The resource ``/job/:id``, which returns and removes a job."""
+class JobReads:
+    """The resources that show a job: ``GET /job/:id``, its log and its events.
 
-    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
-        self._ledger = ledger
+    Args:
+        ledger: The ledger.
+        jobs: The read model of jobs.
+        largest_page: Maximum number of events or lines in one answer.
+    """
+
+    def __init__(self, ledger: Ledger, jobs: Jobs, *, largest_page: int) -> None:
+        self._database = ledger.database
         self._jobs = jobs
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        with self._ledger.database.read() as connection:
-            if is_current(req, resp, connection):
-                return
-            shown = self._jobs.get(connection, number)
-        if shown is None:
-            raise JobNotFound(number)
-        answer(resp, shown.json.encode(), shown.position)
-
-    on_head = on_get
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        _execute(self._ledger, req, Remove(job_id=number))
-        answer(resp, json_out.encode({"message": f"job {number} removed"}))
-
-
-class JobLog:
-    """The resource ``/job/:id/log``, which returns a job's log and appends to it."""
-
-    def __init__(
-        self, database: Database, jobs: Jobs, hearing: Hearing, *, largest_page: int
-    ) -> None:
-        self._database = database
-        self._jobs = jobs
-        self._hearing = hearing
         self._largest_page = largest_page
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
+    def show(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
+        """Answer a job."""
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            shown = self._jobs.get(connection, number)
+            shown = self._jobs.get(connection, job_id)
+        if shown is None:
+            raise JobNotFound(job_id)
+        answer(resp, shown.json.encode(), shown.position)
+
+    def exists(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
+        """Answer nothing, if there is such a job."""
+        with self._database.read() as connection:
+            if self._jobs.get(connection, job_id) is None:
+                raise JobNotFound(job_id)
+        answer(resp, b"")
+
+    def log(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
+        """Answer the newest lines of a job's log."""
+        with self._database.read() as connection:
+            if is_current(req, resp, connection):
+                return
+            shown = self._jobs.get(connection, job_id)
             if shown is None:
-                raise JobNotFound(number)
-            lines = store.read_log(connection, number, newest=self._largest_page)
+                raise JobNotFound(job_id)
+            lines = store.read_log(connection, job_id, newest=self._largest_page)
         answer(resp, json_out.log_lines(lines), shown.position)
 
-    on_head = on_get
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        self._hearing.on_post(req, resp, job_id)
-
-
-class JobHistory:
-    """The resource ``GET /job/:id/events``: all events of a job."""
-
-    def __init__(self, database: Database, *, largest_page: int) -> None:
-        self._database = database
-        self._largest_page = largest_page
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        after = requests.natural(req, "after", default=0)
-        limit = requests.natural(req, "limit", default=self._largest_page)
+    def events(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        *,
+        job_id: int,
+        after: int,
+        limit: int | None,
+    ) -> None:
+        """Answer the events of a job, which outlive it."""
+        most = self._largest_page if limit is None else min(limit, self._largest_page)
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
             position = store.read_position(connection)
-            envelopes = store.read_stream(
-                connection, number, after=after, limit=min(limit, self._largest_page)
-            )
-            if not envelopes and not store.read_versions(connection, [number]):
-                raise JobNotFound(number)
+            envelopes = store.read_stream(connection, job_id, after=after, limit=most)
+            if not envelopes and not store.read_versions(connection, [job_id]):
+                raise JobNotFound(job_id)
         answer(resp, json_out.history(envelopes), position)
 
-    on_head = on_get
 
-
-class JobState:
-    """The resource ``PUT /job/:id/state/:state``, which moves a job by hand."""
+class JobChanges:
+    """The resources by which an operator changes a job."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def on_put(self, req: falcon.Request, resp: falcon.Response, job_id: str, state: str) -> None:
-        to = known_state(state)
-        _execute(self._ledger, req, Move(job_id=requests.job_id(job_id), to=to.value))
-        answer(resp, b'{"message":"updated state"}')
-
-
-class JobPriority:
-    """The resource ``PUT /job/:id/priority/:priority``, which changes a job's priority."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def on_put(
-        self, req: falcon.Request, resp: falcon.Response, job_id: str, priority: str
+    def move(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, state: State
     ) -> None:
-        # As in Kue, the priority is checked before the job is looked for.
-        number = kue_options.priority("priority", priority)
-        _execute(self._ledger, req, Reprioritize(job_id=requests.job_id(job_id), priority=number))
-        answer(resp, b'{"message":"updated priority"}')
+        """Move a job to a state: ``PUT /job/:id/state/:state``."""
+        self._execute(req, Move(job_id=job_id, to=state.value))
+        answer(resp, _UPDATED_STATE)
+
+    def reprioritize(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, priority: int
+    ) -> None:
+        """Change the priority of a job: ``PUT /job/:id/priority/:priority``."""
+        self._execute(req, Reprioritize(job_id=job_id, priority=priority))
+        answer(resp, _UPDATED_PRIORITY)
+
+    def requeue(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
+        """Queue a job again: ``/inactive/:id``, for which Kue's own pages send a GET."""
+        self._execute(req, Move(job_id=job_id, to=State.INACTIVE.value))
+        answer(resp, json_out.encode(Message(message=f"job {job_id} inactive")))
+
+    def remove(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
+        """Remove a job from every view: ``DELETE /job/:id``."""
+        self._execute(req, Remove(job_id=job_id))
+        answer(resp, json_out.encode(Message(message=f"job {job_id} removed")))
+
+    def _execute(self, req: falcon.Request, command: OnJob) -> None:
+        self._ledger.execute(command, actor=ACTOR, cause=requests.cause(req))
 
 
-class Restart:
-    """The resource ``/inactive/:id``, which queues a job again by GET or POST.
-
-    Kue's own UI uses GET.  It is the only GET that changes something, so HEAD must not run it.
-    """
-
-    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
-        self._ledger = ledger
-        self._jobs = jobs
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        _execute(self._ledger, req, Move(job_id=number, to=State.INACTIVE.value))
-        answer(resp, json_out.encode({"message": f"job {number} inactive"}))
-
-    on_post = on_get
-
-    def on_head(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        number = requests.job_id(job_id)
-        with self._ledger.database.read() as connection:
-            if self._jobs.get(connection, number) is None:
-                raise JobNotFound(number)
-        answer(resp, b"")
-
-
-def known_state(name: str) -> State:
-    """Return the state of that name.
-
-    Raises:
-        InvalidInput: It is not one of the five.
-    """
-    if name not in LIVE_STATES:
-        raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", name)
-    return State(name)
-
-
-def _execute(ledger: Ledger, req: falcon.Request, command: OnJob) -> None:
-    ledger.execute(command, actor=ACTOR, cause=requests.cause(req))
+_UPDATED_STATE: Final = json_out.encode(Message(message="updated state"))
+_UPDATED_PRIORITY: Final = json_out.encode(Message(message="updated priority"))

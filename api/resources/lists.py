@@ -1,27 +1,25 @@
 """The resources of job lists, by rank in creation order or in the order of running."""
 
-import re
-from typing import Final
-
 import falcon
 
+from ledger.api.http import json_out
 from ledger.api.http.etag import answer, is_current
-from ledger.api.resources.jobs import known_state
+from ledger.api.schemas import Count
 from ledger.database.contract import Database
 from ledger.errors import InvalidInput
 from ledger.projections.models.job_lists import JobList, JobLists, clip, is_shallow
 from ledger.projections.models.state_counts import StateCounts
-from ledger.rules.commands import LARGEST_INTEGER
-
-_RANGE: Final = re.compile(r"(-?[0-9]{1,20})\.\.(-?[0-9]{1,20})", re.ASCII)
-_ORDERS: Final = {"asc": False, "desc": True}
+from ledger.rules.job import State
 
 
 class Lists:
-    """The ``GET`` resources below ``/jobs/``.
+    """The ``GET`` resources below ``/jobs/``: the lists of jobs, and the length of one.
 
-    The range among the parts of a path, which is the one with two dots, determines what the
-    others are.  Falcon's router cannot decide by that, so it passes on all of them.
+    Args:
+        database: The ledger's database.
+        lists: The read model of lists.
+        state_counts: The read model of counts.
+        largest_page: Maximum number of jobs in one answer.
     """
 
     def __init__(
@@ -32,40 +30,22 @@ class Lists:
         self._state_counts = state_counts
         self._largest_page = largest_page
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response, **parts: str) -> None:
-        match list(parts.values()):
-            case [range_] if ".." in range_:
-                self._page(req, resp, JobList(), range_)
-            case [state, range_] if ".." in range_:
-                self._page(req, resp, JobList(known_state(state)), range_)
-            case [range_, order] if ".." in range_:
-                self._page(req, resp, JobList(), range_, order)
-            case [type_, state, "stats"]:
-                self._count(req, resp, type_, state)
-            case [type_, state, range_] if ".." in range_:
-                self._page(req, resp, JobList(known_state(state), type_), range_)
-            case [state, range_, order] if ".." in range_:
-                self._page(req, resp, JobList(known_state(state)), range_, order)
-            case [type_, state, range_, order] if ".." in range_:
-                self._page(req, resp, JobList(known_state(state), type_), range_, order)
-            case _:
-                raise falcon.HTTPRouteNotFound
-
-    on_head = on_get
-
-    def _page(
+    def page(
         self,
         req: falcon.Request,
         resp: falcon.Response,
-        jobs: JobList,
-        range_: str,
-        order: str = "asc",
+        *,
+        ranks: tuple[int, int],
+        state: State | None = None,
+        type_: str | None = None,
+        descending: bool = False,
+        by_priority: bool,
     ) -> None:
-        first, last = self._ranks(range_)
-        descending = _ORDERS.get(order)
-        if descending is None:
-            raise InvalidInput.expected("order", "asc or desc", order)
-        by_priority = _by_priority(req)
+        """Answer the jobs of a range: of all jobs, of a state, of a type in a state."""
+        first, last = ranks
+        if (first < 0) == (last < 0):
+            self._check_width(first, last)
+        jobs = JobList(state, type_)
         shallow = is_shallow(first, last)
         with self._database.read() if shallow else self._database.snapshot() as connection:
             if is_current(req, resp, connection):
@@ -79,17 +59,6 @@ class Lists:
             )
         answer(resp, page.json.encode(), page.position)
 
-    def _ranks(self, range_: str) -> tuple[int, int]:
-        found = _RANGE.fullmatch(range_)
-        if found is None:
-            raise InvalidInput.expected("range", "FROM..TO, two integers", range_)
-        first, last = (
-            max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in found.groups()
-        )
-        if (first < 0) == (last < 0):
-            self._check_width(first, last)
-        return first, last
-
     def _check_width(self, first: int, last: int) -> None:
         if last - first >= self._largest_page:
             most = self._largest_page
@@ -99,17 +68,12 @@ class Lists:
                 f"got {last - first + 1}",
             )
 
-    def _count(self, req: falcon.Request, resp: falcon.Response, type_: str, state: str) -> None:
-        known = known_state(state)
+    def count(
+        self, req: falcon.Request, resp: falcon.Response, *, type_: str, state: State
+    ) -> None:
+        """Answer the number of jobs of a type in a state."""
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position, count = self._state_counts.count(connection, type_, known)
-        answer(resp, b'{"count":%d}' % count, position)
-
-
-def _by_priority(req: falcon.Request) -> bool:
-    sort = req.params.get("sort")
-    if sort not in (None, "priority"):  # a list, if it was given twice
-        raise InvalidInput.expected("sort", "priority", sort)
-    return sort == "priority"
+            position, count = self._state_counts.count(connection, type_, state)
+        answer(resp, json_out.encode(Count(count=count)), position)

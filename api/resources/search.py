@@ -2,11 +2,10 @@
 
 import falcon
 
-from ledger.api.http import json_out, requests
+from ledger.api.http import json_out
 from ledger.api.http.etag import answer, is_current
 from ledger.database.contract import Database
-from ledger.errors import InvalidInput
-from ledger.projections.search.search import DEFAULT_LIMIT, Search
+from ledger.projections.search.search import Search
 
 
 class Searches:
@@ -23,16 +22,13 @@ class Searches:
         self._search = search
         self._largest_page = largest_page
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        query = req.params.get("q", "")
-        if not isinstance(query, str):
-            raise InvalidInput("q", "q: expected one text, got several; separate words by spaces")
-        limit = min(requests.natural(req, "limit", default=DEFAULT_LIMIT), self._largest_page)
-        offset = requests.natural(req, "offset", default=0)
+    def find(
+        self, req: falcon.Request, resp: falcon.Response, *, query: str, limit: int, offset: int
+    ) -> None:
+        """Answer the ids of the jobs that contain all words."""
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-        found = self._search.find(query, limit=limit, offset=offset)
+        most = min(limit, self._largest_page)
+        found = self._search.find(query, limit=most, offset=offset)
         answer(resp, json_out.ids(found.job_ids), found.position)
-
-    on_head = on_get

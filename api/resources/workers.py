@@ -17,17 +17,16 @@ import falcon
 from sqlalchemy import Connection
 
 from ledger.api.http import json_out, requests
-from ledger.api.http.body_fields import Fields
+from ledger.api.http.bodies import ClaimRequest
 from ledger.api.http.etag import answer
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.limits import LONGEST_WAIT_S, MOST_CLAIMED, MOST_TYPES
 from ledger.api.resources.attempt_reports import actor_of
-from ledger.errors import InvalidInput
+from ledger.api.schemas import Heartbeat, HeldAttempt, Message
 from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.queue import heartbeats
-from ledger.rules.commands import LONGEST_TYPE, Claim, Return, storable, worker_name
+from ledger.rules.commands import Claim, Return
 
 # Heartbeats that are recorded per lease; more frequent ones are skipped.
 _BEATS_A_LEASE: Final = 6
@@ -77,22 +76,19 @@ class Claims:
         ledger_state: LedgerState,
         polls: LongPolls,
         presence: Presence,
-        *,
-        largest_body_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._ledger_state = ledger_state
         self._polls = polls
         self._presence = presence
-        self._largest_body_bytes = largest_body_bytes
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        fields = Fields(req, self._largest_body_bytes, ("types", "worker", "limit", "wait"))
-        claim = _claim(fields)
-        wait_s = fields.number("wait", least=0, most=LONGEST_WAIT_S) if "wait" in fields else 0
+    def claim(self, req: falcon.Request, resp: falcon.Response, *, body: ClaimRequest) -> None:
+        """Give waiting jobs to a worker; wait for jobs if requested."""
+        limit = body.limit or 1
+        claim = Claim(worker=body.worker, slots=dict.fromkeys(body.types, limit), limit=limit)
         cause = requests.cause(req)
-        claimed = self._polls.wait(req, lambda: self._take(claim, cause), wait_s)
+        claimed = self._polls.wait(req, lambda: self._take(claim, cause), body.wait or 0)
         answer(resp, f"[{','.join(claimed)}]".encode())
 
     def _take(self, claim: Claim, cause: str | None) -> list[str]:
@@ -117,46 +113,28 @@ class Claims:
         )
 
 
-def _claim(fields: Fields) -> Claim:
-    types = fields.value("types")
-    if not isinstance(types, list) or not 0 < len(types) <= MOST_TYPES:
-        raise InvalidInput.expected("types", f"an array of 1 to {MOST_TYPES} types", types)
-    for type_ in types:
-        storable("types", type_)
-        if not 0 < len(type_) <= LONGEST_TYPE:
-            raise InvalidInput.expected("types", f"types of 1 to {LONGEST_TYPE} characters", type_)
-    limit = fields.integer("limit") if "limit" in fields else 1
-    if type(limit) is not int or not 1 <= limit <= MOST_CLAIMED:
-        raise InvalidInput.expected("limit", f"an integer from 1 to {MOST_CLAIMED}", limit)
-    return Claim(worker=fields.value("worker"), slots=dict.fromkeys(types, limit), limit=limit)
+class Workers:
+    """The resources below ``/workers``: heartbeats, the end of a worker, the list of workers.
 
-
-class Heartbeat:
-    """The resource ``POST /workers/:name/heartbeat``."""
+    Heartbeats are not history, so the answers have no position for an ETag.
+    """
 
     def __init__(self, ledger: Ledger, jobs: Jobs, presence: Presence) -> None:
         self._ledger = ledger
         self._jobs = jobs
         self._presence = presence
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        self._presence.beat(worker_name(name))
+    def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
+        """Record a heartbeat, and answer what the worker holds."""
+        self._presence.beat(name)
         with self._ledger.database.read() as connection:
             held = _held_by(connection, self._jobs, name)
-        jobs = [{"id": str(job_id), "attempt": attempt} for job_id, attempt in held]
-        lease_ms = self._presence.lease_ms
-        answer(resp, json_out.encode({"name": name, "lease_ms": lease_ms, "jobs": jobs}))
+        jobs = [HeldAttempt(id=str(job_id), attempt=attempt) for job_id, attempt in held]
+        beat = Heartbeat(name=name, lease_ms=self._presence.lease_ms, jobs=jobs)
+        answer(resp, json_out.encode(beat))
 
-
-class Leaving:
-    """The resource ``DELETE /workers/:name``, which returns the worker's jobs."""
-
-    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
-        self._ledger = ledger
-        self._jobs = jobs
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        worker_name(name)
+    def leave(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
+        """Return to the queue what a worker holds, and forget the worker."""
         database = self._ledger.database
         with database.read() as connection:
             held = _held_by(connection, self._jobs, name)
@@ -168,26 +146,14 @@ class Leaving:
         self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
         with database.write() as tx:
             heartbeats.leave(tx, name)
-        answer(resp, json_out.encode({"message": f"worker {name} left"}))
+        answer(resp, json_out.encode(Message(message=f"worker {name} left")))
 
-
-class Workers:
-    """The resource ``GET /workers``: the list of workers.
-
-    Heartbeats are not history, so the answer has no position for an ETag.
-    """
-
-    def __init__(self, ledger: Ledger, jobs: Jobs) -> None:
-        self._ledger = ledger
-        self._jobs = jobs
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def show(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer all workers, with the number of jobs that each holds."""
         with self._ledger.database.read() as connection:
             held = Counter(one.worker for one in self._jobs.held(connection))
             seen = heartbeats.seen(connection)
         answer(resp, json_out.workers(seen, held))
-
-    on_head = on_get
 
 
 def _held_by(connection: Connection, jobs: Jobs, name: str) -> list[tuple[int, int]]:

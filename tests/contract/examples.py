@@ -19,12 +19,13 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 # A valid body for each operation that needs one.
 BODIES: Final[Mapping[str, Any]] = {
-    "Claim": {"types": ["email"], "worker": "w1"},
-    "Progress": {"attempt": 1, "progress": 40},
-    "Log": {"attempt": 1, "line": "x"},
-    "Complete": {"attempt": 1},
-    "Fail": {"attempt": 1, "error": "x"},
-    "Return": {"attempt": 1, "reason": "x"},
+    "POST /job": {"type": "email"},
+    "POST /jobs/claim": {"types": ["email"], "worker": "w1"},
+    "POST /job/{id}/progress": {"attempt": 1, "progress": 40},
+    "POST /job/{id}/log": {"attempt": 1, "line": "x"},
+    "POST /job/{id}/complete": {"attempt": 1},
+    "POST /job/{id}/fail": {"attempt": 1, "error": "x"},
+    "POST /job/{id}/return": {"attempt": 1, "reason": "x"},
 }
 
 
@@ -43,7 +44,7 @@ def perform(
     client: Client, operation: Operation, headers: Mapping[str, str] = MappingProxyType({})
 ) -> Answer:
     """Send a valid request for an operation, with additional *headers*; return the answer."""
-    body = {"type": "email"} if operation.takes_jobs else BODIES.get(operation.takes or "")
+    body = None if operation.body is None else BODIES[named(operation)]
     own = {"Content-Type": "application/json"} if body else {}
     text = json.dumps(body) if body else ""
     return client.send(operation.method, filled(operation.path), text, own | dict(headers))

@@ -646,10 +646,11 @@ BAD_WORDS = (
             ({"line": 5}, "^line: expected a string"),
             ({"line": ["a"]}, "^line: expected a string"),
             ({"line": "a", "lines": ["a"]}, "^lines: expected line or lines, got both"),
-            ({"lines": "a"}, "^lines: expected an array of strings"),
-            ({"lines": ["a", 5]}, "^lines: expected an array of strings"),
-            ({"lines": []}, "^lines: expected 1 to 1000 strings, got 0"),
-            ({"lines": ["a"] * 1001}, "^lines: expected 1 to 1000 strings, got 1001"),
+            ({"lines": "a"}, "^lines: expected an array of 1 to 1000 strings, got 'a'"),
+            ({"lines": ["a", None]}, "^lines: expected a string, got None"),
+            ({"lines": ["a", 5]}, "^lines: expected a string, got 5"),
+            ({"lines": []}, "^lines: expected an array of 1 to 1000 strings, got an array of 0"),
+            ({"lines": ["a"] * 1001}, "^lines: .* of 1 to 1000 strings, got an array of 1001"),
         )
     ),
     ("log", '{"attempt":1,"line":"\\u0000"}', r"^line: expected JSON without U\+0000"),
@@ -662,6 +663,7 @@ BAD_WORDS = (
         ("fail", {"attempt": 1} | said, error)
         for said, error in (
             ({}, "^error: expected a string, got None"),
+            ({"error": None}, "^error: expected a string, got None"),
             ({"error": {"message": "x"}}, "^error: expected a string"),
             ({"error": "x", "retry_after": -1}, "^retry_after: expected an integer from 0 to"),
             ({"error": "x", "retry_after": 2**53}, "^retry_after: expected an integer from 0 to"),
@@ -674,7 +676,7 @@ BAD_WORDS = (
     ),
     *(
         ("return", {"attempt": 1} | said, "^reason: expected 1 to 1000 characters")
-        for said in ({}, {"reason": ""}, {"reason": 5}, {"reason": "x" * 1001})
+        for said in ({}, {"reason": None}, {"reason": ""}, {"reason": 5}, {"reason": "x" * 1001})
     ),
 )
 

@@ -1,0 +1,233 @@
+"""The JSON objects that requests carry: fields, their bounds and what they mean.
+
+``json_body`` reads them, and ``openapi`` describes them, from the same annotations.
+``Meta.extra["expected"]`` replaces the words that an error derives from the type and its bounds.
+
+User content is kept as it was posted, so its fields stay unparsed JSON: ``Raw``.  A field that is
+null counts as not given.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta, Raw, Struct, field
+
+from ledger.api.http.json_body import NULL, JsonBody, require
+from ledger.api.schemas import REFERENCE, TEXT, AttemptNumber, Schema, WorkerName
+from ledger.errors import InvalidInput
+from ledger.rules.commands import COMPLETE_PERCENT, LARGEST_INTEGER, LONGEST_TYPE, percent
+
+# A JSON string that is kept as it was written, escapes and all.
+Line = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={"type": "string", "pattern": TEXT},
+        extra={"expected": "a string", "is_string": True},
+    ),
+]
+# Each line is an event, and all of them are one commit.
+Lines = Annotated[
+    list[Line],
+    Meta(min_length=1, max_length=1_000, extra={"items": "strings"}),
+]
+JobType = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=LONGEST_TYPE,
+        extra_json_schema={"pattern": TEXT},
+        extra={"expected": f"types of 1 to {LONGEST_TYPE} characters"},
+    ),
+]
+Percent = Annotated[
+    int,
+    Meta(ge=0, le=COMPLETE_PERCENT, extra={"expected": f"a whole number 0 to {COMPLETE_PERCENT}"}),
+]
+Amount = Annotated[float, Meta(ge=0, le=LARGEST_INTEGER)]
+
+
+def _absent() -> Raw:
+    return Raw(NULL)
+
+
+def json_of(given: Raw) -> str | None:
+    """Return the JSON of a field, byte for byte, None if it was not given."""
+    return None if (json := bytes(given)) == NULL else json.decode()
+
+
+class PostedJob(Struct, frozen=True, kw_only=True):
+    """A job as it is posted; fields that Kue ignores are ignored."""
+
+    # Required, but its absence has Kue's text for an error.
+    also: ClassVar[Schema] = {"required": ["type"]}
+
+    type: Annotated[
+        Any,
+        Meta(
+            extra_json_schema={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": LONGEST_TYPE,
+                "pattern": TEXT,
+            }
+        ),
+    ] = None
+    data: Annotated[
+        Raw, Meta(description="Any JSON but U+0000 and numbers out of range; kept exactly.")
+    ] = field(default_factory=lambda: Raw(b"{}"))
+    options: Annotated[
+        Any,
+        Meta(
+            extra_json_schema={
+                "anyOf": [{"$ref": REFERENCE.format(name="Options")}, {"type": "null"}]
+            }
+        ),
+    ] = None
+
+
+class ClaimRequest(JsonBody, frozen=True, kw_only=True):
+    """A worker's request for jobs."""
+
+    types: Annotated[
+        list[JobType],
+        Meta(
+            min_length=1,
+            max_length=100,
+            description="Which jobs the worker can do.",
+            extra={"items": "types"},
+        ),
+    ]
+    worker: WorkerName
+    limit: (
+        Annotated[int, Meta(ge=1, le=1_000, description="At most so many jobs; 1 if not given.")]
+        | None
+    ) = None
+    wait: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=60,
+                description="Seconds to wait for a job; 0 if not given. The answer may come "
+                "sooner and empty: the server lets only so many wait.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Report(JsonBody, frozen=True, kw_only=True):
+    """What all reports on an attempt have in common."""
+
+    attempt: AttemptNumber
+    worker: WorkerName | None = None
+
+
+class ProgressReport(Report, frozen=True, kw_only=True):
+    """The progress of an attempt: per cent, or a part of a total."""
+
+    also: ClassVar[Schema] = {
+        "oneOf": [
+            {
+                "required": ["progress"],
+                "properties": {
+                    "progress": {"type": "integer"},
+                    "done": {"type": "null"},
+                    "total": {"type": "null"},
+                },
+            },
+            {
+                "required": ["done", "total"],
+                "properties": {
+                    "progress": {"type": "null"},
+                    "done": {"type": "number"},
+                    "total": {"type": "number"},
+                },
+            },
+        ]
+    }
+
+    progress: Percent | None = None
+    done: Amount | None = None
+    total: Annotated[Amount, Meta(extra_json_schema={"exclusiveMinimum": 0})] | None = None
+    data: Annotated[Raw, Meta(description="Any JSON, shown as `progress_data`; kept exactly.")] = (
+        field(default_factory=_absent)
+    )
+
+    def check(self) -> None:
+        if self.done is None and self.total is None:
+            require(self, "progress")
+        elif self.progress is not None:
+            raise InvalidInput(
+                "progress", "progress: expected progress, or done and total, got both"
+            )
+        else:
+            require(self, "done")
+            require(self, "total")
+
+    @property
+    def percent(self) -> int:
+        """The progress in whole per cent.
+
+        Raises:
+            InvalidInput: The total is 0, and not all of it is done.
+        """
+        if self.done is not None and self.total is not None:
+            return percent(self.done, self.total)
+        return self.progress or 0
+
+
+class LogReport(Report, frozen=True, kw_only=True):
+    """A line, or several lines, for the log of a job."""
+
+    also: ClassVar[Schema] = {
+        "oneOf": [
+            {"required": ["line"], "properties": {"lines": {"type": "null"}}},
+            {"required": ["lines"], "properties": {"lines": {"type": "array"}, "line": False}},
+        ]
+    }
+
+    line: Line = field(default_factory=_absent)
+    lines: Lines | None = None
+
+    def check(self) -> None:
+        if self.lines is None:
+            require(self, "line")
+        elif json_of(self.line) is not None:
+            raise InvalidInput("lines", "lines: expected line or lines, got both")
+
+
+class CompleteReport(Report, frozen=True, kw_only=True):
+    """The success of an attempt."""
+
+    result: Annotated[Raw, Meta(description="Any JSON; kept exactly. null is none.")] = field(
+        default_factory=_absent
+    )
+
+
+class FailReport(Report, frozen=True, kw_only=True):
+    """The failure of an attempt."""
+
+    error: Annotated[Line, Meta(description="Its first line goes to the job's log.")]
+    retry_after: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=LARGEST_INTEGER,
+                description="Milliseconds until the next try, whatever its backoff says.",
+            ),
+        ]
+        | None
+    ) = None
+    final: (
+        Annotated[bool, Meta(description="true: do not try again, whatever tries are left.")] | None
+    ) = None
+
+
+class ReturnReport(Report, frozen=True, kw_only=True):
+    """The return of an unfinished job to the queue."""
+
+    # Unlike content, the reason is kept for ever: it cannot be erased.
+    reason: Annotated[
+        str, Meta(min_length=1, max_length=1_000, extra_json_schema={"pattern": TEXT})
+    ]

@@ -1,0 +1,325 @@
+"""The parameters of routes: how each is read, and how the OpenAPI description shows it.
+
+A reader gets the text that was sent, or a list if a query parameter was sent twice.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from ledger.api.schemas import DECIMAL, TEXT, Schema, WorkerName
+from ledger.errors import InvalidInput, JobNotFound
+from ledger.projections.search.search import DEFAULT_LIMIT, LONGEST_QUERY
+from ledger.queue import kue_options
+from ledger.rules.commands import LARGEST_INTEGER, LONGEST_KEY, worker_name
+from ledger.rules.job import LIVE_STATES, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parameter:
+    """A parameter of a route.
+
+    Attributes:
+        name: On the wire.
+        argument: The responder's.
+        read: Return its value; raise ``InvalidInput`` or ``JobNotFound`` if it has none.
+        schema: What it must be, in JSON Schema.
+        description: What it means.
+        default: Its value if it is not given; in a path it always is.
+        tells_routes_apart: Text by which it is recognized where paths of the same form differ
+            in the order of their parameters; empty if it is not.
+    """
+
+    name: str
+    argument: str
+    read: Callable[[Any], Any]
+    schema: Schema
+    description: str = ""
+    default: Any = None
+    tells_routes_apart: str = ""
+
+    def value(self, sent: str | list[str] | None) -> Any:  # noqa: ANN401 - of its own type
+        """Return the value of what was sent, the default if nothing was."""
+        return self.default if sent is None else self.read(sent)
+
+
+def matching(
+    name: str,
+    pattern: str,
+    expected: str,
+    description: str,
+    *,
+    convert: Callable[[str], Any] = str,
+    schema: Schema | None = None,
+    default: Any = None,  # noqa: ANN401 - of any type
+    argument: str = "",
+    tells_routes_apart: str = "",
+) -> Parameter:
+    """Return a parameter whose text matches a pattern; *schema* if that is not all of it."""
+    matches = re.compile(pattern, re.ASCII).fullmatch
+
+    def read(value: Any) -> Any:  # noqa: ANN401 - text, or a list of it
+        if not isinstance(value, str) or not matches(value):
+            raise InvalidInput.expected(name, expected, value)
+        return convert(value)
+
+    return Parameter(
+        name=name,
+        argument=argument or name,
+        read=read,
+        schema=schema or {"type": "string", "pattern": f"^{pattern}$"},
+        description=description,
+        default=default,
+        tells_routes_apart=tells_routes_apart,
+    )
+
+
+def natural(name: str, description: str, *, default: int | None = None) -> Parameter:
+    """Return a parameter that is a whole number from 0 on."""
+    most = 10**15 - 1
+    schema: Schema = {"type": "integer", "minimum": 0, "maximum": most}
+    return matching(
+        name,
+        f"[0-9]{{1,{len(str(most))}}}",
+        "a whole number",
+        description,
+        convert=int,
+        schema=schema if not default else schema | {"default": default},
+        default=default,
+    )
+
+
+def choice(
+    name: str,
+    values: Mapping[str, Any],
+    expected: str,
+    description: str = "",
+    *,
+    default: Any = None,  # noqa: ANN401 - of any type
+    argument: str = "",
+) -> Parameter:
+    """Return a parameter that is one of several words, each of which has a value."""
+
+    def read(value: Any) -> Any:  # noqa: ANN401 - text, or a list of it
+        if not isinstance(value, str) or value not in values:
+            raise InvalidInput.expected(name, expected, value)
+        return values[value]
+
+    return Parameter(
+        name=name,
+        argument=argument or name,
+        read=read,
+        schema={"enum": list(values)},
+        description=description,
+        default=default,
+    )
+
+
+# --- in paths
+
+
+def _job_id(text: str) -> int:
+    if not _JOB_ID.fullmatch(text) or int(text) > LARGEST_INTEGER:
+        raise JobNotFound(text)
+    return int(text)
+
+
+def _ranks(text: str) -> tuple[int, int]:
+    first, last = (
+        max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in text.split("..")
+    )
+    return first, last
+
+
+_JOB_ID: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+JOB_ID: Final = Parameter(
+    name="id",
+    argument="job_id",
+    read=_job_id,
+    schema={"type": "string", "examples": ["3"]},
+    description="A job's id.",
+)
+IN_PATHS: Final[Mapping[str, Parameter]] = {
+    parameter.name: parameter
+    for parameter in (
+        JOB_ID,
+        Parameter(
+            name="type",
+            argument="type_",
+            read=str,
+            schema={
+                "type": "string",
+                "minLength": 1,
+                "pattern": "^[^\\u0000]+$",
+            },
+            description="A job's type, percent-encoded.",
+        ),
+        choice(
+            "state",
+            {state: State(state) for state in LIVE_STATES},
+            f"one of {', '.join(LIVE_STATES)}",
+        ),
+        matching(
+            "range",
+            r"-?[0-9]{1,20}\.\.-?[0-9]{1,20}",
+            "FROM..TO, two integers",
+            "Inclusive ranks from 0 on; negative ones count from the end.",
+            convert=_ranks,
+            schema={
+                "type": "string",
+                "pattern": r"^-?[0-9]{1,15}\.\.-?[0-9]{1,15}$",
+                "examples": ["0..9", "-5..-1"],
+            },
+            argument="ranks",
+            tells_routes_apart="..",
+        ),
+        choice(
+            "order",
+            {"asc": False, "desc": True},
+            "asc or desc",
+            "desc reverses the whole list.",
+            argument="descending",
+        ),
+        Parameter(
+            name="priority",
+            argument="priority",
+            read=partial(kue_options.priority, "priority"),
+            schema={
+                "anyOf": [
+                    {"enum": list(kue_options.PRIORITIES)},
+                    {"type": "string", "pattern": DECIMAL},
+                ]
+            },
+            description="A number, the lower the sooner, or a name.",
+        ),
+        Parameter(
+            name="name",
+            argument="name",
+            read=worker_name,
+            schema=msgspec.json.schema(WorkerName),
+        ),
+    )
+}
+
+# --- in queries
+
+
+def _one_text(name: str, value: str | list[str]) -> str:
+    if isinstance(value, list):
+        raise InvalidInput.expected(name, "one value", value)
+    if "\0" in value:
+        raise InvalidInput.expected(name, "text without NUL", value)
+    return value
+
+
+def _words(value: str | list[str]) -> str:
+    if isinstance(value, list):
+        raise InvalidInput("q", "q: expected one text, got several; separate words by spaces")
+    return value
+
+
+_MILLISECONDS: Final = re.compile("[0-9]{1,15}", re.ASCII)
+# RFC 3339, whose times have a zone; Python alone would accept much more.
+_MOMENT: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_EXPECTED_MOMENT: Final = (
+    "UTC milliseconds, or an RFC 3339 time from 1970 on, such as 2026-11-22T14:00:00Z; "
+    "a + in it is written %2B"
+)
+
+
+def _moment(name: str, value: str | list[str]) -> int:
+    text = _one_text(name, value)
+    if _MILLISECONDS.fullmatch(text) and int(text) <= LARGEST_INTEGER:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text.upper()) if _MOMENT.fullmatch(text) else None
+        at_ms = int(at.timestamp() * 1000) if at else -1
+    except (ValueError, OverflowError):
+        at_ms = -1
+    if at_ms < 0:
+        raise InvalidInput.expected(name, _EXPECTED_MOMENT, text)
+    return at_ms
+
+
+def _moment_parameter(name: str, description: str) -> Parameter:
+    return Parameter(
+        name=name,
+        argument=f"{name}_ms",
+        read=partial(_moment, name),
+        schema={
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "string", "pattern": "^[0-9]{1,15}$"},
+            ]
+        },
+        description=description,
+    )
+
+
+SORT: Final = choice(
+    "sort",
+    {"priority": True},
+    "priority",
+    "Order by priority, then age: as the jobs will run. Else by age.",
+    default=False,
+    argument="by_priority",
+)
+ATOMIC: Final = choice(
+    "atomic",
+    {"true": True, "false": False},
+    "true or false",
+    "Of an array: all jobs or none.",
+    default=False,
+)
+WORDS: Final = Parameter(
+    name="q",
+    argument="query",
+    read=_words,
+    schema={"type": "string", "maxLength": LONGEST_QUERY},
+    description="Plain words; no character is an operator.",
+    default="",
+)
+SEARCH_LIMIT: Final = natural(
+    "limit", "At most so many; never more than the server's largest page.", default=DEFAULT_LIMIT
+)
+OFFSET: Final = natural("offset", "How many of the newest to skip.", default=0)
+AFTER: Final = natural("after", "Only events with a greater version.", default=0)
+LIMIT: Final = natural(
+    "limit",
+    "At most so many; never more than the server's largest page, which is what is answered "
+    "without it.",
+)
+FROM: Final = _moment_parameter(
+    "from", "Beginning, RFC 3339 or UTC milliseconds; an hour before `to` if not given."
+)
+TO: Final = _moment_parameter(
+    "to",
+    "End, which is not in it; now if not given. At most as many minutes behind `from` as the "
+    "server's largest page.",
+)
+OF_TYPE: Final = Parameter(
+    name="type",
+    argument="type_",
+    read=partial(_one_text, "type"),
+    schema={"type": "string", "pattern": TEXT},
+    description="Of jobs of this type; of all together if not given.",
+)
+
+# --- in headers
+
+# The rest is for the index in an array: "[12345]".
+_LONGEST_KEY: Final = LONGEST_KEY - 15
+IDEMPOTENCY_KEY: Final = matching(
+    "Idempotency-Key",
+    rf"[!-~]([ -~]{{0,{_LONGEST_KEY - 2}}}[!-~])?",
+    f"1 to {_LONGEST_KEY} printable ASCII characters",
+    "A second request with this key creates nothing and gets the first's answer.",
+    argument="key",
+)
