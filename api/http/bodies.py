@@ -40,7 +40,7 @@ JobType = Annotated[
 ]
 Percent = Annotated[
     int,
-    Meta(ge=0, le=COMPLETE_PERCENT, extra={"expected": f"a whole number 0 to {COMPLETE_PERCENT}"}),
+    Meta(ge=0, le=COMPLETE_PERCENT, extra={"expected": f"an integer from 0 to {COMPLETE_PERCENT}"}),
 ]
 Amount = Annotated[float, Meta(ge=0, le=LARGEST_INTEGER)]
 

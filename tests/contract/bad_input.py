@@ -354,7 +354,11 @@ BAD_PATHS = (
         for state in ("bogus", "ACTIVE", "removed", "absent", "not%20a%20state", "email:inactive")
     ),
     *(
-        put(f"/job/1/priority/{number}", 400, "^priority: expected an integer or one of low, ")
+        put(
+            f"/job/1/priority/{number}",
+            400,
+            "^priority: expected an integer( from .*,)? or one of low, ",
+        )
         for number in ("bogus", "HIGH", "5abc", "2.9", "1e3", "0x10", "-", "NaN", "+5", "9" * 20)
     ),
     put("/job/99/priority/bogus", 400, "^priority: expected "),

@@ -373,7 +373,9 @@ MENDED: Final = (
         "created, but in no list if the priority is invalid",
         "400 with the name of the option",
         "`priority` is a name or an integer.",
-        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
+        refused(
+            400, "^priority: expected an integer( from .*,)? or one of low, normal, medium, high, "
+        ),
     ),
     Mend(
         "206 208 212 214 216 218 220 222",
@@ -602,7 +604,9 @@ MENDED: Final = (
         "200, with an error or the result of parseInt",
         "400",
         "A priority is a number or a name.",
-        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
+        refused(
+            400, "^priority: expected an integer( from .*,)? or one of low, normal, medium, high, "
+        ),
     ),
     Mend(
         "768 770 772 774 776 778 780",

@@ -820,8 +820,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (
             ("rebuild",),
             USAGE,
-            "--all, or names from jobs, state_counts, unique_keys, ledger_state, search, activity; "
-            "got",
+            "--all, or names from jobs, state_counts, unique_keys, ledger_state, search, activity",
         ),
         (("rebuild", "nothing"), USAGE, "got 'nothing'"),
         (("rebuild", "jobs", "--all"), USAGE, "activity; got 'jobs' --all"),
