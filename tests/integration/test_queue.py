@@ -612,7 +612,7 @@ def test_a_job_that_is_done_is_not_waited_for(queue: Queue) -> None:
 def test_waiting_ends_in_time_and_the_job_goes_on(queue: Queue) -> None:
     job = queue.create("email")
 
-    with pytest.raises(TimeoutError, match=r"^job 1 is inactive after 0\.05 seconds$"):
+    with pytest.raises(TimeoutError, match=r"^job 1 is still inactive after 0\.05 seconds$"):
         job.wait(timeout=0.05)
 
     assert job.state == "inactive"

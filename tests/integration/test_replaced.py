@@ -15,6 +15,7 @@ from ledger.processes.settings import Settings
 from ledger.projections.search.whoosh.engine import WhooshEngine
 from ledger.rules.commands import Create
 from tests.builders import carry_out, open_system, rows
+from tests.integration.servers import DEADLINE_S
 from tests.integration.test_catch_up import eventually
 
 
@@ -101,6 +102,8 @@ def test_who_waits_for_news_hears_of_those_in_the_new_file(
 ) -> None:
     rung = threading.Event()
     with system.bell.subscribed(rung.set):
+        # It rings once when it begins to watch, which may be a moment after this.
+        assert rung.wait(DEADLINE_S)
         remove(path)
         backup.replace(path)
         with closing(open_system(f"sqlite:///{path}")) as other:
