@@ -22,7 +22,7 @@ _ABSENT: Final = 0xFFFF_FFFF
 
 
 class Shares:
-    """Be the counts of all processes; to be made before they are forked."""
+    """The connection counts of all processes; created before they are forked."""
 
     def __init__(self) -> None:
         self._counts = memoryview(mmap.mmap(-1, 4 * _MOST)).cast("I")
@@ -43,14 +43,14 @@ class Shares:
 
 
 class Share:
-    """Be one process's place."""
+    """The place of one process in the counts."""
 
     def __init__(self, counts: "memoryview[int]", place: int) -> None:
         self._counts = counts
         self._place = place
 
     def publish(self, connections: int) -> None:
-        """Say how many connections this process has."""
+        """Record how many connections this process has."""
         self._counts[self._place] = connections
 
     def is_ahead(self) -> bool:

@@ -300,7 +300,7 @@ def _settle(cfg: Config) -> None:
 
 
 class _Errors:
-    """Be ``wsgi.errors``: look for the error log when something is written, not before."""
+    """The stream ``wsgi.errors``, which opens the error log at the first write."""
 
     def __init__(self, cfg: Config) -> None:
         self._cfg = cfg

@@ -95,7 +95,7 @@ def _require_version_table(database: Database, tx: Connection, to: str) -> None:
 
 @contextmanager
 def _explained(database: Database) -> Iterator[None]:
-    """Say what to do if the database does not let the tables be created."""
+    """Translate the refusal to create tables into an error that says what to do."""
     try:
         yield
     except exc.DBAPIError as error:
