@@ -373,9 +373,7 @@ MENDED: Final = (
         "created, but in no list if the priority is invalid",
         "400 with the name of the option",
         "`priority` is a name or an integer.",
-        refused(
-            400, "^priority: expected an integer( from .*,)? or one of low, normal, medium, high, "
-        ),
+        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
     ),
     Mend(
         "206 208 212 214 216 218 220 222",
@@ -600,12 +598,19 @@ MENDED: Final = (
         changed(priority=10),
     ),
     Mend(
-        "757 759 761 763 767 769 771 773 775 777 779",
+        "757 759 761 763 769 771 773 775 777 779",
         "200, with an error or the result of parseInt",
         "400",
         "A priority is a number or a name.",
+        refused(400, "^priority: expected an integer or one of low, normal, medium, high, "),
+    ),
+    Mend(
+        "767",
+        "200, with the result of parseInt",
+        "400 with the bounds of a number",
+        "A priority is a number that JSON readers keep exactly.",
         refused(
-            400, "^priority: expected an integer( from .*,)? or one of low, normal, medium, high, "
+            400, "^priority: expected an integer from -9007199254740991 to 9007199254740991, or one"
         ),
     ),
     Mend(
