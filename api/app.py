@@ -24,7 +24,7 @@ from ledger.api.resources import (
 )
 from ledger.api.routing import add_routes, template
 from ledger.log.ledger import Ledger
-from ledger.projections.lag import Standing
+from ledger.projections.lag import Lag
 from ledger.projections.models.activity import Activity
 from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.ledger_state import LedgerState
@@ -41,7 +41,7 @@ def create_app(
     ledger_state: LedgerState,
     activity_view: Activity,
     searching: Search,
-    standings: Callable[[], Sequence[Standing]],
+    lags: Callable[[], Sequence[Lag]],
     polls: LongPolls,
     *,
     lease_ms: int,
@@ -59,7 +59,7 @@ def create_app(
         ledger_state: The read model of the ledger's own state: paused types.
         activity_view: The read model of what happened in each minute.
         searching: Finds jobs by the words of their data.
-        standings: Returns the lag of each follower.
+        lags: Returns the lag of each follower.
         polls: Lets requests wait.
         lease_ms: How long a worker may be silent.
         largest_body_bytes: Larger request bodies are refused.
@@ -80,7 +80,7 @@ def create_app(
         activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
         attempt_reports.AttemptReports(ledger),
         description.Description(json_out.encode(openapi.document())),
-        health.Health(database, standings),
+        health.Health(database, lags),
         jobs.JobChanges(ledger),
         jobs.JobCreation(ledger),
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),

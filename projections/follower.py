@@ -26,7 +26,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
-from ledger.log.commit_notifier import Bell
+from ledger.log.commit_notifier import CommitNotifier
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
@@ -45,7 +45,7 @@ _LONGEST_END_S: Final = 10.0
 _log = logging.getLogger(__name__)
 
 
-class Told(ABC):
+class ChangeConsumer(ABC):
     """A consumer of changes, which come in order, that stores how far it has come.
 
     Attributes:
@@ -86,7 +86,7 @@ class Told(ABC):
         """
 
 
-class Follower(Told):
+class Follower(ChangeConsumer):
     """A read model that follows the ledger by position, shortly behind it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Follower(Told):
     # --- the replacement that a rebuild builds beside the live read model
 
     @abstractmethod
-    def green(self) -> Told:
+    def replacement(self) -> ChangeConsumer:
         """Return the replacement for the live read model, begun or continued."""
 
     @abstractmethod
@@ -125,15 +125,15 @@ class Follower(Told):
         """Put the replacement in the place of the live read model, and drop the old one."""
 
     @abstractmethod
-    def drop_green(self) -> None:
+    def drop_replacement(self) -> None:
         """Drop an unfinished replacement, if there is one."""
 
     @abstractmethod
-    def green_checkpoint(self) -> int | None:
+    def replacement_checkpoint(self) -> int | None:
         """Return the position that the replacement has reached, or None if there is none."""
 
 
-class Catching:
+class CatchUp:
     """The catch-up of one follower, which can be run repeatedly; it caches recently seen jobs.
 
     Args:
@@ -141,13 +141,13 @@ class Catching:
         follower: The consumer to bring forward.
     """
 
-    def __init__(self, database: Database, follower: Told) -> None:
+    def __init__(self, database: Database, follower: ChangeConsumer) -> None:
         self._database = database
         self._follower = follower
         self._memory = Memory()
         self._remembered_at = -1
 
-    def up(
+    def run(
         self,
         *,
         batch: int | None = None,
@@ -235,14 +235,14 @@ class Catching:
 
 def catch_up(
     database: Database,
-    follower: Told,
+    follower: ChangeConsumer,
     *,
     batch: int | None = None,
     through: int | None = None,
     advance: Advance | None = None,
 ) -> int:
-    """Bring *follower* to the head, or to *through*; see ``Catching.up``."""
-    return Catching(database, follower).up(batch=batch, through=through, advance=advance)
+    """Bring *follower* to the head, or to *through*; see ``CatchUp.run``."""
+    return CatchUp(database, follower).run(batch=batch, through=through, advance=advance)
 
 
 class Failure(NamedTuple):
@@ -272,7 +272,7 @@ class Following:
     Args:
         database: The ledger's database.
         follower: The read model to keep near the head.
-        bell: The commit notifier.
+        commit_notifier: The commit notifier.
         stuck_s: Seconds to wait before an event that stopped the follower is tried again.
         standby_s: Seconds to wait after any other failure, and between two tries to lead.
 
@@ -284,7 +284,7 @@ class Following:
         self,
         database: Database,
         follower: Follower,
-        bell: Bell,
+        commit_notifier: CommitNotifier,
         *,
         stuck_s: float = STUCK_S,
         standby_s: float = STANDBY_S,
@@ -292,7 +292,7 @@ class Following:
         self.follower = follower
         self.failure: Failure | None = None
         self._database = database
-        self._catching = Catching(database, follower)
+        self._catch_up = CatchUp(database, follower)
         self._stuck_s, self._standby_s = stuck_s, standby_s
         self._woken = threading.Event()
         self._loop = LeaderLoop(
@@ -300,7 +300,7 @@ class Following:
             # Called later: the follower's storage may not exist yet, or not be writable.
             follower.leadership,
             self._step,
-            leading=lambda: bell.subscribed(self._woken.set),
+            leading=lambda: commit_notifier.subscribed(self._woken.set),
             standby_s=standby_s,
         )
         self._thread: threading.Thread | None = None
@@ -332,7 +332,7 @@ class Following:
         """Catch up, then wait for a commit; return the seconds to wait before the next step."""
         self._woken.clear()
         try:
-            self._catching.up(stopped=self._loop.stopped.is_set)
+            self._catch_up.run(stopped=self._loop.stopped.is_set)
             self._note(None)
         except Stuck as error:
             self._fail(error)

@@ -7,10 +7,10 @@ from ledger.database.contract import Database
 from ledger.errors import LedgerError
 from ledger.log import store
 from ledger.projections.follower import Failure, Follower, read_failures
-from ledger.projections.plugins import Broken
+from ledger.projections.plugins import BrokenPlugIn
 
 
-class Standing(NamedTuple):
+class Lag(NamedTuple):
     """How far a follower has come.
 
     Attributes:
@@ -32,26 +32,26 @@ class Standing(NamedTuple):
         return f"at position {self.position}, {self.behind} events behind"
 
 
-def standings(
-    database: Database, followers: Iterable[Follower], broken: Iterable[Broken]
-) -> list[Standing]:
+def lags(
+    database: Database, followers: Iterable[Follower], broken: Iterable[BrokenPlugIn]
+) -> list[Lag]:
     """Return the lag of each follower, and of each plug-in that cannot be loaded."""
     failures = {failure.name: failure for failure in read_failures(database)}
     with database.read() as connection:
         head = store.read_position(connection)
-    found = [_standing(each, head, failures.get(each.name)) for each in followers]
-    return found + [Standing(each.name, None, head, each.reason) for each in broken]
+    found = [_lag(each, head, failures.get(each.name)) for each in followers]
+    return found + [Lag(each.name, None, head, each.reason) for each in broken]
 
 
-def _standing(follower: Follower, head: int, failure: Failure | None) -> Standing:
+def _lag(follower: Follower, head: int, failure: Failure | None) -> Lag:
     try:
         position = follower.reached()
     except LedgerError as error:
-        return Standing(follower.name, None, head, str(error))
+        return Lag(follower.name, None, head, str(error))
     except Exception as error:  # noqa: BLE001 - it may be an application's code
-        return Standing(follower.name, None, head, f"{type(error).__name__}: {error}")
+        return Lag(follower.name, None, head, f"{type(error).__name__}: {error}")
     stopped = None
     # The failure is over once a rebuild, or another process, has passed its event.
     if failure is not None and position < failure.position:
         stopped = f"event {failure.position} cannot be applied: {failure.reason}"
-    return Standing(follower.name, position, max(0, head - position), stopped)
+    return Lag(follower.name, position, max(0, head - position), stopped)

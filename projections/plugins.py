@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ledger.database.contract import Database
 from ledger.projections.follower import Follower
-from ledger.projections.projection import GREEN_SUFFIX, Projection
+from ledger.projections.projection import REPLACEMENT_SUFFIX, Projection
 from ledger.projections.rebuild.table_swap import OLD_SUFFIX
 
 GROUP: Final = "ledger.projections"
@@ -23,14 +23,14 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _log = logging.getLogger(__name__)
 
 
-class Broken(NamedTuple):
+class BrokenPlugIn(NamedTuple):
     """An entry point that provides no read model, and the reason."""
 
     name: str
     reason: str
 
 
-class Registered:
+class PlugIns:
     """The read models that applications have registered, loaded on first access.
 
     Args:
@@ -48,12 +48,12 @@ class Registered:
         return self._loaded[0]
 
     @property
-    def broken(self) -> tuple[Broken, ...]:
+    def broken(self) -> tuple[BrokenPlugIn, ...]:
         """Return the entry points that could not be loaded."""
         return self._loaded[1]
 
     @cached_property
-    def _loaded(self) -> tuple[tuple[Follower, ...], tuple[Broken, ...]]:
+    def _loaded(self) -> tuple[tuple[Follower, ...], tuple[BrokenPlugIn, ...]]:
         found: dict[str, Follower] = {}
         broken = []
         for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
@@ -62,7 +62,7 @@ class Registered:
             except Exception as error:  # noqa: BLE001 - it is an application's code
                 reason = f"{type(error).__name__}: {error}"
                 _log.error("the projection %s cannot be loaded: %s", entry.name, reason)
-                broken.append(Broken(entry.name, reason))
+                broken.append(BrokenPlugIn(entry.name, reason))
             else:
                 found[follower.name] = follower
         return tuple(found.values()), tuple(broken)
@@ -78,7 +78,10 @@ class Registered:
             )
         taken = self._taken.union(*(_names(other) for other in found.values()))
         for each in _names(follower):
-            if each in taken or each.removesuffix(GREEN_SUFFIX).removesuffix(OLD_SUFFIX) in taken:
+            if (
+                each in taken
+                or each.removesuffix(REPLACEMENT_SUFFIX).removesuffix(OLD_SUFFIX) in taken
+            ):
                 raise ValueError(f"{entry.value}: the name {each!r} is taken")
         return follower
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ledger.log import store
 from ledger.log.recorded import LEDGER_STREAM, of_jobs
-from ledger.projections.models.job_json import Content, Shown, filled, frame_of
+from ledger.projections.models.job_json import Content, JobJson, filled, frame_of
 from ledger.projections.replay import Advance, fold, replay
 from ledger.rules.events import Completed
 
@@ -51,7 +51,7 @@ def counts_at(connection: Connection, position: int, advance: Advance) -> PastCo
     return past
 
 
-def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
+def job_at(connection: Connection, job_id: int, position: int) -> JobJson | None:
     """Return the job's JSON right after event *position*, or None if there was no such job.
 
     Content that has been erased since then is missing here too.
@@ -71,4 +71,4 @@ def job_at(connection: Connection, job_id: int, position: int) -> Shown | None:
         content(job.progress_position),
         content(job.error_position),
     )
-    return Shown(position, filled(frame_of(job), contents))
+    return JobJson(position, filled(frame_of(job), contents))

@@ -33,7 +33,8 @@ from ledger.database.fast_sql import Rows
 from ledger.log.recorded import AnyChange, Change, LedgerChange, of_jobs, of_ledger
 
 SHADOW_PREFIX: Final = "ledger_shadow_"
-GREEN_SUFFIX: Final = "_green"
+# The name in databases stays, so that a rebuild that an earlier release began is found.
+REPLACEMENT_SUFFIX: Final = "_green"
 # SQLite allows 32,766 parameters in a statement, PostgreSQL 65,535.
 LARGEST_IN = 10_000
 
@@ -44,7 +45,7 @@ class Projection(ABC):
     Args:
         shadow: Define temporary tables, with names of their own and without indexes, which
             only queries need.
-        green: Define replacement tables, which take the place of the live ones.
+        replacement: Define replacement tables, which take the place of the live ones.
 
     Attributes:
         name: Its name in tables, on the command line and in messages.
@@ -62,10 +63,10 @@ class Projection(ABC):
     wants_content: bool = False
     wants_envelope: bool = False
 
-    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
+    def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
         self.metadata = MetaData()
         self.shadow = shadow
-        self._green = green
+        self._replacement = replacement
         self._names: dict[str, Table] = {}
 
     @property
@@ -110,9 +111,9 @@ class Projection(ABC):
         """
         return {name: select(table) for name, table in self._names.items()}
 
-    def twin(self, *, shadow: bool = False, green: bool = False) -> Self:
+    def twin(self, *, shadow: bool = False, replacement: bool = False) -> Self:
         """Return the same projection on other tables."""
-        return type(self)(shadow=shadow, green=green)
+        return type(self)(shadow=shadow, replacement=replacement)
 
     def _define(self, name: str, *items: SchemaItem) -> Table:
         """Return one of the projection's tables, in its live, shadow or replacement form."""
@@ -128,11 +129,11 @@ class Projection(ABC):
         if self.shadow:
             columns = [item for item in items if not isinstance(item, Index)]
             return Table(SHADOW_PREFIX + name, self.metadata, *columns, prefixes=["TEMPORARY"])
-        if self._green:
+        if self._replacement:
             for item in items:
                 if isinstance(item, Index):
-                    item.name = quoted_name(f"{item.name}{GREEN_SUFFIX}", quote=None)
-            return Table(name + GREEN_SUFFIX, self.metadata, *items)
+                    item.name = quoted_name(f"{item.name}{REPLACEMENT_SUFFIX}", quote=None)
+            return Table(name + REPLACEMENT_SUFFIX, self.metadata, *items)
         return Table(name, self.metadata, *items)
 
 

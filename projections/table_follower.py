@@ -13,7 +13,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints
-from ledger.projections.follower import Follower, Told
+from ledger.projections.follower import ChangeConsumer, Follower
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
 from ledger.projections.rebuild.build import (
@@ -40,17 +40,19 @@ class TableFollower(Projection, Follower):
     Args:
         database: The ledger's database.
         shadow: See ``Projection``.
-        green: See ``Projection``.
+        replacement: See ``Projection``.
     """
 
     is_inline: ClassVar[bool] = False
 
-    def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(shadow=shadow, green=green)
+    def __init__(
+        self, database: Database, *, shadow: bool = False, replacement: bool = False
+    ) -> None:
+        super().__init__(shadow=shadow, replacement=replacement)
         self.database = database
 
-    def twin(self, *, shadow: bool = False, green: bool = False) -> Self:
-        return type(self)(self.database, shadow=shadow, green=green)
+    def twin(self, *, shadow: bool = False, replacement: bool = False) -> Self:
+        return type(self)(self.database, shadow=shadow, replacement=replacement)
 
     def create(self) -> bool:
         """Create the tables unless they exist; return whether they were created.
@@ -126,7 +128,7 @@ class TableFollower(Projection, Follower):
 
     # --- the replacement that a rebuild builds beside the live read model
 
-    def green(self) -> Told:
+    def replacement(self) -> ChangeConsumer:
         build = Build(self.database, [self])
         build.begin()
         return build
@@ -134,10 +136,10 @@ class TableFollower(Projection, Follower):
     def swap(self) -> None:
         complete(self.database, Build(self.database, [self]), _silently)
 
-    def drop_green(self) -> None:
+    def drop_replacement(self) -> None:
         Build(self.database, [self]).drop()
 
-    def green_checkpoint(self) -> int | None:
+    def replacement_checkpoint(self) -> int | None:
         return Build(self.database, [self]).begun()
 
 

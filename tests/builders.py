@@ -12,7 +12,7 @@ from ledger.log import hash_chain
 from ledger.log.ledger import Outcome
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
-from ledger.projections.models.job_json import Shown
+from ledger.projections.models.job_json import JobJson
 from ledger.projections.report import Report
 from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Command, Complete, Create, FailAttempt, Remove, Start
@@ -190,7 +190,7 @@ _IN_LEAF: Final = (
 )
 
 
-def shown_ids(page: Shown) -> list[int]:
+def shown_ids(page: JobJson) -> list[int]:
     """Return the ids of the jobs on a page, in its order."""
     return [int(job["id"]) for job in json.loads(page.json)]
 

@@ -7,7 +7,7 @@ from ledger.database.contract import Leadership
 from ledger.errors import Overtaken
 from ledger.log.recorded import AnyChange
 from ledger.processes.composition import System
-from ledger.projections.follower import Follower, Told
+from ledger.projections.follower import ChangeConsumer, Follower
 
 
 class Remembering(Follower):
@@ -40,16 +40,16 @@ class Remembering(Follower):
     def leadership(self) -> Leadership:
         return self._database.leadership(self.name)
 
-    def green(self) -> Told:
+    def replacement(self) -> ChangeConsumer:
         raise NotImplementedError
 
     def swap(self) -> None:
         raise NotImplementedError
 
-    def drop_green(self) -> None:
+    def drop_replacement(self) -> None:
         raise NotImplementedError
 
-    def green_checkpoint(self) -> int | None:
+    def replacement_checkpoint(self) -> int | None:
         return None
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Final, TypeVar
 
 import falcon
 
-from ledger.log.commit_notifier import Bell
+from ledger.log.commit_notifier import CommitNotifier
 
 # A waiting request looks this often without a notification: at the ledger, and whether to stop.
 _LONGEST_PAUSE_S: Final = 1.0
@@ -31,7 +31,7 @@ class LongPolls:
     """Requests that wait, up to a number of them at once.
 
     Args:
-        bell: The commit notifier.
+        commit_notifier: The commit notifier.
         most: Maximum number of requests that wait at once in this process.
     """
 
@@ -39,8 +39,8 @@ class LongPolls:
     # by another one.
     _stopping: ClassVar[bool] = False
 
-    def __init__(self, bell: Bell, *, most: int) -> None:
-        self._bell = bell
+    def __init__(self, commit_notifier: CommitNotifier, *, most: int) -> None:
+        self._commit_notifier = commit_notifier
         self._room = threading.Semaphore(most)
 
     @classmethod
@@ -68,16 +68,16 @@ class LongPolls:
     def _wait(
         self, req: falcon.Request, look: Callable[[], Found], nothing: Found, until_s: float
     ) -> Found:
-        rung = threading.Event()
-        with self._bell.subscribed(rung.set):
+        notified = threading.Event()
+        with self._commit_notifier.subscribed(notified.set):
             while True:
                 # Clear before looking: a commit after that sets it again.
-                rung.clear()
+                notified.clear()
                 found = nothing if _is_gone(req) else look()
                 left_s = until_s - time.monotonic()
                 if found or left_s <= 0 or self._stopping or _is_gone(req):
                     return found
-                rung.wait(min(left_s, _LONGEST_PAUSE_S))
+                notified.wait(min(left_s, _LONGEST_PAUSE_S))
 
 
 def _is_gone(req: falcon.Request) -> bool:

@@ -12,7 +12,7 @@ from ledger.api.schemas import Status
 from ledger.database.contract import Database
 from ledger.database.revision import require_current
 from ledger.log import store
-from ledger.projections.lag import Standing
+from ledger.projections.lag import Lag
 
 
 class Health:
@@ -24,12 +24,12 @@ class Health:
 
     Args:
         database: The ledger's database.
-        standings: Returns the lag of the followers of this server.
+        lags: Returns the lag of the followers of this server.
     """
 
-    def __init__(self, database: Database, standings: Callable[[], Sequence[Standing]]) -> None:
+    def __init__(self, database: Database, lags: Callable[[], Sequence[Lag]]) -> None:
         self._database = database
-        self._standings = standings
+        self._lags = lags
 
     def live(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer, which says that the process does."""
@@ -40,7 +40,7 @@ class Health:
         require_current(self._database)
         with self._database.read() as connection:
             position = store.read_position(connection)
-        stopped = {each.name: each.stopped for each in self._standings() if each.stopped}
+        stopped = {each.name: each.stopped for each in self._lags() if each.stopped}
         ready = Status(status="ready", position=position, stopped=stopped or UNSET)
         answer(resp, json_out.encode(ready))
 

@@ -45,9 +45,9 @@ def build(settings: Settings) -> App:
         system.ledger_state,
         system.activity,
         system.search,
-        system.standings,
+        system.lags,
         # Half of the threads may wait; the other half continues to answer.
-        LongPolls(system.bell, most=settings.threads // 2),
+        LongPolls(system.commit_notifier, most=settings.threads // 2),
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
         largest_page=settings.largest_page,

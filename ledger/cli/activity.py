@@ -8,7 +8,7 @@ import click
 
 from ledger.api.http import json_out
 from ledger.cli import output
-from ledger.cli.catch_up_once import bring_up
+from ledger.cli.catch_up_once import catch_up_once
 from ledger.cli.context import Context, as_json, command
 from ledger.cli.parameters import Text, Whole
 from ledger.errors import InvalidInput, Stuck
@@ -47,7 +47,7 @@ def activity(
     """
     with context.system() as system:
         try:
-            bring_up(system.database, system.activity)
+            catch_up_once(system.database, system.activity)
         except Stuck as error:
             click.echo(f"Warning: {error}", err=True)
         end_ms = system.ledger.now_ms() if to is None else _moment(to)

@@ -5,7 +5,9 @@ from ledger.projections.follower import Follower, catch_up
 from ledger.projections.replay import Advance
 
 
-def bring_up(database: Database, follower: Follower, advance: Advance | None = None) -> int | None:
+def catch_up_once(
+    database: Database, follower: Follower, advance: Advance | None = None
+) -> int | None:
     """Bring *follower* to the head, unless another process keeps it there.
 
     Returns:

@@ -17,7 +17,7 @@ from ledger.cli.parameters import NUMBER, Whole
 from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.log import store
 from ledger.log.store import Envelope
-from ledger.projections.lag import standings
+from ledger.projections.lag import lags
 from ledger.projections.point_in_time import PastCounts, counts_at, job_at
 from ledger.projections.verify import verify as verifying
 from ledger.rules.job import LIVE_STATES
@@ -201,7 +201,7 @@ def status(context: Context, *, as_json: bool) -> None:
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
         paused = system.ledger_state.paused(connection)
-        standing = standings(system.database, system.followers, system.registered.broken)
+        standing = lags(system.database, system.followers, system.plug_ins.broken)
     shown: dict[str, object] = {
         "database": system.database.shown_url,
         "position": head.position,

@@ -14,7 +14,7 @@ from ledger.cli.context import REFUSED, Context, actor, as_json, cause, command
 from ledger.cli.parameters import NUMBER, Text, Whole
 from ledger.errors import JobNotFound, Refused
 from ledger.log import codec, store
-from ledger.projections.models.job_json import Shown
+from ledger.projections.models.job_json import JobJson
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.queue.arguments import LARGEST_PAGE
@@ -71,7 +71,7 @@ def _log(connection: Connection, job_id: int) -> list[_Line]:
     return lines
 
 
-def print_job(shown: Shown, log: Sequence[_Line] = ()) -> None:
+def print_job(shown: JobJson, log: Sequence[_Line] = ()) -> None:
     """Print a job's fields, one per line, and the traceback of its error."""
     # Raw, so that content is printed as it was posted.
     fields = msgspec.json.decode(shown.json, type=dict[str, msgspec.Raw])

@@ -94,7 +94,7 @@ def _names(models: Sequence[Projection | Follower]) -> str:
 
 def _position(system: System, model: Projection | Follower) -> int | None:
     if isinstance(model, Follower):
-        return model.green_checkpoint()
+        return model.replacement_checkpoint()
     return Build(system.database, [model]).begun()
 
 

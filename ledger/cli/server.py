@@ -14,12 +14,12 @@ from typing import Final
 import click
 
 from ledger.cli import output
-from ledger.cli.catch_up_once import bring_up
+from ledger.cli.catch_up_once import catch_up_once
 from ledger.cli.context import Context, command
 from ledger.cli.parameters import Whole
 from ledger.database import migration
 from ledger.errors import Unavailable
-from ledger.processes.composition import System, compose, create_registered, prepare
+from ledger.processes.composition import System, compose, create_plug_ins, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
 from ledger.processes.settings import Settings
 from ledger.processes.unknown_variables import leave_to_parent
@@ -172,7 +172,7 @@ def migrate(context: Context) -> None:
     try:
         before, after = migration.migrate(database)
         record_versions(database, system.projections)
-        created = create_registered(system)
+        created = create_plug_ins(system)
     finally:
         database.close()
     for name in created:
@@ -231,7 +231,7 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
         if once:
             for follower in followers:
                 with output.progress(f"Following: {follower.name}") as advance:
-                    position = bring_up(system.database, follower, advance)
+                    position = catch_up_once(system.database, follower, advance)
                 reached = f"caught up to event {position}"
                 said = "is kept up to date by another process" if position is None else reached
                 click.echo(f"{follower.name} {said}")
@@ -240,7 +240,9 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
         if with_parent:
             os.nice(NICENESS)
             threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
-        followings = [Following(system.database, each, system.bell) for each in followers]
+        followings = [
+            Following(system.database, each, system.commit_notifier) for each in followers
+        ]
         for following in followings:
             following.start()
         try:

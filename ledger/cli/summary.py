@@ -117,7 +117,7 @@ class Summary:
         try:
             with self._queue.database.read() as connection:
                 counts = self._counts.by_type(connection)
-                paused = self._queue.views.paused(connection)
+                paused = self._queue.read_models.paused(connection)
         except LedgerError as error:
             self._trouble = plain(error)
             return

@@ -17,7 +17,7 @@ from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.import_target import Target, TargetError, load, slots
 from ledger.processes.log_format import say, send_lines
 from ledger.processes.settings import Settings
-from ledger.processes.worker_processes import Crew, Requests, telling, work_here
+from ledger.processes.worker_processes import Crew, Requests, observing, work_here
 from ledger.queue.queue import Queue
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.worker import GRACE_S, Worker
@@ -121,7 +121,7 @@ def work(
         )
         if processes == 1:
             tally = Tally()
-            worker = Worker(queue, grace_s=grace_s, told=telling(tally))
+            worker = Worker(queue, grace_s=grace_s, observer=observing(tally))
             work_here(
                 worker, tally, asked=lambda: requests.number, tick=lambda: show(tally.count())
             )
@@ -140,7 +140,7 @@ def work(
 
 
 def _sweeping(queue: Queue) -> Sweeper:
-    sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+    sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
     sweeper.start()
     return sweeper
 

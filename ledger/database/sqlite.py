@@ -111,7 +111,7 @@ class SqliteDatabase(Database):
 
         @event.listens_for(engine, "do_connect")
         def heed(*_: object) -> None:
-            self.heed_file()
+            self.reopen_if_replaced()
             if self._opened is None:
                 require_ours(self.path)
 
@@ -180,7 +180,7 @@ class SqliteDatabase(Database):
     def kept(self) -> Connection:
         now_s = time.monotonic()
         if now_s - self._heeded_s > HEED_S:
-            self.heed_file()
+            self.reopen_if_replaced()
             self._must_queue_anew = not self._queue.is_in_place()
             # Only now: while the file is missing, each call checks again, so that none reads the
             # old file.
@@ -198,11 +198,11 @@ class SqliteDatabase(Database):
         Raises:
             Unavailable: Another file is at the path, or none.
         """
-        self.heed_file()
+        self.reopen_if_replaced()
         if file is not self._opened:
             raise Unavailable(f"{self.path} was replaced; try again")
 
-    def heed_file(self) -> None:
+    def reopen_if_replaced(self) -> None:
         """Reopen the file in all threads if another one is in its place.
 
         Raises:
@@ -275,7 +275,7 @@ class SqliteDatabase(Database):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         # Before taking the turn, which other threads wait for.
-        self.heed_file()
+        self.reopen_if_replaced()
         with self.translated(), self._takes_turn(), self._transaction() as tx:
             yield tx
 

@@ -24,10 +24,10 @@ _LONGEST_END_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
-Ring = Callable[[], object]
+Callback = Callable[[], object]
 
 
-class Bell:
+class CommitNotifier:
     """The commit notifier: it calls its subscribers after every commit of any process.
 
     Args:
@@ -41,7 +41,7 @@ class Bell:
     def forget(self) -> None:
         """Reset the state in a forked child, which has none of its parent's threads."""
         self._mutex = threading.Lock()
-        self._rings: list[Ring] = []
+        self._callbacks: list[Callback] = []
         self._thread: threading.Thread | None = None
         self._watch: Watch | None = None
         self._closed = threading.Event()
@@ -50,7 +50,7 @@ class Bell:
         """Stop notifying, and wait for the thread so that it no longer uses the database."""
         with self._mutex:
             self._closed.set()
-            self._rings.clear()
+            self._callbacks.clear()
             if self._watch is not None:
                 self._watch.wake()
             thread = self._thread
@@ -58,18 +58,18 @@ class Bell:
             thread.join(_LONGEST_END_S)
 
     @contextmanager
-    def subscribed(self, ring: Ring) -> Iterator[None]:
-        """Call *ring* after each commit, from another thread; it must return quickly.
+    def subscribed(self, callback: Callback) -> Iterator[None]:
+        """Call *callback* after each commit, from another thread; it must return quickly.
 
         The first call may be for a commit shortly before the subscription.
         """
         ready = threading.Event()
         with self._mutex:
-            self._rings.append(ring)
+            self._callbacks.append(callback)
             starts = self._thread is None and not self._closed.is_set()
             if starts:
                 self._thread = threading.Thread(
-                    target=self._run, args=(ready,), name="ledger-bell", daemon=True
+                    target=self._run, args=(ready,), name="ledger-commit-notifier", daemon=True
                 )
                 self._thread.start()
         if starts:
@@ -79,7 +79,7 @@ class Bell:
         finally:
             with self._mutex, suppress(ValueError):
                 # ``close`` may have removed it.
-                self._rings.remove(ring)
+                self._callbacks.remove(callback)
 
     # --- the thread
 
@@ -89,7 +89,7 @@ class Bell:
             try:
                 with self._watching() as watch:
                     ready.set()
-                    self._ring_for(watch)
+                    self._notify_for(watch)
             except LedgerError as error:
                 _log.warning("cannot watch for commits: %s", error)
             except Exception:  # noqa: BLE001 - must not end the thread
@@ -113,22 +113,22 @@ class Bell:
                 self._watch = None
             watch.close()
 
-    def _ring_for(self, watch: Watch) -> None:
+    def _notify_for(self, watch: Watch) -> None:
         position = self._position(watch)
         # For commits while there was no watch.
-        self._ring()
+        self._notify()
         while self._needed():
             # A heartbeat is a commit too, but appends no event.
             if watch.wait(_PATIENCE_S) and (now := self._position(watch)) != position:
                 position = now
-                self._ring()
+                self._notify()
 
     def _position(self, watch: Watch) -> int:
         with self._database.translated():
             return store.read_position(watch.connection)
 
     def _needed(self) -> bool:
-        return bool(self._rings) and not self._closed.is_set()
+        return bool(self._callbacks) and not self._closed.is_set()
 
     def _over(self) -> bool:
         """Return whether the thread must end because there are no subscribers.
@@ -141,8 +141,8 @@ class Bell:
             self._thread = None
             return True
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         with self._mutex:
-            rings = tuple(self._rings)
-        for ring in rings:
-            ring()
+            callbacks = tuple(self._callbacks)
+        for callback in callbacks:
+            callback()

@@ -100,7 +100,7 @@ class Jobs(JobStates, WaitingJobs, Protocol):
     """All existing jobs, and those among them that wait for a worker."""
 
 
-class _Views(NamedTuple):
+class _InlineModels(NamedTuple):
     jobs: Jobs
     entries: LedgerEntries
     unique_keys: UniqueKeys
@@ -169,7 +169,7 @@ class Ledger:
     ) -> None:
         self.database = database
         self.now_ms = now_ms
-        self._views = _Views(jobs, entries, unique_keys)
+        self._models = _InlineModels(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._appender = Appender(self._append)
 
@@ -255,7 +255,7 @@ class Ledger:
         with self.database.write() as tx:
             head = store.lock_head(tx)
             submissions = take()
-            batch = _Batch(tx, self._views, head, at_ms=max(self.now_ms(), head.at_ms))
+            batch = _Batch(tx, self._models, head, at_ms=max(self.now_ms(), head.at_ms))
             batch.load(submissions)
             answers = [batch.decide(submission) for submission in submissions]
             if batch.changes:
@@ -283,13 +283,13 @@ class Ledger:
 class _Batch:
     """The jobs as the batch has left them so far, and the changes that led there."""
 
-    def __init__(self, tx: Connection, views: _Views, head: Head, *, at_ms: int) -> None:
+    def __init__(self, tx: Connection, models: _InlineModels, head: Head, *, at_ms: int) -> None:
         self.head = head
         self.at_ms = at_ms
         self.last_job_id = head.last_job_id
         self.changes: list[AnyChange] = []
         self._tx = tx
-        self._views = views
+        self._models = models
         self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
         # Number of jobs that wait in the read model but no longer in this batch.
@@ -314,14 +314,14 @@ class _Batch:
                 elif isinstance(command, OnLedger):
                     named.add(ledger_state.key_of(command))
         if named:
-            self._entries.update(self._views.entries.load(self._tx, named))
+            self._entries.update(self._models.entries.load(self._tx, named))
             versions = store.read_versions(self._tx, [LEDGER_STREAM])
             self._version = versions.get(LEDGER_STREAM, 0)
         if keys:
-            self._keys.update(self._views.unique_keys.find(self._tx, sorted(keys)))
+            self._keys.update(self._models.unique_keys.find(self._tx, sorted(keys)))
         existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
         if existing:
-            self._jobs.update(self._views.jobs.load(self._tx, existing))
+            self._jobs.update(self._models.jobs.load(self._tx, existing))
             # A job that was created and is missing from the read model has been removed.
             gone = [job_id for job_id in existing if job_id not in self._jobs]
             for job_id, version in store.read_versions(self._tx, gone).items():
@@ -391,7 +391,7 @@ class _Batch:
         Jobs that the batch itself made ready are not in the read model yet; the next claim gets
         them.
         """
-        found = self._views.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
+        found = self._models.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
         known = self._jobs
         waiting = [Claimable(known.get(one.job.id, one.job), one.data) for one in found]
         return [one for one in waiting if one.job.state is State.INACTIVE][:limit]
@@ -401,7 +401,7 @@ class _Batch:
         if entry is not None:
             return entry.state is EntryState.PAUSED
         if self._paused is None:
-            self._paused = self._views.entries.paused(self._tx)
+            self._paused = self._models.entries.paused(self._tx)
         return type_ in self._paused
 
     def _carry_out_on_ledger(self, command: OnLedger, submission: _Submission) -> Answer:

@@ -24,7 +24,7 @@ from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
 from ledger.log import schema, store
-from ledger.log.commit_notifier import Bell
+from ledger.log.commit_notifier import CommitNotifier
 from ledger.log.ledger import Ledger
 from ledger.processes.settings import Settings
 from ledger.projections.model_versions import record_versions, require_versions
@@ -37,15 +37,15 @@ from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.projections.projection import Projection
 from ledger.queue import heartbeats
 from ledger.queue.queue import Parts, Queue
-from ledger.queue.read_models import Views
+from ledger.queue.read_models import ReadModels
 from ledger.rules import json_text
 from ledger.rules.job import State
 
 if TYPE_CHECKING:
     from ledger.projections.follower import Follower
-    from ledger.projections.lag import Standing
+    from ledger.projections.lag import Lag
     from ledger.projections.models.activity import Activity
-    from ledger.projections.plugins import Registered
+    from ledger.projections.plugins import PlugIns
     from ledger.projections.search.engine import SearchEngine
     from ledger.projections.search.search import Search
 
@@ -69,7 +69,7 @@ class System:
     state_counts: StateCounts
     unique_keys: UniqueKeys
     ledger_state: LedgerState
-    bell: Bell
+    commit_notifier: CommitNotifier
     make_search: Callable[[], "Search"]
     # Several threads of an application may access ``search`` for the first time at once.
     _searching: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -92,9 +92,9 @@ class System:
         return Activity(self.database)
 
     @cached_property
-    def registered(self) -> "Registered":
+    def plug_ins(self) -> "PlugIns":
         """Return the read models of applications."""
-        return _registered(self.database, (*self.projections, self.activity))
+        return _plug_ins(self.database, (*self.projections, self.activity))
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -105,7 +105,7 @@ class System:
     def followers(self) -> "tuple[Follower, ...]":
         """Return the read models that follow by position: ours, then those of applications."""
         search = () if self.search.engine is None else (self.search.engine,)
-        return (*search, self.activity, *self.registered.followers)
+        return (*search, self.activity, *self.plug_ins.followers)
 
     @property
     def models(self) -> "dict[str, Projection | Follower]":
@@ -157,25 +157,25 @@ class System:
             for name, model in self.models.items()
             if not isinstance(model, Projection)
         }
-        return others | {each.name: each.reason for each in self.registered.broken}
+        return others | {each.name: each.reason for each in self.plug_ins.broken}
 
-    def standings(self) -> "list[Standing]":
+    def lags(self) -> "list[Lag]":
         """Return the lag of each follower, and what stops it."""
-        from ledger.projections.lag import standings
+        from ledger.projections.lag import lags
 
-        return standings(self.database, self.followers, self.registered.broken)
+        return lags(self.database, self.followers, self.plug_ins.broken)
 
     def forget(self) -> None:
         """Reset locks and threads in a forked child, which has none of its parent's threads."""
         object.__setattr__(self, "_searching", threading.Lock())
         self.ledger.forget()
-        self.bell.forget()
+        self.commit_notifier.forget()
         if self._has_searched:
             self.search.forget()
 
     def close(self) -> None:
         """Close all connections; only the commit notifier's thread may still use one."""
-        self.bell.close()
+        self.commit_notifier.close()
         if self._has_searched:
             self.search.close()
         self.database.close()
@@ -186,7 +186,7 @@ class System:
         return "_search" in self.__dict__
 
 
-class _QueueViews(Views):
+class _QueueReadModels(ReadModels):
     """The queries of a queue, answered from the projections."""
 
     def __init__(self, system: System) -> None:
@@ -277,8 +277,8 @@ def parts_of(system: System) -> Parts:
     """Return the parts of a queue on *system*."""
     return Parts(
         system.ledger,
-        _QueueViews(system),
-        system.bell,
+        _QueueReadModels(system),
+        system.commit_notifier,
         forget=system.forget,
         close=system.close,
     )
@@ -329,21 +329,21 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         state_counts=state_counts,
         unique_keys=unique_keys,
         ledger_state=ledger_state,
-        bell=Bell(database),
+        commit_notifier=CommitNotifier(database),
         make_search=lambda: _search(settings, database, directory, indexes=indexes),
     )
 
 
-def _registered(database: Database, ours: Sequence[Projection]) -> "Registered":
+def _plug_ins(database: Database, ours: Sequence[Projection]) -> "PlugIns":
     """Return the read models of applications; the names of *ours* are reserved."""
-    from ledger.projections.plugins import Registered
+    from ledger.projections.plugins import PlugIns
     from ledger.projections.search.engine import SearchEngine
 
     taken = {table.name for each in ours for table in each.tables}
     taken.update(each.name for each in ours)
     # The names of both search engines.
     taken |= {SearchEngine.name, "ledger_search_words", "ledger_search_checkpoints"}
-    return Registered(database, taken=taken | set(schema.metadata.tables))
+    return PlugIns(database, taken=taken | set(schema.metadata.tables))
 
 
 def followed_for(queue: Queue) -> list[str]:
@@ -352,16 +352,16 @@ def followed_for(queue: Queue) -> list[str]:
 
     activity = Activity(queue.database)
     ours = (Jobs(), StateCounts(), UniqueKeys(), LedgerState(), activity)
-    return [each.name for each in (activity, *_registered(queue.database, ours).followers)]
+    return [each.name for each in (activity, *_plug_ins(queue.database, ours).followers)]
 
 
-def create_registered(system: System) -> list[str]:
+def create_plug_ins(system: System) -> list[str]:
     """Create the missing tables of applications' read models; return these models' names."""
     from ledger.projections.table_follower import TableFollower
 
     return [
         follower.name
-        for follower in system.registered.followers
+        for follower in system.plug_ins.followers
         if isinstance(follower, TableFollower) and follower.create()
     ]
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from ledger.worker.running_job import RunningJob
-from ledger.worker.worker import Told
+from ledger.worker.worker import WorkerReport
 
 # Number of running jobs that fit on a screen.
 LARGEST_SHOWN: Final = 10
@@ -51,7 +51,7 @@ class Tally:
         self._running: dict[RunningJob, Running] = {}
         self._ended: Counter[str] = Counter()
 
-    def told(self, told: Told) -> None:
+    def told(self, told: WorkerReport) -> None:
         """Count an event of an attempt."""
         with self._mutex:
             job = told.job

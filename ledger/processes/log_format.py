@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ledger.worker.worker import Told
+from ledger.worker.worker import WorkerReport
 
 # Values that need no quotes.
 _BARE: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
@@ -65,7 +65,7 @@ def send_lines(*, as_json: bool) -> None:
     _OURS.setLevel(logging.INFO)
 
 
-def log_ends(told: Told) -> None:
+def log_ends(told: WorkerReport) -> None:
     """Log an attempt that failed, expired or was returned."""
     if told.kind in {"started", "completed"}:
         return

@@ -27,7 +27,7 @@ from ledger.processes.counters import Count, Tally, total
 from ledger.processes.import_target import Target, load
 from ledger.processes.log_format import log, log_ends, say, send_lines
 from ledger.processes.unknown_variables import leave_to_parent
-from ledger.worker.worker import Told, Worker
+from ledger.worker.worker import Worker, WorkerReport
 
 TICK_S: Final = 0.25
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -121,7 +121,7 @@ def _child(pipe: Connection, target: Target, as_json: bool) -> None:  # noqa: FB
         sys.stdout.reconfigure(line_buffering=True)
     send_lines(as_json=as_json)
     try:
-        worker = Worker(load(target), grace_s=target.grace_s, told=telling(tally))
+        worker = Worker(load(target), grace_s=target.grace_s, observer=observing(tally))
         work_here(
             worker,
             tally,
@@ -333,10 +333,10 @@ def _close(place: _Place) -> None:
         place.pipe = None
 
 
-def telling(tally: Tally) -> Callable[[Told], None]:
+def observing(tally: Tally) -> Callable[[WorkerReport], None]:
     """Return an observer that updates the counters and logs attempts that did not complete."""
 
-    def told(told: Told) -> None:
+    def told(told: WorkerReport) -> None:
         tally.told(told)
         log_ends(told)
 

@@ -15,13 +15,13 @@ import msgspec
 from ledger.errors import JobFailed, JobNotFound
 from ledger.queue import kue_options
 from ledger.queue.arguments import LARGEST_PAGE, Json
-from ledger.queue.read_models import Views
+from ledger.queue.read_models import ReadModels
 from ledger.rules.commands import Command, Move, Remove, Reprioritize
 from ledger.rules.job import State
 
 if TYPE_CHECKING:
     from ledger.database.contract import Database
-    from ledger.log.commit_notifier import Bell
+    from ledger.log.commit_notifier import CommitNotifier
     from ledger.log.ledger import Ledger, Outcome
     from ledger.log.store import Envelope
 
@@ -38,9 +38,9 @@ class OwningQueue(Protocol):
     @property
     def ledger(self) -> "Ledger": ...
     @property
-    def views(self) -> Views: ...
+    def read_models(self) -> ReadModels: ...
     @property
-    def bell(self) -> "Bell": ...
+    def commit_notifier(self) -> "CommitNotifier": ...
     def execute(self, command: Command, /) -> "Outcome": ...
 
 
@@ -86,7 +86,7 @@ class Job:
             JobNotFound: The job has been removed.
         """
         with self._queue.database.read() as connection:
-            json = self._queue.views.job(connection, self.id)
+            json = self._queue.read_models.job(connection, self.id)
         if json is None:
             raise JobNotFound(self.id)
         shown: Mapping[str, Any] = msgspec.json.decode(json)
@@ -155,15 +155,15 @@ class Job:
     def log(self) -> list[str]:
         """Return the lines that the job's attempts have logged, and one line per failure."""
         with self._queue.database.read() as connection:
-            if self._queue.views.job(connection, self.id) is None:
+            if self._queue.read_models.job(connection, self.id) is None:
                 raise JobNotFound(self.id)
-            return list(self._queue.views.log(connection, self.id, newest=LARGEST_PAGE))
+            return list(self._queue.read_models.log(connection, self.id, newest=LARGEST_PAGE))
 
     def events(self) -> "list[Envelope]":
         """Return all events of the job, even after its removal."""
         found: list[Envelope] = []
         with self._queue.database.read() as connection:
-            while some := self._queue.views.events(connection, self.id, after=len(found)):
+            while some := self._queue.read_models.events(connection, self.id, after=len(found)):
                 found += some
         return found
 
@@ -200,14 +200,14 @@ class Job:
             JobNotFound: The job was removed before it was complete.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        rung = threading.Event()
-        with self._queue.bell.subscribed(rung.set):
+        notified = threading.Event()
+        with self._queue.commit_notifier.subscribed(notified.set):
             while (state := self.state) not in _ENDED:
                 left_s = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError(f"job {self.id} is still {state} after {timeout} seconds")
-                rung.wait(min(left_s, _LONGEST_WAIT_S))
-                rung.clear()
+                notified.wait(min(left_s, _LONGEST_WAIT_S))
+                notified.clear()
         return self._result(state)
 
     def _result(self, state: str) -> Json:

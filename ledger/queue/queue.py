@@ -26,13 +26,13 @@ import msgspec
 from ledger.errors import InvalidInput
 from ledger.queue.arguments import Json, Milliseconds, check_page, create_command, create_commands
 from ledger.queue.job import Job
-from ledger.queue.read_models import Views
+from ledger.queue.read_models import ReadModels
 from ledger.rules.commands import Command, Create, Pause, Resume
 from ledger.rules.job import LIVE_STATES, State
 
 if TYPE_CHECKING:
     from ledger.database.contract import Database
-    from ledger.log.commit_notifier import Bell
+    from ledger.log.commit_notifier import CommitNotifier
     from ledger.log.ledger import Ledger, Outcome
     from ledger.queue.heartbeats import WorkerSeen
 
@@ -59,15 +59,15 @@ class Parts(NamedTuple):
 
     Attributes:
         ledger: Carries out commands.
-        views: Reads the read models.
-        bell: The commit notifier.
+        read_models: Reads the read models.
+        commit_notifier: The commit notifier.
         forget: Resets these objects in a forked child.
         close: Closes all connections.
     """
 
     ledger: "Ledger"
-    views: Views
-    bell: "Bell"
+    read_models: ReadModels
+    commit_notifier: "CommitNotifier"
     forget: Callable[[], None]
     close: Callable[[], None]
 
@@ -139,14 +139,14 @@ class Queue:
         return self._opened().ledger
 
     @property
-    def views(self) -> Views:
+    def read_models(self) -> ReadModels:
         """Return the queries of the read models."""
-        return self._opened().views
+        return self._opened().read_models
 
     @property
-    def bell(self) -> "Bell":
+    def commit_notifier(self) -> "CommitNotifier":
         """Return the commit notifier."""
-        return self._opened().bell
+        return self._opened().commit_notifier
 
     @property
     def database(self) -> "Database":
@@ -297,7 +297,7 @@ class Queue:
             raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", state)
         check_page(limit, offset)
         with self.database.snapshot() as connection:
-            page = self.views.jobs(
+            page = self.read_models.jobs(
                 connection,
                 state=None if state is None else State(state),
                 type_=type,
@@ -325,7 +325,8 @@ class Queue:
         """
         check_page(limit, offset)
         return [
-            Job(self, job_id) for job_id in self.views.search(query, limit=limit, offset=offset)
+            Job(self, job_id)
+            for job_id in self.read_models.search(query, limit=limit, offset=offset)
         ]
 
     def stats(self, type: str | None = None) -> dict[str, int]:  # noqa: A002 - Kue's word
@@ -335,17 +336,17 @@ class Queue:
             type: Count only jobs of this type.
         """
         with self.database.read() as connection:
-            return dict(self.views.stats(connection, type))
+            return dict(self.read_models.stats(connection, type))
 
     def types(self) -> list[str]:
         """Return the types that have jobs, sorted."""
         with self.database.read() as connection:
-            return list(self.views.types(connection))
+            return list(self.read_models.types(connection))
 
     def workers(self) -> "list[WorkerSeen]":
         """Return the workers that have sent heartbeats, sorted by name."""
         with self.database.read() as connection:
-            return list(self.views.workers(connection))
+            return list(self.read_models.workers(connection))
 
     # --- working
 
@@ -399,7 +400,7 @@ class Queue:
     def paused(self) -> dict[str, datetime]:
         """Return the paused types and the time since which each is paused."""
         with self.database.read() as connection:
-            paused = self.views.paused(connection)
+            paused = self.read_models.paused(connection)
         return {
             type_: datetime.fromtimestamp(since_ms / 1000, tz=UTC)
             for type_, since_ms in paused.items()

@@ -33,7 +33,7 @@ class DueJobs(Protocol):
         """Return the attempts that workers hold."""
 
 
-class Views(DueJobs, Protocol):
+class ReadModels(DueJobs, Protocol):
     """The queries of a queue and its workers."""
 
     def job(self, connection: "Connection", job_id: int) -> str | None:

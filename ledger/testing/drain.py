@@ -68,7 +68,7 @@ def drain(
     missing = sorted(slots.keys() - queue.handlers.keys())
     if missing:
         raise InvalidInput("types", f"no handler for {', '.join(missing)}")
-    sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+    sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
     sweeper.sweep()
     ran: list[Ran] = []
     while (claimed := _next(queue, slots, sweeper)) is not None:
@@ -98,7 +98,7 @@ def _next(queue: Queue, slots: dict[str, int], sweeper: Sweeper) -> Claimable | 
 
 def _any_waits(queue: Queue, types: Collection[str]) -> bool:
     with queue.database.read() as connection:
-        return queue.views.any_claimable(connection, types)
+        return queue.read_models.any_claimable(connection, types)
 
 
 def _is_raised(error: BaseException, *, raises: bool) -> bool:

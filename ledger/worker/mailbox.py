@@ -9,7 +9,7 @@ from ledger.worker.running_job import RunningJob
 _GATHER_S: Final = 0.001
 
 
-class Inbox:
+class Mailbox:
     """A mailbox of jobs with new reports.
 
     The loop is woken by the first job, waits a moment for others, and is woken again only when

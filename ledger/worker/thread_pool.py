@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 
-class Handout(Generic[Job]):
+class ThreadPool(Generic[Job]):
     """The jobs that wait for a thread, first in, first out."""
 
     def __init__(self) -> None:

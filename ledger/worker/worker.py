@@ -33,10 +33,10 @@ from ledger.queue import heartbeats
 from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
-from ledger.worker.mailbox import Inbox
+from ledger.worker.mailbox import Mailbox
 from ledger.worker.running_job import MOST_CHARACTERS, RunningJob, perform, size
 from ledger.worker.sweeper import Sweeper
-from ledger.worker.thread_pool import Handout
+from ledger.worker.thread_pool import ThreadPool
 
 # How long running jobs may take to end once the worker is told to stop.
 GRACE_S: Final = 10.0
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 _numbers = count(1)
 
 
-class Told(NamedTuple):
+class WorkerReport(NamedTuple):
     """What a worker tells its observer about an attempt.
 
     Attributes:
@@ -79,7 +79,7 @@ class Worker:
         types: The types of jobs to do; None for all that have a handler.
         name: A name that no other worker has; by default ``HOST:PID:N``.
         grace_s: Seconds that running jobs may take to end once the worker is told to stop.
-        told: Called when an attempt starts and when it ends, by the worker's only loop: it
+        observer: Called when an attempt starts and when it ends, by the worker's only loop: it
             must return quickly and not raise.
         sweep: Whether to sweep as well: promote jobs that are due and find lost workers,
             where neither a server nor ``ledger work`` does.
@@ -96,7 +96,7 @@ class Worker:
         types: Collection[str] | None = None,
         name: str | None = None,
         grace_s: float = GRACE_S,
-        told: Callable[[Told], None] | None = None,
+        observer: Callable[[WorkerReport], None] | None = None,
         sweep: bool = False,
     ) -> None:
         self.name = commands.worker_name(name or f"{own_name()}:{next(_numbers)}")
@@ -106,23 +106,23 @@ class Worker:
         self._handlers = _chosen(queue, types)
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
         self._grace_s = grace_s
-        self._told = told
+        self._observer = observer
         self._sweeps = sweep
         self._actor = f"worker:{self.name}"
-        self._inbox = Inbox()
-        self._handout = Handout[RunningJob]()
+        self._mailbox = Mailbox()
+        self._pool = ThreadPool[RunningJob]()
         self._running: dict[tuple[int, int], RunningJob] = {}
         # Reports that the database has not taken yet.
         self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
         # Whether there may be jobs to claim; set by other threads too.
-        self._hungry = True
+        self._wants_jobs = True
         # Whether we may hold jobs that we do not know.
         self._unsure = False
         # True until we have checked for attempts left by a dead predecessor with our name
         # (restarted containers reuse it).
-        self._succeeds = True
+        self._may_have_predecessor = True
         # Whether to check that we still hold all jobs that we run.
-        self._doubts = False
+        self._must_reconcile = False
         self._next_beat_s = 0.0
         self._stop_by_s = math.inf
         self._stopped_at_s = math.inf
@@ -145,7 +145,7 @@ class Worker:
         self._stop_by_s = now_s + (self._grace_s if grace_s is None else grace_s)
         self._stopped_at_s = min(self._stopped_at_s, now_s)
         self._stopping = True
-        self._inbox.nudge()
+        self._mailbox.nudge()
 
     def run(self) -> None:
         """Work until ``stop`` is called, even if the database becomes unavailable.
@@ -163,13 +163,13 @@ class Worker:
             thread.start()
         sweeper = self._sweeper()
         try:
-            with self._queue.bell.subscribed(self._ring):
+            with self._queue.commit_notifier.subscribed(self._notify):
                 while not self._over():
                     self._step()
         finally:
             if sweeper is not None:
                 sweeper.stop()
-            self._handout.close()
+            self._pool.close()
             self._leave()
 
     def start(self) -> threading.Thread:
@@ -183,20 +183,20 @@ class Worker:
         if not self._sweeps:
             return None
         queue = self._queue
-        sweeper = Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms)
+        sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
         sweeper.start()
         return sweeper
 
     # --- the threads
 
     def _perform(self) -> None:
-        while (job := self._handout.take()) is not None:
+        while (job := self._pool.take()) is not None:
             job.finish(perform(self._handlers[job.type], job))
 
-    def _ring(self) -> None:
-        if not self._hungry:
-            self._hungry = True
-            self._inbox.nudge()
+    def _notify(self) -> None:
+        if not self._wants_jobs:
+            self._wants_jobs = True
+            self._mailbox.nudge()
 
     # --- the loop
 
@@ -211,9 +211,9 @@ class Worker:
                 # Its last report was discarded: there is no answer to wait for.
                 self._running.pop((job.id, job.attempt), None)
                 # Nor is there a commit that would notify us, although its slot is free.
-                self._hungry = True
+                self._wants_jobs = True
         try:
-            self._succeed()
+            self._fail_predecessor()
             self._beat()
             self._expire()
             self._reconcile()
@@ -229,20 +229,20 @@ class Worker:
             self._pause()
 
     def _pause(self) -> None:
-        self._hungry = True
+        self._wants_jobs = True
         time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
 
     def _news(self) -> list[RunningJob]:
         """Wait until jobs have new reports or something else is due; return those jobs."""
         pause_s = 0.0 if self._unsent else self._pause_s()
-        news = self._inbox.take(timeout_s=pause_s, enough=len(self._running))
+        news = self._mailbox.take(timeout_s=pause_s, enough=len(self._running))
         if not news and pause_s > 0:
             # It was not woken, but checks for jobs all the same.
-            self._hungry = True
+            self._wants_jobs = True
         return news
 
     def _pause_s(self) -> float:
-        if self._hungry and self._free():
+        if self._wants_jobs and self._free():
             return 0.0
         now_s = time.monotonic()
         until_s = min(now_s + _LONGEST_PAUSE_S, self._next_beat_s, self._stop_by_s)
@@ -256,10 +256,10 @@ class Worker:
         told = self._next_words()
         said: list[commands.Command] = [word for _, word in told]
         ending = {(word.job_id, word.attempt) for _, word in told if isinstance(word, _LAST_WORDS)}
-        slots = self._free(ending) if self._hungry and not self._stopping else {}
+        slots = self._free(ending) if self._wants_jobs and not self._stopping else {}
         if slots:
             # Cleared before the check: a commit after that sets it again.
-            self._hungry = False
+            self._wants_jobs = False
             if said or self._any_waits(slots):
                 said.append(commands.Claim(worker=self.name, slots=slots))
             else:
@@ -310,16 +310,16 @@ class Worker:
             self._running.pop((job.id, job.attempt), None)
 
     def _begin(self, claimed: Claimed, slots: dict[str, int]) -> None:
-        begun = [RunningJob(self._queue, one, self._inbox.put) for one in claimed.jobs]
+        begun = [RunningJob(self._queue, one, self._mailbox.put) for one in claimed.jobs]
         self._running.update({(job.id, job.attempt): job for job in begun})
-        self._handout.put(begun)
+        self._pool.put(begun)
         for job in begun:
             self._tell("started", job)
         if begun:
             counts = Counter(one.job.type for one in claimed.jobs)
             if any(counts[type_] == most for type_, most in slots.items()):
                 # As many as we asked for: there may be more.
-                self._hungry = True
+                self._wants_jobs = True
 
     def _free(self, ending: Collection[tuple[int, int]] = ()) -> dict[str, int]:
         """Return how many jobs of each type can be started, once those *ending* have ended."""
@@ -329,7 +329,7 @@ class Worker:
 
     def _any_waits(self, types: Collection[str]) -> bool:
         with self._queue.database.read() as connection:
-            return self._queue.views.any_claimable(connection, types)
+            return self._queue.read_models.any_claimable(connection, types)
 
     def _expire(self) -> None:
         """Fail the attempts that are past their ttl, and tell their handlers."""
@@ -366,23 +366,23 @@ class Worker:
 
     def _check(self, job: RunningJob) -> None:
         with self._queue.database.read() as connection:
-            held = self._queue.views.held_by(connection, self.name)
+            held = self._queue.read_models.held_by(connection, self.name)
         if (job.id, job.attempt) not in set(held):
             self._release(job)
         else:
             # It continues; only the ledger knows until when, so check again soon.
             job.expires_at_ms = self._queue.ledger.now_ms() + int(_LONGEST_PAUSE_S * 1000)
 
-    def _succeed(self) -> None:
+    def _fail_predecessor(self) -> None:
         """Fail attempts held by a dead worker with our name.
 
         Our own heartbeats would keep them alive.
         """
-        if not self._succeeds:
+        if not self._may_have_predecessor:
             return
         queue = self._queue
         with queue.database.read() as connection:
-            held = queue.views.held_by(connection, self.name)
+            held = queue.read_models.held_by(connection, self.name)
             seen = heartbeats.find(connection, self.name) if held else None
         silent_ms = 0 if seen is None else max(0, queue.ledger.now_ms() - seen.seen_at_ms)
         lost = [
@@ -390,7 +390,7 @@ class Worker:
             for id_, attempt in held
         ]
         queue.ledger.submit(lost, actor=self._actor, cause="worker restart")
-        self._succeeds = False
+        self._may_have_predecessor = False
 
     def _beat(self) -> None:
         """Record a heartbeat if it is due."""
@@ -407,7 +407,7 @@ class Worker:
                 lease_ms=queue.lease_ms,
             )
         self._next_beat_s = now_s + queue.lease_ms / 1000 / _BEATS_A_LEASE
-        self._doubts = bool(self._running)
+        self._must_reconcile = bool(self._running)
 
     def _reconcile(self) -> None:
         """Compare what the ledger says we hold with what we run.
@@ -415,10 +415,10 @@ class Worker:
         Jobs that we do not know are returned.  Handlers of jobs that we no longer hold are told,
         even if they would never report anything and so never be refused.
         """
-        if not (self._unsure or self._doubts):
+        if not (self._unsure or self._must_reconcile):
             return
         with self._queue.database.read() as connection:
-            held = self._queue.views.held_by(connection, self.name)
+            held = self._queue.read_models.held_by(connection, self.name)
         if self._unsure:
             unknown = [key for key in held if key not in self._running]
             self._give_back(unknown, "the answer to the claim was lost", cause="claim")
@@ -426,7 +426,7 @@ class Worker:
         for key, job in self._running.items():
             if key not in held and not job.ended and not job.expired:
                 self._release(job)
-        self._doubts = False
+        self._must_reconcile = False
 
     def _give_back(
         self, held: Sequence[tuple[int, int]], reason: str, *, cause: str
@@ -469,8 +469,8 @@ class Worker:
         error: str = "",
         next_: str = "",
     ) -> None:
-        if self._told is not None:
-            self._told(Told(kind, job, error, next_))
+        if self._observer is not None:
+            self._observer(WorkerReport(kind, job, error, next_))
 
 
 def _chosen(queue: Queue, types: Collection[str] | None) -> dict[str, Handler]:

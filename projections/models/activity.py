@@ -67,8 +67,10 @@ class Activity(TableFollower):
     # Charts by minute can wait, and one commit applies everything that gathers.
     pause_s = 1.0
 
-    def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(database, shadow=shadow, green=green)
+    def __init__(
+        self, database: Database, *, shadow: bool = False, replacement: bool = False
+    ) -> None:
+        super().__init__(database, shadow=shadow, replacement=replacement)
         self._table = table = self._define(
             "ledger_activity",
             Column("minute_ms", BIGINT, primary_key=True, autoincrement=False),

@@ -36,7 +36,7 @@ class Content(NamedTuple):
     error: str | None
 
 
-class Shown(NamedTuple):
+class JobJson(NamedTuple):
     """The JSON of jobs at one ledger position.
 
     Attributes:

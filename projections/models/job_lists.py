@@ -30,7 +30,7 @@ from sqlalchemy import (
 from ledger.database.fast_sql import Query
 from ledger.log import schema
 from ledger.log.schema import BIGINT
-from ledger.projections.models.job_json import Shown, json_of
+from ledger.projections.models.job_json import JobJson, json_of
 from ledger.projections.projection import Upsert
 from ledger.rules.job import LIVE_STATES, JobState, State
 
@@ -120,7 +120,7 @@ class JobLists:
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> Shown:
+    ) -> JobJson:
         """Return the jobs with the ranks *first* to *last* of a list.
 
         Args:
@@ -148,7 +148,7 @@ class JobLists:
         last: int,
         length: int,
         order: _Order,
-    ) -> Shown:
+    ) -> JobJson:
         """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
@@ -199,7 +199,7 @@ class JobLists:
         *,
         backwards: bool = False,
         start: int = 0,
-    ) -> Shown:
+    ) -> JobJson:
         """Return *size* jobs of a list after skipping *skip* of them, from id *start* on.
 
         With *backwards*, the walk begins at the other end; the jobs are still in *order*.
@@ -217,7 +217,7 @@ class JobLists:
             state=jobs.state and jobs.state.value,
             type=jobs.type,
         )
-        return Shown(position, f"[{json or ''}]")
+        return JobJson(position, f"[{json or ''}]")
 
     def _page_statement(
         self,

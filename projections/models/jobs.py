@@ -32,7 +32,7 @@ from ledger.log import schema
 from ledger.log.ledger import Claimable
 from ledger.log.recorded import Change
 from ledger.log.schema import BIGINT
-from ledger.projections.models.job_json import Frame, Shown, frame_of, json_of
+from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
 from ledger.projections.models.job_lists import JobLists, rank_columns
 from ledger.projections.projection import Projection, in_parts
 from ledger.rules.job import LIVE_STATES, JobState, State
@@ -77,8 +77,8 @@ class Jobs(Projection):
 
     name = "jobs"
 
-    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(shadow=shadow, green=green)
+    def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
+        super().__init__(shadow=shadow, replacement=replacement)
         self._jobs = jobs = self._define("ledger_jobs", *_job_columns(), *_job_indexes())
         self._ranks = ranks = self._define("ledger_job_ranks", *rank_columns())
         self.lists = JobLists(jobs, ranks)
@@ -200,10 +200,10 @@ class Jobs(Projection):
 
     # --- queries for job JSON
 
-    def get(self, connection: Connection, job_id: int) -> Shown | None:
+    def get(self, connection: Connection, job_id: int) -> JobJson | None:
         """Return the job's JSON object, or None if there is no such job."""
         row = self._get.first(connection, job_id=job_id)
-        return None if row is None else Shown(*row)
+        return None if row is None else JobJson(*row)
 
     def running(self, connection: Connection, attempts: Mapping[int, int]) -> list[tuple[str, int]]:
         """Return the JSON object and the attempt of each job whose attempt is still running.

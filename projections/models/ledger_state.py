@@ -19,8 +19,8 @@ class LedgerState(Projection):
 
     name = "ledger_state"
 
-    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(shadow=shadow, green=green)
+    def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
+        super().__init__(shadow=shadow, replacement=replacement)
         self._table = table = self._define(
             "ledger_state",
             Column("subject", Text, primary_key=True),

@@ -49,8 +49,8 @@ class StateCounts(Projection):
 
     name = "state_counts"
 
-    def __init__(self, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(shadow=shadow, green=green)
+    def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
+        super().__init__(shadow=shadow, replacement=replacement)
         self._table = table = self._define(
             "ledger_state_counts",
             Column("type", Text, primary_key=True),

@@ -18,7 +18,7 @@ from ledger.errors import Overtaken
 from ledger.log import store
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints, failures, rebuilds
-from ledger.projections.follower import Told
+from ledger.projections.follower import ChangeConsumer
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
 
@@ -54,11 +54,11 @@ class Twin:
     """
 
     live: Projection
-    green: Projection
+    replacement: Projection
     limit: int | None = None
 
 
-class Build(Told):
+class Build(ChangeConsumer):
     """The replacements of some projections, on their way to the head.
 
     Args:
@@ -67,7 +67,7 @@ class Build(Told):
     """
 
     def __init__(self, database: Database, lives: Sequence[Projection]) -> None:
-        self.twins = [Twin(live=live, green=live.twin(green=True)) for live in lives]
+        self.twins = [Twin(live=live, replacement=live.twin(replacement=True)) for live in lives]
         self.wants_content = any(live.wants_content for live in lives)
         self.wants_envelope = any(live.wants_envelope for live in lives)
         self.batch = FIRST_BATCH
@@ -89,18 +89,18 @@ class Build(Told):
                 begun = tx.execute(_POSITION, {"name": twin.live.name}).first()
                 if (
                     begun is not None
-                    and begun.fingerprint == twin.green.fingerprint
+                    and begun.fingerprint == twin.replacement.fingerprint
                     and begun.position <= store.read_position(tx)
                 ):
                     continue
                 _drop(tx, twin)
-                table_swap.create_tables(tx, twin.green)
+                table_swap.create_tables(tx, twin.replacement)
                 tx.execute(
                     insert(rebuilds),
                     {
                         "name": twin.live.name,
                         "position": 0,
-                        "fingerprint": twin.green.fingerprint,
+                        "fingerprint": twin.replacement.fingerprint,
                         "begun_at_ms": time.time_ns() // 1_000_000,
                     },
                 )
@@ -108,7 +108,7 @@ class Build(Told):
     def finish(self) -> None:
         """Create the indexes, which is faster at once than row by row."""
         for twin in self.twins:
-            table_swap.create_indexes(self._database, twin.green)
+            table_swap.create_indexes(self._database, twin.replacement)
 
     # --- as a follower
 
@@ -139,7 +139,7 @@ class Build(Told):
             through = last if twin.limit is None else min(last, twin.limit)
             if position >= through:
                 continue
-            twin.green.apply_all(tx, changes[position + 1 - first : through + 1 - first])
+            twin.replacement.apply_all(tx, changes[position + 1 - first : through + 1 - first])
             tx.execute(_MOVE, {"name_": twin.live.name, "position_": through})
 
     def positions(self, connection: Connection) -> list[int]:
@@ -204,7 +204,7 @@ class Build(Told):
 
 
 def _drop(tx: Connection, twin: Twin) -> None:
-    table_swap.drop_tables(tx, twin.green)
+    table_swap.drop_tables(tx, twin.replacement)
     tx.execute(_FORGET, {"name_": twin.live.name})
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from ledger.database.contract import Database
 from ledger.errors import Corrupt, Stuck, Unavailable
 from ledger.log import store
-from ledger.projections.follower import Catching, Follower, catch_up
+from ledger.projections.follower import CatchUp, Follower, catch_up
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
 from ledger.projections.rebuild.build import Build, Twin, read_checkpoint
@@ -88,7 +88,7 @@ def rebuild(
                     done = complete(database, build, advance, differs=differs, phase=phase)
             for model in models:
                 if not isinstance(model, Projection):
-                    done = catch_up(database, model.green(), advance=advance)
+                    done = catch_up(database, model.replacement(), advance=advance)
                     (phase or _untold)(SWAPPING)
                     model.swap()
     except Stuck as error:
@@ -108,7 +108,7 @@ def drop(database: Database, models: Sequence[Projection | Follower]) -> None:
     with _alone(database):
         for model in models:
             if isinstance(model, Follower):
-                model.drop_green()
+                model.drop_replacement()
             else:
                 Build(database, [model]).drop()
 
@@ -143,7 +143,7 @@ class _Completion:
         self._build = build
         self._advance = advance
         self._phase = phase
-        self._catching = Catching(database, build)
+        self._catching_up = CatchUp(database, build)
 
     def run(self, differs: Differs) -> int:
         self._hold_back()
@@ -180,9 +180,9 @@ class _Completion:
 
     def _catch_up(self) -> None:
         """Bring the build so close to the head that the rest takes little time."""
-        position = self._catching.up(advance=self._advance)
+        position = self._catching_up.run(advance=self._advance)
         while self._head() - position > NEAR:
-            position = self._catching.up(advance=self._advance)
+            position = self._catching_up.run(advance=self._advance)
 
     def _apply_rest(self, tx: Connection, head: int) -> None:
         after = min(self._build.positions(tx))
@@ -214,7 +214,7 @@ class _Completion:
                 self._build.twins, self._build.positions(connection), strict=True
             ):
                 if _can_be_compared(connection, twin, position):
-                    compare(connection, twin.live, twin.green, report)
+                    compare(connection, twin.live, twin.replacement, report)
         return report.differences
 
     # --- swapping

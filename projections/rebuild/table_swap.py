@@ -32,7 +32,7 @@ from sqlalchemy.schema import CreateTable
 
 from ledger.database.contract import Database
 from ledger.errors import LedgerError
-from ledger.projections.projection import GREEN_SUFFIX, Projection
+from ledger.projections.projection import REPLACEMENT_SUFFIX, Projection
 
 OLD_SUFFIX: Final = "_old"
 # Maximum time that others wait behind a swap that waits for a reader.
@@ -174,12 +174,12 @@ def _delete_some(database: Database, name: str) -> bool:
 
 
 def _swap_on_postgres(tx: Connection, name: str, *, exists: bool) -> None:
-    quoted, green = _quoted(tx, name), _quoted(tx, name + GREEN_SUFFIX)
+    quoted, replacement = _quoted(tx, name), _quoted(tx, name + REPLACEMENT_SUFFIX)
     grants: Sequence[str] = ()
     if exists:
         grants = grants_of(tx, name)
         tx.execute(text(f"DROP TABLE {quoted}"))
-    tx.execute(text(f"ALTER TABLE {green} RENAME TO {quoted}"))
+    tx.execute(text(f"ALTER TABLE {replacement} RENAME TO {quoted}"))
     indexes = tx.scalars(
         text(
             """
@@ -238,11 +238,11 @@ def names_alone(tx: Connection) -> Iterator[None]:
 
 def _swap_on_sqlite(tx: Connection, table: Table, *, exists: bool) -> None:
     name, old = table.name, table.name + OLD_SUFFIX
-    green = _quoted(tx, name + GREEN_SUFFIX)
+    replacement = _quoted(tx, name + REPLACEMENT_SUFFIX)
     with names_alone(tx):
         if exists:
             tx.execute(text(f"ALTER TABLE {_quoted(tx, name)} RENAME TO {_quoted(tx, old)}"))
-        tx.execute(text(f"ALTER TABLE {green} RENAME TO {_quoted(tx, name)}"))
+        tx.execute(text(f"ALTER TABLE {replacement} RENAME TO {_quoted(tx, name)}"))
     try:
         _rename_indexes(tx, name, old)
     except exc.OperationalError:
@@ -287,10 +287,10 @@ def _build_indexes(tx: Connection, table: Table, old: str) -> None:
 
 def live_name(index: str, table: str) -> str:
     """Return the name that an index of the replacement has in the live table."""
-    if index.endswith(GREEN_SUFFIX):
-        return index.removesuffix(GREEN_SUFFIX)
+    if index.endswith(REPLACEMENT_SUFFIX):
+        return index.removesuffix(REPLACEMENT_SUFFIX)
     # The database named it after the table.
-    return index.replace(table + GREEN_SUFFIX, table, 1)
+    return index.replace(table + REPLACEMENT_SUFFIX, table, 1)
 
 
 def _by_name(indexes: Iterable[Index]) -> list[Index]:

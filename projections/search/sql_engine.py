@@ -32,12 +32,13 @@ from ledger.log import store
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import BIGINT
 from ledger.projections.follower import catch_up
+from ledger.projections.projection import REPLACEMENT_SUFFIX
 from ledger.projections.search.engine import Behind, SearchEngine, update_of
 from ledger.projections.search.sql_words import Fts5, Tsvector, Words
 from ledger.projections.search.words import VERSION
 
 LIVE: Final = ""
-GREEN: Final = "_green"
+REPLACEMENT: Final = REPLACEMENT_SUFFIX
 
 checkpoints: Final = Table(
     "ledger_search_checkpoints",
@@ -58,7 +59,7 @@ class SqlEngine(SearchEngine):
 
     Args:
         database: The ledger's database.
-        suffix: ``GREEN`` for the replacement that a rebuild builds beside the live index.
+        suffix: ``REPLACEMENT`` for the replacement that a rebuild builds beside the live index.
     """
 
     def __init__(self, database: Database, suffix: str = LIVE) -> None:
@@ -137,16 +138,16 @@ class SqlEngine(SearchEngine):
 
     # --- the replacement that a rebuild builds beside the live index
 
-    def green(self) -> "SqlEngine":
-        green = SqlEngine(self._database, GREEN)
+    def replacement(self) -> "SqlEngine":
+        replacement = SqlEngine(self._database, REPLACEMENT)
         with self._database.write() as tx:
-            row = tx.execute(_CHECKPOINT, {"name": green._name}).first()
+            row = tx.execute(_CHECKPOINT, {"name": replacement._name}).first()
             if row is None or row.words_version != VERSION:
                 # A table without a checkpoint was left by a downgrade.
-                green._forget(tx)
-                green._words.create(tx)
-                green._begin(tx)
-        return green
+                replacement._forget(tx)
+                replacement._words.create(tx)
+                replacement._begin(tx)
+        return replacement
 
     def _forget(self, tx: Connection) -> None:
         """Drop the words and the checkpoint."""
@@ -155,36 +156,36 @@ class SqlEngine(SearchEngine):
 
     def swap(self) -> None:
         while not self._try_to_swap():
-            catch_up(self._database, SqlEngine(self._database, GREEN))
+            catch_up(self._database, SqlEngine(self._database, REPLACEMENT))
 
     def _try_to_swap(self) -> bool:
         """Swap unless the live index has got ahead meanwhile; return whether it was done."""
         with self._database.write() as tx:
-            green = SqlEngine(self._database, GREEN)
-            built = green._locked(tx)
+            replacement = SqlEngine(self._database, REPLACEMENT)
+            built = replacement._locked(tx)
             # The process that indexes holds this lock until its commit.
             live = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
             if live is not None and built < min(live.position, store.read_position(tx)):
                 return False
             grants = self._words.grants(tx)
             self._words.drop(tx)
-            green._words.rename(tx)
+            replacement._words.rename(tx)
             for grant in grants:
                 tx.exec_driver_sql(grant)
-            tx.execute(delete(checkpoints).where(checkpoints.c.name == green._name))
+            tx.execute(delete(checkpoints).where(checkpoints.c.name == replacement._name))
             self._begin(tx)
             self._move(tx, built)
         return True
 
-    def drop_green(self) -> None:
-        green = SqlEngine(self._database, GREEN)
+    def drop_replacement(self) -> None:
+        replacement = SqlEngine(self._database, REPLACEMENT)
         with self._database.write() as tx:
-            if tx.scalar(_CHECKPOINT, {"name": green._name}) is not None:
-                green._forget(tx)
+            if tx.scalar(_CHECKPOINT, {"name": replacement._name}) is not None:
+                replacement._forget(tx)
 
-    def green_checkpoint(self) -> int | None:
+    def replacement_checkpoint(self) -> int | None:
         with self._database.read() as connection:
-            row = _READ_CHECKPOINT.first(connection, name=f"search{GREEN}")
+            row = _READ_CHECKPOINT.first(connection, name=f"search{REPLACEMENT}")
         return None if row is None else int(row[0])
 
     # --- searching

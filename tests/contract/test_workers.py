@@ -65,7 +65,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def wait_for_waiters(system: System, number: int = 1) -> None:
     """Return as soon as that many requests wait for news."""
-    wait_until(lambda: len(system.bell._rings) == number, f"{number} requests wait")
+    wait_until(lambda: len(system.commit_notifier._callbacks) == number, f"{number} requests wait")
 
 
 # --- claiming
@@ -250,7 +250,7 @@ def test_nothing_is_claimed_for_a_client_that_is_gone(system: System) -> None:
         return []
 
     with ours, theirs:
-        found = LongPolls(system.bell, most=1).wait(request_over(ours), look, WAIT_S)
+        found = LongPolls(system.commit_notifier, most=1).wait(request_over(ours), look, WAIT_S)
 
     # At once, as it was there; never after it was gone.
     assert (found, looks) == ([], [0])
@@ -259,7 +259,7 @@ def test_nothing_is_claimed_for_a_client_that_is_gone(system: System) -> None:
 def test_a_client_that_stays_is_waited_for(system: System, pool: ThreadPoolExecutor) -> None:
     ours, theirs = socket.socketpair()
     client = Client(system)
-    polls = LongPolls(system.bell, most=1)
+    polls = LongPolls(system.commit_notifier, most=1)
 
     with ours, theirs:
         waiting = pool.submit(polls.wait, request_over(ours), lambda: claim(client), WAIT_S)

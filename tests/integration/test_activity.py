@@ -130,7 +130,7 @@ from ledger.processes.settings import Settings
 Activity.batch, Activity.pause_s = 3, 0.0
 system = compose(Settings(database_url=sys.argv[1]))
 print("follows", flush=True)
-Following(system.database, system.activity, system.bell).run()
+Following(system.database, system.activity, system.commit_notifier).run()
 """
 
 
@@ -162,7 +162,7 @@ def test_a_follower_that_is_killed_at_any_moment_counts_everything_once(
 
 
 def test_it_is_followed_beside_the_writers(system: System) -> None:
-    following = Following(system.database, system.activity, system.bell)
+    following = Following(system.database, system.activity, system.commit_notifier)
     following.start()
     try:
         for number in range(1, 4):
@@ -179,12 +179,12 @@ def test_a_rebuild_brings_it_to_the_head(system: System) -> None:
     catch_up(system.database, system.activity, through=23)
     tamper(system, "UPDATE ledger_activity SET created = created + 100")
 
-    green: Any = system.activity.green()
-    catch_up(system.database, green)
-    begun = system.activity.green_checkpoint()
+    replacement: Any = system.activity.replacement()
+    catch_up(system.database, replacement)
+    begun = system.activity.replacement_checkpoint()
     system.activity.swap()
 
-    assert (begun, system.activity.green_checkpoint()) == (50, None)
+    assert (begun, system.activity.replacement_checkpoint()) == (50, None)
     assert position(system) == 50
     assert counted(system)["created"] == 10
     assert verified(system).differences == []

@@ -13,8 +13,8 @@ from ledger.errors import Overtaken, Stuck, Unavailable
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.processes.composition import System
-from ledger.projections import follower as catching
-from ledger.projections.follower import Catching, Failure, Following, catch_up, read_failures
+from ledger.projections import follower as follower_module
+from ledger.projections.follower import CatchUp, Failure, Following, catch_up, read_failures
 from ledger.projections.replay import Memory, replay
 from ledger.rules.commands import Complete, Create, Erase, Log, Progress, Start
 from tests.builders import carry_out, open_system, rows, tamper
@@ -84,12 +84,12 @@ def test_it_goes_on_behind_its_checkpoint(filled: System) -> None:
 
 def test_one_that_catches_up_again_and_again_is_told_the_same(system: System) -> None:
     follower = Remembering(system)
-    catching = Catching(system.database, follower)
+    catching_up = CatchUp(system.database, follower)
     reached = []
 
     for command in lives(6):
         carry_out(system, command)
-        reached.append(catching.up())
+        reached.append(catching_up.run())
 
     assert reached == list(range(1, 31))
     assert follower.told == replayed(system)
@@ -130,8 +130,8 @@ def test_content_is_told_to_who_wants_it(filled: System) -> None:
 def test_much_content_is_told_in_smaller_batches(
     filled: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catching, "FIRST_READ", 30)
-    monkeypatch.setattr(catching, "MOST_CONTENT", 300)
+    monkeypatch.setattr(follower_module, "FIRST_READ", 30)
+    monkeypatch.setattr(follower_module, "MOST_CONTENT", 300)
     plain, full = Remembering(filled), Remembering(filled, content=True)
 
     assert catch_up(filled.database, plain) == catch_up(filled.database, full) == 200
@@ -179,11 +179,11 @@ def test_a_long_past_is_read_in_pages(
 def test_what_is_remembered_is_bounded(filled: System) -> None:
     memory = Memory(remembered=3)
     follower = Remembering(filled)
-    catching = Catching(filled.database, follower)
-    catching._memory = memory
-    catching._remembered_at = 0
+    catching_up = CatchUp(filled.database, follower)
+    catching_up._memory = memory
+    catching_up._remembered_at = 0
 
-    catching.up(batch=10)
+    catching_up.run(batch=10)
 
     assert len(memory._jobs) == 3
     assert follower.told == replayed(filled)
@@ -191,8 +191,8 @@ def test_what_is_remembered_is_bounded(filled: System) -> None:
 
 def test_one_that_was_overtaken_says_so_and_then_goes_on(filled: System) -> None:
     follower = Remembering(filled)
-    catching = Catching(filled.database, follower)
-    catching.up(through=50)
+    catching_up = CatchUp(filled.database, follower)
+    catching_up.run(through=50)
 
     def overtake(_changes: Sequence[AnyChange]) -> None:
         follower.refuse = lambda _: None
@@ -201,8 +201,8 @@ def test_one_that_was_overtaken_says_so_and_then_goes_on(filled: System) -> None
 
     follower.refuse = overtake
     with pytest.raises(Overtaken, match="to position 120") as refusal:
-        catching.up()
-    catching.up()
+        catching_up.run()
+    catching_up.run()
 
     assert refusal.value.position == 120
     whole = replayed(filled)
@@ -280,7 +280,9 @@ def started(system: System) -> Iterator[Callable[[Remembering], Following]]:
     all_ = []
 
     def start(follower: Remembering) -> Following:
-        following = Following(system.database, follower, system.bell, stuck_s=0.01, standby_s=0.01)
+        following = Following(
+            system.database, follower, system.commit_notifier, stuck_s=0.01, standby_s=0.01
+        )
         all_.append(following)
         following.start()
         return following
@@ -320,7 +322,7 @@ def test_it_follows_what_other_processes_do(
 def test_it_ends_behind_a_batch_however_many_are_left(filled: System) -> None:
     follower = Remembering(filled)
     follower.batch = 10
-    following = Following(filled.database, follower, filled.bell)
+    following = Following(filled.database, follower, filled.commit_notifier)
     follower.refuse = lambda _: following.stop()
 
     following.run()

@@ -74,7 +74,7 @@ def handle(job):
 def work():
     queue = ledger.connect()
     queue.process("chaos", concurrency=8)(handle)
-    Sweeper(queue.ledger, queue.views, lease_ms=queue.lease_ms).start()
+    Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms).start()
     Worker(queue).run()
 
 

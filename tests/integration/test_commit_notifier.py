@@ -1,4 +1,4 @@
-"""The bell: who waits is woken by any commit, and nothing of it outlives its database."""
+"""The commit notifier: every commit wakes all subscribers, and its thread ends with them."""
 
 import logging
 import threading
@@ -22,8 +22,8 @@ from tests.builders import carry_out
 from tests.integration.servers import DEADLINE_S, wait_until
 
 
-class Bells:
-    """Know the bells' threads that were started since; of other tests, some may still end."""
+class NotifierThreads:
+    """The notifier threads that were started since; those of other tests may still be ending."""
 
     def __init__(self) -> None:
         self._before = set(self._all())
@@ -33,28 +33,30 @@ class Bells:
 
     @staticmethod
     def _all() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "ledger-bell"]
+        return [
+            thread for thread in threading.enumerate() if thread.name == "ledger-commit-notifier"
+        ]
 
 
 @pytest.fixture
-def bells() -> Bells:
-    """Give the threads of this test's bells, whenever it is called."""
-    return Bells()
+def notifier_threads() -> NotifierThreads:
+    """Give the threads of this test's notifier_threads, whenever it is called."""
+    return NotifierThreads()
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a bell's thread look by itself only long after a test's end."""
+    """Let a notifier's thread look by itself only long after a test's end."""
     monkeypatch.setattr("ledger.log.commit_notifier._PATIENCE_S", 10 * DEADLINE_S)
     monkeypatch.setattr("ledger.log.commit_notifier._LONGEST_END_S", DEADLINE_S)
 
 
 @contextmanager
-def rung(system: System) -> Iterator[threading.Event]:
+def subscription(system: System) -> Iterator[threading.Event]:
     """Give what is set by each commit from now on."""
     event = threading.Event()
-    begins = system.bell._thread is None
-    with system.bell.subscribed(event.set):
+    begins = system.commit_notifier._thread is None
+    with system.commit_notifier.subscribed(event.set):
         if begins:
             # For what was committed before there was a watch.
             wait_until(event.is_set, "the watch is there")
@@ -71,38 +73,38 @@ def other(system: System, database_url: str) -> Iterator[System]:
 
 
 def test_another_process_commit_rings(system: System, other: System) -> None:
-    with rung(system) as event:
+    with subscription(system) as event:
         carry_out(other, Create(type="email"))
 
         assert event.wait(DEADLINE_S)
 
 
 def test_one_thread_rings_for_all_who_wait_and_ends_when_nobody_does(
-    system: System, other: System, bells: Bells
+    system: System, other: System, notifier_threads: NotifierThreads
 ) -> None:
-    with rung(system) as one, rung(system) as another:
+    with subscription(system) as one, subscription(system) as another:
         one.clear()
         carry_out(other, Create(type="email"))
 
         assert one.wait(DEADLINE_S)
         assert another.wait(DEADLINE_S)
-        assert len(bells()) == 1
+        assert len(notifier_threads()) == 1
 
-    wait_until(lambda: not bells(), "the bell's thread ends")
+    wait_until(lambda: not notifier_threads(), "the notifier's thread ends")
 
 
 def test_who_comes_while_the_thread_ends_is_woken_all_the_same(
     system: System, other: System
 ) -> None:
-    with rung(system):
+    with subscription(system):
         pass
     # It finds out when a commit wakes it, as now.
     for _ in range(50):
         carry_out(other, Create(type="email"))
-        with system.bell.subscribed(lambda: None):
+        with system.commit_notifier.subscribed(lambda: None):
             pass
     event = threading.Event()
-    with system.bell.subscribed(event.set):
+    with system.commit_notifier.subscribed(event.set):
         event.clear()
         carry_out(other, Create(type="email"))
 
@@ -110,26 +112,31 @@ def test_who_comes_while_the_thread_ends_is_woken_all_the_same(
 
 
 @pytest.mark.usefixtures("patient")
-def test_closing_does_not_wait_for_the_bells_patience(system: System, bells: Bells) -> None:
-    with rung(system):
+def test_closing_does_not_wait_for_the_bells_patience(
+    system: System, notifier_threads: NotifierThreads
+) -> None:
+    with subscription(system):
         system.close()
 
-        assert not bells()
+        assert not notifier_threads()
 
 
 def test_closing_while_it_looks_breaks_nothing(
-    system: System, database_url: str, bells: Bells, caplog: pytest.LogCaptureFixture
+    system: System,
+    database_url: str,
+    notifier_threads: NotifierThreads,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Threads' unhandled errors fail the test too; without the join, every run had some.
     for _ in range(20):
         watched = compose(Settings(database_url=database_url))
-        with rung(watched):
+        with subscription(watched):
             writer = threading.Thread(target=carry_out, args=(system, Create(type="email")))
             writer.start()
             watched.close()
             writer.join()
 
-    assert not bells()
+    assert not notifier_threads()
     assert [
         record for record in caplog.records if record.name == "ledger.log.commit_notifier"
     ] == []
@@ -149,17 +156,19 @@ def test_a_failure_that_nobody_foresaw_does_not_end_it(
         return watch()
 
     monkeypatch.setattr(system.database, "watch", fails_once)
-    with caplog.at_level(logging.ERROR), rung(system) as event:
+    with caplog.at_level(logging.ERROR), subscription(system) as event:
         carry_out(other, Create(type="email"))
 
         assert event.wait(DEADLINE_S)
         assert "unforeseen" in caplog.text
 
 
-def test_who_subscribes_after_the_end_starts_nothing(system: System, bells: Bells) -> None:
+def test_who_subscribes_after_the_end_starts_nothing(
+    system: System, notifier_threads: NotifierThreads
+) -> None:
     system.close()
-    with system.bell.subscribed(lambda: None):
-        assert not bells()
+    with system.commit_notifier.subscribed(lambda: None):
+        assert not notifier_threads()
 
 
 def test_each_thread_that_uses_a_server_keeps_one_connection_to_it_and_the_bell_one(
@@ -184,7 +193,7 @@ def test_each_thread_that_uses_a_server_keeps_one_connection_to_it_and_the_bell_
         thread.join()
         queue.close()
 
-    # The bell's, the worker's, the sweeper's, and this thread's.
+    # The notifier's, the worker's, the sweeper's, and this thread's.
     assert kept == 4
 
 
@@ -206,7 +215,7 @@ def test_signs_of_life_wake_nobody(system: System, other: System) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_where_the_system_tells_of_no_writes_commits_are_counted(
-    tmp_path: Path, bells: Bells, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, notifier_threads: NotifierThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(_: object) -> int:
         raise OSError("no inotify here")
@@ -218,11 +227,11 @@ def test_where_the_system_tells_of_no_writes_commits_are_counted(
         closing(compose(Settings(database_url=url))) as other,
     ):
         migrate(system.database)
-        with rung(system) as event:
+        with subscription(system) as event:
             carry_out(other, Create(type="email"))
 
             assert event.wait(DEADLINE_S)
-        with rung(system):
+        with subscription(system):
             system.close()
 
-            assert not bells()
+            assert not notifier_threads()

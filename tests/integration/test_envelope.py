@@ -23,8 +23,10 @@ class Leaves(TableFollower):
     name = "leaves"
     wants_envelope = True
 
-    def __init__(self, database: object, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(database, shadow=shadow, green=green)  # type: ignore[arg-type]  # a test's
+    def __init__(
+        self, database: object, *, shadow: bool = False, replacement: bool = False
+    ) -> None:
+        super().__init__(database, shadow=shadow, replacement=replacement)  # type: ignore[arg-type]  # a test's
         self._table = self._define(
             "leaves",
             Column("position", BIGINT, primary_key=True, autoincrement=False),

@@ -174,13 +174,13 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
         lambda: rebuild(another.database, [engine], silently),
         lambda: catch_up(another.database, engine),
         engine.leadership,
-        engine.green_checkpoint,
-        engine.drop_green,
+        engine.replacement_checkpoint,
+        engine.drop_replacement,
     )
     for act in acts:
         with pytest.raises(NotOurs, match=why):
             act()
-    stands = {each.name: each.stopped for each in another.standings()}
+    stands = {each.name: each.stopped for each in another.lags()}
 
     assert re.match(why, stands["search"] or "")
     assert stands["activity"] is None

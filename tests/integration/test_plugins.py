@@ -18,7 +18,7 @@ from ledger.log.recorded import Change
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.follower import Following, catch_up
-from ledger.projections.plugins import Broken
+from ledger.projections.plugins import BrokenPlugIn
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.table_follower import TableFollower
 from ledger.projections.verify.verify import verify
@@ -63,7 +63,7 @@ def shell(system: System, database_url: str, tmp_path: Path, installed: None) ->
 
 
 def durations(system: System) -> Any:
-    (found,) = system.registered.followers
+    (found,) = system.plug_ins.followers
     return found
 
 
@@ -104,7 +104,7 @@ def test_its_tables_are_created_by_migrate_once(shell: Shell, system: System) ->
 
 
 def test_it_follows_the_ledger(busy: System) -> None:
-    following = Following(busy.database, durations(busy), busy.bell)
+    following = Following(busy.database, durations(busy), busy.commit_notifier)
     following.start()
     eventually(lambda: durations(busy).checkpoint() == 9)
     complete(busy, "video", duration_ms=1_000)
@@ -318,8 +318,10 @@ class Titles(TableFollower):
     name = "titles"
     wants_content = True
 
-    def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(database, shadow=shadow, green=green)
+    def __init__(
+        self, database: Database, *, shadow: bool = False, replacement: bool = False
+    ) -> None:
+        super().__init__(database, shadow=shadow, replacement=replacement)
         self._table = self._define(
             "titles", Column("id", BigInteger, primary_key=True), Column("data", Text)
         )
@@ -378,8 +380,8 @@ class Other:
 
 class Base(TableFollower):
     table = "mine"
-    def __init__(self, database, *, shadow=False, green=False):
-        super().__init__(database, shadow=shadow, green=green)
+    def __init__(self, database, *, shadow=False, replacement=False):
+        super().__init__(database, shadow=shadow, replacement=replacement)
         self._define(self.table, Column("a", Text, primary_key=True))
     def apply(self, tx, changes): pass
 
@@ -422,7 +424,7 @@ def test_what_cannot_be_had_stops_nobody_else(
 
     found = compose(Settings(database_url=database_url))
     followers = [follower.name for follower in found.followers]
-    broken: dict[str, Broken] = {each.name: each for each in found.registered.broken}
+    broken: dict[str, BrokenPlugIn] = {each.name: each for each in found.plug_ins.broken}
     status = json.loads(shell("status", "--json").stdout)["projections"]
     told = stopped(found)
     found.close()

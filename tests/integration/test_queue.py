@@ -549,7 +549,7 @@ def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
     """Do something once *job* is waited for; return what the wait returns or raises."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(job.wait, timeout=DEADLINE_S)
-        wait_until(lambda: bool(queue.bell._rings), "the job is waited for")
+        wait_until(lambda: bool(queue.commit_notifier._callbacks), "the job is waited for")
         then()
         return waiting.exception() or waiting.result()
 
@@ -893,7 +893,7 @@ import ledger
 # The watching thread is there, but asleep.
 queue = ledger.connect(sys.argv[1])
 watched = threading.Event()
-with queue.bell.subscribed(watched.set):
+with queue.commit_notifier.subscribed(watched.set):
     watched.wait()
     queue.create("parent")
     children = []

@@ -194,7 +194,7 @@ def test_one_of_an_earlier_release_is_migrated_too(bare: System, revision: str) 
 def test_a_rebuild_that_was_interrupted_begins_again(old: System) -> None:
     migrate(old.database)
     Build(old.database, [old.jobs, old.activity]).begin()
-    SqlEngine(old.database).green()
+    SqlEngine(old.database).replacement()
     migrate(old.database, to=BEFORE)
     dropped = table_names(old)
     migrate(old.database)

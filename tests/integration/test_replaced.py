@@ -100,18 +100,18 @@ def test_what_is_removed_is_neither_written_nor_read_nor_made_anew(
 def test_who_waits_for_news_hears_of_those_in_the_new_file(
     system: System, path: Path, backup: Path
 ) -> None:
-    rung = threading.Event()
-    with system.bell.subscribed(rung.set):
+    notified = threading.Event()
+    with system.commit_notifier.subscribed(notified.set):
         # It rings once when it begins to watch, which may be a moment after this.
-        assert rung.wait(DEADLINE_S)
+        assert notified.wait(DEADLINE_S)
         remove(path)
         backup.replace(path)
         with closing(open_system(f"sqlite:///{path}")) as other:
 
             def rings() -> bool:
-                rung.clear()
+                notified.clear()
                 carry_out(other, Create(type="new"))
-                return rung.wait(0.2)
+                return notified.wait(0.2)
 
             # It looks every other second.
             eventually(rings)

@@ -30,7 +30,7 @@ from ledger.log.recorded import Change
 from ledger.processes.composition import System, compose, queue_of
 from ledger.processes.settings import Settings
 from ledger.projections.follower import catch_up
-from ledger.projections.lag import standings
+from ledger.projections.lag import lags
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.search import sql_words
 from ledger.projections.search.engine import Behind, Damaged, Update, update_of
@@ -405,19 +405,19 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     other = open_system(f"sqlite:///{tmp_path / 'other.db'}")
     others = WhooshEngine(other.database, folder)
     migrate(other.database)
-    stands = [str(each) for each in standings(system.database, [engine], ())]
+    stands = [str(each) for each in lags(system.database, [engine], ())]
     assert not folder.exists()
     create(system, "avi")
     assert found(system, "avi") == [1]
     before = sorted(folder.rglob("*"))
 
-    stands += [str(each) for each in standings(other.database, [others], ())]
+    stands += [str(each) for each in lags(other.database, [others], ())]
     assert sorted(folder.rglob("*")) == before
-    stands += [str(each) for each in standings(system.database, [engine], ())]
+    stands += [str(each) for each in lags(system.database, [engine], ())]
     (segment,) = (folder / "current").resolve().glob("*.seg")
     segment.write_bytes(b"")
     looks = WhooshEngine(system.database, folder)
-    stands += [str(each) for each in standings(system.database, [looks], ())]
+    stands += [str(each) for each in lags(system.database, [looks], ())]
 
     damaged = "the search index is damaged and is being rebuilt from the ledger"
     assert stands == [
@@ -443,16 +443,16 @@ def test_a_rebuild_beside_the_index_takes_its_place_in_one_step(
     first, _ = create(system, "avi video", "video")
     catch_up(system.database, engine)
     carry_out(system, Remove(job_id=first))
-    green = engine.green()
-    assert engine.green_checkpoint() is None
-    catch_up(system.database, green, through=1)
-    assert engine.green_checkpoint() == 1
+    replacement = engine.replacement()
+    assert engine.replacement_checkpoint() is None
+    catch_up(system.database, replacement, through=1)
+    assert engine.replacement_checkpoint() == 1
     assert found(system, "video") == [2]
-    catch_up(system.database, engine.green())
+    catch_up(system.database, engine.replacement())
     engine.swap()
 
     assert found(system, "video") == [2]
-    assert engine.green_checkpoint() is None
+    assert engine.replacement_checkpoint() is None
     _assert_no_orphans(folder)
 
 
@@ -473,7 +473,7 @@ def test_a_rebuild_takes_the_place_of_an_index_that_is_written(
     def swapped(index: Index, *args: Any, **named: Any) -> Any:
         monkeypatch.setattr(Index, call, original)
         other = WhooshEngine(system.database, folder)
-        catch_up(system.database, other.green())
+        catch_up(system.database, other.replacement())
         other.swap()
         return original(index, *args, **named)
 
@@ -492,7 +492,7 @@ def test_no_event_is_missing_from_an_index_that_was_swapped_in_meanwhile(
 ) -> None:
     create(system, "avi")
     other = WhooshEngine(system.database, folder)
-    catch_up(system.database, other.green())
+    catch_up(system.database, other.replacement())
     create(system, "avi")
     catch_up(system.database, engine)
     create(system, "avi")
@@ -520,7 +520,7 @@ def test_a_search_that_indexes_while_a_rebuild_swaps_finds_all_the_same(
 
     def swapped(index: Index, *args: Any, **named: Any) -> None:
         monkeypatch.setattr(Index, "commit", original)
-        catch_up(system.database, engine.green(), through=1)
+        catch_up(system.database, engine.replacement(), through=1)
         engine.swap()
         original(index, *args, **named)
 
@@ -552,7 +552,7 @@ def test_a_swap_beside_a_search_hides_nothing_from_it(
 ) -> None:
     engine, other = SqlEngine(system.database), SqlEngine(system.database)
     create(system, "avi")
-    catch_up(system.database, other.green())
+    catch_up(system.database, other.replacement())
     create(system, "avi")
     catch_up(system.database, engine)
     now = head(system)
@@ -580,14 +580,14 @@ def test_a_swap_beside_a_search_hides_nothing_from_it(
 def test_a_swap_does_not_take_the_index_back(system: System) -> None:
     engine = SqlEngine(system.database)
     create(system, "avi")
-    catch_up(system.database, engine.green())
+    catch_up(system.database, engine.replacement())
     create(system, "avi")
     catch_up(system.database, engine)
 
     engine.swap()
 
     assert engine.search(["avi"], head=head(system), limit=9, offset=0) == [2, 1]
-    assert engine.green_checkpoint() is None
+    assert engine.replacement_checkpoint() is None
 
 
 def test_who_indexes_while_words_are_swapped_goes_on(
@@ -598,7 +598,7 @@ def test_who_indexes_while_words_are_swapped_goes_on(
     create(system, "avi")
     engine, other = SqlEngine(system.database), SqlEngine(system.database)
     catch_up(system.database, engine)
-    catch_up(system.database, other.green())
+    catch_up(system.database, other.replacement())
     create(system, "avi")
     followed: Queue[object] = Queue()
 
@@ -630,7 +630,7 @@ def test_who_indexes_while_words_are_swapped_goes_on(
 def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> None:
     engine = SqlEngine(system.database)
     create(system, "avi")
-    engine.green()
+    engine.replacement()
     migrate(system.database, to="0002")
     migrate(system.database)
 

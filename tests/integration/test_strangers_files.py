@@ -296,9 +296,9 @@ def use(system: System) -> None:
     assert engine.checkpoint() == 0
     catch_up(system.database, engine)
     assert len(system.search.find("avi").job_ids) == 18
-    catch_up(system.database, engine.green(), through=3)
-    engine.drop_green()
-    assert next(map(str, system.standings())).startswith("up to date")
+    catch_up(system.database, engine.replacement(), through=3)
+    engine.drop_replacement()
+    assert next(map(str, system.lags())).startswith("up to date")
     assert verified(system).differences == []
 
 
@@ -372,7 +372,7 @@ def test_a_strangers_directory_is_no_search_index_and_all_else_works(
         rebuild(ledger.database, [engine_of(ledger)], silently)
     catch_up(ledger.database, ledger.activity)
 
-    stands = {each.name: each.stopped for each in ledger.standings()}
+    stands = {each.name: each.stopped for each in ledger.lags()}
     assert stands == {"search": str(refused.value), "activity": None}
     lead(ledger.starter)
     assert verified(ledger).differences == []
@@ -412,7 +412,7 @@ def test_what_others_put_into_a_search_index_stays(ledger: System, path: Path) -
 
 
 _IN_THE_HOME: Final = (
-    *("current", "current.new", "green", "green.new", "damaged"),
+    *("current", "current.new", "green", "replacement.new", "damaged"),
     *("indexer.lock", "links.lock", "starter.lock"),
 )
 
@@ -464,12 +464,12 @@ def all_that_changes_files(system: System) -> Iterator[Callable[[], object]]:
     yield lambda: system.search.find("avi")
     yield lambda: lead(engine.leadership)
     yield lambda: rebuild(system.database, [engine], silently)
-    yield lambda: catch_up(system.database, engine.green(), through=1)
-    yield engine.drop_green
+    yield lambda: catch_up(system.database, engine.replacement(), through=1)
+    yield engine.drop_replacement
     yield lambda: damage(engine)
     yield reader.reached
     yield engine.checkpoint
-    yield system.standings
+    yield system.lags
     yield lambda: lead(system.starter)
 
 
@@ -477,7 +477,7 @@ def test_a_directory_that_is_empty_is_adopted(ledger: System, path: Path) -> Non
     home = path.with_name("ledger.db-search")
     home.mkdir(mode=0o755)
     carry_out(ledger, Create(type="t", data='"avi"'))
-    assert [each.stopped for each in ledger.standings()] == [None, None]
+    assert [each.stopped for each in ledger.lags()] == [None, None]
     assert list(home.iterdir()) == []
 
     assert list(ledger.search.find("avi").job_ids) == [1]

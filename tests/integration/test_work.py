@@ -447,7 +447,7 @@ def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) 
     worker = ledger.Worker(queue)
 
     def interrupted() -> None:
-        with worker._inbox._mutex:
+        with worker._mailbox._mutex:
             worker.stop()
 
     thread = threading.Thread(target=interrupted, daemon=True)

@@ -653,7 +653,7 @@ def test_the_slot_of_an_expired_attempt_is_free_once_its_handler_ends(
     with working(queue) as worker:
         become(first, "failed")
         second = queue.create("email")
-        wait_until(lambda: not worker._hungry, "it has looked, and had no room but for an sms")
+        wait_until(lambda: not worker._wants_jobs, "it has looked, and had no room but for an sms")
         gate.opened.set()
         result = second.wait(DEADLINE_S)
 
@@ -912,7 +912,7 @@ def test_a_signal_may_stop_a_worker_whatever_it_is_about(queue: Queue) -> None:
     done = threading.Event()
 
     def interrupted() -> None:
-        with worker._inbox._mutex:
+        with worker._mailbox._mutex:
             worker.stop()
             done.set()
 
@@ -1201,7 +1201,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker(
             raise failures.pop()
 
     job = queue.create("email")
-    with working(queue, told=told):
+    with working(queue, observer=told):
         result = job.wait(DEADLINE_S)
 
     assert result == 1

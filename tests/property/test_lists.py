@@ -14,7 +14,7 @@ from ledger.database.migration import migrate
 from ledger.processes.composition import System
 from ledger.projections.models import job_lists
 from ledger.projections.models import jobs_of_type as of_type_module
-from ledger.projections.models.job_json import Shown
+from ledger.projections.models.job_json import JobJson
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.rules.commands import (
@@ -207,7 +207,7 @@ def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
         descending=asked.descending,
         by_priority=asked.by_priority,
     )
-    return shown_ids(Shown(0, page))
+    return shown_ids(JobJson(0, page))
 
 
 def test_a_page_of_a_type_reads_no_other_jobs(

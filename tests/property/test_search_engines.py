@@ -105,12 +105,12 @@ class Run:
             case "catch up":
                 catch_up(self.system.database, engine, batch=3)
             case "begin a rebuild":
-                catch_up(self.system.database, engine.green(), through=2)
+                catch_up(self.system.database, engine.replacement(), through=2)
             case "rebuild":
-                catch_up(self.system.database, engine.green(), batch=2)
+                catch_up(self.system.database, engine.replacement(), batch=2)
                 engine.swap()
             case "drop it":
-                engine.drop_green()
+                engine.drop_replacement()
             case "restart":
                 self.system.close()
                 self.system = compose(self._settings)

@@ -365,7 +365,7 @@ class WorkerMachine(RuleBasedStateMachine):
         self.system = open_system(self.url, self.clock)
         self.ledger = self.system.ledger
         self.queue = queue_of(self.system, actor="app:test", lease_ms=LEASE_MS)
-        self.sweeper = Sweeper(self.ledger, self.queue.views, lease_ms=LEASE_MS)
+        self.sweeper = Sweeper(self.ledger, self.queue.read_models, lease_ms=LEASE_MS)
 
     @rule(data=st.data())
     def work(self, data: st.DataObject) -> None:
@@ -628,7 +628,7 @@ class WorkerMachine(RuleBasedStateMachine):
             if job.asked.type in self.model.paused:
                 return "its type to be resumed"
             with self.system.database.read() as connection:
-                waits = self.queue.views.any_claimable(connection, [job.asked.type])
+                waits = self.queue.read_models.any_claimable(connection, [job.asked.type])
             return "a worker" if waits else None
         if job.due_ms is not None and job.due_ms > now_ms:
             return "its time"
@@ -688,7 +688,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def _held(self) -> Sequence[Any]:
         with self.system.database.read() as connection:
-            return self.queue.views.held(connection)
+            return self.queue.read_models.held(connection)
 
     def _by_id(self, jobs: Iterable[Job]) -> list[Job]:
         return sorted(jobs, key=lambda job: job.id)

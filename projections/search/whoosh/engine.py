@@ -21,7 +21,7 @@ from ledger.errors import Overtaken, Unavailable
 from ledger.log import store
 from ledger.log.recorded import AnyChange
 from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
-from ledger.projections.search.whoosh.folders import CURRENT, GREEN, Home
+from ledger.projections.search.whoosh.folders import CURRENT, REPLACEMENT, Home
 from ledger.projections.search.whoosh.index import Contents, Index
 from ledger.projections.search.whoosh.newest import newest
 from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint
@@ -128,19 +128,21 @@ class WhooshEngine(SearchEngine):
 
     # --- the replacement that a rebuild builds beside the live index
 
-    def green(self) -> "WhooshEngine":
+    def replacement(self) -> "WhooshEngine":
         home = self._home
-        return WhooshEngine(self._database, home.path, with_parent=home.with_parent, link=GREEN)
+        return WhooshEngine(
+            self._database, home.path, with_parent=home.with_parent, link=REPLACEMENT
+        )
 
     def swap(self) -> None:
         self._home.swap()
         self._index = None
 
-    def drop_green(self) -> None:
-        self._home.drop_green()
+    def drop_replacement(self) -> None:
+        self._home.drop_replacement()
 
-    def green_checkpoint(self) -> int | None:
-        folder = self._home.find(GREEN)
+    def replacement_checkpoint(self) -> int | None:
+        folder = self._home.find(REPLACEMENT)
         if folder is None:
             return None
         try:

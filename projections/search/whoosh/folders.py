@@ -45,7 +45,7 @@ _PREFIX: Final = f"{LAYOUT}.{words.VERSION}-"
 _INDEX_NAME: Final = re.compile(r"[0-9]+\.[0-9]+-[0-9a-f]{16}")
 
 CURRENT: Final = "current"
-GREEN: Final = "green"
+REPLACEMENT: Final = "green"
 _UNFINISHED: Final = ".new"
 _DAMAGED: Final = "damaged"
 
@@ -111,18 +111,20 @@ class Home:
     def swap(self) -> None:
         """Make the replacement the current index, and remove the old one."""
         with self._alone() as home:
-            if self._target(home, GREEN) is None:
-                raise Unavailable(f"{self.path / GREEN} is missing: another process removed it")
+            if self._target(home, REPLACEMENT) is None:
+                raise Unavailable(
+                    f"{self.path / REPLACEMENT} is missing: another process removed it"
+                )
             self._require_free(home, CURRENT)
-            os.rename(GREEN, CURRENT, src_dir_fd=home, dst_dir_fd=home)
+            os.rename(REPLACEMENT, CURRENT, src_dir_fd=home, dst_dir_fd=home)
             self._tidy(home)
 
-    def drop_green(self) -> None:
+    def drop_replacement(self) -> None:
         """Remove the replacement, if there is one."""
-        if self.find(GREEN) is not None:
+        if self.find(REPLACEMENT) is not None:
             with self._alone() as home:
-                if self._target(home, GREEN) is not None:
-                    os.unlink(GREEN, dir_fd=home)
+                if self._target(home, REPLACEMENT) is not None:
+                    os.unlink(REPLACEMENT, dir_fd=home)
                 self._tidy(home)
 
     @contextmanager
@@ -172,7 +174,7 @@ class Home:
     def _tidy(self, home: int) -> None:
         """Remove the indexes to which no link points; their readers have the files open."""
         kept = set()
-        for link in (CURRENT, GREEN):
+        for link in (CURRENT, REPLACEMENT):
             with suppress(OSError):
                 kept.add(os.readlink(link, dir_fd=home))
         for name in own_directory.names(home):

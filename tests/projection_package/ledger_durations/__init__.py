@@ -17,8 +17,10 @@ class Durations(TableFollower):
 
     name = "durations"
 
-    def __init__(self, database: Database, *, shadow: bool = False, green: bool = False) -> None:
-        super().__init__(database, shadow=shadow, green=green)
+    def __init__(
+        self, database: Database, *, shadow: bool = False, replacement: bool = False
+    ) -> None:
+        super().__init__(database, shadow=shadow, replacement=replacement)
         self._table = self._define(
             "durations",
             Column("type", Text, primary_key=True),
