@@ -44,14 +44,21 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
         )
     try:
         return msgspec.json.decode(raw)
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(field, f"{field}: expected JSON, got: {error}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(field, f"{field}: expected UTF-8, got: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _refusal(field, raw, error) from error
     except RecursionError as error:
         raise InvalidInput(
             field, f"{field}: expected JSON, got JSON that is nested too deeply"
         ) from error
+
+
+def _refusal(field: str, raw: bytes, error: Exception) -> InvalidInput:
+    """Return the error for *raw*, which may not even be text: msgspec's error is of either kind."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as not_text:
+        return InvalidInput(field, f"{field}: expected UTF-8, got: {not_text}")
+    return InvalidInput(field, f"{field}: expected JSON, got: {error}")
 
 
 def of(field: str, value: Any) -> str:  # noqa: ANN401 - as parse

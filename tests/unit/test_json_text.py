@@ -86,3 +86,9 @@ def test_what_is_parsed_is_what_json_says() -> None:
     )
 
     assert parsed == {"a": [1, 2.5, True, None, "ü"], "n": 12_345_678_901_234_567}
+
+
+@pytest.mark.parametrize("raw", [b'"\xff"', b'"\xed\xa0\x80"', b'{"a\xc3": 1}', b"{a \xff}"])
+def test_bytes_that_are_not_text_are_told_as_such_by_every_msgspec(raw: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^data: expected UTF-8, got: 'utf-8' codec"):
+        json_text.text("data", raw)
