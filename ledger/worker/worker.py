@@ -110,7 +110,7 @@ class Worker:
         self._sweeps = sweep
         self._actor = f"worker:{self.name}"
         self._mailbox = Mailbox()
-        self._pool = ThreadPool[RunningJob]()
+        self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
         self._running: dict[tuple[int, int], RunningJob] = {}
         # Reports that the database has not taken yet.
         self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
@@ -155,12 +155,7 @@ class Worker:
             Unavailable: The database is unavailable at the beginning.
         """
         self._queue.open()
-        threads = [
-            threading.Thread(target=self._perform, name=f"{self.name}-{n}", daemon=True)
-            for n in range(sum(self._slots.values()))
-        ]
-        for thread in threads:
-            thread.start()
+        self._pool.start()
         sweeper = self._sweeper()
         try:
             with self._queue.commit_notifier.subscribed(self._notify):
@@ -187,11 +182,10 @@ class Worker:
         sweeper.start()
         return sweeper
 
-    # --- the threads
+    # --- other threads
 
-    def _perform(self) -> None:
-        while (job := self._pool.take()) is not None:
-            job.finish(perform(self._handlers[job.type], job))
+    def _perform(self, job: RunningJob) -> None:
+        job.finish(perform(self._handlers[job.type], job))
 
     def _notify(self) -> None:
         if not self._wants_jobs:
