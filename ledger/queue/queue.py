@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ledger.database.contract import Database
     from ledger.log.commit_notifier import CommitNotifier
     from ledger.log.ledger import Ledger, Outcome
-    from ledger.queue.heartbeats import WorkerSeen
+    from ledger.queue.presence import WorkerSeen
 
 # Longest time that a forking thread waits for a thread that is opening the database.
 _LONGEST_OPENING_S: Final = 10.0
@@ -346,7 +346,8 @@ class Queue:
     def workers(self) -> "list[WorkerSeen]":
         """Return the workers that have sent heartbeats, sorted by name."""
         with self.database.read() as connection:
-            return list(self.read_models.workers(connection))
+            listed = self.read_models.workers(connection, now_ms=self.ledger.now_ms())
+        return [worker.seen for worker in listed]
 
     # --- working
 

@@ -29,7 +29,7 @@ from typing import Final, Literal, NamedTuple
 
 from ledger.errors import InvalidInput, LedgerError, Unavailable
 from ledger.log.ledger import Answer, Claimed, Outcome
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
@@ -46,8 +46,6 @@ _LONGEST_PAUSE_S: Final = 2.0
 _MOST_WORDS: Final = 1_000
 # Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
-# Heartbeats per lease, the time for which a worker may be silent.
-_BEATS_A_LEASE: Final = 3
 
 _LAST_WORDS: Final = (commands.Complete, commands.FailAttempt)
 
@@ -377,8 +375,8 @@ class Worker:
         queue = self._queue
         with queue.database.read() as connection:
             held = queue.read_models.held_by(connection, self.name)
-            seen = heartbeats.find(connection, self.name) if held else None
-        silent_ms = 0 if seen is None else max(0, queue.ledger.now_ms() - seen.seen_at_ms)
+            seen = presence.find(connection, self.name) if held else None
+        silent_ms = 0 if seen is None else seen.silent_ms(queue.ledger.now_ms())
         lost = [
             commands.Lose(job_id=id_, attempt=attempt, worker=self.name, silent_ms=silent_ms)
             for id_, attempt in held
@@ -393,14 +391,14 @@ class Worker:
             return
         queue = self._queue
         with queue.database.write() as tx:
-            heartbeats.beat(
+            presence.beat(
                 tx,
                 self.name,
                 self._slots,
                 now_ms=queue.ledger.now_ms(),
                 lease_ms=queue.lease_ms,
             )
-        self._next_beat_s = now_s + queue.lease_ms / 1000 / _BEATS_A_LEASE
+        self._next_beat_s = now_s + presence.beat_interval_ms(queue.lease_ms) / 1000
         self._must_reconcile = bool(self._running)
 
     def _reconcile(self) -> None:
@@ -448,7 +446,7 @@ class Worker:
                 if isinstance(answer, Outcome):
                     self._tell("returned", job, reason)
             with self._queue.database.write() as tx:
-                heartbeats.leave(tx, self.name)
+                presence.leave(tx, self.name)
         except LedgerError as error:
             # The sweeper will fail them as lost.
             _log.warning("worker %s could not return its jobs: %s", self.name, error)
