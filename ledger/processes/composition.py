@@ -5,9 +5,6 @@ what they need as arguments.  Modules that are slow to import and seldom needed 
 Whoosh, the read models that catch up) are imported where they are used.
 """
 
-import hashlib
-import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,13 +17,13 @@ from sqlalchemy import Table
 
 from ledger.database.contract import Database, Leadership
 from ledger.database.revision import require_current
-from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
 from ledger.log import schema
 from ledger.log.commit_notifier import CommitNotifier
 from ledger.log.ledger import Ledger
 from ledger.processes.queue_read_models import QueueReadModels
+from ledger.processes.search_directory import search_directory
 from ledger.processes.settings import Settings
 from ledger.projections.model_versions import record_versions, require_versions
 from ledger.projections.models.jobs import Jobs
@@ -318,41 +315,11 @@ def _search_engine(
 
     return WhooshEngine(
         database,
-        _search_directory(settings, database, directory or Path()),
+        search_directory(
+            database, settings.search_directory, working_directory=directory or Path()
+        ),
         with_parent=bool(settings.search_directory),
     )
-
-
-_LONGEST_NAME: Final = 64
-
-
-def _search_directory(settings: Settings, database: Database, directory: Path) -> Path:
-    """Return the directory of the index, which no other ledger uses.
-
-    In a directory that may contain other files and the indexes of other ledgers, its name
-    consists of the database's name and a digest that tells databases of the same name apart.
-    """
-    if isinstance(database, SqliteDatabase):
-        beside = database.path.with_name(f"{database.path.name}-search")
-        name, identity = database.path.name, ["sqlite", os.path.realpath(database.path)]
-    else:
-        url = database.engine.url
-        # Like the driver: the default name of a database is the user's name.
-        name = url.database or url.username or "ledger"
-        # The query may name the server too, as a host or as the directory of its socket.
-        host = str(url.query.get("host", url.host or ""))
-        port = str(url.query.get("port", url.port or ""))
-        identity = [url.get_backend_name(), host, port, name]
-        if database.schema is not None:
-            name, identity = f"{name}-{database.schema}", [*identity, database.schema]
-        beside = None
-    if beside is not None and not settings.search_directory:
-        return beside
-    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
-    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
-    # If the setting is empty, the parent is the working directory.
-    parent = (directory / settings.search_directory).absolute()
-    return parent / f"{shown}-search-{digest[:16]}"
 
 
 def prepare(system: System) -> None:
