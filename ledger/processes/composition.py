@@ -31,7 +31,8 @@ from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.projections.projection import Projection
-from ledger.queue.queue import Parts, Queue
+from ledger.queue.opening import Parts
+from ledger.queue.queue import Queue
 
 if TYPE_CHECKING:
     from ledger.projections.follower import Follower
