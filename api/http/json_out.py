@@ -46,7 +46,7 @@ def _event(envelope: Envelope) -> Event:
     )
 
 
-def activity(minutes: Iterable[activity_model.Minute]) -> bytes:
+def activity(minutes: Iterable[activity_model.MinuteCounts]) -> bytes:
     """Return the JSON array of minutes."""
     return _encode(
         [
@@ -104,10 +104,10 @@ def workers(listed: Iterable[ListedWorker]) -> bytes:
     )
 
 
-def stats(stats: state_counts.Stats) -> bytes:
+def stats(totals: state_counts.Totals) -> bytes:
     """Return the JSON object of the counts, in Kue's key order."""
-    counts = {f"{state}_count": stats.counts[state] for state in LIVE_STATES}
-    return _encode(schemas.Stats(**counts, work_time=stats.work_ms))
+    counts = {f"{state}_count": totals.counts[state] for state in LIVE_STATES}
+    return _encode(schemas.Stats(**counts, work_time=totals.work_ms))
 
 
 def ids(job_ids: Sequence[int]) -> bytes:

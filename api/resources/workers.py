@@ -76,8 +76,8 @@ class Claims:
         attempts = {one.job.id: one.job.attempt for one in begun.jobs}
         with database.read() as connection:
             # A job that was removed or moved meanwhile must no longer be done.
-            shown = self._jobs.running(connection, attempts)
-        return [json_out.claimed(json, attempt) for json, attempt in shown]
+            running = self._jobs.running(connection, attempts)
+        return [json_out.claimed(json, attempt) for json, attempt in running]
 
 
 class Workers:

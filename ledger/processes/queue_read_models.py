@@ -45,8 +45,8 @@ class QueueReadModels(ReadModels):
     # --- jobs
 
     def job(self, connection: Connection, job_id: int) -> str | None:
-        shown = self._jobs.get(connection, job_id)
-        return None if shown is None else shown.json
+        job = self._jobs.get(connection, job_id)
+        return None if job is None else job.json
 
     def jobs(
         self,

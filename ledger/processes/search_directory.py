@@ -33,8 +33,8 @@ def search_directory(database: Database, setting: str, *, working_directory: Pat
     else:
         name, identity = _of_server(database)
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
-    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
-    return (working_directory / setting).absolute() / f"{shown}-search-{digest[:16]}"
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
+    return (working_directory / setting).absolute() / f"{readable}-search-{digest[:16]}"
 
 
 def _of_file(database: SqliteDatabase) -> tuple[str, Sequence[str]]:

@@ -265,7 +265,7 @@ class Queue:
                 last=offset + limit - 1,
                 descending=newest_first,
             )
-        return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
+        return [Job(self, int(fields["id"]), fields=fields) for fields in msgspec.json.decode(page)]
 
     def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return the jobs whose data contains all words of *query*, newest first.

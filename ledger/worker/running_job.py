@@ -186,8 +186,8 @@ def described(error: BaseException) -> str:
     """Return an error as the ledger stores it: a JSON string of its message and traceback."""
     if isinstance(error, SyntaxError):
         # Python prints the location of a syntax error before its message.
-        shown = f"{type(error).__name__}: {error.msg}"
+        message = f"{type(error).__name__}: {error.msg}"
     else:
-        shown = "".join(traceback.format_exception_only(error)).strip()
-    first = next(iter(shown.splitlines()), "an error without a name")
+        message = "".join(traceback.format_exception_only(error)).strip()
+    first = next(iter(message.splitlines()), "an error without a name")
     return json_text.string(f"{first}\n{''.join(traceback.format_exception(error))}")
