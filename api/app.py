@@ -27,18 +27,18 @@ from ledger.log.ledger import Ledger
 from ledger.projections.lag import Lag
 from ledger.projections.models.activity import Activity
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.search.search import Search
+from ledger.queue.read_models import ReadModels
 
 App = falcon.App[falcon.Request, falcon.Response]
 
 
 def create_app(
     ledger: Ledger,
+    read_models: ReadModels,
     jobs_view: Jobs,
     state_counts: StateCounts,
-    ledger_state: LedgerState,
     activity_view: Activity,
     searching: Search,
     lags: Callable[[], Sequence[Lag]],
@@ -54,9 +54,9 @@ def create_app(
 
     Args:
         ledger: Executes the commands.
+        read_models: Answers the queries that need several read models.
         jobs_view: The read model of jobs and lists.
         state_counts: The read model of counts and types.
-        ledger_state: The read model of the ledger's own state: paused types.
         activity_view: The read model of what happened in each minute.
         searching: Finds jobs by the words of their data.
         lags: Returns the lag of each follower.
@@ -75,7 +75,6 @@ def create_app(
     app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
     errors.install(app)
     database = ledger.database
-    presence = workers.Presence(ledger, lease_ms=lease_ms)
     resources = (
         activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
         attempt_reports.AttemptReports(ledger),
@@ -86,9 +85,9 @@ def create_app(
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
         search.Searches(database, searching, largest_page=largest_page),
-        stats.Stats(database, state_counts),
-        workers.Claims(ledger, jobs_view, ledger_state, polls, presence),
-        workers.Workers(ledger, jobs_view, presence),
+        stats.StatsReads(database, state_counts),
+        workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
+        workers.Workers(ledger, read_models, lease_ms=lease_ms),
     )
     add_routes(app, resources, largest_body_bytes=largest_body_bytes)
     return app

@@ -115,14 +115,14 @@ class ClaimRequest(JsonBody, frozen=True, kw_only=True):
     ) = None
 
 
-class Report(JsonBody, frozen=True, kw_only=True):
+class AttemptReport(JsonBody, frozen=True, kw_only=True):
     """What all reports on an attempt have in common."""
 
     attempt: AttemptNumber
     worker: WorkerName | None = None
 
 
-class ProgressReport(Report, frozen=True, kw_only=True):
+class ProgressReport(AttemptReport, frozen=True, kw_only=True):
     """The progress of an attempt: per cent, or a part of a total."""
 
     also: ClassVar[Schema] = {
@@ -176,7 +176,7 @@ class ProgressReport(Report, frozen=True, kw_only=True):
         return self.progress or 0
 
 
-class LogReport(Report, frozen=True, kw_only=True):
+class LogReport(AttemptReport, frozen=True, kw_only=True):
     """A line, or several lines, for the log of a job."""
 
     also: ClassVar[Schema] = {
@@ -196,7 +196,7 @@ class LogReport(Report, frozen=True, kw_only=True):
             raise InvalidInput("lines", "lines: expected line or lines, got both")
 
 
-class CompleteReport(Report, frozen=True, kw_only=True):
+class CompleteReport(AttemptReport, frozen=True, kw_only=True):
     """The success of an attempt."""
 
     result: Annotated[Raw, Meta(description="Any JSON; kept exactly. null is none.")] = field(
@@ -204,7 +204,7 @@ class CompleteReport(Report, frozen=True, kw_only=True):
     )
 
 
-class FailReport(Report, frozen=True, kw_only=True):
+class FailReport(AttemptReport, frozen=True, kw_only=True):
     """The failure of an attempt."""
 
     error: Annotated[Line, Meta(description="Its first line goes to the job's log.")]
@@ -224,7 +224,7 @@ class FailReport(Report, frozen=True, kw_only=True):
     ) = None
 
 
-class ReturnReport(Report, frozen=True, kw_only=True):
+class ReturnReport(AttemptReport, frozen=True, kw_only=True):
     """The return of an unfinished job to the queue."""
 
     # Unlike content, the reason is kept for ever: it cannot be erased.

@@ -3,7 +3,7 @@
 Whatever is JSON already, a job or the content of an event, is sent as it is stored.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -14,7 +14,7 @@ from ledger.api.schemas import Event, Worker
 from ledger.log.store import Envelope
 from ledger.projections.models import activity as activity_model
 from ledger.projections.models import state_counts
-from ledger.queue.heartbeats import WorkerSeen
+from ledger.queue.presence import ListedWorker
 from ledger.rules.job import LIVE_STATES
 from ledger.rules.json_text import log_line
 
@@ -46,7 +46,7 @@ def _event(envelope: Envelope) -> Event:
     )
 
 
-def activity(minutes: Iterable[activity_model.Minute]) -> bytes:
+def activity(minutes: Iterable[activity_model.MinuteCounts]) -> bytes:
     """Return the JSON array of minutes."""
     return _encode(
         [
@@ -87,27 +87,27 @@ def claimed(json: str, attempt: int) -> str:
     return f'{json[:-1]},"attempt":{attempt}}}'
 
 
-def workers(seen: Iterable[WorkerSeen], held: Mapping[str, int]) -> bytes:
+def workers(listed: Iterable[ListedWorker]) -> bytes:
     """Return the JSON array of workers, with the number of jobs that each holds."""
     return _encode(
         [
             Worker(
-                name=worker.name,
-                types=worker.types,
-                started_at=str(worker.started_at_ms),
-                seen_at=str(worker.seen_at_ms),
-                lease_ms=worker.lease_ms,
-                jobs=held.get(worker.name, 0),
+                name=seen.name,
+                types=seen.types,
+                started_at=str(seen.started_at_ms),
+                seen_at=str(seen.seen_at_ms),
+                lease_ms=seen.lease_ms,
+                jobs=held,
             )
-            for worker in seen
+            for seen, _, held in listed
         ]
     )
 
 
-def stats(stats: state_counts.Stats) -> bytes:
+def stats(totals: state_counts.Totals) -> bytes:
     """Return the JSON object of the counts, in Kue's key order."""
-    counts = {f"{state}_count": stats.counts[state] for state in LIVE_STATES}
-    return _encode(schemas.Stats(**counts, work_time=stats.work_ms))
+    counts = {f"{state}_count": totals.counts[state] for state in LIVE_STATES}
+    return _encode(schemas.Stats(**counts, work_time=totals.work_ms))
 
 
 def ids(job_ids: Sequence[int]) -> bytes:

@@ -10,11 +10,11 @@ import falcon
 
 from ledger.api.http import json_out, requests
 from ledger.api.http.bodies import (
+    AttemptReport,
     CompleteReport,
     FailReport,
     LogReport,
     ProgressReport,
-    Report,
     ReturnReport,
     json_of,
 )
@@ -87,7 +87,9 @@ class AttemptReports:
         self._submit(req, body, [command])
         _answer(resp, job_id, "returned")
 
-    def _submit(self, req: falcon.Request, body: Report, commands: Sequence[OnAttempt]) -> None:
+    def _submit(
+        self, req: falcon.Request, body: AttemptReport, commands: Sequence[OnAttempt]
+    ) -> None:
         # The worker's name is taken on trust: there is no authentication yet.
         actor = ACTOR if body.worker is None else actor_of(body.worker)
         outcomes = self._ledger.submit(

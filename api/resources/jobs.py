@@ -105,10 +105,10 @@ class JobReads:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            shown = self._jobs.get(connection, job_id)
-        if shown is None:
+            job = self._jobs.get(connection, job_id)
+        if job is None:
             raise JobNotFound(job_id)
-        answer(resp, shown.json.encode(), shown.position)
+        answer(resp, job.json.encode(), job.position)
 
     def exists(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
         """Answer nothing, if there is such a job."""
@@ -122,11 +122,11 @@ class JobReads:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            shown = self._jobs.get(connection, job_id)
-            if shown is None:
+            job = self._jobs.get(connection, job_id)
+            if job is None:
                 raise JobNotFound(job_id)
             lines = store.read_log(connection, job_id, newest=self._largest_page)
-        answer(resp, json_out.log_lines(lines), shown.position)
+        answer(resp, json_out.log_lines(lines), job.position)
 
     def events(
         self,

@@ -9,7 +9,7 @@ from ledger.log import store
 from ledger.projections.models.state_counts import StateCounts
 
 
-class Stats:
+class StatsReads:
     """The resources ``GET /stats`` and ``GET /job/types``: jobs by state, and their types."""
 
     def __init__(self, database: Database, state_counts: StateCounts) -> None:

@@ -9,12 +9,7 @@ that the worker holds, and the worker returns those that it does not know
 closed its connection: see ``long_poll``.
 """
 
-from collections import Counter
-from collections.abc import Collection
-from typing import Final
-
 import falcon
-from sqlalchemy import Connection
 
 from ledger.api.http import json_out, requests
 from ledger.api.http.bodies import ClaimRequest
@@ -24,64 +19,36 @@ from ledger.api.resources.attempt_reports import actor_of
 from ledger.api.schemas import Heartbeat, HeldAttempt, Message
 from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.ledger_state import LedgerState
-from ledger.queue import heartbeats
+from ledger.queue import presence
+from ledger.queue.read_models import ReadModels
 from ledger.rules.commands import Claim, Return
-
-# Heartbeats that are recorded per lease; more frequent ones are skipped.
-_BEATS_A_LEASE: Final = 6
-
-
-class Presence:
-    """The heartbeats of workers that use HTTP.
-
-    Args:
-        ledger: The ledger, whose database and clock are used.
-        lease_ms: How long a worker may be silent.
-    """
-
-    def __init__(self, ledger: Ledger, *, lease_ms: int) -> None:
-        self._ledger = ledger
-        self.lease_ms = lease_ms
-
-    def beat(self, name: str, types: dict[str, int] | None = None) -> None:
-        """Record that a worker is alive, unless this was recorded a moment ago.
-
-        Args:
-            name: The worker's name.
-            types: The types that it asks for; None if it does not state them.
-        """
-        database = self._ledger.database
-        now_ms = self._ledger.now_ms()
-        with database.read() as connection:
-            known = heartbeats.find(connection, name)
-        if known is not None:
-            types = known.types if types is None else types
-            # Compare the types only: the number of each that it asks for changes with every claim.
-            same = known.lease_ms == self.lease_ms and known.types.keys() == types.keys()
-            if same and 0 <= now_ms - known.seen_at_ms < self.lease_ms // _BEATS_A_LEASE:
-                # Claims of many threads share a commit; a heartbeat has a commit of its own.
-                return
-        with database.write() as tx:
-            heartbeats.beat(tx, name, types or {}, now_ms=now_ms, lease_ms=self.lease_ms)
 
 
 class Claims:
-    """The resource ``POST /jobs/claim``, which gives jobs to workers."""
+    """The resource ``POST /jobs/claim``, which gives jobs to workers.
+
+    Args:
+        ledger: The ledger.
+        jobs: The read model of jobs.
+        read_models: Answers whether a job waits.
+        polls: Lets requests wait.
+        lease_ms: How long a worker may be silent.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         jobs: Jobs,
-        ledger_state: LedgerState,
+        read_models: ReadModels,
         polls: LongPolls,
-        presence: Presence,
+        *,
+        lease_ms: int,
     ) -> None:
         self._ledger = ledger
         self._jobs = jobs
-        self._ledger_state = ledger_state
+        self._read_models = read_models
         self._polls = polls
-        self._presence = presence
+        self._lease_ms = lease_ms
 
     def claim(self, req: falcon.Request, resp: falcon.Response, *, body: ClaimRequest) -> None:
         """Give waiting jobs to a worker; wait for jobs if requested."""
@@ -94,50 +61,57 @@ class Claims:
     def _take(self, claim: Claim, cause: str | None) -> list[str]:
         """Start waiting jobs, and return their JSON."""
         # First, so that the sweeper knows the worker of its jobs; a worker that waits is alive too.
-        self._presence.beat(claim.worker, dict(claim.slots))
         database = self._ledger.database
+        presence.beat_if_due(
+            database,
+            claim.worker,
+            dict(claim.slots),
+            now_ms=self._ledger.now_ms(),
+            lease_ms=self._lease_ms,
+        )
         with database.read() as connection:
-            if not self._any_waits(connection, claim.slots):
+            if not self._read_models.any_claimable(connection, claim.slots):
                 return []
         begun = self._ledger.claim(claim, actor=actor_of(claim.worker), cause=cause)
         attempts = {one.job.id: one.job.attempt for one in begun.jobs}
         with database.read() as connection:
             # A job that was removed or moved meanwhile must no longer be done.
-            shown = self._jobs.running(connection, attempts)
-        return [json_out.claimed(json, attempt) for json, attempt in shown]
-
-    def _any_waits(self, connection: Connection, types: Collection[str]) -> bool:
-        paused = self._ledger_state.paused(connection)
-        return any(
-            self._jobs.any_claimable(connection, type_) for type_ in types if type_ not in paused
-        )
+            running = self._jobs.running(connection, attempts)
+        return [json_out.claimed(json, attempt) for json, attempt in running]
 
 
 class Workers:
     """The resources below ``/workers``: heartbeats, the end of a worker, the list of workers.
 
     Heartbeats are not history, so the answers have no position for an ETag.
+
+    Args:
+        ledger: The ledger, whose clock is used.
+        read_models: Answers what workers there are, and what each holds.
+        lease_ms: How long a worker may be silent.
     """
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, presence: Presence) -> None:
+    def __init__(self, ledger: Ledger, read_models: ReadModels, *, lease_ms: int) -> None:
         self._ledger = ledger
-        self._jobs = jobs
-        self._presence = presence
+        self._read_models = read_models
+        self._lease_ms = lease_ms
 
     def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
         """Record a heartbeat, and answer what the worker holds."""
-        self._presence.beat(name)
-        with self._ledger.database.read() as connection:
-            held = _held_by(connection, self._jobs, name)
+        database = self._ledger.database
+        now_ms = self._ledger.now_ms()
+        presence.beat_if_due(database, name, None, now_ms=now_ms, lease_ms=self._lease_ms)
+        with database.read() as connection:
+            held = self._read_models.held_by(connection, name)
         jobs = [HeldAttempt(id=str(job_id), attempt=attempt) for job_id, attempt in held]
-        beat = Heartbeat(name=name, lease_ms=self._presence.lease_ms, jobs=jobs)
+        beat = Heartbeat(name=name, lease_ms=self._lease_ms, jobs=jobs)
         answer(resp, json_out.encode(beat))
 
     def leave(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
         """Return to the queue what a worker holds, and forget the worker."""
         database = self._ledger.database
         with database.read() as connection:
-            held = _held_by(connection, self._jobs, name)
+            held = self._read_models.held_by(connection, name)
         back = [
             Return(job_id=job_id, attempt=attempt, reason=f"worker {name} left")
             for job_id, attempt in held
@@ -145,16 +119,12 @@ class Workers:
         # The return of an attempt that has ended meanwhile is refused, and is not needed.
         self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
         with database.write() as tx:
-            heartbeats.leave(tx, name)
+            presence.leave(tx, name)
         answer(resp, json_out.encode(Message(message=f"worker {name} left")))
 
     def show(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer all workers, with the number of jobs that each holds."""
+        now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
-            held = Counter(one.worker for one in self._jobs.held(connection))
-            seen = heartbeats.seen(connection)
-        answer(resp, json_out.workers(seen, held))
-
-
-def _held_by(connection: Connection, jobs: Jobs, name: str) -> list[tuple[int, int]]:
-    return [(one.job_id, one.attempt) for one in jobs.held(connection) if one.worker == name]
+            listed = self._read_models.workers(connection, now_ms=now_ms)
+        answer(resp, json_out.workers(listed))

@@ -40,9 +40,9 @@ def build(settings: Settings) -> App:
     _Background(system, settings).start()
     return create_app(
         system.ledger,
+        system.read_models,
         system.jobs,
         system.state_counts,
-        system.ledger_state,
         system.activity,
         system.search,
         system.lags,

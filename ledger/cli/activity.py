@@ -12,7 +12,7 @@ from ledger.cli.catch_up_once import catch_up_once
 from ledger.cli.context import Context, as_json, command
 from ledger.cli.parameters import Text, Whole
 from ledger.errors import InvalidInput, Stuck
-from ledger.projections.models.activity import MINUTE_MS, Minute
+from ledger.projections.models.activity import MINUTE_MS, MinuteCounts
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 # What the other columns leave of a width of 80.  In a line that is cut off, the newest bars
@@ -74,11 +74,11 @@ def _moment(text: str) -> int:
     return int(at.timestamp() * 1000)
 
 
-def _print(minutes: Sequence[Minute], *, from_ms: int, minutes_in_all: int) -> None:
+def _print(minutes: Sequence[MinuteCounts], *, from_ms: int, minutes_in_all: int) -> None:
     span = -(-minutes_in_all // _WIDTH)
     columns = -(-minutes_in_all // span)
     rows: list[tuple[object, ...]] = []
-    for place, name in enumerate(Minute._fields[1:-1], start=1):
+    for place, name in enumerate(MinuteCounts._fields[1:-1], start=1):
         heights = [0] * columns
         for minute in minutes:
             heights[(minute.minute_ms - from_ms) // (span * MINUTE_MS)] += minute[place]

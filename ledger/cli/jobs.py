@@ -15,8 +15,6 @@ from ledger.cli.parameters import NUMBER, Text, Whole
 from ledger.errors import JobNotFound, Refused
 from ledger.log import codec, store
 from ledger.projections.models.job_json import JobJson
-from ledger.projections.models.job_lists import JobList
-from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.queue.arguments import LARGEST_PAGE
 from ledger.rules import json_text
 from ledger.rules.commands import Erase, Move, OnJob, Remove
@@ -139,28 +137,16 @@ def jobs(
     ledger jobs --state failed
     ledger jobs --type email --limit 100
     """
-    last = skip + limit - 1
-    descending = not (oldest or by_priority)
     with context.reading() as (system, connection):
-        if type_ is not None and state is None:
-            page = page_of_type(
-                system.jobs.lists,
-                connection,
-                type_,
-                skip,
-                last,
-                descending=descending,
-                by_priority=by_priority,
-            )
-        else:
-            page = system.jobs.lists.page(
-                connection,
-                JobList(None if state is None else State(state), type_),
-                skip,
-                last,
-                descending=descending,
-                by_priority=by_priority,
-            ).json
+        page = system.read_models.jobs(
+            connection,
+            state=None if state is None else State(state),
+            type_=type_,
+            first=skip,
+            last=skip + limit - 1,
+            descending=not (oldest or by_priority),
+            by_priority=by_priority,
+        )
     if as_json:
         output.json_line(page)
         return

@@ -23,7 +23,7 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} events/s")
 
 
-class Count(MofNCompleteColumn):
+class CountColumn(MofNCompleteColumn):
     """A column with done and total numbers, empty while the total is unknown."""
 
     def render(self, task: Task) -> Text:
@@ -59,7 +59,7 @@ def drawn(what: str, *, hidden: bool) -> Iterator[Advancing]:
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        Count(),
+        CountColumn(),
         _Rate(),
         TimeRemainingColumn(),
         # Rich before 14.3 ends even a disabled bar with an empty line.

@@ -1,13 +1,11 @@
 """The commands that list workers, and pause and resume types of jobs."""
 
-from collections import Counter
-
 import click
 
 from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import Context, actor, as_json, cause, command
-from ledger.queue import heartbeats
+from ledger.queue.presence import ListedWorker
 from ledger.rules.commands import Pause, Resume
 
 
@@ -25,39 +23,40 @@ def workers(context: Context, *, as_json: bool) -> None:
     fail, and the jobs are tried again if they have attempts left.
     """
     with context.reading() as (system, connection):
-        seen = heartbeats.seen(connection)
-        held = Counter(one.worker for one in system.jobs.held(connection))
         now_ms = system.ledger.now_ms()
-    shown = [
-        {
-            "name": worker.name,
-            "state": "silent" if now_ms - worker.seen_at_ms > worker.lease_ms else "working",
-            "types": worker.types,
-            "running": held[worker.name],
-            "started_at_ms": worker.started_at_ms,
-            "seen_at_ms": worker.seen_at_ms,
-            "lease_ms": worker.lease_ms,
-        }
-        for worker in seen
-    ]
+        listed = system.read_models.workers(connection, now_ms=now_ms)
     if as_json:
-        output.json_line(json_out.encode(shown))
+        output.json_line(json_out.encode([_fields(worker) for worker in listed]))
         return
-    if not seen:
+    if not listed:
         click.echo("no workers")
         return
     rows = [
         (
-            worker.name,
-            one["state"],
-            ", ".join(f"{type_} x{number}" for type_, number in worker.types.items()),
-            one["running"],
-            output.age(now_ms - worker.started_at_ms),
-            output.age(now_ms - worker.seen_at_ms),
+            seen.name,
+            state,
+            ", ".join(f"{type_} x{number}" for type_, number in seen.types.items()),
+            held,
+            output.age(now_ms - seen.started_at_ms),
+            output.age(seen.silent_ms(now_ms)),
         )
-        for worker, one in zip(seen, shown, strict=True)
+        for seen, state, held in listed
     ]
     output.table(("worker", "state", "types", "running", "up for", "silent for"), rows)
+
+
+def _fields(worker: ListedWorker) -> dict[str, object]:
+    """Return what ``--json`` prints of a worker."""
+    seen = worker.seen
+    return {
+        "name": seen.name,
+        "state": worker.state,
+        "types": seen.types,
+        "running": worker.held,
+        "started_at_ms": seen.started_at_ms,
+        "seen_at_ms": seen.seen_at_ms,
+        "lease_ms": seen.lease_ms,
+    }
 
 
 @click.command()

@@ -5,41 +5,34 @@ what they need as arguments.  Modules that are slow to import and seldom needed 
 Whoosh, the read models that catch up) are imported where they are used.
 """
 
-import hashlib
-import os
-import re
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Table
 
 from ledger.database.contract import Database, Leadership
 from ledger.database.revision import require_current
-from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import open_database
 from ledger.errors import Unavailable
-from ledger.log import schema, store
+from ledger.log import schema
 from ledger.log.commit_notifier import CommitNotifier
 from ledger.log.ledger import Ledger
+from ledger.processes.queue_read_models import QueueReadModels
+from ledger.processes.search_directory import search_directory
 from ledger.processes.settings import Settings
 from ledger.projections.model_versions import record_versions, require_versions
-from ledger.projections.models.job_lists import JobList
-from ledger.projections.models.jobs import Held, Jobs
-from ledger.projections.models.jobs_of_type import page_of_type
+from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.projections.projection import Projection
-from ledger.queue import heartbeats
-from ledger.queue.queue import Parts, Queue
-from ledger.queue.read_models import ReadModels
-from ledger.rules import json_text
-from ledger.rules.job import State
+from ledger.queue.opening import Parts
+from ledger.queue.queue import Queue
 
 if TYPE_CHECKING:
     from ledger.projections.follower import Follower
@@ -95,6 +88,11 @@ class System:
     def plug_ins(self) -> "PlugIns":
         """Return the read models of applications."""
         return _plug_ins(self.database, (*self.projections, self.activity))
+
+    @cached_property
+    def read_models(self) -> QueueReadModels:
+        """Return the queries that need several read models."""
+        return QueueReadModels(self.jobs, self.state_counts, self.ledger_state, lambda: self.search)
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -186,76 +184,6 @@ class System:
         return "_search" in self.__dict__
 
 
-class _QueueReadModels(ReadModels):
-    """The queries of a queue, answered from the projections."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-
-    def job(self, connection: Connection, job_id: int) -> str | None:
-        shown = self._system.jobs.get(connection, job_id)
-        return None if shown is None else shown.json
-
-    def jobs(
-        self,
-        connection: Connection,
-        *,
-        state: State | None,
-        type_: str | None,
-        first: int,
-        last: int,
-        descending: bool,
-    ) -> str:
-        lists = self._system.jobs.lists
-        if type_ is not None and state is None:
-            return page_of_type(lists, connection, type_, first, last, descending=descending)
-        chosen = JobList(state, type_)
-        return lists.page(connection, chosen, first, last, descending=descending).json
-
-    def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
-        stats = self._system.state_counts.stats(connection, type_)
-        return {str(state): jobs for state, jobs in stats.counts.items()} | {
-            "work_ms": stats.work_ms
-        }
-
-    def types(self, connection: Connection) -> list[str]:
-        return self._system.state_counts.types(connection)
-
-    def log(self, connection: Connection, job_id: int, *, newest: int) -> list[str]:
-        lines = store.read_log(connection, job_id, newest=newest)
-        return [json_text.log_line(kind, text) for kind, _, text in lines if text is not None]
-
-    def events(self, connection: Connection, job_id: int, *, after: int) -> list[store.Envelope]:
-        return store.read_stream(connection, job_id, after=after)
-
-    def workers(self, connection: Connection) -> list[heartbeats.WorkerSeen]:
-        return heartbeats.seen(connection)
-
-    def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
-        return self._system.search.find(query, limit=limit, offset=offset).job_ids
-
-    def paused(self, connection: Connection) -> dict[str, int]:
-        return self._system.ledger_state.paused(connection)
-
-    def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
-        paused = self._system.ledger_state.paused(connection)
-        return any(
-            self._system.jobs.any_claimable(connection, type_)
-            for type_ in types
-            if type_ not in paused
-        )
-
-    def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
-        return self._system.jobs.due(connection, now_ms=now_ms, limit=limit)
-
-    def held(self, connection: Connection) -> list[Held]:
-        return self._system.jobs.held(connection)
-
-    def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
-        held = self._system.jobs.held(connection)
-        return [(one.job_id, one.attempt) for one in held if one.worker == worker]
-
-
 def open_parts(settings: Settings, *, directory: Path | None) -> Parts:
     """Open the database of *settings*, and return the parts of a queue on it.
 
@@ -277,7 +205,7 @@ def parts_of(system: System) -> Parts:
     """Return the parts of a queue on *system*."""
     return Parts(
         system.ledger,
-        _QueueReadModels(system),
+        system.read_models,
         system.commit_notifier,
         forget=system.forget,
         close=system.close,
@@ -388,41 +316,11 @@ def _search_engine(
 
     return WhooshEngine(
         database,
-        _search_directory(settings, database, directory or Path()),
+        search_directory(
+            database, settings.search_directory, working_directory=directory or Path()
+        ),
         with_parent=bool(settings.search_directory),
     )
-
-
-_LONGEST_NAME: Final = 64
-
-
-def _search_directory(settings: Settings, database: Database, directory: Path) -> Path:
-    """Return the directory of the index, which no other ledger uses.
-
-    In a directory that may contain other files and the indexes of other ledgers, its name
-    consists of the database's name and a digest that tells databases of the same name apart.
-    """
-    if isinstance(database, SqliteDatabase):
-        beside = database.path.with_name(f"{database.path.name}-search")
-        name, identity = database.path.name, ["sqlite", os.path.realpath(database.path)]
-    else:
-        url = database.engine.url
-        # Like the driver: the default name of a database is the user's name.
-        name = url.database or url.username or "ledger"
-        # The query may name the server too, as a host or as the directory of its socket.
-        host = str(url.query.get("host", url.host or ""))
-        port = str(url.query.get("port", url.port or ""))
-        identity = [url.get_backend_name(), host, port, name]
-        if database.schema is not None:
-            name, identity = f"{name}-{database.schema}", [*identity, database.schema]
-        beside = None
-    if beside is not None and not settings.search_directory:
-        return beside
-    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()
-    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:_LONGEST_NAME]
-    # If the setting is empty, the parent is the working directory.
-    parent = (directory / settings.search_directory).absolute()
-    return parent / f"{shown}-search-{digest[:16]}"
 
 
 def prepare(system: System) -> None:

@@ -11,7 +11,8 @@ from weakref import WeakMethod
 
 from ledger.database.url_syntax import hide_password
 from ledger.processes.settings import Settings
-from ledger.queue.queue import Parts, Queue
+from ledger.queue.opening import Parts
+from ledger.queue.queue import Queue
 
 
 def connect(settings: Settings, *, actor: str) -> Queue:

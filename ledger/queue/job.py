@@ -60,12 +60,12 @@ class Job:
         job_id: int,
         *,
         type_: str | None = None,
-        shown: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = job_id
         self._queue = queue
-        self._type = type_ if shown is None else shown["type"]
-        self._shown = shown
+        self._type = type_ if fields is None else fields["type"]
+        self._fields = fields
 
     def __repr__(self) -> str:
         try:
@@ -89,9 +89,9 @@ class Job:
             json = self._queue.read_models.job(connection, self.id)
         if json is None:
             raise JobNotFound(self.id)
-        shown: Mapping[str, Any] = msgspec.json.decode(json)
-        self._shown, self._type = shown, shown["type"]
-        return shown
+        fields: Mapping[str, Any] = msgspec.json.decode(json)
+        self._fields, self._type = fields, fields["type"]
+        return fields
 
     @property
     def type(self) -> str:
@@ -103,7 +103,7 @@ class Job:
     @property
     def data(self) -> Json:
         """Return the data that the job was created with."""
-        return (self._shown or self.refresh())["data"]
+        return (self._fields or self.refresh())["data"]
 
     @property
     def state(self) -> str:
@@ -149,7 +149,7 @@ class Job:
     @property
     def created_at(self) -> datetime:
         """Return the time of the job's creation, in UTC."""
-        created_at_ms = int((self._shown or self.refresh())["created_at"])
+        created_at_ms = int((self._fields or self.refresh())["created_at"])
         return datetime.fromtimestamp(created_at_ms / 1000, tz=UTC)
 
     def log(self) -> list[str]:

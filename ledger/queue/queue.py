@@ -9,23 +9,23 @@ A ``Queue`` may be shared by all threads of a process.
 
 A queue opens its database when it is first used.  So a module that creates a queue can be
 imported while the database is unavailable, and a quarter of a second faster: SQLAlchemy, and
-our modules that need it, are imported only when the queue's ``Parts`` are made.  This module
+our modules that need it, are imported only when the queue's parts are made.  This module
 and the modules that it imports must therefore not import them.
 """
 
 import inspect
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from ledger.errors import InvalidInput
 from ledger.queue.arguments import Json, Milliseconds, check_page, create_command, create_commands
 from ledger.queue.job import Job
+from ledger.queue.opening import Opening, Parts
 from ledger.queue.read_models import ReadModels
 from ledger.rules.commands import Command, Create, Pause, Resume
 from ledger.rules.job import LIVE_STATES, State
@@ -34,10 +34,7 @@ if TYPE_CHECKING:
     from ledger.database.contract import Database
     from ledger.log.commit_notifier import CommitNotifier
     from ledger.log.ledger import Ledger, Outcome
-    from ledger.queue.heartbeats import WorkerSeen
-
-# Longest time that a forking thread waits for a thread that is opening the database.
-_LONGEST_OPENING_S: Final = 10.0
+    from ledger.queue.presence import WorkerSeen
 
 
 class Handler(NamedTuple):
@@ -54,24 +51,6 @@ class Handler(NamedTuple):
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Json])
 
 
-class Parts(NamedTuple):
-    """The objects of a queue whose database is open.
-
-    Attributes:
-        ledger: Carries out commands.
-        read_models: Reads the read models.
-        commit_notifier: The commit notifier.
-        forget: Resets these objects in a forked child.
-        close: Closes all connections.
-    """
-
-    ledger: "Ledger"
-    read_models: ReadModels
-    commit_notifier: "CommitNotifier"
-    forget: Callable[[], None]
-    close: Callable[[], None]
-
-
 class Queue:
     """A queue of jobs, and the handlers that run them.
 
@@ -85,7 +64,7 @@ class Queue:
         lease_ms: How long a worker may be silent before its attempts fail.
 
     Attributes:
-        parts: None until the database is open.
+        opening: Opens the database at the first use.
     """
 
     def __init__(
@@ -96,18 +75,11 @@ class Queue:
         actor: str,
         lease_ms: int,
     ) -> None:
-        self.parts: Parts | None = None
+        self.opening = Opening(make_parts)
         self.actor = actor
         self.lease_ms = lease_ms
         self.handlers: dict[str, Handler] = {}
-        self._make_parts = make_parts
         self._shown_url = shown_url
-        self._fresh_locks()
-
-    def _fresh_locks(self) -> None:
-        # Reentrant: a thread may fork, or use the queue, while it opens the database.
-        self._opening = threading.RLock()
-        self._forks = False
 
     def __repr__(self) -> str:
         shown = self._shown_url if self.parts is None else self.database.shown_url
@@ -123,30 +95,27 @@ class Queue:
                 upgrades older ones.
             Unavailable: The database is unavailable.
         """
-        self._opened()
+        self.opening.opened()
 
-    def _opened(self) -> Parts:
-        if self.parts is None:
-            with self._opening:
-                if self.parts is None:
-                    self.parts = self._make_parts()
-                return self.parts
-        return self.parts
+    @property
+    def parts(self) -> Parts | None:
+        """Return the objects behind the queue; None until the database is open."""
+        return self.opening.parts
 
     @property
     def ledger(self) -> "Ledger":
         """Return the ledger, which carries out commands."""
-        return self._opened().ledger
+        return self.opening.opened().ledger
 
     @property
     def read_models(self) -> ReadModels:
         """Return the queries of the read models."""
-        return self._opened().read_models
+        return self.opening.opened().read_models
 
     @property
     def commit_notifier(self) -> "CommitNotifier":
         """Return the commit notifier."""
-        return self._opened().commit_notifier
+        return self.opening.opened().commit_notifier
 
     @property
     def database(self) -> "Database":
@@ -155,28 +124,19 @@ class Queue:
 
     def before_fork(self) -> None:
         """Keep other threads, until ``after_fork``, from states that would block a forked child."""
-        self._forks = self._opening.acquire(timeout=_LONGEST_OPENING_S)
-        if self.parts is not None:
-            self.database.before_fork()
+        self.opening.before_fork()
 
     def after_fork(self) -> None:
         """Undo ``before_fork`` in the process that has forked."""
-        if self.parts is not None:
-            self.database.after_fork()
-        if self._forks:
-            self._forks = False
-            self._opening.release()
+        self.opening.after_fork()
 
     def forget(self) -> None:
         """Reset the queue in a forked child, which must not share its parent's connections."""
-        self._fresh_locks()
-        if self.parts is not None:
-            self.parts.forget()
+        self.opening.forget()
 
     def close(self) -> None:
         """Close all connections; the queue cannot be used afterwards."""
-        if self.parts is not None:
-            self.parts.close()
+        self.opening.close()
 
     # --- creating
 
@@ -305,7 +265,7 @@ class Queue:
                 last=offset + limit - 1,
                 descending=newest_first,
             )
-        return [Job(self, int(shown["id"]), shown=shown) for shown in msgspec.json.decode(page)]
+        return [Job(self, int(fields["id"]), fields=fields) for fields in msgspec.json.decode(page)]
 
     def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return the jobs whose data contains all words of *query*, newest first.
@@ -346,7 +306,8 @@ class Queue:
     def workers(self) -> "list[WorkerSeen]":
         """Return the workers that have sent heartbeats, sorted by name."""
         with self.database.read() as connection:
-            return list(self.read_models.workers(connection))
+            listed = self.read_models.workers(connection, now_ms=self.ledger.now_ms())
+        return [worker.seen for worker in listed]
 
     # --- working
 

@@ -9,18 +9,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ledger.log.store import Envelope
-    from ledger.queue.heartbeats import WorkerSeen
-
-
-class HeldAttempt(Protocol):
-    """An attempt, and the worker that holds it."""
-
-    @property
-    def job_id(self) -> int: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def worker(self) -> str: ...
+    from ledger.projections.models.jobs import Held
+    from ledger.queue.presence import ListedWorker
 
 
 class DueJobs(Protocol):
@@ -29,12 +19,12 @@ class DueJobs(Protocol):
     def due(self, connection: "Connection", *, now_ms: int, limit: int) -> Sequence[int]:
         """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
 
-    def held(self, connection: "Connection") -> Sequence[HeldAttempt]:
+    def held(self, connection: "Connection") -> "Sequence[Held]":
         """Return the attempts that workers hold."""
 
 
 class ReadModels(DueJobs, Protocol):
-    """The queries of a queue and its workers."""
+    """The queries of a queue, its workers, and those who show both."""
 
     def job(self, connection: "Connection", job_id: int) -> str | None:
         """Return a job's JSON object, or None if there is no such job."""
@@ -48,6 +38,7 @@ class ReadModels(DueJobs, Protocol):
         first: int,
         last: int,
         descending: bool,
+        by_priority: bool = False,
     ) -> str:
         """Return a page of a list of jobs as a JSON array."""
 
@@ -57,8 +48,8 @@ class ReadModels(DueJobs, Protocol):
     def events(self, connection: "Connection", job_id: int, *, after: int) -> Sequence["Envelope"]:
         """Return the next events of a job after version *after*; an empty list at the end."""
 
-    def workers(self, connection: "Connection") -> Sequence["WorkerSeen"]:
-        """Return the workers that have sent heartbeats, sorted by name."""
+    def workers(self, connection: "Connection", *, now_ms: int) -> "Sequence[ListedWorker]":
+        """Return the workers that have sent heartbeats, with their states, sorted by name."""
 
     def stats(self, connection: "Connection", type_: str | None) -> Mapping[str, int]:
         """Return the number of jobs in each state, of one type or all, and ``work_ms``."""

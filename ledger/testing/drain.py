@@ -113,7 +113,7 @@ class _Attempt:
 
     def __init__(self, queue: Queue, claimed: Claimable) -> None:
         self._queue = queue
-        self._job = _TimedJob(queue, claimed, self._tell)
+        self._job = _TimedJob(queue, claimed, self._record)
         self._error: BaseException | None = None
         self._state: str | None = None
 
@@ -130,14 +130,14 @@ class _Attempt:
             self._error = error
             raise
 
-    def _tell(self, job: RunningJob) -> None:
-        said: list[Command] = list(job.take())
+    def _record(self, job: RunningJob) -> None:
+        commands: list[Command] = list(job.take())
         if self._job.is_late:
-            said.insert(0, Elapse(job_id=job.id))
-        for answer in self._queue.ledger.submit(said, actor=_ACTOR):
-            self._hear(answer)
+            commands.insert(0, Elapse(job_id=job.id))
+        for answer in self._queue.ledger.submit(commands, actor=_ACTOR):
+            self._process(answer)
 
-    def _hear(self, answer: Answer) -> None:
+    def _process(self, answer: Answer) -> None:
         if isinstance(answer, LedgerError):
             self._job.end()
         elif isinstance(answer, Outcome):

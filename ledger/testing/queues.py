@@ -66,7 +66,7 @@ def open_queue(
 @contextmanager
 def _standing_in(queue: Queue, replaced: Queue) -> Iterator[None]:
     """Let *replaced* act as *queue* for all code that holds it; its database is not opened."""
-    names = ("parts", "actor", "lease_ms")
+    names = ("opening", "actor", "lease_ms")
     own = {name: getattr(replaced, name) for name in names}
     for name in names:
         setattr(replaced, name, getattr(queue, name))

@@ -19,10 +19,10 @@ class Mailbox:
     def __init__(self) -> None:
         # Reentrant: a signal handler may stop the worker while its thread holds it.
         self._mutex = threading.RLock()
-        self._news: list[RunningJob] = []
-        self._nudged = False
+        self._jobs: list[RunningJob] = []
+        self._interrupted = False
         self._enough = 1
-        self._waits = False
+        self._is_waiting = False
         # A held lock is the cheapest object to wait on.
         self._woken = threading.Lock()
         self._woken.acquire()
@@ -30,14 +30,15 @@ class Mailbox:
     def put(self, job: RunningJob) -> None:
         """Add *job*, which has new reports."""
         with self._mutex:
-            self._news.append(job)
-            self._wake(len(self._news) >= self._enough)
+            self._jobs.append(job)
+            if len(self._jobs) >= self._enough:
+                self._wake()
 
-    def nudge(self) -> None:
+    def interrupt(self) -> None:
         """Make ``take`` return at once, now or the next time it would wait."""
         with self._mutex:
-            self._nudged = True
-            self._wake(True)  # noqa: FBT003
+            self._interrupted = True
+            self._wake()
 
     def take(self, *, timeout_s: float, enough: int) -> list[RunningJob]:
         """Return the jobs that have new reports; none after *timeout_s*.
@@ -47,26 +48,26 @@ class Mailbox:
             enough: How many there can be: once that many have come, do not wait for more.
         """
         self._wait(timeout_s, 1)
-        if self._news:
+        if self._jobs:
             self._wait(_GATHER_S, enough)
         with self._mutex:
-            news, self._news = self._news, []
-            self._nudged = False
-        return news
+            jobs, self._jobs = self._jobs, []
+            self._interrupted = False
+        return jobs
 
     def _wait(self, timeout_s: float, enough: int) -> None:
         with self._mutex:
-            if self._nudged or len(self._news) >= enough or timeout_s <= 0:
+            if self._interrupted or len(self._jobs) >= enough or timeout_s <= 0:
                 return
-            self._enough, self._waits = enough, True
+            self._enough, self._is_waiting = enough, True
         if not self._woken.acquire(timeout=timeout_s):
             with self._mutex:
-                if not self._waits:
+                if not self._is_waiting:
                     # Woken between the timeout and this point.
                     self._woken.acquire()
-                self._waits = False
+                self._is_waiting = False
 
-    def _wake(self, when: bool) -> None:  # noqa: FBT001 - the condition to wake
-        if when and self._waits:
-            self._waits = False
+    def _wake(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
             self._woken.release()

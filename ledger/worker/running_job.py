@@ -1,13 +1,10 @@
 """An attempt at a job as its handler sees it, in the handler's thread.
 
-What a handler logs, reports or returns becomes a *report* on the attempt: a command of
-class ``OnAttempt``.  Reports are kept here, in order, until the worker's loop takes them: a
-handler does not wait for the database, unless it reports more than the database can take.
+What a handler logs, reports or returns becomes a *report* on the attempt.  Reports are kept,
+in order, until the worker's loop takes them (``outbox.py``): a handler does not wait for the
+database, unless it reports more than the database can take.
 """
 
-import math
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, overload
@@ -18,23 +15,13 @@ from ledger.queue.arguments import Json, Milliseconds, milliseconds
 from ledger.queue.job import Job
 from ledger.queue.queue import Handler, Queue
 from ledger.rules import commands, json_text
+from ledger.worker.outbox import Reports
 
 if TYPE_CHECKING:
     from ledger.log.ledger import Claimable
 
-# A handler that logs faster than the database can take waits at this number of reports.
-_MOST_LINES_HELD: Final = 1_000
-# Limit on what is kept in memory, and on what one commit takes.
-MOST_CHARACTERS: Final = 16 * 1024 * 1024
 # Progress reports per ttl, for a handler whose percentage stays the same.
 _RENEWALS_A_TTL: Final = 3
-# The field of a report that holds what the handler passed in.
-_CONTENT: Final[dict[type[commands.OnAttempt], str]] = {
-    commands.Log: "line",
-    commands.Progress: "data",
-    commands.Complete: "result",
-    commands.FailAttempt: "error",
-}
 
 
 class Retry(Exception):  # noqa: N818 - an instruction, not an error
@@ -72,6 +59,11 @@ Retry.__module__ = Fail.__module__ = "ledger"
 class RunningJob(Job):
     """The job that a handler is called with.
 
+    Args:
+        queue: Its queue.
+        claimed: The job as the claim started it, with its data.
+        notify: Called with this job when it has reports to take.
+
     Attributes:
         attempt: The number of this attempt, from 1.
         expired: Whether the attempt is over, because its ttl ran out or this worker was
@@ -81,7 +73,7 @@ class RunningJob(Job):
     """
 
     def __init__(
-        self, queue: Queue, claimed: "Claimable", tell: Callable[["RunningJob"], None]
+        self, queue: Queue, claimed: "Claimable", notify: Callable[["RunningJob"], None]
     ) -> None:
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)
@@ -91,8 +83,8 @@ class RunningJob(Job):
         self.expires_at_ms = job.due_at_ms
         self._text = data
         self._data: Json = None
-        self._tell = tell
-        self._outbox = _Outbox(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
+        self._notify = notify
+        self._reports = Reports(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
 
     @property
     def data(self) -> Json:
@@ -116,7 +108,9 @@ class RunningJob(Job):
         if format is None:
             return super().log()
         line = str(format) % args if args else str(format)
-        self._say(commands.Log(job_id=self.id, attempt=self.attempt, line=json_text.string(line)))
+        self._report(
+            commands.Log(job_id=self.id, attempt=self.attempt, line=json_text.string(line))
+        )
         return None
 
     def progress(self, done: float, total: float, data: Json = None) -> None:
@@ -134,104 +128,28 @@ class RunningJob(Job):
         """
         percent = commands.percent(done, total)
         text = None if data is None else json_text.of("progress data", data)
-        self._say(
+        self._report(
             commands.Progress(job_id=self.id, attempt=self.attempt, progress=percent, data=text)
         )
 
-    def finish(self, word: commands.OnAttempt) -> None:
+    def finish(self, report: commands.OnAttempt) -> None:
         """Add the attempt's last report; even if it no longer counts, the handler has ended."""
-        self._outbox.put(word)
+        self._reports.put(report)
         self.ended = True
-        self._tell(self)
+        self._notify(self)
 
     def take(self) -> list[commands.OnAttempt]:
         """Return the reports since the last call."""
-        return self._outbox.take()
+        return self._reports.take()
 
     def end(self) -> None:
         """Discard the reports that were not taken: the attempt is over."""
         self.expired = True
-        self._outbox.close()
+        self._reports.close()
 
-    def _say(self, word: commands.OnAttempt) -> None:
-        if self._outbox.put(word):
-            self._tell(self)
-
-
-def size(word: commands.OnAttempt) -> int:
-    """Return how many characters the handler passed in with a report."""
-    return len(getattr(word, _CONTENT[type(word)]) or "")
-
-
-class _Outbox:
-    """The reports of a job that the loop has not taken; only the newest of progress.
-
-    Args:
-        renewal_s: Seconds after which an unchanged percentage is reported again, to restart
-            the ttl; None if there is no ttl.
-    """
-
-    def __init__(self, renewal_s: float | None) -> None:
-        self._renewal_s = math.inf if renewal_s is None else renewal_s
-        self._renew_at_s = 0.0
-        self._mutex = threading.Lock()
-        # Created only when a handler waits, which is seldom.
-        self._room: threading.Condition | None = None
-        self._words: list[commands.OnAttempt] = []
-        self._characters = 0
-        self._progress: commands.Progress | None = None
-        self._told: int | None = None
-        self._closed = False
-
-    def put(self, word: commands.OnAttempt) -> bool:
-        """Keep *word*, a report; return whether the loop must be notified."""
-        with self._mutex:
-            if isinstance(word, commands.Progress):
-                if self._closed or not self._is_news(word):
-                    return False
-                first = not self._words and self._progress is None
-                self._progress = word
-                return first
-            while self._is_full() and not self._closed:
-                self._room = self._room or threading.Condition(self._mutex)
-                self._room.wait()
-            if self._closed:
-                return False
-            first = not self._words and self._progress is None
-            self._words.append(word)
-            self._characters += size(word)
-            return first
-
-    def _is_full(self) -> bool:
-        return len(self._words) >= _MOST_LINES_HELD or self._characters >= MOST_CHARACTERS
-
-    def take(self) -> list[commands.OnAttempt]:
-        with self._mutex:
-            words, self._words, self._characters = self._words, [], 0
-            if self._progress is not None:
-                # Before the last report: after it, progress would be refused.
-                words.insert(0, self._progress)
-                self._told, self._progress = self._progress.progress, None
-                self._renew_at_s = time.monotonic() + self._renewal_s
-            self._wake()
-            return words
-
-    def _is_news(self, word: commands.Progress) -> bool:
-        return (
-            word.progress != self._told
-            or word.data is not None
-            or time.monotonic() >= self._renew_at_s
-        )
-
-    def close(self) -> None:
-        with self._mutex:
-            self._closed = True
-            self._words, self._progress = [], None
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._room is not None:
-            self._room.notify_all()
+    def _report(self, report: commands.OnAttempt) -> None:
+        if self._reports.put(report):
+            self._notify(self)
 
 
 def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
@@ -268,8 +186,8 @@ def described(error: BaseException) -> str:
     """Return an error as the ledger stores it: a JSON string of its message and traceback."""
     if isinstance(error, SyntaxError):
         # Python prints the location of a syntax error before its message.
-        shown = f"{type(error).__name__}: {error.msg}"
+        message = f"{type(error).__name__}: {error.msg}"
     else:
-        shown = "".join(traceback.format_exception_only(error)).strip()
-    first = next(iter(shown.splitlines()), "an error without a name")
+        message = "".join(traceback.format_exception_only(error)).strip()
+    first = next(iter(message.splitlines()), "an error without a name")
     return json_text.string(f"{first}\n{''.join(traceback.format_exception(error))}")

@@ -10,10 +10,10 @@ from typing import Final
 from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import LedgerError, Unavailable
 from ledger.log.ledger import Ledger, Outcome
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.queue.lease import LEASE_MS
 from ledger.queue.read_models import DueJobs
-from ledger.rules.commands import Elapse, Lose
+from ledger.rules.commands import Elapse
 
 # A job is promoted within a second of being due: four sweeps a second leave time for the work.
 INTERVAL_S: Final = 0.25
@@ -38,20 +38,14 @@ class Sweeper:
     def __init__(self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = LEASE_MS) -> None:
         self._ledger = ledger
         self._jobs = jobs
-        self._lease_ms = lease_ms
-        # Holders whose last heartbeat does not tell how long they are silent: there is none, or
-        # it is in the future, because the clock was set back.  And when that was first noticed.
-        self._missed: dict[tuple[str, int | None], int] = {}
-        # Silence before this time is ignored: while the database was unavailable or the clock
-        # jumped, live workers could not report either.
-        self._silent_since_ms = 0
-        self._looked = time.monotonic(), ledger.now_ms()
+        self._lost_workers = presence.LostWorkers(lease_ms=lease_ms)
+        self._last_step = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
         self._loop = LeaderLoop(
             "sweeper",
             lambda: ledger.database.leadership("sweeper"),
             self._step,
-            on_error=self._heard,
+            on_error=self._on_error,
         )
 
     def sweep(self) -> int:
@@ -74,33 +68,8 @@ class Sweeper:
         now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
             held = self._jobs.held(connection)
-            if not held:
-                self._missed.clear()
-                return 0
-            # Read after the attempts: a worker is listed before it holds one.
-            seen = {worker.name: worker for worker in heartbeats.seen(connection)}
-        commands = []
-        missed = {}
-        for attempt in held:
-            worker = seen.get(attempt.worker)
-            seen_at_ms = None if worker is None else worker.seen_at_ms
-            lease_ms = self._lease_ms if worker is None else worker.lease_ms
-            if seen_at_ms is None or seen_at_ms > now_ms:
-                key = (attempt.worker, seen_at_ms)
-                since_ms = missed[key] = self._missed.get(key, now_ms)
-            else:
-                since_ms = max(seen_at_ms, self._silent_since_ms)
-            if now_ms - since_ms > lease_ms:
-                commands.append(
-                    Lose(
-                        job_id=attempt.job_id,
-                        attempt=attempt.attempt,
-                        worker=attempt.worker,
-                        silent_ms=now_ms - since_ms,
-                    )
-                )
-        self._missed = missed
-        answers = self._ledger.submit(commands, actor="sweeper", cause="lease")
+            lose = self._lost_workers.attempts(connection, held, now_ms=now_ms)
+        answers = self._ledger.submit(lose, actor="sweeper", cause="lease")
         return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
 
     def _forget_dead(self) -> None:
@@ -112,7 +81,7 @@ class Sweeper:
         database = self._ledger.database
         with database.read() as connection:
             holders = {attempt.worker for attempt in self._jobs.held(connection)}
-        heartbeats.forget(database, holders, now_ms=self._ledger.now_ms())
+        presence.forget(database, holders, now_ms=self._ledger.now_ms())
 
     def run(self) -> None:
         """Sweep until ``stop`` is called, even while the database is unavailable."""
@@ -127,25 +96,18 @@ class Sweeper:
         self._loop.stop()
 
     def _step(self) -> float:
-        self._heed_jumps()
+        self._allow_for_clock_jump()
         self.sweep()
         return INTERVAL_S
 
-    def _heard(self, error: LedgerError) -> None:
+    def _on_error(self, error: LedgerError) -> None:
         """Ignore silence while the database is unavailable: no worker can report either."""
         if isinstance(error, Unavailable):
-            self._forgive()
+            self._lost_workers.ignore_silence_before(self._ledger.now_ms())
 
-    def _heed_jumps(self) -> None:
+    def _allow_for_clock_jump(self) -> None:
         """Ignore silence if the clock was set or the machine was suspended."""
-        (before_s, before_ms), self._looked = (
-            self._looked,
-            (time.monotonic(), self._ledger.now_ms()),
-        )
-        now_s, now_ms = self._looked
+        before_s, before_ms = self._last_step
+        now_s, now_ms = self._last_step = time.monotonic(), self._ledger.now_ms()
         if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > _JUMP_MS:
-            self._forgive()
-
-    def _forgive(self) -> None:
-        self._silent_since_ms = self._ledger.now_ms()
-        self._missed.clear()
+            self._lost_workers.ignore_silence_before(now_ms)

@@ -1,4 +1,4 @@
-"""The jobs of a thread pool, which wakes as few threads as it needs.
+"""The threads that call handlers, which wakes as few of them as it needs.
 
 Waking a thread often costs more than its job, and a woken thread still waits for the GIL
 while another one runs.  So one thread is woken at a time, and before it begins its job it
@@ -11,25 +11,40 @@ interpreter's time.
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
 
 class ThreadPool(Generic[Job]):
-    """The jobs that wait for a thread, first in, first out."""
+    """A fixed number of threads, and the jobs that wait for one, first in, first out.
 
-    def __init__(self) -> None:
+    Args:
+        perform: Called with each job, in one of the threads; it must not raise.
+        name: The threads are named ``NAME-0``, ``NAME-1`` and so on.
+        threads: The number of threads.
+    """
+
+    def __init__(self, perform: Callable[[Job], object], *, name: str, threads: int) -> None:
+        self._perform = perform
+        self._name = name
+        self._threads = threads
         self._mutex = threading.Lock()
         self._jobs: deque[Job] = deque()
         self._closed = False
         self._idle = 0
         # Whether a thread has been woken that has not resumed yet.
-        self._wakes = False
+        self._is_waking = False
         # A held lock is the cheapest object to wait on.
         self._woken = threading.Lock()
         self._woken.acquire()
+
+    def start(self) -> None:
+        """Start the threads."""
+        for number in range(self._threads):
+            # Daemons: a handler that never ends must not keep the process from ending.
+            threading.Thread(target=self._run, name=f"{self._name}-{number}", daemon=True).start()
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Add *jobs* for the threads."""
@@ -38,29 +53,33 @@ class ThreadPool(Generic[Job]):
             self._wake_one()
 
     def close(self) -> None:
-        """End the threads once no job is left."""
+        """End each thread once no job is left for it; do not wait for that."""
         with self._mutex:
             self._closed = True
             self._wake_one()
 
-    def take(self) -> Job | None:
+    def _run(self) -> None:
+        while (job := self._take()) is not None:
+            self._perform(job)
+
+    def _take(self) -> Job | None:
         """Wait for a job and return it; None if there will be no more."""
-        came = False
+        was_woken = False
         while True:
             with self._mutex:
-                if came:
+                if was_woken:
                     self._idle -= 1
-                    self._wakes = False
+                    self._is_waking = False
                 if self._jobs or self._closed:
                     job = self._jobs.popleft() if self._jobs else None
                     self._wake_one()
                     return job
                 self._idle += 1
             self._woken.acquire()
-            came = True
+            was_woken = True
 
     def _wake_one(self) -> None:
         """Keep the invariant: if there is work and an idle thread, one is being woken."""
-        if (self._jobs or self._closed) and self._idle and not self._wakes:
-            self._wakes = True
+        if (self._jobs or self._closed) and self._idle and not self._is_waking:
+            self._is_waking = True
             self._woken.release()

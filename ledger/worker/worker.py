@@ -13,28 +13,30 @@ report on an attempt that is over, because its ttl ran out or because this worke
 for too long.  The loop then sets ``job.expired`` and discards whatever the handler still
 reports.
 
-Nothing is lost.  Reports that the database could not take are kept and sent again.  If the
-answer to a claim was lost, the ledger may show that we hold jobs that we do not know: the
-loop returns them.
+Nothing is lost.  Reports that the database could not take stay in the outbox and are sent
+again (``outbox.py``).  If the answer to a claim was lost, the ledger may show that we hold jobs
+that we do not know: the loop returns them (``held_attempts.py``).
 """
 
 import logging
 import math
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
-from itertools import count, islice
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from ledger.errors import InvalidInput, LedgerError, Unavailable
 from ledger.log.ledger import Answer, Claimed, Outcome
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
+from ledger.worker.held_attempts import HeldAttempts
 from ledger.worker.mailbox import Mailbox
-from ledger.worker.running_job import MOST_CHARACTERS, RunningJob, perform, size
+from ledger.worker.outbox import Outbox
+from ledger.worker.running_job import RunningJob, perform
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
 
@@ -42,14 +44,11 @@ from ledger.worker.thread_pool import ThreadPool
 GRACE_S: Final = 10.0
 # The loop checks for jobs at least this often, even if it is not woken.
 _LONGEST_PAUSE_S: Final = 2.0
-# Bounds, with MOST_CHARACTERS, how long a commit holds the lock.
-_MOST_WORDS: Final = 1_000
 # Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
-# Heartbeats per lease, the time for which a worker may be silent.
-_BEATS_A_LEASE: Final = 3
 
-_LAST_WORDS: Final = (commands.Complete, commands.FailAttempt)
+# The reports that end an attempt.
+_LAST_REPORTS: Final = (commands.Complete, commands.FailAttempt)
 
 _log = logging.getLogger(__name__)
 _numbers = count(1)
@@ -108,21 +107,12 @@ class Worker:
         self._grace_s = grace_s
         self._observer = observer
         self._sweeps = sweep
-        self._actor = f"worker:{self.name}"
         self._mailbox = Mailbox()
-        self._pool = ThreadPool[RunningJob]()
-        self._running: dict[tuple[int, int], RunningJob] = {}
-        # Reports that the database has not taken yet.
-        self._unsent: deque[tuple[RunningJob, commands.OnAttempt]] = deque()
+        self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
+        self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
+        self._outbox = Outbox[RunningJob]()
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
-        # Whether we may hold jobs that we do not know.
-        self._unsure = False
-        # True until we have checked for attempts left by a dead predecessor with our name
-        # (restarted containers reuse it).
-        self._may_have_predecessor = True
-        # Whether to check that we still hold all jobs that we run.
-        self._must_reconcile = False
         self._next_beat_s = 0.0
         self._stop_by_s = math.inf
         self._stopped_at_s = math.inf
@@ -134,7 +124,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Return the number of running jobs."""
-        return len(self._running)
+        return len(self._held)
 
     def stop(self, *, grace_s: float | None = None) -> None:
         """Make ``run`` return: claim no more jobs, wait for the running ones, return the rest.
@@ -145,7 +135,7 @@ class Worker:
         self._stop_by_s = now_s + (self._grace_s if grace_s is None else grace_s)
         self._stopped_at_s = min(self._stopped_at_s, now_s)
         self._stopping = True
-        self._mailbox.nudge()
+        self._mailbox.interrupt()
 
     def run(self) -> None:
         """Work until ``stop`` is called, even if the database becomes unavailable.
@@ -155,16 +145,11 @@ class Worker:
             Unavailable: The database is unavailable at the beginning.
         """
         self._queue.open()
-        threads = [
-            threading.Thread(target=self._perform, name=f"{self.name}-{n}", daemon=True)
-            for n in range(sum(self._slots.values()))
-        ]
-        for thread in threads:
-            thread.start()
+        self._pool.start()
         sweeper = self._sweeper()
         try:
-            with self._queue.commit_notifier.subscribed(self._notify):
-                while not self._over():
+            with self._queue.commit_notifier.subscribed(self._on_commit):
+                while not self._is_over():
                     self._step()
         finally:
             if sweeper is not None:
@@ -187,36 +172,35 @@ class Worker:
         sweeper.start()
         return sweeper
 
-    # --- the threads
+    # --- other threads
 
-    def _perform(self) -> None:
-        while (job := self._pool.take()) is not None:
-            job.finish(perform(self._handlers[job.type], job))
+    def _perform(self, job: RunningJob) -> None:
+        job.finish(perform(self._handlers[job.type], job))
 
-    def _notify(self) -> None:
+    def _on_commit(self) -> None:
         if not self._wants_jobs:
             self._wants_jobs = True
-            self._mailbox.nudge()
+            self._mailbox.interrupt()
 
     # --- the loop
 
-    def _over(self) -> bool:
-        return self._stopping and (not self._running or time.monotonic() >= self._stop_by_s)
+    def _is_over(self) -> bool:
+        return self._stopping and (not self._held or time.monotonic() >= self._stop_by_s)
 
     def _step(self) -> None:
         """Wait for reports, and bring the ledger up to date."""
-        for job in self._news():
-            self._unsent.extend((job, word) for word in job.take())
+        for job in self._wait_for_reports():
+            self._outbox.add(job, job.take())
             if job.ended and job.expired:
                 # Its last report was discarded: there is no answer to wait for.
-                self._running.pop((job.id, job.attempt), None)
+                self._held.remove(job)
                 # Nor is there a commit that would notify us, although its slot is free.
                 self._wants_jobs = True
         try:
-            self._fail_predecessor()
+            self._held.fail_predecessor()
             self._beat()
-            self._expire()
-            self._reconcile()
+            self._held.expire()
+            self._held.reconcile()
             self._exchange()
         except Unavailable as error:
             _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
@@ -225,172 +209,34 @@ class Worker:
             # If the loop ended here, no job would be done any more, and no one would notice.
             _log.exception("worker %s failed; retrying", self.name)
             # It may have claimed jobs and not started them.
-            self._unsure = True
+            self._held.may_hold_unknown = True
             self._pause()
 
     def _pause(self) -> None:
         self._wants_jobs = True
         time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
 
-    def _news(self) -> list[RunningJob]:
+    def _wait_for_reports(self) -> list[RunningJob]:
         """Wait until jobs have new reports or something else is due; return those jobs."""
-        pause_s = 0.0 if self._unsent else self._pause_s()
-        news = self._mailbox.take(timeout_s=pause_s, enough=len(self._running))
-        if not news and pause_s > 0:
+        if self._outbox.is_full:
+            # Leave the reports with their jobs: then the handlers wait for the database too.
+            return []
+        pause_s = 0.0 if self._outbox else self._pause_s()
+        jobs = self._mailbox.take(timeout_s=pause_s, enough=len(self._held))
+        if not jobs and pause_s > 0:
             # It was not woken, but checks for jobs all the same.
             self._wants_jobs = True
-        return news
+        return jobs
 
     def _pause_s(self) -> float:
-        if self._wants_jobs and self._free():
+        if self._wants_jobs and self._held.free(self._slots):
             return 0.0
         now_s = time.monotonic()
         until_s = min(now_s + _LONGEST_PAUSE_S, self._next_beat_s, self._stop_by_s)
-        expiries = [job.expires_at_ms for job in self._running.values() if job.expires_at_ms]
-        if expiries:
-            until_s = min(until_s, now_s + (min(expiries) - self._queue.ledger.now_ms()) / 1000)
+        expiry_ms = self._held.next_expiry_ms()
+        if expiry_ms is not None:
+            until_s = min(until_s, now_s + (expiry_ms - self._queue.ledger.now_ms()) / 1000)
         return max(0.001, until_s - now_s)
-
-    def _exchange(self) -> None:
-        """Send the reports and claim jobs, in one commit."""
-        told = self._next_words()
-        said: list[commands.Command] = [word for _, word in told]
-        ending = {(word.job_id, word.attempt) for _, word in told if isinstance(word, _LAST_WORDS)}
-        slots = self._free(ending) if self._wants_jobs and not self._stopping else {}
-        if slots:
-            # Cleared before the check: a commit after that sets it again.
-            self._wants_jobs = False
-            if said or self._any_waits(slots):
-                said.append(commands.Claim(worker=self.name, slots=slots))
-            else:
-                slots = {}
-        if not said:
-            return
-        try:
-            answers = self._queue.ledger.submit(said, actor=self._actor)
-        except Unavailable:
-            # It may have been committed all the same.
-            self._unsure = self._unsure or bool(slots)
-            raise
-        for _ in told:
-            self._unsent.popleft()
-        for (job, word), answer in zip(told, answers, strict=False):
-            self._heard(job, word, answer)
-        if slots and isinstance(claimed := answers[-1], Claimed):
-            self._begin(claimed, slots)
-
-    def _next_words(self) -> list[tuple[RunningJob, commands.OnAttempt]]:
-        """Return the reports for the next commit, limited in number and in characters."""
-        words: list[tuple[RunningJob, commands.OnAttempt]] = []
-        characters = 0
-        for job, word in islice(self._unsent, _MOST_WORDS):
-            characters += size(word)
-            if words and characters > MOST_CHARACTERS:
-                break
-            words.append((job, word))
-        return words
-
-    def _heard(self, job: RunningJob, word: commands.OnAttempt, answer: Answer) -> None:
-        """Process the ledger's answer to a job's report."""
-        if isinstance(answer, LedgerError):
-            if not job.expired:
-                _log.warning("worker %s: %s", self.name, answer)
-                self._tell("expired", job, str(answer))
-            job.end()
-        elif isinstance(answer, Outcome):
-            for event in answer.events:
-                if isinstance(event, Progressed):
-                    job.expires_at_ms = event.expires_at_ms
-                elif isinstance(event, Failed) and isinstance(word, commands.FailAttempt):
-                    self._tell("failed", job, json_text.log_line("failed", word.error), event.next)
-                elif isinstance(event, Completed):
-                    self._tell("completed", job)
-        if isinstance(word, _LAST_WORDS):
-            job.end()
-            self._running.pop((job.id, job.attempt), None)
-
-    def _begin(self, claimed: Claimed, slots: dict[str, int]) -> None:
-        begun = [RunningJob(self._queue, one, self._mailbox.put) for one in claimed.jobs]
-        self._running.update({(job.id, job.attempt): job for job in begun})
-        self._pool.put(begun)
-        for job in begun:
-            self._tell("started", job)
-        if begun:
-            counts = Counter(one.job.type for one in claimed.jobs)
-            if any(counts[type_] == most for type_, most in slots.items()):
-                # As many as we asked for: there may be more.
-                self._wants_jobs = True
-
-    def _free(self, ending: Collection[tuple[int, int]] = ()) -> dict[str, int]:
-        """Return how many jobs of each type can be started, once those *ending* have ended."""
-        held = Counter(job.type for key, job in self._running.items() if key not in ending)
-        free = {type_: slots - held[type_] for type_, slots in self._slots.items()}
-        return {type_: slots for type_, slots in free.items() if slots > 0}
-
-    def _any_waits(self, types: Collection[str]) -> bool:
-        with self._queue.database.read() as connection:
-            return self._queue.read_models.any_claimable(connection, types)
-
-    def _expire(self) -> None:
-        """Fail the attempts that are past their ttl, and tell their handlers."""
-        now_ms = self._queue.ledger.now_ms()
-        late = [
-            job
-            for job in self._running.values()
-            if job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired
-        ]
-        if not late:
-            return
-        elapse = [commands.Elapse(job_id=job.id) for job in late]
-        answers = self._queue.ledger.submit(elapse, actor=self._actor, cause="ttl")
-        for job, answer in zip(late, answers, strict=True):
-            if isinstance(answer, LedgerError):
-                self._release(job)
-            elif isinstance(answer, Outcome) and not any(
-                isinstance(event, Failed) for event in answer.events
-            ):
-                # Someone else's report kept it alive, or the sweeper was first: check.
-                self._check(job)
-            else:
-                self._release(job)
-
-    def _release(self, job: RunningJob) -> None:
-        """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
-        job.expires_at_ms = None
-        self._tell(
-            "expired",
-            job,
-            "the attempt is over: its ttl expired, or its worker was considered lost",
-        )
-        job.end()
-
-    def _check(self, job: RunningJob) -> None:
-        with self._queue.database.read() as connection:
-            held = self._queue.read_models.held_by(connection, self.name)
-        if (job.id, job.attempt) not in set(held):
-            self._release(job)
-        else:
-            # It continues; only the ledger knows until when, so check again soon.
-            job.expires_at_ms = self._queue.ledger.now_ms() + int(_LONGEST_PAUSE_S * 1000)
-
-    def _fail_predecessor(self) -> None:
-        """Fail attempts held by a dead worker with our name.
-
-        Our own heartbeats would keep them alive.
-        """
-        if not self._may_have_predecessor:
-            return
-        queue = self._queue
-        with queue.database.read() as connection:
-            held = queue.read_models.held_by(connection, self.name)
-            seen = heartbeats.find(connection, self.name) if held else None
-        silent_ms = 0 if seen is None else max(0, queue.ledger.now_ms() - seen.seen_at_ms)
-        lost = [
-            commands.Lose(job_id=id_, attempt=attempt, worker=self.name, silent_ms=silent_ms)
-            for id_, attempt in held
-        ]
-        queue.ledger.submit(lost, actor=self._actor, cause="worker restart")
-        self._may_have_predecessor = False
 
     def _beat(self) -> None:
         """Record a heartbeat if it is due."""
@@ -399,70 +245,132 @@ class Worker:
             return
         queue = self._queue
         with queue.database.write() as tx:
-            heartbeats.beat(
+            presence.beat(
                 tx,
                 self.name,
                 self._slots,
                 now_ms=queue.ledger.now_ms(),
                 lease_ms=queue.lease_ms,
             )
-        self._next_beat_s = now_s + queue.lease_ms / 1000 / _BEATS_A_LEASE
-        self._must_reconcile = bool(self._running)
+        self._next_beat_s = now_s + presence.beat_interval_ms(queue.lease_ms) / 1000
+        self._held.must_compare = bool(self._held)
 
-    def _reconcile(self) -> None:
-        """Compare what the ledger says we hold with what we run.
-
-        Jobs that we do not know are returned.  Handlers of jobs that we no longer hold are told,
-        even if they would never report anything and so never be refused.
-        """
-        if not (self._unsure or self._must_reconcile):
+    def _exchange(self) -> None:
+        """Send the reports and claim jobs, in one commit."""
+        batch = self._outbox.batch()
+        submitted: list[commands.Command] = [report for _, report in batch]
+        slots = self._slots_to_claim(batch) if self._wants_jobs and not self._stopping else {}
+        if slots:
+            submitted.append(commands.Claim(worker=self.name, slots=slots))
+        if not submitted:
             return
-        with self._queue.database.read() as connection:
-            held = self._queue.read_models.held_by(connection, self.name)
-        if self._unsure:
-            unknown = [key for key in held if key not in self._running]
-            self._give_back(unknown, "the answer to the claim was lost", cause="claim")
-            self._unsure = False
-        for key, job in self._running.items():
-            if key not in held and not job.ended and not job.expired:
-                self._release(job)
-        self._must_reconcile = False
+        try:
+            answers = self._queue.ledger.submit(submitted, actor=self._held.actor)
+        except Unavailable:
+            # It may have been committed all the same.
+            self._held.may_hold_unknown = self._held.may_hold_unknown or bool(slots)
+            raise
+        self._outbox.remove(len(batch))
+        for (job, report), answer in zip(batch, answers, strict=False):
+            self._process(job, report, answer)
+        if slots and isinstance(claimed := answers[-1], Claimed):
+            self._begin(claimed, slots)
 
-    def _give_back(
-        self, held: Sequence[tuple[int, int]], reason: str, *, cause: str
-    ) -> list[Answer]:
-        back = [
-            commands.Return(job_id=id_, attempt=attempt, reason=reason) for id_, attempt in held
-        ]
-        return self._queue.ledger.submit(back, actor=self._actor, cause=cause)
+    def _slots_to_claim(
+        self, batch: Sequence[tuple[RunningJob, commands.OnAttempt]]
+    ) -> dict[str, int]:
+        """Return how many jobs of each type to claim with the reports of *batch*."""
+        ending = {
+            (report.job_id, report.attempt)
+            for _, report in batch
+            if isinstance(report, _LAST_REPORTS)
+        }
+        slots = self._held.free(self._slots, ending)
+        if slots:
+            # Cleared before the check: a commit after that sets it again.
+            self._wants_jobs = False
+            # Without reports, a claim that finds nothing would be a commit for nothing.
+            if not batch and not self._any_waits(slots):
+                return {}
+        return slots
+
+    def _any_waits(self, types: Collection[str]) -> bool:
+        with self._queue.database.read() as connection:
+            return self._queue.read_models.any_claimable(connection, types)
+
+    def _process(self, job: RunningJob, report: commands.OnAttempt, answer: Answer) -> None:
+        """Process the ledger's answer to a job's report."""
+        if isinstance(answer, LedgerError):
+            if not job.expired:
+                _log.warning("worker %s: %s", self.name, answer)
+                self._observe("expired", job, str(answer))
+            job.end()
+        elif isinstance(answer, Outcome):
+            for event in answer.events:
+                if isinstance(event, Progressed):
+                    job.expires_at_ms = event.expires_at_ms
+                elif isinstance(event, Failed) and isinstance(report, commands.FailAttempt):
+                    line = json_text.log_line("failed", report.error)
+                    self._observe("failed", job, line, event.next)
+                elif isinstance(event, Completed):
+                    self._observe("completed", job)
+        if isinstance(report, _LAST_REPORTS):
+            job.end()
+            self._held.remove(job)
+
+    def _begin(self, claimed: Claimed, slots: Mapping[str, int]) -> None:
+        jobs = [RunningJob(self._queue, one, self._mailbox.put) for one in claimed.jobs]
+        self._held.add(jobs)
+        self._pool.put(jobs)
+        for job in jobs:
+            self._observe("started", job)
+        if jobs:
+            counts = Counter(job.type for job in jobs)
+            if any(counts[type_] == most for type_, most in slots.items()):
+                # As many as we asked for: there may be more.
+                self._wants_jobs = True
+
+    # --- the end
 
     def _leave(self) -> None:
         """Return what still runs, and remove the worker from the list."""
-        for job in self._running.values():
-            self._unsent.extend((job, word) for word in job.take())
+        for job in self._held:
+            self._outbox.add(job, job.take())
         try:
-            words = [word for _, word in self._unsent]
-            answers = self._queue.ledger.submit(words, actor=self._actor)
-            for (job, word), answer in zip(self._unsent, answers, strict=True):
-                self._heard(job, word, answer)
-            waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
-            reason = f"worker {self.name} was stopped; the job had not ended after {waited_s:.1f} s"
-            left = list(self._running.values())
-            held = [(job.id, job.attempt) for job in left]
-            answers = self._give_back(held, reason, cause="stop")
-            for job, answer in zip(left, answers, strict=True):
-                if isinstance(answer, Outcome):
-                    self._tell("returned", job, reason)
+            while batch := self._outbox.batch():
+                reports = [report for _, report in batch]
+                answers = self._queue.ledger.submit(reports, actor=self._held.actor)
+                self._outbox.remove(len(batch))
+                for (job, report), answer in zip(batch, answers, strict=True):
+                    self._process(job, report, answer)
+            self._give_back_rest()
             with self._queue.database.write() as tx:
-                heartbeats.leave(tx, self.name)
+                presence.leave(tx, self.name)
         except LedgerError as error:
             # The sweeper will fail them as lost.
             _log.warning("worker %s could not return its jobs: %s", self.name, error)
-        for job in self._running.values():
-            job.end()
-        self._running.clear()
+        self._held.clear()
 
-    def _tell(
+    def _give_back_rest(self) -> None:
+        waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
+        reason = f"worker {self.name} was stopped; the job had not ended after {waited_s:.1f} s"
+        rest = list(self._held)
+        held = [(job.id, job.attempt) for job in rest]
+        answers = self._held.give_back(held, reason, cause="stop")
+        for job, answer in zip(rest, answers, strict=True):
+            if isinstance(answer, Outcome):
+                self._observe("returned", job, reason)
+
+    # --- the observer
+
+    def _on_over(self, job: RunningJob) -> None:
+        self._observe(
+            "expired",
+            job,
+            "the attempt is over: its ttl expired, or its worker was considered lost",
+        )
+
+    def _observe(
         self,
         kind: Literal["started", "completed", "failed", "returned", "expired"],
         job: RunningJob,

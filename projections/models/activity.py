@@ -21,7 +21,7 @@ from ledger.rules.events import Completed, Created, Event, Failed, Started
 MINUTE_MS: Final = 60_000
 
 
-class Minute(NamedTuple):
+class MinuteCounts(NamedTuple):
     """The counts of one minute.
 
     Attributes:
@@ -49,7 +49,7 @@ class Busy(NamedTuple):
     """
 
     position: int
-    minutes: Sequence[Minute]
+    minutes: Sequence[MinuteCounts]
 
 
 _COUNTED: Final[dict[type[Event], str]] = {
@@ -75,15 +75,17 @@ class Activity(TableFollower):
             "ledger_activity",
             Column("minute_ms", BIGINT, primary_key=True, autoincrement=False),
             Column("type", Text, primary_key=True),
-            *(Column(name, BigInteger, nullable=False) for name in Minute._fields[1:]),
+            *(Column(name, BigInteger, nullable=False) for name in MinuteCounts._fields[1:]),
         )
-        self._add = Upsert(table, adds=Minute._fields[1:])
+        self._add = Upsert(table, adds=MinuteCounts._fields[1:])
         moment = (
             select(checkpoints.c.position).where(checkpoints.c.name == self.name).scalar_subquery()
         )
         self._position = Query(select(moment))
         range_ = (
-            select(table.c.minute_ms, *(func.sum(table.c[name]) for name in Minute._fields[1:]))
+            select(
+                table.c.minute_ms, *(func.sum(table.c[name]) for name in MinuteCounts._fields[1:])
+            )
             .where(
                 table.c.minute_ms >= bindparam("from_ms"), table.c.minute_ms < bindparam("to_ms")
             )
@@ -110,7 +112,7 @@ class Activity(TableFollower):
                 counts[minute_ms, after.type, "work_ms"] += event.duration_ms
         keys = sorted({(minute_ms, type_) for minute_ms, type_, _ in counts})
         self._add.execute(
-            tx, [(*key, *(counts[*key, name] for name in Minute._fields[1:])) for key in keys]
+            tx, [(*key, *(counts[*key, name] for name in MinuteCounts._fields[1:])) for key in keys]
         )
 
     def minutes(
@@ -130,4 +132,4 @@ class Activity(TableFollower):
             rows = self._minutes.all(connection, from_ms=from_ms, to_ms=to_ms)
         else:
             rows = self._minutes_of_type.all(connection, from_ms=from_ms, to_ms=to_ms, type=type_)
-        return Busy(position or 0, [Minute(*map(int, row)) for row in rows])
+        return Busy(position or 0, [MinuteCounts(*map(int, row)) for row in rows])

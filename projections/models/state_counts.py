@@ -30,7 +30,7 @@ from ledger.rules.job import LIVE_STATES, State
 EVERY_TYPE = ""
 
 
-class Stats(NamedTuple):
+class Totals(NamedTuple):
     """The counts at one ledger position.
 
     Attributes:
@@ -109,11 +109,11 @@ class StateCounts(Projection):
         rows = select(table).where(or_(table.c.jobs != 0, table.c.work_ms != 0))
         return {"ledger_state_counts": rows}
 
-    def stats(self, connection: Connection, type_: str | None = None) -> Stats:
+    def stats(self, connection: Connection, type_: str | None = None) -> Totals:
         """Return the counts over all types, or of one type, read in one statement."""
         counted = EVERY_TYPE if type_ is None else type_
         position, work_ms, *counts = self._stats.first(connection, type=counted)
-        return Stats(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
+        return Totals(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
 
     def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
         """Return the ledger's position and the number of jobs of a type in a state."""

@@ -56,9 +56,9 @@ class Client:
         self.system = system
         self.app: App = create_app(
             system.ledger,
+            system.read_models,
             system.jobs,
             system.state_counts,
-            system.ledger_state,
             system.activity,
             system.search,
             system.lags,

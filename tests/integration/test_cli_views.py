@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ledger.cli.activity import sparkline
-from ledger.cli.progress_bar import Advancing, Count
+from ledger.cli.progress_bar import Advancing, CountColumn
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build
@@ -146,7 +146,7 @@ def test_a_begun_rebuild_is_told_of_and_thrown_away(shell: Shell, system: System
 
 
 def test_a_terminal_shows_what_comes_when_all_is_built() -> None:
-    bar = Progress("{task.description}", Count())
+    bar = Progress("{task.description}", CountColumn())
     advancing = Advancing(bar, "Rebuilding")
 
     def drawn() -> list[str]:

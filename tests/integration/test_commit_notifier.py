@@ -14,7 +14,7 @@ from ledger.database.migration import migrate
 from ledger.processes.composition import System, compose
 from ledger.processes.connect import connect
 from ledger.processes.settings import Settings
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.queue.queue import Queue
 from ledger.rules.commands import Create
 from ledger.worker.worker import Worker
@@ -208,7 +208,7 @@ def connections_to(queue: Queue) -> int:
 def test_signs_of_life_wake_nobody(system: System, other: System) -> None:
     with closing(system.database.watch()) as watch:
         with other.database.write() as tx:
-            heartbeats.beat(tx, "w1", {"email": 1}, now_ms=1, lease_ms=1)
+            presence.beat(tx, "w1", {"email": 1}, now_ms=1, lease_ms=1)
 
         assert not watch.wait(0.1)
 

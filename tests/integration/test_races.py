@@ -29,7 +29,7 @@ from ledger.log import store
 from ledger.log.ledger import Outcome, _Submission
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.rules import decide as decisions
 from ledger.rules.commands import (
     Command,
@@ -338,7 +338,7 @@ def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
 
 def beat_once(system: System) -> str:
     with system.database.write() as tx:
-        heartbeats.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
+        presence.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
     return "beaten"
 
 

@@ -20,8 +20,9 @@ from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Una
 from ledger.log import store
 from ledger.log.ledger import Ledger
 from ledger.processes.composition import System
-from ledger.queue import heartbeats
-from ledger.queue.read_models import DueJobs, HeldAttempt
+from ledger.projections.models.jobs import Held
+from ledger.queue import presence
+from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Complete, Create, FailAttempt, Move, Progress, Remove, Start
 from ledger.rules.events import Backoff
 from ledger.worker.sweeper import LARGEST_SWEEP, Sweeper
@@ -64,7 +65,7 @@ class Watched:
             raise self._errors.pop(0)
         return ()
 
-    def held(self, connection: Connection) -> Sequence[HeldAttempt]:
+    def held(self, connection: Connection) -> Sequence[Held]:
         return ()
 
 
@@ -77,7 +78,7 @@ class Outdated:
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
         return self._job_ids[:limit]
 
-    def held(self, connection: Connection) -> Sequence[HeldAttempt]:
+    def held(self, connection: Connection) -> Sequence[Held]:
         return ()
 
 
@@ -284,7 +285,7 @@ def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
 
 def beat(system: System, worker: str, *, lease_ms: int) -> None:
     with system.database.write() as tx:
-        heartbeats.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
+        presence.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
 
 
 def held_by(system: System, worker: str | None, **options: Any) -> int:
@@ -404,15 +405,15 @@ def test_a_worker_that_left_is_struck_from_the_list(system: System, clock: Clock
     beat(system, "b", lease_ms=LATE_MS)
 
     with system.database.read() as connection:
-        both = heartbeats.seen(connection)
+        both = presence.seen(connection)
     with system.database.write() as tx:
-        heartbeats.leave(tx, "a")
+        presence.leave(tx, "a")
     with system.database.read() as connection:
-        left = heartbeats.seen(connection)
+        left = presence.seen(connection)
 
     start_ms = clock.now_ms - 5
-    b = heartbeats.WorkerSeen("b", {"email": 1}, start_ms, clock.now_ms, LATE_MS)
-    assert both == [heartbeats.WorkerSeen("a", {"email": 1}, start_ms, start_ms, SOON_MS), b]
+    b = presence.WorkerSeen("b", {"email": 1}, start_ms, clock.now_ms, LATE_MS)
+    assert both == [presence.WorkerSeen("a", {"email": 1}, start_ms, start_ms, SOON_MS), b]
     assert left == [b]
 
 
@@ -421,15 +422,15 @@ def test_a_worker_that_died_is_struck_from_the_list_after_a_day(
 ) -> None:
     for name in ("dead", "alive", "holder"):
         beat(system, name, lease_ms=SOON_MS)
-    clock.now_ms += heartbeats.FORGOTTEN_MS
+    clock.now_ms += presence.FORGOTTEN_MS
     beat(system, "alive", lease_ms=SOON_MS)
     clock.now_ms += 1
     job_id = held_by(system, "holder")
-    kept = heartbeats.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
+    kept = presence.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
     # What it holds is failed first.
     Sweeper(system.ledger, system.jobs).sweep()
     with system.database.read() as connection:
-        left = [worker.name for worker in heartbeats.seen(connection)]
+        left = [worker.name for worker in presence.seen(connection)]
 
     assert (kept, left) == (0, ["alive"])
     assert state_of(system, job_id) == "failed"

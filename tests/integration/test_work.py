@@ -23,7 +23,7 @@ import ledger
 from ledger.database.migration import migrate
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.rules.commands import Create
 from tests.builders import verified
 from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
@@ -132,7 +132,7 @@ class Work:
     def pids(self) -> list[int]:
         """Return the processes that have told of themselves, and run."""
         with self.system.database.read() as connection:
-            seen = heartbeats.seen(connection)
+            seen = presence.seen(connection)
         return sorted(
             pid for pid in (int(one.name.split(":")[-2]) for one in seen) if is_running(pid)
         )

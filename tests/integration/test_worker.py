@@ -982,6 +982,38 @@ def test_while_the_database_is_away_no_word_is_lost(
     assert "cannot continue, will retry: the database is away" in caplog.text
 
 
+def test_a_handler_waits_while_the_database_takes_none_of_its_reports(
+    queue: Queue, weather: Weather, gate: Gate
+) -> None:
+    """Else a worker's memory would grow for as long as the database is away."""
+    lines = 10_000
+    logged = 0
+
+    @queue.process("email")
+    def send(job: RunningJob) -> None:
+        nonlocal logged
+        gate.pass_through()
+        for number in range(lines):
+            job.log("%d", number)
+            logged += 1
+
+    job = queue.create("email")
+    with working(queue):
+        gate.wait_entered()
+        weather.away = True
+        gate.opened.set()
+        wait_until(lambda: logged >= 2_000, "the outbox is full, and the handler logs on")
+        tries = weather.lost + 30
+        wait_until(lambda: weather.lost >= tries, "it has tried many times since")
+        logged_while_away = logged
+        weather.away = False
+        job.wait(DEADLINE_S)
+
+    # Less than two batches in the outbox, and one with the handler.
+    assert logged_while_away <= 3_000
+    assert job.log() == [str(number) for number in range(lines)]
+
+
 def test_jobs_whose_claim_was_not_heard_are_given_back(
     queue: Queue, system: System, weather: Weather
 ) -> None:

@@ -28,7 +28,7 @@ from ledger.errors import AttemptOver, JobNotFound, LedgerError
 from ledger.log.ledger import Answer, Claimed, Outcome
 from ledger.processes.composition import queue_of
 from ledger.projections.rebuild.rebuild import rebuild
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.rules.commands import (
     Claim,
     Command,
@@ -487,7 +487,7 @@ class WorkerMachine(RuleBasedStateMachine):
         """Give a sign of life; who had fallen silent is back."""
         self.hands[name].alive = True
         with self.system.database.write() as tx:
-            heartbeats.beat(tx, name, {}, now_ms=self.clock.now_ms, lease_ms=LEASE_MS)
+            presence.beat(tx, name, {}, now_ms=self.clock.now_ms, lease_ms=LEASE_MS)
         self.model.beats[name] = self.clock.now_ms
 
     def _leave(self, name: str) -> None:
@@ -496,7 +496,7 @@ class WorkerMachine(RuleBasedStateMachine):
         back = [Return(job_id=job.id, attempt=job.attempt, reason="stopped") for job in held]
         self._exchange(self.hands[name], back, None)
         with self.system.database.write() as tx:
-            heartbeats.leave(tx, name)
+            presence.leave(tx, name)
         self.model.beats.pop(name, None)
 
     def _expire(self, name: str) -> None:
@@ -742,7 +742,7 @@ class WorkerMachine(RuleBasedStateMachine):
         claim = Claim(worker=hand.name, slots=dict.fromkeys(TYPES, 100))
         self.model.beats[hand.name] = self.clock.now_ms
         with self.system.database.write() as tx:
-            heartbeats.beat(tx, hand.name, {}, now_ms=self.clock.now_ms, lease_ms=LEASE_MS)
+            presence.beat(tx, hand.name, {}, now_ms=self.clock.now_ms, lease_ms=LEASE_MS)
         while self.model.in_state("inactive"):
             begun = len(hand.begun)
             self._exchange(hand, [], claim)

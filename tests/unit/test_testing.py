@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import ledger
 from ledger import Fail, InvalidInput, Queue, Retry, RunningJob
 from ledger.log.recorded import Recorded
-from ledger.queue import heartbeats
+from ledger.queue import presence
 from ledger.rules.commands import Claim, Pause, Start
 from ledger.rules.events import LedgerEvent
 from ledger.rules.job import JobState, evolve
@@ -365,7 +365,7 @@ def test_the_jobs_of_a_lost_worker_are_done(ledger_queue: Queue, ledger_clock: C
     job = ledger_queue.create("email", attempts=2)
     ledger_queue.ledger.claim(Claim(worker="gone", slots={"email": 1}), actor="worker:gone")
     with ledger_queue.database.write() as tx:
-        heartbeats.beat(tx, "gone", {"email": 1}, now_ms=ledger_clock.now_ms, lease_ms=30_000)
+        presence.beat(tx, "gone", {"email": 1}, now_ms=ledger_clock.now_ms, lease_ms=30_000)
 
     ledger_clock.advance(30)
     before = drain(ledger_queue)

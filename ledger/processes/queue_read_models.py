@@ -1,0 +1,128 @@
+"""The queries that need several read models, each composed once."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from ledger.log import store
+from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.jobs import Held, Jobs
+from ledger.projections.models.jobs_of_type import page_of_type
+from ledger.projections.models.ledger_state import LedgerState
+from ledger.projections.models.state_counts import StateCounts
+from ledger.queue import presence
+from ledger.queue.read_models import ReadModels
+from ledger.rules import json_text
+from ledger.rules.job import State
+
+if TYPE_CHECKING:
+    from ledger.projections.search.search import Search
+
+
+class QueueReadModels(ReadModels):
+    """The queries of queues, workers, the API and the commands, answered from the projections.
+
+    Args:
+        jobs: The read model of jobs and lists.
+        state_counts: The read model of counts and types.
+        ledger_state: The read model of the ledger's own state: paused types.
+        search: Returns the search, which is slow to import and seldom used.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        state_counts: StateCounts,
+        ledger_state: LedgerState,
+        search: "Callable[[], Search]",
+    ) -> None:
+        self._jobs = jobs
+        self._state_counts = state_counts
+        self._ledger_state = ledger_state
+        self._search = search
+
+    # --- jobs
+
+    def job(self, connection: Connection, job_id: int) -> str | None:
+        job = self._jobs.get(connection, job_id)
+        return None if job is None else job.json
+
+    def jobs(
+        self,
+        connection: Connection,
+        *,
+        state: State | None,
+        type_: str | None,
+        first: int,
+        last: int,
+        descending: bool,
+        by_priority: bool = False,
+    ) -> str:
+        lists = self._jobs.lists
+        if type_ is not None and state is None:
+            return page_of_type(
+                lists,
+                connection,
+                type_,
+                first,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+        page = lists.page(
+            connection,
+            JobList(state, type_),
+            first,
+            last,
+            descending=descending,
+            by_priority=by_priority,
+        )
+        return page.json
+
+    def log(self, connection: Connection, job_id: int, *, newest: int) -> list[str]:
+        lines = store.read_log(connection, job_id, newest=newest)
+        return [json_text.log_line(kind, text) for kind, _, text in lines if text is not None]
+
+    def events(self, connection: Connection, job_id: int, *, after: int) -> list[store.Envelope]:
+        return store.read_stream(connection, job_id, after=after)
+
+    def search(self, query: str, *, limit: int, offset: int) -> Sequence[int]:
+        return self._search().find(query, limit=limit, offset=offset).job_ids
+
+    # --- types
+
+    def stats(self, connection: Connection, type_: str | None) -> dict[str, int]:
+        stats = self._state_counts.stats(connection, type_)
+        return {str(state): jobs for state, jobs in stats.counts.items()} | {
+            "work_ms": stats.work_ms
+        }
+
+    def types(self, connection: Connection) -> list[str]:
+        return self._state_counts.types(connection)
+
+    def paused(self, connection: Connection) -> dict[str, int]:
+        return self._ledger_state.paused(connection)
+
+    # --- workers
+
+    def any_claimable(self, connection: Connection, types: Collection[str]) -> bool:
+        paused = self._ledger_state.paused(connection)
+        return any(
+            self._jobs.any_claimable(connection, type_) for type_ in types if type_ not in paused
+        )
+
+    def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
+        return self._jobs.due(connection, now_ms=now_ms, limit=limit)
+
+    def held(self, connection: Connection) -> list[Held]:
+        return self._jobs.held(connection)
+
+    def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
+        held = self._jobs.held(connection)
+        return [(one.job_id, one.attempt) for one in held if one.worker == worker]
+
+    def workers(self, connection: Connection, *, now_ms: int) -> list[presence.ListedWorker]:
+        # The attempts first, as for lost workers: a worker is listed before it holds one.
+        held = self._jobs.held(connection)
+        return presence.listed(connection, held, now_ms=now_ms)

@@ -1,0 +1,263 @@
+"""Which workers there are, when each was last heard from, and which are silent or lost.
+
+A worker sends heartbeats.  They are not history: they are kept in a separate table, outside
+the ledger, and are overwritten.  The consequence of missing heartbeats, a failed attempt, is
+an event like any other.
+
+Each worker has a *lease*, the time for which it may be silent.  The rules, each of which is
+stated once, here:
+
+* A worker sends a few heartbeats per lease, so that one may be late: ``beat_interval_ms``.
+* A heartbeat that follows another sooner than half of that is not recorded: ``beat_if_due``.
+* A worker that has not been heard from for longer than its lease is silent: ``is_silent``.
+* A silent worker that holds attempts is lost, and they are failed: ``LostWorkers``.
+* A worker that holds none is forgotten after a day of silence: ``forget``.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ledger.database.contract import Database
+from ledger.database.fast_sql import Query, Rows
+from ledger.log.schema import workers
+from ledger.rules.commands import Lose
+
+if TYPE_CHECKING:
+    from ledger.projections.models.jobs import Held
+
+# Heartbeats that a worker sends per lease.
+BEATS_A_LEASE: Final = 3
+# Silence after which a worker that holds no job is removed from the list.
+FORGOTTEN_MS: Final = 24 * 60 * 60 * 1000
+
+WorkerState = Literal["working", "silent"]
+
+
+class WorkerSeen(NamedTuple):
+    """A worker, as of its last heartbeat.
+
+    Attributes:
+        name: ``HOST:PID:N``, or the name that it was given.
+        types: The types of jobs that it claims, with the number of each that it runs at once.
+        started_at_ms: Time of its first heartbeat, UTC milliseconds.
+        seen_at_ms: Time of its last heartbeat, UTC milliseconds.
+        lease_ms: How long it may be silent, in milliseconds.
+    """
+
+    name: str
+    types: dict[str, int]
+    started_at_ms: int
+    seen_at_ms: int
+    lease_ms: int
+
+    def silent_ms(self, now_ms: int) -> int:
+        """Return how long it has been silent; 0 if its heartbeat is in the future.
+
+        That is so after the clock was set back.
+        """
+        return max(0, now_ms - self.seen_at_ms)
+
+    def state(self, now_ms: int) -> WorkerState:
+        """Return whether it works or has been silent for longer than its lease."""
+        silent = is_silent(self.silent_ms(now_ms), lease_ms=self.lease_ms)
+        return "silent" if silent else "working"
+
+
+class ListedWorker(NamedTuple):
+    """A worker in the list of workers.
+
+    Attributes:
+        seen: The worker, as of its last heartbeat.
+        state: ``silent`` if it has been silent for longer than its lease, else ``working``.
+        held: The number of attempts that it holds.
+    """
+
+    seen: WorkerSeen
+    state: WorkerState
+    held: int
+
+
+def beat_interval_ms(lease_ms: int) -> float:
+    """Return the time between two heartbeats of a worker with this lease."""
+    return lease_ms / BEATS_A_LEASE
+
+
+def is_silent(silent_ms: int, *, lease_ms: int) -> bool:
+    """Return whether a worker has been silent for longer than its lease."""
+    return silent_ms > lease_ms
+
+
+def _upsert(dialect: Any) -> Any:  # noqa: ANN401 - two modules of one shape
+    insert = dialect.insert(workers)
+    return insert.on_conflict_do_update(
+        index_elements=[workers.c.name],
+        set_={name: insert.excluded[name] for name in ("types", "seen_at_ms", "lease_ms")},
+    )
+
+
+_COLUMNS: Final = WorkerSeen._fields
+_UPSERT: Final = {
+    dialect.dialect.name: Rows(_upsert(dialect), _COLUMNS) for dialect in (sqlite, postgresql)
+}
+_SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(workers.c.name)
+_FIND: Final = Query(_SELECT.where(workers.c.name == bindparam("name_")))
+_DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
+_FORGET: Final = Rows(
+    delete(workers).where(
+        workers.c.name == bindparam("name_"), workers.c.seen_at_ms < bindparam("seen_at_ms_")
+    ),
+    ("name_", "seen_at_ms_"),
+)
+
+
+# --- heartbeats
+
+
+def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease_ms: int) -> None:
+    """Record a worker's heartbeat."""
+    types_json = msgspec.json.encode(types).decode()
+    _UPSERT[tx.dialect.name].execute(tx, [(name, types_json, now_ms, now_ms, lease_ms)])
+
+
+def beat_if_due(
+    database: Database, name: str, types: dict[str, int] | None, *, now_ms: int, lease_ms: int
+) -> None:
+    """Record that a worker is alive, unless this was recorded a moment ago.
+
+    Each request of a worker over HTTP shows that it is alive.  The claims of many threads share
+    a commit, but each heartbeat has a commit of its own.
+
+    Args:
+        database: The database, which is written only if the heartbeat is due.
+        name: The worker's name.
+        types: The types of jobs that it claims; None if it does not state them.
+        now_ms: The current time, UTC milliseconds.
+        lease_ms: How long it may be silent.
+    """
+    with database.read() as connection:
+        known = find(connection, name)
+    if known is not None:
+        types = known.types if types is None else types
+        # Compare the types only: the number of each that it asks for changes with every claim.
+        same = known.lease_ms == lease_ms and known.types.keys() == types.keys()
+        if same and 0 <= now_ms - known.seen_at_ms < beat_interval_ms(lease_ms) / 2:
+            return
+    with database.write() as tx:
+        beat(tx, name, types or {}, now_ms=now_ms, lease_ms=lease_ms)
+
+
+def leave(tx: Connection, name: str) -> None:
+    """Remove a worker that has ended."""
+    _DELETE.execute(tx, [(name,)])
+
+
+def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
+    """Remove workers that have been silent for more than ``FORGOTTEN_MS``; return how many.
+
+    These workers have died, because a worker that ends removes itself.  A worker that comes
+    back is added to the list again.
+
+    Args:
+        database: The database, which is written only if there are such workers.
+        holders: Names of workers that hold jobs; these are kept.
+        now_ms: The current time, UTC milliseconds.
+    """
+    with database.read() as connection:
+        dead = [one.name for one in seen(connection) if one.silent_ms(now_ms) > FORGOTTEN_MS]
+    gone = [(name, now_ms - FORGOTTEN_MS) for name in dead if name not in holders]
+    if gone:
+        with database.write() as tx:
+            _FORGET.execute(tx, gone)
+    return len(gone)
+
+
+# --- queries
+
+
+def find(connection: Connection, name: str) -> WorkerSeen | None:
+    """Return the worker named *name*, or None if it was never seen or has ended."""
+    row = _FIND.first(connection, name_=name)
+    return None if row is None else _seen(row)
+
+
+def seen(connection: Connection) -> list[WorkerSeen]:
+    """Return all workers, sorted by name."""
+    return [_seen(row) for row in connection.execute(_SELECT)]
+
+
+def _seen(row: Sequence[Any]) -> WorkerSeen:
+    name, types, *times = row
+    return WorkerSeen(name, msgspec.json.decode(types), *times)
+
+
+def listed(
+    connection: Connection, attempts: "Iterable[Held]", *, now_ms: int
+) -> list[ListedWorker]:
+    """Return all workers with their states, sorted by name.
+
+    Args:
+        connection: Where to read the heartbeats.
+        attempts: The attempts that workers hold.
+        now_ms: The current time, UTC milliseconds.
+    """
+    held = Counter(attempt.worker for attempt in attempts)
+    return [
+        ListedWorker(worker, worker.state(now_ms), held[worker.name]) for worker in seen(connection)
+    ]
+
+
+class LostWorkers:
+    """The lost workers, whose attempts must be failed, as a sweeper finds them.
+
+    Args:
+        lease_ms: How long a worker may be silent of which no heartbeat, with a lease of its
+            own, is recorded.
+    """
+
+    def __init__(self, *, lease_ms: int) -> None:
+        self._lease_ms = lease_ms
+        # Holders whose last heartbeat does not tell how long they are silent: there is none, or
+        # it is in the future, because the clock was set back.  And when that was first noticed.
+        self._missed: dict[tuple[str, int | None], int] = {}
+        # Silence before this time is ignored.
+        self._silent_since_ms = 0
+
+    def attempts(
+        self, connection: Connection, held: "Collection[Held]", *, now_ms: int
+    ) -> list[Lose]:
+        """Return the commands that fail the attempts of lost workers.
+
+        Args:
+            connection: Where to read the heartbeats.
+            held: The attempts that workers hold.  They were read before, because a worker is
+                listed before it holds an attempt.
+            now_ms: The current time, UTC milliseconds.
+        """
+        known = {worker.name: worker for worker in seen(connection)} if held else {}
+        missed = {}
+        lost = []
+        for attempt in held:
+            worker = known.get(attempt.worker)
+            seen_at_ms = None if worker is None else worker.seen_at_ms
+            lease_ms = self._lease_ms if worker is None else worker.lease_ms
+            if seen_at_ms is None or seen_at_ms > now_ms:
+                key = (attempt.worker, seen_at_ms)
+                since_ms = missed[key] = self._missed.get(key, now_ms)
+            else:
+                since_ms = max(seen_at_ms, self._silent_since_ms)
+            silent_ms = now_ms - since_ms
+            if is_silent(silent_ms, lease_ms=lease_ms):
+                job_id, number, name = attempt
+                lost.append(Lose(job_id=job_id, attempt=number, worker=name, silent_ms=silent_ms))
+        self._missed = missed
+        return lost
+
+    def ignore_silence_before(self, now_ms: int) -> None:
+        """Ignore silence before *now_ms*, because live workers could not report either."""
+        self._silent_since_ms = now_ms
+        self._missed.clear()

@@ -1,0 +1,172 @@
+"""The attempts of a worker, kept in agreement with the ledger.
+
+What a worker runs and what the ledger says that it holds can differ.  The answer to a claim
+was lost: it holds jobs that it does not run, and returns them.  An attempt was failed for its
+ttl or for the worker's silence, or its job was moved or removed: it runs a job that it does
+not hold, and tells the handler.  A worker of the same name died: it holds that worker's jobs,
+and fails them, because its own heartbeats would keep them for ever.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from ledger.errors import LedgerError
+from ledger.log.ledger import Answer, Outcome
+from ledger.queue import presence
+from ledger.queue.queue import Queue
+from ledger.rules import commands
+from ledger.rules.events import Failed
+from ledger.worker.running_job import RunningJob
+
+# When to look again at an attempt that is past its ttl here and not in the ledger.
+_CHECK_AGAIN_MS: Final = 2_000
+
+
+class HeldAttempts:
+    """The running jobs of a worker, and what the ledger says about them.
+
+    It is used by the worker's loop only.
+
+    Args:
+        queue: The queue whose ledger is asked.
+        worker: The worker's name.
+        on_over: Called with each job whose attempt is over, although its handler has not
+            ended.
+
+    Attributes:
+        actor: The worker as an actor.
+        may_hold_unknown: Whether the ledger may say that we hold jobs that we do not run; set
+            when the answer to a claim was lost.
+        must_compare: Whether to check that we still hold all jobs that we run.
+    """
+
+    def __init__(self, queue: Queue, worker: str, *, on_over: Callable[[RunningJob], None]) -> None:
+        self.actor = f"worker:{worker}"
+        self.may_hold_unknown = False
+        self.must_compare = False
+        self._queue = queue
+        self._worker = worker
+        self._on_over = on_over
+        self._running: dict[tuple[int, int], RunningJob] = {}
+        # True until we have checked for attempts left by a dead predecessor with our name
+        # (restarted containers reuse it).
+        self._may_have_predecessor = True
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[RunningJob]:
+        return iter(self._running.values())
+
+    def add(self, jobs: Iterable[RunningJob]) -> None:
+        """Add jobs that were started."""
+        self._running.update({(job.id, job.attempt): job for job in jobs})
+
+    def remove(self, job: RunningJob) -> None:
+        """Remove a job whose handler has ended, and whose last report needs no more answer."""
+        self._running.pop((job.id, job.attempt), None)
+
+    def clear(self) -> None:
+        """Remove all jobs, and discard what their handlers still report."""
+        for job in self:
+            job.end()
+        self._running.clear()
+
+    def free(
+        self, slots: Mapping[str, int], ending: Collection[tuple[int, int]] = ()
+    ) -> dict[str, int]:
+        """Return how many jobs of each type can be started, once those *ending* have ended."""
+        held = Counter(job.type for key, job in self._running.items() if key not in ending)
+        free = {type_: number - held[type_] for type_, number in slots.items()}
+        return {type_: number for type_, number in free.items() if number > 0}
+
+    def next_expiry_ms(self) -> int | None:
+        """Return the time at which the next attempt expires; None if none does."""
+        expiries = [job.expires_at_ms for job in self if job.expires_at_ms]
+        return min(expiries, default=None)
+
+    def fail_predecessor(self) -> None:
+        """Fail attempts held by a dead worker with our name, once.
+
+        Our own heartbeats would keep them alive.
+        """
+        if not self._may_have_predecessor:
+            return
+        with self._queue.database.read() as connection:
+            held = self._queue.read_models.held_by(connection, self._worker)
+            seen = presence.find(connection, self._worker) if held else None
+        silent_ms = 0 if seen is None else seen.silent_ms(self._queue.ledger.now_ms())
+        lost = [
+            commands.Lose(job_id=id_, attempt=attempt, worker=self._worker, silent_ms=silent_ms)
+            for id_, attempt in held
+        ]
+        self._queue.ledger.submit(lost, actor=self.actor, cause="worker restart")
+        self._may_have_predecessor = False
+
+    def expire(self) -> None:
+        """Fail the attempts that are past their ttl, and tell their handlers."""
+        now_ms = self._queue.ledger.now_ms()
+        late = [
+            job
+            for job in self
+            if job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired
+        ]
+        if not late:
+            return
+        elapse = [commands.Elapse(job_id=job.id) for job in late]
+        answers = self._queue.ledger.submit(elapse, actor=self.actor, cause="ttl")
+        for job, answer in zip(late, answers, strict=True):
+            if isinstance(answer, LedgerError):
+                self._release(job)
+            elif isinstance(answer, Outcome) and not any(
+                isinstance(event, Failed) for event in answer.events
+            ):
+                # Someone else's report kept it alive, or the sweeper was first: check.
+                self._check(job)
+            else:
+                self._release(job)
+
+    def reconcile(self) -> None:
+        """Compare what the ledger says we hold with what we run, if there is reason to.
+
+        Jobs that we do not know are returned.  Handlers of jobs that we no longer hold are told,
+        even if they would never report anything and so never be refused.
+        """
+        if not (self.may_hold_unknown or self.must_compare):
+            return
+        held = self._held()
+        if self.may_hold_unknown:
+            unknown = sorted(held - self._running.keys())
+            self.give_back(unknown, "the answer to the claim was lost", cause="claim")
+            self.may_hold_unknown = False
+        for key, job in self._running.items():
+            if key not in held and not job.ended and not job.expired:
+                self._release(job)
+        self.must_compare = False
+
+    def give_back(
+        self, held: Sequence[tuple[int, int]], reason: str, *, cause: str
+    ) -> list[Answer]:
+        """Return attempts, unfinished, to the queue."""
+        back = [
+            commands.Return(job_id=id_, attempt=attempt, reason=reason) for id_, attempt in held
+        ]
+        return self._queue.ledger.submit(back, actor=self.actor, cause=cause)
+
+    def _check(self, job: RunningJob) -> None:
+        if (job.id, job.attempt) in self._held():
+            # It continues; only the ledger knows until when, so check again soon.
+            job.expires_at_ms = self._queue.ledger.now_ms() + _CHECK_AGAIN_MS
+        else:
+            self._release(job)
+
+    def _held(self) -> frozenset[tuple[int, int]]:
+        with self._queue.database.read() as connection:
+            return frozenset(self._queue.read_models.held_by(connection, self._worker))
+
+    def _release(self, job: RunningJob) -> None:
+        """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
+        job.expires_at_ms = None
+        self._on_over(job)
+        job.end()
