@@ -20,7 +20,7 @@ from ledger.queue.queue import Handler, Queue
 from ledger.rules import commands, json_text
 
 if TYPE_CHECKING:
-    from ledger.log.ledger import Claimable
+    from ledger.log.ports import JobWithData
 
 # A handler that logs faster than the database can take waits at this number of reports.
 _MOST_LINES_HELD: Final = 1_000
@@ -81,7 +81,7 @@ class RunningJob(Job):
     """
 
     def __init__(
-        self, queue: Queue, claimed: "Claimable", tell: Callable[["RunningJob"], None]
+        self, queue: Queue, claimed: "JobWithData", tell: Callable[["RunningJob"], None]
     ) -> None:
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)

@@ -26,7 +26,8 @@ from ledger.database.own_files import open_regular
 from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
 from ledger.log import store
-from ledger.log.ledger import Outcome, _Submission
+from ledger.log.answers import Outcome
+from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.queue import heartbeats
@@ -479,7 +480,7 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
     gate, entered = threading.Event(), threading.Event()
     append = system.ledger._append
 
-    def slowly(take: Callable[[], Sequence[_Submission]]) -> Any:
+    def slowly(take: Callable[[], Sequence[Submission]]) -> Any:
         submissions = take()
         batches.append(len(submissions))
         if len(batches) == 1:
@@ -524,13 +525,13 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
 
 
 def test_an_atomic_caller_refuses_only_itself(system: System) -> None:
-    atomic = _Submission(
+    atomic = Submission(
         commands=(Create(type="lost", unique="k"), Start(job_id=1), Start(job_id=99)),
         actor="atomic",
         cause=None,
         atomic=True,
     )
-    plain = _Submission(
+    plain = Submission(
         commands=(Create(type="kept", unique="k"), Start(job_id=1)),
         actor="plain",
         cause=None,
