@@ -94,10 +94,8 @@ class Database(ABC):
         if connection is not None:
             self._threads.connection = None
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
-                # Not returned to the pool: it may have failed, or the database may be closed,
-                # whose pool would leave it open.
-                connection.invalidate()
-                connection.close()
+                # It may have failed, or the database may be closed, whose pool would leave it open.
+                discard(connection)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -289,6 +287,12 @@ class Leadership(ABC):
     @abstractmethod
     def release(self) -> None:
         """Release the role."""
+
+
+def discard(connection: Connection) -> None:
+    """Close a connection without returning it to the pool, which may be disposed of already."""
+    connection.invalidate()
+    connection.close()
 
 
 def translation(

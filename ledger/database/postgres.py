@@ -34,6 +34,7 @@ from ledger.database.contract import (
     Database,
     Leadership,
     Watch,
+    discard,
     translation,
 )
 from ledger.database.fast_sql import driver_of
@@ -247,9 +248,8 @@ class _Listener(Watch):
     def close(self) -> None:
         self._sleep.close()
         with suppress(exc.SQLAlchemyError):
-            # Not returned to the pool, where it would still listen.
-            self.connection.invalidate()
-            self.connection.close()
+            # In the pool it would still listen.
+            discard(self.connection)
 
     def _heard(self) -> bool:
         """Return whether a notification has arrived; several count as one."""

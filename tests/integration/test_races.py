@@ -19,7 +19,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, exc
 
-from ledger.database import sqlite
+from ledger.database import sqlite_writer_queue
 from ledger.database.file_lock import LockFile
 from ledger.database.migration import migrate
 from ledger.database.own_files import open_regular
@@ -249,14 +249,15 @@ def waits_for_the_lock(
 
         return waits
     queued = threading.Event()
-    take_turn, try_turn = database._queue.acquire, database._queue.try_acquire
+    file = database._queue._file
+    take_turn, try_turn = file.acquire, file.try_acquire
 
     def acquire() -> None:
         if not try_turn():
             queued.set()
             take_turn()
 
-    monkeypatch.setattr(database._queue, "acquire", acquire)
+    monkeypatch.setattr(file, "acquire", acquire)
     return queued.is_set
 
 
@@ -312,7 +313,7 @@ def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A process that was stopped with Ctrl-Z keeps it until it goes on.
-    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(sqlite_writer_queue, "LOCK_TIMEOUT_MS", 100)
     with another(f"sqlite:///{tmp_path / 'ledger.db'}") as system:
         migrate(system.database)
         system.ledger._appender._patience_s = 0.1
