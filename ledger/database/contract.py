@@ -15,7 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, exc
@@ -181,8 +181,12 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def lock_schema(self, tx: Connection) -> None:
-        """Prevent other processes from migrating the tables until *tx* ends."""
+    def migrating(self) -> "AbstractContextManager[MigrationSession]":
+        """Prevent other processes from creating or migrating tables until the block ends.
+
+        Raises:
+            Unavailable: The database is down, or another process migrates it for too long.
+        """
 
     @abstractmethod
     def create_schema(self, tx: Connection) -> None:
@@ -242,6 +246,18 @@ class Database(ABC):
         for connection in list(self._connections):
             connection.close()
         self.engine.dispose()
+
+
+class MigrationSession(NamedTuple):
+    """The two ways in which tables are created or migrated, on a connection of its own.
+
+    Attributes:
+        transaction: Yields a transaction; it commits at the end of the block, or not at all.
+        autocommit: Yields a connection in no transaction: each statement commits by itself.
+    """
+
+    transaction: Callable[[], AbstractContextManager[Connection]]
+    autocommit: Callable[[], AbstractContextManager[Connection]]
 
 
 class Watch(ABC):

@@ -34,6 +34,7 @@ from ledger.database.contract import (
     POOL_SIZE,
     Database,
     Leadership,
+    MigrationSession,
     Watch,
     discard,
 )
@@ -207,8 +208,24 @@ class SqliteDatabase(Database):
             self._close_writer()
         self.engine.dispose()
 
-    def lock_schema(self, tx: Connection) -> None:
-        """Do nothing: a transaction excludes other writers from its start."""
+    @contextmanager
+    def migrating(self) -> Iterator[MigrationSession]:
+        self.reopen_if_replaced()
+        with self.translated(), self._queue.turn():
+            yield MigrationSession(self._transaction, self._autocommit)
+
+    @contextmanager
+    def _autocommit(self) -> Iterator[Connection]:
+        # A change of the journal's mode needs the file for itself.
+        self._close_writer()
+        self.release()
+        self.engine.dispose()
+        with self.engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                # What a PRAGMA has set ends with the connection.
+                discard(connection)
 
     def create_schema(self, tx: Connection) -> None:
         """Do nothing: a file has no schemas."""
