@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 
-from ledger.log.ledger import Ledger, Outcome
+from ledger.log.answers import Outcome
+from ledger.log.ledger import Ledger
 from ledger.rules import commands
 from ledger.rules.commands import Command
 

@@ -3,18 +3,24 @@
 from alembic import context
 from sqlalchemy import text
 
-# A migration that cannot get its lock must fail, and can be run again: while it waits for the
-# lock, every writer waits behind it.  One that takes too long must end.
+# A transaction that cannot get its lock must fail, and can be run again: while it waits for the
+# lock, every writer waits behind it.  One that takes too long must end.  Outside a transaction
+# there is no limit: an index that is built concurrently waits for every older transaction, for
+# as long as that takes, and keeps no writer waiting.
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "30min"
 
 
 def run() -> None:
-    """Run the requested migrations in the caller's transaction."""
+    """Run the requested migrations in the caller's transaction, or in none if it has none."""
     connection = context.config.attributes["connection"]
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        if context.config.attributes["is_transactional"]:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            connection.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        else:
+            connection.execute(text("SET lock_timeout = 0"))
+            connection.execute(text("SET statement_timeout = 0"))
     context.configure(
         connection=connection,
         target_metadata=context.config.attributes.get("target_metadata"),
@@ -22,7 +28,8 @@ def run() -> None:
         compare_type=True,
         version_table=context.config.attributes["version_table"],
     )
-    # The caller's transaction commits all steps or none.
+    # The caller's transaction commits all steps or none; outside one, each step's revision is
+    # stored when the step has been done.
     context.run_migrations()
 
 

@@ -11,6 +11,19 @@ Rules for a migration of the ledger:
 * Every name of a table, index, constraint, trigger or function begins with ``ledger_``.
 * Upgrade and downgrade must work on both engines; tests/integration/test_migrations.py
   runs them.
+* Migrations run in one transaction, together with those next to them.  What cannot run in a
+  transaction, such as CREATE INDEX CONCURRENTLY, VACUUM or PRAGMA foreign_keys, goes into a
+  migration of its own, in which the line ``transactional = False`` stands below ``depends_on``.
+  Then:
+
+  * All before it is committed first, and its revision is stored after its last statement.  If it
+    fails or is killed, it runs again from its first statement, so each statement must be
+    repeatable: ``DROP INDEX CONCURRENTLY IF EXISTS`` before ``CREATE INDEX CONCURRENTLY``,
+    because a build that was interrupted leaves an invalid index of that name.
+  * On PostgreSQL its statements have no time limit, so none of them may take a lock that
+    keeps writers waiting.
+  * It has a connection of its own, whose settings end with it.
+  * Do not use Alembic's ``autocommit_block``: it needs a transaction that Alembic has begun.
 """
 
 from alembic import op

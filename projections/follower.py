@@ -27,6 +27,7 @@ from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
 from ledger.log.commit_notifier import CommitNotifier
+from ledger.log.history import read_recorded
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
@@ -202,7 +203,7 @@ class CatchUp:
             try:
                 while after < through and room > 0:
                     end = min(through, after + number)
-                    for recorded in store.replay(
+                    for recorded in read_recorded(
                         connection,
                         after=after,
                         through=end,

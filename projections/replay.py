@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from ledger.errors import Corrupt
 from ledger.log import codec, store
+from ledger.log.history import read_histories, read_recorded
 from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
 from ledger.rules import ledger_state
 from ledger.rules.events import LedgerEvent
@@ -92,7 +93,7 @@ class Memory:
         # A job that is created in this batch has no earlier events.
         unknown -= {event.job_id for event in recorded if event.version == 1}
         unknown.discard(LEDGER_STREAM)
-        for position, job_id, _, at_ms, _, _, body, _ in store.read_histories(
+        for position, job_id, _, at_ms, _, _, body, _ in read_histories(
             connection, unknown, through=behind - 1
         ):
             before = jobs.get(job_id) or JobState(job_id)
@@ -115,7 +116,7 @@ class _LedgerStream:
             begin: Position of the first event of the batch.
         """
         if not self._version and recorded.version > 1:
-            for past in store.read_histories(connection, {LEDGER_STREAM}, through=begin - 1):
+            for past in read_histories(connection, {LEDGER_STREAM}, through=begin - 1):
                 self._step(past)
         return self._step(recorded)
 
@@ -205,7 +206,7 @@ def replay(
         content: Whether to fill ``event.content``.
         envelope: Whether to fill ``stored``.
     """
-    history = store.replay(
+    history = read_recorded(
         connection,
         after=after,
         through=through,

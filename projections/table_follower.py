@@ -60,8 +60,7 @@ class TableFollower(Projection, Follower):
         Raises:
             SchemaMismatch: The database has another table with the name of one of them.
         """
-        with self.database.write() as tx:
-            self.database.lock_schema(tx)
+        with self.database.migrating() as session, session.transaction() as tx:
             is_known = read_checkpoint(tx, self.name) is not None
             if is_known and table_swap.are_there(tx, self.tables):
                 return False

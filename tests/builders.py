@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from ledger.log import hash_chain
-from ledger.log.ledger import Outcome
+from ledger.log.answers import Outcome
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.models.job_json import JobJson

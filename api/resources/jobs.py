@@ -13,7 +13,8 @@ from ledger.api.http.requests import ACTOR
 from ledger.api.schemas import Message
 from ledger.errors import InvalidInput, JobNotFound, LedgerError
 from ledger.log import store
-from ledger.log.ledger import Answer, Ledger, Outcome
+from ledger.log.answers import Answer, Outcome
+from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
 from ledger.rules.commands import Create, Move, OnJob, Remove, Reprioritize
 from ledger.rules.job import State

@@ -15,7 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, exc
@@ -94,10 +94,8 @@ class Database(ABC):
         if connection is not None:
             self._threads.connection = None
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
-                # Not returned to the pool: it may have failed, or the database may be closed,
-                # whose pool would leave it open.
-                connection.invalidate()
-                connection.close()
+                # It may have failed, or the database may be closed, whose pool would leave it open.
+                discard(connection)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -183,8 +181,12 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def lock_schema(self, tx: Connection) -> None:
-        """Prevent other processes from migrating the tables until *tx* ends."""
+    def migrating(self) -> "AbstractContextManager[MigrationSession]":
+        """Prevent other processes from creating or migrating tables until the block ends.
+
+        Raises:
+            Unavailable: The database is down, or another process migrates it for too long.
+        """
 
     @abstractmethod
     def create_schema(self, tx: Connection) -> None:
@@ -246,6 +248,18 @@ class Database(ABC):
         self.engine.dispose()
 
 
+class MigrationSession(NamedTuple):
+    """The two ways in which tables are created or migrated, on a connection of its own.
+
+    Attributes:
+        transaction: Yields a transaction; it commits at the end of the block, or not at all.
+        autocommit: Yields a connection in no transaction: each statement commits by itself.
+    """
+
+    transaction: Callable[[], AbstractContextManager[Connection]]
+    autocommit: Callable[[], AbstractContextManager[Connection]]
+
+
 class Watch(ABC):
     """A watch for commits by any process; for use by one thread.
 
@@ -289,6 +303,12 @@ class Leadership(ABC):
     @abstractmethod
     def release(self) -> None:
         """Release the role."""
+
+
+def discard(connection: Connection) -> None:
+    """Close a connection without returning it to the pool, which may be disposed of already."""
+    connection.invalidate()
+    connection.close()
 
 
 def translation(

@@ -15,12 +15,22 @@ it, the schema in which it is comes first, so that new tables go where the other
 
 Advisory locks and notifications are known by name in the whole PostgreSQL database, so those
 names contain the schema.
+
+Why a migration polls for its lock
+----------------------------------
+A session that waits in ``pg_advisory_lock`` holds a snapshot.  ``CREATE INDEX CONCURRENTLY``
+waits for all older snapshots to end, so the second of two ``ledger migrate`` would wait for the
+first, and the first for the second, until PostgreSQL ends one of them: perhaps the one that
+builds the index.  ``pg_try_advisory_lock`` in a loop holds no snapshot while it waits, as long as
+no transaction is open: in one, the snapshot stays between two statements.
 """
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -33,7 +43,9 @@ from ledger.database.contract import (
     POOL_SIZE,
     Database,
     Leadership,
+    MigrationSession,
     Watch,
+    discard,
     translation,
 )
 from ledger.database.fast_sql import driver_of
@@ -58,6 +70,18 @@ _PUT_FIRST: Final = """
         'search_path', quote_ident(%s) || ', ' || current_setting('search_path'), false
     )
     """
+# By the server: otherwise it would finish the statement of a client that was killed, however long
+# that takes, and keep the lock until then.  PostgreSQL 13 cannot do it.
+_NOTICE_DEATH: Final = text(
+    """
+    SELECT set_config(name, '1s', false)
+    FROM pg_settings
+    WHERE name = 'client_connection_check_interval'
+    """
+)
+_TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
+# Interval at which a migration tries to get the lock that another one holds.
+_RETRY_S: Final = 0.1
 _IS_THERE: Final = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
 _HAS_TABLES: Final = text(
     """
@@ -162,8 +186,29 @@ class PostgresDatabase(Database):
                 raise Unavailable(f"the database does not answer: {error}") from error
             raise translation(error, error) from error
 
-    def lock_schema(self, tx: Connection) -> None:
-        tx.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": self.lock_key("schema")})
+    @contextmanager
+    def migrating(self) -> Iterator[MigrationSession]:
+        with self.translated(), self.engine.connect() as connection:
+            try:
+                connection.execute(_NOTICE_DEATH)
+                self._lock_schema(connection)
+                yield MigrationSession(
+                    partial(_transaction, connection, "BEGIN"), lambda: nullcontext(connection)
+                )
+            finally:
+                # The lock, and what a migration has set, end with the session.
+                discard(connection)
+
+    def _lock_schema(self, connection: Connection) -> None:
+        key = {"key": self.lock_key("schema")}
+        deadline_s = time.monotonic() + LOCK_TIMEOUT_MS / 1000
+        while not connection.scalar(_TRY_LOCK, key):
+            if time.monotonic() > deadline_s:
+                raise Unavailable(
+                    f"{self.shown_url} is being migrated by another process; try again when it "
+                    "has ended"
+                )
+            time.sleep(_RETRY_S)
 
     def create_schema(self, tx: Connection) -> None:
         # Not with IF NOT EXISTS, which asks for the right to create it even if it is there.
@@ -211,16 +256,13 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
-        with self.translated(), self.engine.connect() as connection:
-            try:
-                connection.exec_driver_sql(self._begin_snapshot)
-                write(connection)
-                yield connection
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                with suppress(exc.SQLAlchemyError):
-                    connection.exec_driver_sql("ROLLBACK")
-                raise
+        with (
+            self.translated(),
+            self.engine.connect() as connection,
+            _transaction(connection, self._begin_snapshot) as tx,
+        ):
+            write(tx)
+            yield tx
 
 
 class _Listener(Watch):
@@ -247,13 +289,24 @@ class _Listener(Watch):
     def close(self) -> None:
         self._sleep.close()
         with suppress(exc.SQLAlchemyError):
-            # Not returned to the pool, where it would still listen.
-            self.connection.invalidate()
-            self.connection.close()
+            # In the pool it would still listen.
+            discard(self.connection)
 
     def _heard(self) -> bool:
         """Return whether a notification has arrived; several count as one."""
         return len(list(driver_of(self.connection).notifies(timeout=0))) > 0
+
+
+@contextmanager
+def _transaction(connection: Connection, begin: str) -> Iterator[Connection]:
+    try:
+        connection.exec_driver_sql(begin)
+        yield connection
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        with suppress(exc.SQLAlchemyError):
+            connection.exec_driver_sql("ROLLBACK")
+        raise
 
 
 def driver_errors() -> type[Exception]:

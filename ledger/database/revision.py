@@ -4,6 +4,7 @@ Every command and every ``GET /health/ready`` checks it.  Alembic would take a f
 second to import, and would read all migrations from their files.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import Connection, column, select, table
@@ -36,20 +37,20 @@ def require_current(database: Database) -> None:
             f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
             + (", beside the tables that are there" if database.has_tables() else "")
         )
-    require_known(database, found)
+    require_known(database, found, REVISIONS)
     raise SchemaMismatch(
         f"{database.shown_url} has the tables of revision {found}, this version needs "
         f"{REVISIONS[-1]}; run `ledger migrate`"
     )
 
 
-def require_known(database: Database, found: str) -> None:
-    """Refuse a revision that this version does not know.
+def require_known(database: Database, found: str, known: Collection[str]) -> None:
+    """Refuse a revision that is not among the *known* ones.
 
     Raises:
         SchemaMismatch: The revision belongs to a newer version.
     """
-    if found not in REVISIONS:
+    if found not in known:
         raise SchemaMismatch(
             f"{database.shown_url} has the tables of revision {found}, which this version does "
             "not know: it was migrated by a newer Ledger; upgrade this one"

@@ -4,25 +4,7 @@ Why ``write`` locks as it does
 ------------------------------
 SQLite allows one writer at a time.  A deferred ``BEGIN`` that reads first and then writes
 fails at once with "database is locked" if another process wrote in between, so a write
-begins with ``BEGIN IMMEDIATE``.  Waiting for that lock with ``busy_timeout`` means sleeping
-and retrying, which is slow and unfair: two server processes posted 2,050 jobs a second
-with a 99th percentile of 460 ms.  So all processes first queue for an ``flock`` on a file
-beside the database, where the kernel wakes the next in line: 2,860 a second and 18 ms.  An
-``flock`` belongs to an open file, not to a thread, hence the ``threading.RLock`` around it.
-An ``flock`` has no timeout either: if a process that holds it is stopped (Ctrl-Z), one
-thread of each other process waits until it continues, and the other threads raise
-``Unavailable`` after LOCK_TIMEOUT_MS.
-
-How waiting threads are woken
------------------------------
-SQLite does not report commits.  Polling for them (``PRAGMA data_version``) every 40 ms
-costs fifty idle workers an eighth of a core.  Sleeping until the WAL is written to, and
-polling then, costs less, but the WAL is written before the commit: several polls for each
-commit, and for each heartbeat as well, took four per cent.  So a process that has committed
-an event writes a byte to the file on which writers queue, before the next one may begin,
-and waiting threads sleep until that file is written to.  A process that is killed between
-its commit and that byte wakes none of them; they check by themselves at least every two
-seconds.
+begins with ``BEGIN IMMEDIATE``.  Writers take turns before that: see ``sqlite_writer_queue``.
 
 What happens when the file is replaced
 --------------------------------------
@@ -36,7 +18,6 @@ database is unavailable.  A file is opened only if the files beside it are SQLit
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -53,13 +34,15 @@ from ledger.database.contract import (
     POOL_SIZE,
     Database,
     Leadership,
+    MigrationSession,
     Watch,
+    discard,
 )
 from ledger.database.fast_sql import driver_of
-from ledger.database.file_lock import FileLeadership, LockFile, is_file
-from ledger.database.inotify import WrittenFile
-from ledger.database.interruptible_wait import WakeableSleep
+from ledger.database.file_lock import FileLeadership
 from ledger.database.sqlite_side_files import require_ours
+from ledger.database.sqlite_watch import watch
+from ledger.database.sqlite_writer_queue import WriterQueue
 from ledger.errors import Unavailable
 
 # OFF is for tests: a power failure can corrupt the file.
@@ -73,8 +56,6 @@ CHECKPOINT_PAGES: Final = 8_000
 # Pages are read through the system's page cache, which all processes share, without a system call
 # and a copy per page.
 MAPPED_BYTES: Final = 1024 * 1024 * 1024
-# Interval of polling where there is no inotify.
-LOOK_S: Final = 0.04
 # Each of a batch's inserts has up to ROWS_A_STATEMENT forms.
 PREPARED_STATEMENTS: Final = 512
 # Interval at which readers check that the file at the path is the one that is open.
@@ -135,29 +116,19 @@ class SqliteDatabase(Database):
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
-        # Reentrant, for a thread that forks while it writes.
-        self._turn = threading.RLock()
-        self._forks = False
         # Whether the present write transaction has announced a change.
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
-        self._queue = LockFile(self.path.with_name(self.path.name + "-writer"))
-        # Whether other processes now queue on another file.
-        self._must_queue_anew = False
+        self._queue = WriterQueue(self.path.with_name(self.path.name + "-writer"))
         self._writer: Connection | None = None
         # The file that the writer's connection has open.
         self._written: os.stat_result | None = None
 
     def before_fork(self) -> None:
-        # SQLite records in the process's memory which of its connections holds the database's
-        # lock.  The child would inherit that record, and wait all its life for the end of
-        # a transaction that is not its own.
-        self._forks = self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000)
+        self._queue.before_fork()
 
     def after_fork(self) -> None:
-        if self._forks:
-            self._forks = False
-            self._turn.release()
+        self._queue.after_fork()
 
     def forget(self) -> None:
         super().forget()
@@ -169,10 +140,8 @@ class SqliteDatabase(Database):
         self._fresh_locks()
 
     def close(self) -> None:
-        with self._turn:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+        with self._queue.own_turn():
+            self._close_writer()
             self._queue.close()
         super().close()
         self._opened = None
@@ -181,7 +150,7 @@ class SqliteDatabase(Database):
         now_s = time.monotonic()
         if now_s - self._heeded_s > HEED_S:
             self.reopen_if_replaced()
-            self._must_queue_anew = not self._queue.is_in_place()
+            self._queue.check_file()
             # Only now: while the file is missing, each call checks again, so that none reads the
             # old file.
             self._heeded_s = now_s
@@ -235,14 +204,28 @@ class SqliteDatabase(Database):
         """Set how many bytes of the file new connections map, and close the older ones."""
         self._mapped_bytes = bytes_
         self._generation += 1
-        with self._turn:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+        with self._queue.own_turn():
+            self._close_writer()
         self.engine.dispose()
 
-    def lock_schema(self, tx: Connection) -> None:
-        """Do nothing: a transaction excludes other writers from its start."""
+    @contextmanager
+    def migrating(self) -> Iterator[MigrationSession]:
+        self.reopen_if_replaced()
+        with self.translated(), self._queue.turn():
+            yield MigrationSession(self._transaction, self._autocommit)
+
+    @contextmanager
+    def _autocommit(self) -> Iterator[Connection]:
+        # A change of the journal's mode needs the file for itself.
+        self._close_writer()
+        self.release()
+        self.engine.dispose()
+        with self.engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                # What a PRAGMA has set ends with the connection.
+                discard(connection)
 
     def create_schema(self, tx: Connection) -> None:
         """Do nothing: a file has no schemas."""
@@ -253,7 +236,7 @@ class SqliteDatabase(Database):
 
     def tables_were_created(self) -> None:
         # Somebody may be reading: then the next connection does it.
-        with self.translated(), self._takes_turn(), suppress(exc.OperationalError):
+        with self.translated(), self._queue.turn(), suppress(exc.OperationalError):
             self._writer = self._writer or self.engine.connect()
             self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
 
@@ -262,10 +245,7 @@ class SqliteDatabase(Database):
 
     def watch(self) -> Watch:
         with self.translated():
-            try:
-                return _Listener(self, self._queue.path)
-            except OSError:
-                return _CommitCounter(self)
+            return watch(self, self._queue.path)
 
     def leadership(self, role: str) -> Leadership:
         leadership = FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
@@ -276,13 +256,13 @@ class SqliteDatabase(Database):
     def write(self) -> Iterator[Connection]:
         # Before taking the turn, which other threads wait for.
         self.reopen_if_replaced()
-        with self.translated(), self._takes_turn(), self._transaction() as tx:
+        with self.translated(), self._queue.turn(), self._transaction() as tx:
             yield tx
 
     @contextmanager
     def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
         with self.translated(), self.engine.connect() as connection:
-            with self._takes_turn():
+            with self._queue.turn():
                 with self._transaction() as tx:
                     write(tx)
                 # Begun before anyone else can write; the first read fixes the snapshot.
@@ -300,7 +280,7 @@ class SqliteDatabase(Database):
         self._has_news = False
         try:
             if self._writer is not None and self._written is not self._opened:
-                _close_for_good(self._writer)
+                discard(self._writer)
                 self._writer = None
             if self._writer is None:
                 self._writer = self.engine.connect()
@@ -308,7 +288,7 @@ class SqliteDatabase(Database):
             with _immediately(driver_of(self._writer)):
                 yield self._writer
             if self._has_news:
-                self._queue.touch()
+                self._queue.notify()
             self._bound_wal(self._writer)
         except (exc.DBAPIError, sqlite3.Error):
             # The connection may be broken, so the next write opens a new one.
@@ -318,25 +298,10 @@ class SqliteDatabase(Database):
                 self._writer = None
             raise
 
-    @contextmanager
-    def _takes_turn(self) -> Iterator[None]:
-        """Become the only writer, among the threads and then among the processes."""
-        if not self._turn.acquire(timeout=LOCK_TIMEOUT_MS / 1000):
-            raise Unavailable(
-                f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a "
-                "suspended process; try again"
-            )
-        try:
-            if self._must_queue_anew:
-                self._must_queue_anew = False
-                self._queue.close()
-            self._queue.acquire()
-            try:
-                yield
-            finally:
-                self._queue.release()
-        finally:
-            self._turn.release()
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def _bound_wal(self, connection: Connection) -> None:
         try:
@@ -349,81 +314,6 @@ class SqliteDatabase(Database):
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
-
-
-class _Listener(Watch):
-    """A watch that sleeps until a writer touches the file on which writers queue."""
-
-    def __init__(self, database: "SqliteDatabase", path: Path) -> None:
-        self._database = database
-        self._path = path
-        self.connection = database.engine.connect()
-        self._opened = database.opened
-        try:
-            self._watched = path.stat()
-            self._touched = WrittenFile(path)
-        except OSError:
-            self.connection.close()
-            raise
-        self._sleep = WakeableSleep(self._touched)
-
-    def wait(self, timeout_s: float) -> bool:
-        is_touched = self._sleep.sleep(timeout_s)
-        self._database.require_open(self._opened)
-        if not is_file(self._path, self._watched):
-            raise Unavailable(f"{self._path} was removed")
-        if is_touched:
-            self._touched.heed()
-        return is_touched
-
-    def wake(self) -> None:
-        self._sleep.wake()
-
-    def close(self) -> None:
-        self._sleep.close()
-        self._touched.close()
-        _close_for_good(self.connection)
-
-
-class _CommitCounter(Watch):
-    """A watch that polls SQLite's count of commits, for systems without inotify."""
-
-    def __init__(self, database: "SqliteDatabase") -> None:
-        self._database = database
-        self.connection = database.engine.connect()
-        self._opened = database.opened
-        self._seen = self._count()
-        self._sleep = WakeableSleep()
-
-    def wait(self, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        with self._database.translated():
-            while (count := self._count()) == self._seen:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or self._sleep.is_over:
-                    return False
-                self._sleep.sleep(min(left_s, LOOK_S))
-        self._database.require_open(self._opened)
-        self._seen = count
-        return True
-
-    def wake(self) -> None:
-        self._sleep.wake()
-
-    def close(self) -> None:
-        self._sleep.close()
-        _close_for_good(self.connection)
-
-    def _count(self) -> int:
-        row = driver_of(self.connection).execute("PRAGMA data_version").fetchone()
-        count: int = row[0]
-        return count
-
-
-def _close_for_good(connection: Connection) -> None:
-    """Close a connection without returning it to the pool, which may be disposed of already."""
-    connection.invalidate()
-    connection.close()
 
 
 @contextmanager

@@ -1,27 +1,12 @@
-"""Reads and appends of events, and of the head that names the last one."""
+"""Reading events as they are stored, and the head, which names the last one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    and_,
-    bindparam,
-    func,
-    insert,
-    literal_column,
-    null,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
-from ledger.database.fast_sql import Listed, Query, Rows
-from ledger.errors import Corrupt, SchemaMismatch
-from ledger.log import codec, hash_chain
-from ledger.log.recorded import Recorded, Stored
+from ledger.database.fast_sql import Query, Rows
+from ledger.errors import SchemaMismatch
 from ledger.log.schema import events, head
 from ledger.rules.events import READER_VERSION
 
@@ -71,7 +56,6 @@ _HEAD_ID = 1
 _SELECT_HEAD = Query(select(*_HEAD))
 _LOCK_HEAD = Query(select(*_HEAD).with_for_update())
 _SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
-_INSERT_EVENTS = Rows(insert(events), Envelope._fields)
 _UPDATE_HEAD = Rows(
     update(head)
     .where(head.c.id == bindparam("id_"))
@@ -108,61 +92,6 @@ _SELECT_LOG = (
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
 _SELECT_CHAIN = Query(select(events.c.chain).where(events.c.position == bindparam("position")))
 _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
-_REPLAYED = (
-    events.c.position,
-    events.c.job_id,
-    events.c.version,
-    events.c.kind,
-    events.c.schema,
-    events.c.at_ms,
-    events.c.body,
-    events.c.actor,
-    events.c.cause,
-)
-
-
-def _replay_of(*columns: ColumnElement[Any]) -> Query:
-    return Query(
-        select(*columns)
-        .where(events.c.position > bindparam("after"), events.c.position <= bindparam("through"))
-        .order_by(events.c.position)
-        .limit(bindparam("limit"))
-    )
-
-
-# By whether the content, and whether the rest of the envelope is read as well.
-_SELECT_REPLAY = {
-    (content, envelope): _replay_of(
-        *_REPLAYED,
-        *((events.c.content,) if content else ()),
-        *((events.c.digest,) if envelope else ()),
-    )
-    for content in (False, True)
-    for envelope in (False, True)
-}
-_SELECT_HISTORIES = Listed(
-    select(*_REPLAYED)
-    .where(
-        events.c.position <= bindparam("through"),
-        or_(events.c.job_id > bindparam("job_id"), events.c.version > bindparam("version")),
-    )
-    .order_by(events.c.job_id, events.c.version)
-    .limit(bindparam("limit")),
-    events.c.job_id,
-)
-# The number of jobs whose histories are read at once, and of events read at once.
-_HISTORIES_AT_ONCE = 500
-_PAGE = 10_000
-_ERASE_ALL = (
-    update(events)
-    .where(and_(events.c.job_id == bindparam("job_id_"), events.c.version < bindparam("before_")))
-    .values(content=null(), salt=null())
-)
-_ERASE_ONE = (
-    update(events)
-    .where(and_(events.c.job_id == bindparam("job_id_"), events.c.version == bindparam("version_")))
-    .values(content=null(), salt=null())
-)
 
 
 def lock_head(tx: Connection) -> Head:
@@ -173,6 +102,11 @@ def lock_head(tx: Connection) -> Head:
 def read_head(connection: Connection) -> Head:
     """Return the head as last committed."""
     return _head(_SELECT_HEAD.first(connection))
+
+
+def move_head(tx: Connection, new: Head) -> None:
+    """Store the new head; *tx* holds its lock."""
+    _UPDATE_HEAD.execute(tx, [(*new, _HEAD_ID)])
 
 
 def read_position(connection: Connection) -> int:
@@ -202,68 +136,6 @@ def _require_readable(reader_version: int) -> None:
             f"has reader version {READER_VERSION}: a newer Ledger has written them; upgrade this "
             "one"
         )
-
-
-def append(tx: Connection, recorded: Sequence[Recorded], *, after: Head, last_job_id: int) -> Head:
-    """Append *recorded* behind *after* and return the new head.
-
-    Args:
-        tx: A transaction that holds the head's lock.
-        recorded: Events in order, the first at ``after.position + 1``.
-        after: The head as it was locked.
-        last_job_id: Number of jobs ever created, including these.
-    """
-    link = after.chain
-    reader_version = after.reader_version
-    rows = []
-    for position, job_id, version, at_ms, actor, cause, event, _ in recorded:
-        content = event.content
-        salt = None if content is None else hash_chain.salt()
-        digest = None if content is None or salt is None else hash_chain.digest(salt, content)
-        body = codec.encode(event)
-        leaf = hash_chain.leaf(
-            position=position,
-            job_id=job_id,
-            version=version,
-            kind=event.kind,
-            schema=event.schema,
-            at_ms=at_ms,
-            actor=actor,
-            cause=cause,
-            body=body,
-            digest=digest,
-        )
-        link = hash_chain.link(link, leaf)
-        reader_version = max(reader_version, event.reader_version)
-        rows.append(
-            Envelope(
-                position,
-                job_id,
-                version,
-                event.kind,
-                event.schema,
-                at_ms,
-                actor,
-                cause,
-                body,
-                content,
-                salt,
-                digest,
-                link,
-            )
-        )
-    _INSERT_EVENTS.execute(tx, rows)
-    new = Head(recorded[-1].position, link, last_job_id, recorded[-1].at_ms, reader_version)
-    _UPDATE_HEAD.execute(tx, [(*new, _HEAD_ID)])
-    return new
-
-
-def erase(tx: Connection, job_id: int, *, versions: Sequence[int] | None, before: int) -> None:
-    """Set content and salt of a job's events to NULL: of *versions*, or all *before*."""
-    if versions is None:
-        tx.execute(_ERASE_ALL, {"job_id_": job_id, "before_": before})
-    else:
-        tx.execute(_ERASE_ONE, [{"job_id_": job_id, "version_": v} for v in versions])
 
 
 def read_versions(connection: Connection, job_ids: Sequence[int]) -> dict[int, int]:
@@ -335,100 +207,3 @@ def read_log(
     """
     rows = connection.execute(_SELECT_LOG, {"job_id": job_id, "newest": newest}).all()
     return [(kind, version, content) for kind, version, content in reversed(rows)]
-
-
-def replay(
-    connection: Connection,
-    *,
-    after: int = 0,
-    through: int,
-    batch: int = 10_000,
-    content: bool = False,
-    envelope: bool = False,
-) -> Iterator[list[Recorded]]:
-    """Read history in order, decoded, in lists of *batch* events.
-
-    Memory is bounded by *batch*, regardless of the length of history.
-
-    Args:
-        connection: In a snapshot, or with *through* at most at the head: events that were
-            committed do not change.
-        after: Position after which to begin.
-        through: Position at which to end.
-        batch: Number of events to read at once.
-        content: Whether to fill ``event.content``, which few callers need.
-        envelope: Whether to fill ``stored``, which few callers need.
-
-    Raises:
-        Corrupt: A body cannot be read, or a position is missing.
-    """
-    select_ = _SELECT_REPLAY[content, envelope]
-    while after < through:
-        rows = select_.all(connection, after=after, through=through, limit=batch)
-        for missing, row in enumerate(rows, start=after + 1):
-            if row[0] != missing:
-                raise Corrupt(f"event {missing} is missing", position=missing)
-        if not rows:
-            raise Corrupt(f"event {after + 1} is missing", position=after + 1)
-        after += len(rows)
-        if content or envelope:
-            yield [_recorded(row, content=content, envelope=envelope) for row in rows]
-        else:
-            yield _all_recorded(rows)
-
-
-def read_histories(
-    connection: Connection, job_ids: Collection[int], *, through: int
-) -> Iterator[Recorded]:
-    """Read the histories of some jobs, decoded without content, one job after the other.
-
-    Args:
-        connection: Where to read.
-        job_ids: The jobs.
-        through: Position of the last event to read.
-
-    Raises:
-        Corrupt: A body cannot be read.
-    """
-    ordered = sorted(job_ids)
-    for start in range(0, len(ordered), _HISTORIES_AT_ONCE):
-        some = ordered[start : start + _HISTORIES_AT_ONCE]
-        job_id = version = 0
-        while some:
-            rows = _SELECT_HISTORIES.all(
-                connection, some, through=through, job_id=job_id, version=version, limit=_PAGE
-            )
-            yield from map(_recorded, rows)
-            if len(rows) < _PAGE:
-                break
-            _, job_id, version, *_ = rows[-1]
-            some = [each for each in some if each >= job_id]
-
-
-def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:
-    """Return ``_recorded`` of each row, in half the time, if only the event is wanted."""
-    decode = codec.decode
-    try:
-        return [
-            Recorded(position, job_id, version, at_ms, actor, cause, decode(kind, schema, body))
-            for position, job_id, version, kind, schema, at_ms, body, actor, cause in rows
-        ]
-    except Corrupt:
-        # Decoded one by one, so that the error names the event.
-        return [_recorded(row) for row in rows]
-
-
-def _recorded(row: Sequence[Any], *, content: bool = False, envelope: bool = False) -> Recorded:
-    position, job_id, version, kind, schema, at_ms, body, actor, cause, *more = row
-    try:
-        event = codec.decode(kind, schema, body)
-    except Corrupt as error:
-        raise Corrupt(f"event {position}: {error}", position=position) from error
-    if content and more[0] is not None:
-        # A copy: what `decode` returns is shared by all events with that body.
-        event = replace(event, content=more[0])
-    stored = None
-    if envelope:
-        digest = more[-1]
-        stored = Stored(schema, body, None if digest is None else bytes(digest))
-    return Recorded(position, job_id, version, at_ms, actor, cause, event, stored)

@@ -21,8 +21,9 @@ from ledger.rules.job import State
 
 if TYPE_CHECKING:
     from ledger.database.contract import Database
+    from ledger.log.answers import Outcome
     from ledger.log.commit_notifier import CommitNotifier
-    from ledger.log.ledger import Ledger, Outcome
+    from ledger.log.ledger import Ledger
     from ledger.log.store import Envelope
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})

@@ -32,8 +32,9 @@ from ledger.rules.job import LIVE_STATES, State
 
 if TYPE_CHECKING:
     from ledger.database.contract import Database
+    from ledger.log.answers import Outcome
     from ledger.log.commit_notifier import CommitNotifier
-    from ledger.log.ledger import Ledger, Outcome
+    from ledger.log.ledger import Ledger
     from ledger.queue.presence import WorkerSeen
 
 

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from ledger.errors import InvalidInput, LedgerError
-from ledger.log.ledger import Answer, Claimable, Outcome
+from ledger.log.answers import Answer, Outcome
+from ledger.log.ports import JobWithData
 from ledger.queue.arguments import Json
 from ledger.queue.job import Job
 from ledger.queue.queue import Handler, Queue
@@ -84,7 +85,7 @@ def drain(
     return ran
 
 
-def _next(queue: Queue, slots: dict[str, int], sweeper: Sweeper) -> Claimable | None:
+def _next(queue: Queue, slots: dict[str, int], sweeper: Sweeper) -> JobWithData | None:
     """Start the most urgent job that can run now; return None if there is none."""
     claim = Claim(worker=_WORKER, slots=slots, limit=1)
     while True:
@@ -111,7 +112,7 @@ def _is_raised(error: BaseException, *, raises: bool) -> bool:
 class _Attempt:
     """An attempt in this thread; each report is recorded at once."""
 
-    def __init__(self, queue: Queue, claimed: Claimable) -> None:
+    def __init__(self, queue: Queue, claimed: JobWithData) -> None:
         self._queue = queue
         self._job = _TimedJob(queue, claimed, self._record)
         self._error: BaseException | None = None

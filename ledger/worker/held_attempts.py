@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Final
 
 from ledger.errors import LedgerError
-from ledger.log.ledger import Answer, Outcome
+from ledger.log.answers import Answer, Outcome
 from ledger.queue import presence
 from ledger.queue.queue import Queue
 from ledger.rules import commands

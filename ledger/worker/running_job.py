@@ -18,7 +18,7 @@ from ledger.rules import commands, json_text
 from ledger.worker.outbox import Reports
 
 if TYPE_CHECKING:
-    from ledger.log.ledger import Claimable
+    from ledger.log.ports import JobWithData
 
 # Progress reports per ttl, for a handler whose percentage stays the same.
 _RENEWALS_A_TTL: Final = 3
@@ -73,7 +73,7 @@ class RunningJob(Job):
     """
 
     def __init__(
-        self, queue: Queue, claimed: "Claimable", notify: Callable[["RunningJob"], None]
+        self, queue: Queue, claimed: "JobWithData", notify: Callable[["RunningJob"], None]
     ) -> None:
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)

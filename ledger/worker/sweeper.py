@@ -9,7 +9,8 @@ from typing import Final
 
 from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import LedgerError, Unavailable
-from ledger.log.ledger import Ledger, Outcome
+from ledger.log.answers import Outcome
+from ledger.log.ledger import Ledger
 from ledger.queue import presence
 from ledger.queue.lease import LEASE_MS
 from ledger.queue.read_models import DueJobs

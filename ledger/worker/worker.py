@@ -28,7 +28,7 @@ from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from ledger.errors import InvalidInput, LedgerError, Unavailable
-from ledger.log.ledger import Answer, Claimed, Outcome
+from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.queue import presence
 from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text

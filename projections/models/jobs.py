@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from ledger.database.fast_sql import Listed, Query, Rows
 from ledger.log import schema
-from ledger.log.ledger import Claimable
+from ledger.log.ports import JobWithData
 from ledger.log.recorded import Change
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
@@ -179,10 +179,10 @@ class Jobs(Projection):
                 found[job.id] = job
         return found
 
-    def claimable(self, tx: Connection, type_: str, *, limit: int) -> list[Claimable]:
+    def claimable(self, tx: Connection, type_: str, *, limit: int) -> list[JobWithData]:
         """Return jobs of a type that wait for a worker, by priority, then age."""
         return [
-            Claimable(_job(row[:-1]), row[-1])
+            JobWithData(_job(row[:-1]), row[-1])
             for row in self._claimable.all(tx, type=type_, limit=limit)
         ]
 

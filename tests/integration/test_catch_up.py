@@ -166,8 +166,8 @@ def test_the_jobs_of_a_batch_are_recalled_together(filled: System) -> None:
 def test_a_long_past_is_read_in_pages(
     filled: System, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.log.store._PAGE", page)
-    monkeypatch.setattr("ledger.log.store._HISTORIES_AT_ONCE", 7)
+    monkeypatch.setattr("ledger.log.history._PAGE", page)
+    monkeypatch.setattr("ledger.log.history._HISTORIES_AT_ONCE", 7)
     follower = Remembering(filled)
     follower.position = 130
 

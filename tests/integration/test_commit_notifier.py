@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.database import sqlite
+from ledger.database import sqlite_watch
 from ledger.database.contract import Watch
 from ledger.database.migration import migrate
 from ledger.processes.composition import System, compose
@@ -220,7 +220,7 @@ def test_where_the_system_tells_of_no_writes_commits_are_counted(
     def none(_: object) -> int:
         raise OSError("no inotify here")
 
-    monkeypatch.setattr(sqlite, "WrittenFile", none)
+    monkeypatch.setattr(sqlite_watch, "WrittenFile", none)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with (
         closing(compose(Settings(database_url=url))) as system,

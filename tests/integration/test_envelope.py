@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Column, Connection, LargeBinary, insert
 
 from ledger.log import hash_chain, store
+from ledger.log.history import read_recorded
 from ledger.log.recorded import AnyChange, Change, LedgerChange, Recorded
 from ledger.log.schema import BIGINT
 from ledger.processes.composition import System
@@ -93,7 +94,7 @@ def test_the_chain_can_be_computed_from_what_a_follower_is_told(
 def test_the_envelope_comes_with_content_too(system: System) -> None:
     carry_out(system, Create(type="email", data='{"to": "tj"}'))
     with system.database.read() as connection:
-        ((recorded,),) = store.replay(connection, through=1, content=True, envelope=True)
+        ((recorded,),) = read_recorded(connection, through=1, content=True, envelope=True)
         (envelope,) = store.read_stream(connection, 1)
 
     assert recorded.event.content == '{"to": "tj"}'

@@ -26,7 +26,8 @@ from ledger.errors import (
     SettingsError,
     Unavailable,
 )
-from ledger.log.ledger import Claimed, Outcome, _Submission
+from ledger.log.answers import Claimed, Outcome
+from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.queue.queue import own_name
@@ -684,8 +685,8 @@ def test_no_job_of_a_paused_type_begins(queue: Queue) -> None:
     assert [one.job.id for one in after.jobs] == [1]
 
 
-def handed_in(*commands_: commands.Command, atomic: bool = False) -> _Submission:
-    return _Submission(commands=commands_, actor="test", cause=None, atomic=atomic)
+def handed_in(*commands_: commands.Command, atomic: bool = False) -> Submission:
+    return Submission(commands=commands_, actor="test", cause=None, atomic=atomic)
 
 
 def test_a_pause_is_known_to_whoever_comes_later_in_the_same_batch(queue: Queue) -> None:

@@ -19,14 +19,15 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, exc
 
-from ledger.database import sqlite
+from ledger.database import sqlite_writer_queue
 from ledger.database.file_lock import LockFile
 from ledger.database.migration import migrate
 from ledger.database.own_files import open_regular
 from ledger.database.sqlite import SqliteDatabase
 from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
 from ledger.log import store
-from ledger.log.ledger import Outcome, _Submission
+from ledger.log.answers import Outcome
+from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.queue import presence
@@ -248,14 +249,15 @@ def waits_for_the_lock(
 
         return waits
     queued = threading.Event()
-    take_turn, try_turn = database._queue.acquire, database._queue.try_acquire
+    file = database._queue._file
+    take_turn, try_turn = file.acquire, file.try_acquire
 
     def acquire() -> None:
         if not try_turn():
             queued.set()
             take_turn()
 
-    monkeypatch.setattr(database._queue, "acquire", acquire)
+    monkeypatch.setattr(file, "acquire", acquire)
     return queued.is_set
 
 
@@ -311,7 +313,7 @@ def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A process that was stopped with Ctrl-Z keeps it until it goes on.
-    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(sqlite_writer_queue, "LOCK_TIMEOUT_MS", 100)
     with another(f"sqlite:///{tmp_path / 'ledger.db'}") as system:
         migrate(system.database)
         system.ledger._appender._patience_s = 0.1
@@ -479,7 +481,7 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
     gate, entered = threading.Event(), threading.Event()
     append = system.ledger._append
 
-    def slowly(take: Callable[[], Sequence[_Submission]]) -> Any:
+    def slowly(take: Callable[[], Sequence[Submission]]) -> Any:
         submissions = take()
         batches.append(len(submissions))
         if len(batches) == 1:
@@ -524,13 +526,13 @@ def test_a_refused_caller_refuses_nobody_else_of_its_batch(system: System) -> No
 
 
 def test_an_atomic_caller_refuses_only_itself(system: System) -> None:
-    atomic = _Submission(
+    atomic = Submission(
         commands=(Create(type="lost", unique="k"), Start(job_id=1), Start(job_id=99)),
         actor="atomic",
         cause=None,
         atomic=True,
     )
-    plain = _Submission(
+    plain = Submission(
         commands=(Create(type="kept", unique="k"), Start(job_id=1)),
         actor="plain",
         cause=None,

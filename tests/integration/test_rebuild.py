@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from ledger.errors import Corrupt, Stuck, Unavailable
 from ledger.log import store
+from ledger.log.history import read_recorded
 from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, Recorded, of_jobs, of_ledger
 from ledger.processes.composition import System
 from ledger.projections.models.state_counts import StateCounts
@@ -105,7 +106,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def changes_of(system: System, *, remembered: int | None = None, batch: int = 7) -> list[AnyChange]:
     with system.database.snapshot() as connection:
         through = store.read_position(connection)
-        history = store.replay(connection, through=through, batch=batch)
+        history = read_recorded(connection, through=through, batch=batch)
         if remembered is None:
             return [change for changes in Replay(connection, history) for change in changes]
         small = Replay(connection, history, remembered=remembered)
@@ -335,7 +336,7 @@ def test_a_short_memory_gives_the_same_changes(filled: System, remembered: int) 
 def test_memory_is_bounded_by_what_may_be_remembered(filled: System) -> None:
     with filled.database.snapshot() as connection:
         through = store.read_position(connection)
-        history = store.replay(connection, through=through, batch=10)
+        history = read_recorded(connection, through=through, batch=10)
         replay_ = Replay(connection, history, remembered=5)
         # A batch names no more jobs than it has events.
         most = max(len(replay_._memory._jobs) for _ in replay_)

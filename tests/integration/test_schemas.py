@@ -224,8 +224,7 @@ def test_a_commit_wakes_those_who_wait_for_that_ledger_alone(one: System, other:
 def test_one_ledger_does_not_wait_for_another(one: System, other: System) -> None:
     """What is locked in one: its head, its tables' changes, its roles."""
     roles = [system.database.leadership("sweeper") for system in (one, other)]
-    with one.database.write() as tx:
-        one.database.lock_schema(tx)
+    with one.database.migrating() as session, session.transaction() as tx:
         store.lock_head(tx)
         carry_out(other, Create(type="email"))
         migrate(other.database)

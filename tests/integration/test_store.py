@@ -5,6 +5,8 @@ from sqlalchemy import text
 
 from ledger.errors import Corrupt, InvalidInput, SchemaMismatch, Unavailable
 from ledger.log import hash_chain, store
+from ledger.log.append import append
+from ledger.log.history import read_recorded
 from ledger.log.ledger import LONGEST_ACTOR, LONGEST_CAUSE
 from ledger.log.recorded import Recorded
 from ledger.log.store import Head
@@ -190,13 +192,13 @@ def test_an_append_returns_the_new_head(system: System) -> None:
         Recorded(3, 1, 3, START_MS + 5, "a", "b", Logged(attempt=1, content='"x"')),
     ]
     with system.database.write() as tx:
-        head = store.append(tx, recorded, after=store.lock_head(tx), last_job_id=1)
+        head = append(tx, recorded, after=store.lock_head(tx), last_job_id=1)
         stored = store.read_after(tx, after=0, limit=10)
 
     assert head == Head(position=3, chain=stored[-1].chain, last_job_id=1, at_ms=START_MS + 5)
     with system.database.read() as connection:
         assert store.read_head(connection) == head
-        replayed = [each for part in store.replay(connection, through=3) for each in part]
+        replayed = [each for part in read_recorded(connection, through=3) for each in part]
     assert [each[:6] for each in replayed] == [each[:6] for each in recorded]
     # Replay does without content.
     assert [each.event for each in replayed] == [
@@ -209,7 +211,7 @@ def test_an_append_returns_the_new_head(system: System) -> None:
 @pytest.mark.parametrize("batch", [1, 3, 8, 100])
 def test_history_is_replayed_in_lists_of_a_bounded_length(filled: System, batch: int) -> None:
     with filled.database.snapshot() as connection:
-        parts = list(store.replay(connection, after=2, through=7, batch=batch))
+        parts = list(read_recorded(connection, after=2, through=7, batch=batch))
 
     assert [each.position for part in parts for each in part] == [3, 4, 5, 6, 7]
     assert max(len(part) for part in parts) <= batch
@@ -220,7 +222,7 @@ def test_history_that_ends_before_its_end_is_corrupt(filled: System) -> None:
         filled.database.snapshot() as connection,
         pytest.raises(Corrupt, match="event 9 is missing") as stop,
     ):
-        list(store.replay(connection, through=10))
+        list(read_recorded(connection, through=10))
 
     assert stop.value.position == 9
 

@@ -17,7 +17,7 @@ import ledger
 from ledger import Fail, InvalidInput, Job, Queue, Retry, RunningJob, Worker
 from ledger.database import migration
 from ledger.errors import AttemptOver, JobFailed, Unavailable
-from ledger.log.ledger import Answer
+from ledger.log.answers import Answer
 from ledger.processes.composition import System
 from ledger.queue.queue import own_name
 from ledger.rules.commands import Claim, Command, Elapse

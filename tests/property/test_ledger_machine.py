@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 from sqlalchemy import bindparam, text
 
 from ledger.errors import AttemptOver, InvalidInput, JobNotFound, LedgerError, Refused
-from ledger.log.ledger import Answer, Outcome, _Submission
+from ledger.log.answers import Answer, Outcome
+from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.models.job_json import Frame
@@ -611,7 +612,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
             ]
         else:
-            given = ledger._append(lambda: [_Submission(**words._asdict()) for words in batch])
+            given = ledger._append(lambda: [Submission(**words._asdict()) for words in batch])
         for words, answers in zip(batch, given, strict=True):
             self._compare(words, answers, self.model.hand_in(words, self.clock.now_ms))
 

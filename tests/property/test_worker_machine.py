@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from ledger.errors import AttemptOver, JobNotFound, LedgerError
-from ledger.log.ledger import Answer, Claimed, Outcome
+from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.processes.composition import queue_of
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.queue import presence

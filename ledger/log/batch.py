@@ -1,0 +1,202 @@
+"""One batch of commands: what they are decided on, the decisions, and the changes they make.
+
+Nothing is written here.  A batch loads what its commands name with one statement per kind,
+decides the commands in order, each on what the ones before it have left, and collects the
+changes, which ``Ledger`` then records.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from ledger.errors import InvalidInput, LedgerError, Refused
+from ledger.log import store
+from ledger.log.answers import Answer, Claimed, Outcome
+from ledger.log.ports import InlineStores, JobWithData
+from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
+from ledger.log.store import Head
+from ledger.rules import ledger_state
+from ledger.rules.commands import Claim, Command, Create, OnJob, OnLedger, Start
+from ledger.rules.decide import decide
+from ledger.rules.events import Created, Event, Subject
+from ledger.rules.job import JobState, State, evolve
+from ledger.rules.ledger_state import Entry, EntryState, Key
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """The commands of one caller."""
+
+    commands: Sequence[Command]
+    actor: str
+    cause: str | None
+    atomic: bool
+
+
+class Batch:
+    """The jobs as the batch has left them so far, and the changes that led there."""
+
+    def __init__(self, tx: Connection, stores: InlineStores, head: Head, *, at_ms: int) -> None:
+        self.head = head
+        self.at_ms = at_ms
+        self.last_job_id = head.last_job_id
+        self.changes: list[AnyChange] = []
+        self._tx = tx
+        self._stores = stores
+        self._jobs: dict[int, JobState] = {}
+        self._keys: dict[str, int] = {}
+        # Number of jobs that wait in the read model but no longer in this batch.
+        self._left_waiting = 0
+        # Entries that commands of the batch name, and the version of the ledger's own stream.
+        self._entries: dict[Key, Entry] = {}
+        self._version = 0
+        # Read on first use: few batches need it.
+        self._paused: Collection[str] | None = None
+
+    def load(self, submissions: Sequence[Submission]) -> None:
+        """Load what the commands name, in one statement per kind."""
+        job_ids = set()
+        keys = set()
+        named = set()
+        for submission in submissions:
+            for command in submission.commands:
+                if isinstance(command, OnJob):
+                    job_ids.add(command.job_id)
+                elif isinstance(command, Create) and command.unique is not None:
+                    keys.add(command.unique)
+                elif isinstance(command, OnLedger):
+                    named.add(ledger_state.key_of(command))
+        if named:
+            self._entries.update(self._stores.entries.load(self._tx, named))
+            versions = store.read_versions(self._tx, [LEDGER_STREAM])
+            self._version = versions.get(LEDGER_STREAM, 0)
+        if keys:
+            self._keys.update(self._stores.unique_keys.find(self._tx, sorted(keys)))
+        existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
+        if existing:
+            self._jobs.update(self._stores.jobs.load(self._tx, existing))
+            # A job that was created and is missing from the read model has been removed.
+            gone = [job_id for job_id in existing if job_id not in self._jobs]
+            for job_id, version in store.read_versions(self._tx, gone).items():
+                self._jobs[job_id] = JobState(job_id, version=version, state=State.REMOVED)
+
+    def decide(self, submission: Submission) -> list[Answer]:
+        """Decide a caller's commands in order: all or none if atomic, else each on its own."""
+        if not submission.atomic:
+            return [self._decide(command, submission) for command in submission.commands]
+        before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
+        of_itself = dict(self._entries), self._version
+        answers = [self._decide(command, submission) for command in submission.commands]
+        if any(isinstance(answer, LedgerError) for answer in answers):
+            self.last_job_id, kept, self._jobs, self._keys = before
+            del self.changes[kept:]
+            self._entries, self._version = of_itself
+        return answers
+
+    def _decide(self, command: Command, submission: Submission) -> Answer:
+        if isinstance(command, Create):
+            known = self._keys.get(command.unique) if command.unique is not None else None
+            if known is not None:
+                return Outcome(job_id=known, position=self._position, events=())
+            return self._carry_out(command, JobState(self.last_job_id + 1), submission)
+        if isinstance(command, Claim):
+            return self._claim(command, submission)
+        if isinstance(command, OnLedger):
+            return self._carry_out_on_ledger(command, submission)
+        job = self._jobs.get(command.job_id) or JobState(command.job_id)
+        return self._carry_out(command, job, submission)
+
+    def _carry_out(self, command: Command, job: JobState, submission: Submission) -> Answer:
+        try:
+            events = decide(command, job, at_ms=self.at_ms)
+        except (Refused, InvalidInput) as refusal:
+            return refusal
+        for event in events:
+            job = self._fold(job, event, submission)
+        return Outcome(job_id=job.id, position=self._position, events=events)
+
+    def _claim(self, claim: Claim, submission: Submission) -> Claimed:
+        """Start the most urgent waiting jobs."""
+        claimed = []
+        for job, data in self._most_urgent(claim):
+            start = Start(job_id=job.id, worker=claim.worker)
+            (event,) = decide(start, job, at_ms=self.at_ms)
+            claimed.append(JobWithData(self._fold(job, event, submission), data))
+        return Claimed(jobs=tuple(claimed), position=self._position)
+
+    def _most_urgent(self, claim: Claim) -> list[JobWithData]:
+        """Return the jobs to start: by priority, then in turns between types, then by age."""
+        limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
+        ranked = []
+        for type_, slots in claim.slots.items():
+            if slots and not self._is_paused(type_):
+                waiting = self._waiting(type_, min(slots, limit))
+                turns: Counter[int] = Counter()
+                for one in waiting:
+                    turns[one.job.priority] += 1
+                    ranked.append((one.job.priority, turns[one.job.priority], one.job.id, one))
+        ranked.sort(key=itemgetter(0, 1, 2))
+        return [one for *_, one in ranked[:limit]]
+
+    def _waiting(self, type_: str, limit: int) -> list[JobWithData]:
+        """Return waiting jobs of a type, as the batch has left them.
+
+        Jobs that the batch itself made ready are not in the read model yet; the next claim gets
+        them.
+        """
+        found = self._stores.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
+        known = self._jobs
+        waiting = [JobWithData(known.get(one.job.id, one.job), one.data) for one in found]
+        return [one for one in waiting if one.job.state is State.INACTIVE][:limit]
+
+    def _is_paused(self, type_: str) -> bool:
+        entry = self._entries.get(Key(Subject.TYPE, type_))
+        if entry is not None:
+            return entry.state is EntryState.PAUSED
+        if self._paused is None:
+            self._paused = self._stores.entries.paused(self._tx)
+        return type_ in self._paused
+
+    def _carry_out_on_ledger(self, command: OnLedger, submission: Submission) -> Answer:
+        key = ledger_state.key_of(command)
+        entry = self._entries.get(key) or ledger_state.initial(key)
+        events = ledger_state.decide(command, entry, at_ms=self.at_ms)
+        for event in events:
+            self._version += 1
+            recorded = self._recorded(LEDGER_STREAM, self._version, event, submission)
+            after = ledger_state.evolve(entry, event, position=recorded.position, at_ms=self.at_ms)
+            self.changes.append(LedgerChange(recorded, entry, after))
+            entry = self._entries[key] = after
+        return Outcome(job_id=LEDGER_STREAM, position=self._position, events=events)
+
+    @property
+    def _position(self) -> int:
+        return self.head.position + len(self.changes)
+
+    def _fold(self, before: JobState, event: Event, submission: Submission) -> JobState:
+        after = evolve(before, event, position=self._position + 1, at_ms=self.at_ms)
+        recorded = self._recorded(before.id, after.version, event, submission)
+        self.changes.append(Change(recorded, before, after))
+        if before.state is State.INACTIVE and after.state is not State.INACTIVE:
+            self._left_waiting += 1
+        self._jobs[after.id] = after
+        if isinstance(event, Created):
+            self.last_job_id = after.id
+            if event.unique is not None:
+                self._keys[event.unique] = after.id
+        return after
+
+    def _recorded(
+        self, stream: int, version: int, event: Event, submission: Submission
+    ) -> Recorded:
+        return Recorded(
+            self._position + 1,
+            stream,
+            version,
+            self.at_ms,
+            submission.actor,
+            submission.cause,
+            event,
+        )
