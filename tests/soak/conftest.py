@@ -1,0 +1,6 @@
+"""Fixtures of the tests whose short versions are in other directories."""
+
+from tests.integration.test_crashes import killable
+from tests.property.conftest import arena
+
+__all__ = ["arena", "killable"]
