@@ -44,8 +44,9 @@ check: $(VENV)/.dev
 lowest: $(LOWEST)/.lowest
 	$(LOWEST)/bin/pytest --numprocesses auto --dist worksteal $(LOWEST_TESTS)
 
-# What takes too long for every change.
-soak: lowest
+# What takes too long for every change: with the lowest versions, and many kills and examples.
+soak: lowest $(VENV)/.dev
+	$(BIN)/pytest --numprocesses auto --dist worksteal tests/soak
 
 # Hostile pages are tried in a browser: Debian's package, which is installed if it can be.
 chromium: $(VENV)/.dev

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import falcon
 
 from ledger.api import openapi
-from ledger.api.http import errors, json_out
+from ledger.api.http import errors
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.http.origins import Origins
 from ledger.api.http.raw_paths import Paths
@@ -78,7 +78,7 @@ def create_app(
     resources = (
         activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
         attempt_reports.AttemptReports(ledger),
-        description.Description(json_out.encode(openapi.document())),
+        description.Description(openapi.encoded()),
         health.Health(database, lags),
         jobs.JobChanges(ledger),
         jobs.JobCreation(ledger),

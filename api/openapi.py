@@ -1,9 +1,11 @@
 """Describe the API in OpenAPI 3.1, from the rows of ``operations`` and the types they name."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, get_args
 
+import msgspec
 from msgspec import Struct
 from msgspec.json import schema_components
 
@@ -51,6 +53,12 @@ _RETRY_AFTER: Final[Schema] = {
     "description": "Seconds until another try makes sense. Not where somebody has to run "
     "`ledger migrate` first.",
 }
+
+
+@cache
+def encoded() -> bytes:
+    """Return the OpenAPI document as JSON, encoded once for all apps of a process."""
+    return msgspec.json.encode(document())
 
 
 def document() -> Schema:

@@ -111,9 +111,9 @@ def test_times_are_said_in_either_way(busy: Client, from_: str, to: str) -> None
         ("type=%00", "type: expected text without NUL"),
     ],
 )
-def test_what_is_no_range_is_refused(busy: Client, query: str, error: str) -> None:
-    with busy.unchanged():
-        answer = busy.get(f"/activity?{query}")
+def test_what_is_no_range_is_refused(crowd: Client, query: str, error: str) -> None:
+    with crowd.unchanged():
+        answer = crowd.get(f"/activity?{query}")
 
     assert answer.status == 400
     assert answer.json["error"].startswith(error), answer.json

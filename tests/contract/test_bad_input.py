@@ -23,7 +23,6 @@ from tests.contract.bad_input import (
     shown,
 )
 from tests.contract.client import JSON_TYPE, LARGEST_BODY_BYTES, Answer, Client
-from tests.strategies import SHARED_FIXTURES
 
 
 def assert_refused(answer: Answer, status: int, error: str) -> None:
@@ -157,7 +156,6 @@ OPTIONS = st.dictionaries(
 JOBS = st.fixed_dictionaries(
     {}, optional={"type": st.just("email") | JSONS, "data": JSONS, "options": OPTIONS | JSONS}
 )
-ARBITRARY = settings(max_examples=300, suppress_health_check=SHARED_FIXTURES)
 
 
 def assert_sound(answer: Answer, *, moved: bool) -> None:
@@ -173,37 +171,64 @@ def assert_sound(answer: Answer, *, moved: bool) -> None:
         assert not moved or answer.status == 200
 
 
-@ARBITRARY
-@given(
-    body=st.binary() | JOBS.map(json.dumps).map(str.encode) | JSONS.map(json.dumps).map(str.encode)
-)
-def test_no_body_is_too_odd_to_be_answered(rabble: Client, body: bytes) -> None:
-    before = rabble.position
-    answer = rabble.post(body)
-
-    assert_sound(answer, moved=rabble.position > before)
+def test_no_body_is_too_odd_to_be_answered(rabble: Client) -> None:
+    send_odd_bodies(rabble, examples=60)
 
 
-@ARBITRARY
-@given(jobs=st.lists(JOBS | JSONS, max_size=3))
-def test_no_array_is_too_odd_to_be_answered(rabble: Client, jobs: list[Any]) -> None:
-    before, newest = rabble.position, rabble.newest
-    answer = rabble.post(json.dumps(jobs))
-    ids = {item["id"] for item in answer.json if "id" in item} if answer.content else set()
-
-    assert_sound(answer, moved=rabble.position > before)
-    # One that is unique by a key that was used before is answered with the old job.
-    assert rabble.position == before + sum(job_id > newest for job_id in ids)
+def test_no_array_is_too_odd_to_be_answered(rabble: Client) -> None:
+    send_odd_arrays(rabble, examples=60)
 
 
-@ARBITRARY
-@given(method=METHODS, path=PATHS, query=QUERIES, body=st.sampled_from([b"", b"{", b"{}"]))
-def test_no_request_is_too_odd_to_be_answered(
-    rabble: Client, method: str, path: str, query: str, body: bytes
-) -> None:
-    before = rabble.position
-    answer = rabble.send(method, path + query, body, JSON)
+def test_no_request_is_too_odd_to_be_answered(rabble: Client) -> None:
+    send_odd_requests(rabble, examples=60)
 
-    moved = rabble.position > before
-    assert_sound(answer, moved=moved)
-    assert not moved or method in {"GET", "POST", "PUT", "DELETE"}
+
+def send_odd_bodies(client: Client, *, examples: int) -> None:
+    """Send random bodies, and require sound answers; tests/soak sends more."""
+
+    @settings(max_examples=examples)
+    @given(
+        body=st.binary()
+        | JOBS.map(json.dumps).map(str.encode)
+        | JSONS.map(json.dumps).map(str.encode)
+    )
+    def send(body: bytes) -> None:
+        before = client.position
+        answer = client.post(body)
+
+        assert_sound(answer, moved=client.position > before)
+
+    send()
+
+
+def send_odd_arrays(client: Client, *, examples: int) -> None:
+    """Send random arrays, and require sound answers; tests/soak sends more."""
+
+    @settings(max_examples=examples)
+    @given(jobs=st.lists(JOBS | JSONS, max_size=3))
+    def send(jobs: list[Any]) -> None:
+        before, newest = client.position, client.newest
+        answer = client.post(json.dumps(jobs))
+        ids = {item["id"] for item in answer.json if "id" in item} if answer.content else set()
+
+        assert_sound(answer, moved=client.position > before)
+        # One that is unique by a key that was used before is answered with the old job.
+        assert client.position == before + sum(job_id > newest for job_id in ids)
+
+    send()
+
+
+def send_odd_requests(client: Client, *, examples: int) -> None:
+    """Send random requests, and require sound answers; tests/soak sends more."""
+
+    @settings(max_examples=examples)
+    @given(method=METHODS, path=PATHS, query=QUERIES, body=st.sampled_from([b"", b"{", b"{}"]))
+    def send(method: str, path: str, query: str, body: bytes) -> None:
+        before = client.position
+        answer = client.send(method, path + query, body, JSON)
+
+        moved = client.position > before
+        assert_sound(answer, moved=moved)
+        assert not moved or method in {"GET", "POST", "PUT", "DELETE"}
+
+    send()

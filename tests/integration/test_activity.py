@@ -137,16 +137,21 @@ Following(system.database, system.activity, system.commit_notifier).run()
 def test_a_follower_that_is_killed_at_any_moment_counts_everything_once(
     system: System, database_url: str, tmp_path: Path
 ) -> None:
+    kill_followers(system, database_url, tmp_path, kills=2)
+
+
+def kill_followers(system: System, database_url: str, folder: Path, *, kills: int) -> None:
+    """Kill a follower again and again in the middle of its work; tests/soak kills more."""
     random_ = random.Random(7)
     jobs = 0
-    for _ in range(8):
+    for _ in range(kills):
         system.ledger.submit(lives(40, start=jobs + 1), actor="test")
         jobs += 40
         goal = position(system) + random_.randint(1, 150)
         process = subprocess.Popen(
             [sys.executable, "-c", FOLLOW, database_url],
-            env=surroundings(tmp_path),
-            cwd=tmp_path,
+            env=surroundings(folder),
+            cwd=folder,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

@@ -36,8 +36,6 @@ from tests.integration.servers import (
     wait_until,
 )
 
-KILLS: Final = 20
-POSTGRES_KILLS: Final = 4
 CLIENTS: Final = 8
 # Of a server, as it is by default.
 PROCESSES: Final = 2
@@ -190,12 +188,17 @@ def told_by_command(url: str, folder: Path, *arguments: str) -> "subprocess.Comp
 # --- the server dies
 
 
-def test_what_was_acknowledged_survives_twenty_kills_of_the_server(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+def test_what_was_acknowledged_survives_kills_of_the_server(tmp_path: Path) -> None:
+    kill_servers(tmp_path, kills=3)
+
+
+def kill_servers(folder: Path, *, kills: int) -> None:
+    """Kill a server that clients use again and again; tests/soak does it for longer."""
+    url = f"sqlite:///{folder / 'ledger.db'}"
     books = Books()
 
-    with chance() as random, Server(url, tmp_path) as server:
-        for kill in range(KILLS):
+    with chance() as random, Server(url, folder) as server:
+        for kill in range(kills):
             moment_s = random.uniform(0, LATEST_S)
             clients = work_until(server.kill, server.port, books, moment_s)
             server.start()
@@ -208,7 +211,7 @@ def test_what_was_acknowledged_survives_twenty_kills_of_the_server(tmp_path: Pat
             assert len(found.keys() - books.states.keys()) <= CLIENTS * (kill + 1)
             assert report.differences == [], f"kill {kill}"
 
-        verification = told_by_command(url, tmp_path, "verify")
+        verification = told_by_command(url, folder, "verify")
 
     assert (verification.returncode, verification.stderr) == (0, "")
 
@@ -227,12 +230,17 @@ def killable() -> Iterator[Postgres]:
 
 
 def test_the_api_outlives_kills_of_postgresql(killable: Postgres, tmp_path: Path) -> None:
+    kill_postgresql(killable, tmp_path, kills=2)
+
+
+def kill_postgresql(killable: Postgres, folder: Path, *, kills: int) -> None:
+    """Kill the PostgreSQL under a server that clients use; tests/soak does it for longer."""
     books = Books()
 
-    with chance() as random, Server(killable.url, tmp_path) as server:
+    with chance() as random, Server(killable.url, folder) as server:
         wait_until(lambda: len(children(server.pid)) == PROCESSES, "all processes run")
         processes = [server.pid, *children(server.pid)]
-        for kill in range(POSTGRES_KILLS):
+        for kill in range(kills):
             moment_s = random.uniform(0, LATEST_S)
             clients = work_until(killable.kill, server.port, books, moment_s)
             refusals = [answer for client in clients for answer in client.refusals]
@@ -263,7 +271,7 @@ def test_the_api_outlives_kills_of_postgresql(killable: Postgres, tmp_path: Path
             assert report_of(killable.url).differences == [], f"kill {kill}"
         assert [server.pid, *children(server.pid)] == processes
         output = server.output
-    verification = told_by_command(killable.url, tmp_path, "verify")
+    verification = told_by_command(killable.url, folder, "verify")
 
     assert (verification.returncode, verification.stderr) == (0, "")
     assert "Traceback" not in output

@@ -793,16 +793,19 @@ def _comparable(row: Row) -> Row:
     return kept | {"body": json.loads(row["body"]), "committed": row["digest"] is not None}
 
 
-PROFILE: Final = settings(max_examples=35, stateful_step_count=20)
-
-
 def test_the_ledger_is_what_its_history_says(arena: Arena) -> None:
+    run_ledger_machine(arena, examples=6)
+
+
+def run_ledger_machine(arena: Arena, *, examples: int) -> None:
+    """Run the machine on the databases of *arena*; tests/soak runs it for longer."""
     here = arena
 
     class OnThisEngine(LedgerMachine):
         arena = here
 
-    run_state_machine_as_test(OnThisEngine, settings=PROFILE)
+    profile = settings(max_examples=examples, stateful_step_count=20)
+    run_state_machine_as_test(OnThisEngine, settings=profile)
 
 
 def every_command(job_id: int, attempt: int) -> dict[str, Command]:

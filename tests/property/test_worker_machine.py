@@ -773,13 +773,16 @@ def _last_word(job_id: int, attempt: int) -> OnAttempt:
     return FailAttempt(job_id=job_id, attempt=attempt, error='"no"')
 
 
-PROFILE: Final = settings(max_examples=75, stateful_step_count=10)
-
-
 def test_no_job_is_lost_or_done_twice_whatever_workers_do(arena: Arena) -> None:
+    run_worker_machine(arena, examples=8)
+
+
+def run_worker_machine(arena: Arena, *, examples: int) -> None:
+    """Run the machine on the databases of *arena*; tests/soak runs it for longer."""
     here = arena
 
     class OnThisEngine(WorkerMachine):
         arena = here
 
-    run_state_machine_as_test(OnThisEngine, settings=PROFILE)
+    profile = settings(max_examples=examples, stateful_step_count=10)
+    run_state_machine_as_test(OnThisEngine, settings=profile)

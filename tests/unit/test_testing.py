@@ -17,7 +17,7 @@ import ledger
 from ledger import Fail, InvalidInput, Queue, Retry, RunningJob
 from ledger.log.recorded import Recorded
 from ledger.queue import presence
-from ledger.rules.commands import Claim, Pause, Start
+from ledger.rules.commands import Claim, Command, Pause, Start
 from ledger.rules.events import LedgerEvent
 from ledger.rules.job import JobState, evolve
 from ledger.testing import Clock, Ran, drain, open_queue, strategies
@@ -430,64 +430,89 @@ def test_every_example_of_the_document_passes(tmp_path: Path) -> None:
 # --- the strategies
 
 
-@given(arguments=st.lists(strategies.jobs(), max_size=5))
-@settings(max_examples=30)
-def test_every_job_of_the_strategy_can_be_created(arguments: list[dict[str, Any]]) -> None:
-    with open_queue() as queue:
-        created = [queue.create(**one) for one in arguments]
-
-        assert [(job.type, job.data) for job in created] == [
-            (one["type"], one.get("data", {})) for one in arguments
-        ]
+def test_every_job_of_the_strategy_can_be_created() -> None:
+    create_jobs_of_the_strategy(examples=15)
 
 
-@given(targets=st.just([strategies.Target(1, "active", 1, 2)]), data=st.data())
-@settings(deadline=None)
-def test_every_command_of_the_strategy_is_one_that_the_ledger_answers(
-    targets: list[strategies.Target], data: st.DataObject
-) -> None:
-    command = data.draw(strategies.commands(targets))
+def create_jobs_of_the_strategy(*, examples: int) -> None:
+    """Require that a queue takes every job; tests/soak tries more."""
 
-    with open_queue() as queue:
-        queue.create("email")
-        queue.execute(Start(job_id=1, worker=strategies.WORKER))
-        (answer,) = queue.ledger.submit([command], actor="test")
+    @settings(max_examples=examples)
+    @given(arguments=st.lists(strategies.jobs(), max_size=5))
+    def create(arguments: list[dict[str, Any]]) -> None:
+        with open_queue() as queue:
+            created = [queue.create(**one) for one in arguments]
 
-        assert type(answer).__name__ in {
-            "Outcome",
-            "Claimed",
-            "Refused",
-            "AttemptOver",
-            "JobNotFound",
-            "InvalidInput",
-        }
+            assert [(job.type, job.data) for job in created] == [
+                (one["type"], one.get("data", {})) for one in arguments
+            ]
+
+    create()
 
 
-@given(history=strategies.histories())
-def test_a_history_is_gapless_in_order_and_permitted(history: list[Recorded]) -> None:
-    versions = Counter[int]()
-    at_state: dict[int, str] = {}
-    entries: dict[str, str] = {}
-    times = [recorded.at_ms for recorded in history]
+def test_every_command_of_the_strategy_is_one_that_the_ledger_answers() -> None:
+    submit_commands_of_the_strategy(examples=20)
 
-    assert [recorded.position for recorded in history] == list(range(1, len(history) + 1))
-    assert times == sorted(times)
-    jobs: dict[int, JobState] = {}
-    for recorded in history:
-        versions[recorded.job_id] += 1
-        assert recorded.version == versions[recorded.job_id]
-        if isinstance(recorded.event, LedgerEvent):
-            name = recorded.event.name
-            permitted_here = PERMITTED_OF_LEDGER["type"][entries.get(name, "running")]
-            entries[name] = permitted_here[recorded.event.kind]
-            continue
-        before = jobs.get(recorded.job_id) or JobState(recorded.job_id)
-        after = evolve(before, recorded.event, position=recorded.position, at_ms=recorded.at_ms)
-        permitted = PERMITTED[at_state.get(recorded.job_id, "absent")][recorded.event.kind]
 
-        assert after.state in permitted
-        jobs[after.id] = after
-        at_state[after.id] = after.state
+def submit_commands_of_the_strategy(*, examples: int) -> None:
+    """Require that a ledger answers every command; tests/soak tries more."""
+    targets = [strategies.Target(1, "active", 1, 2)]
+
+    @settings(max_examples=examples)
+    @given(command=strategies.commands(targets))
+    def submit(command: Command) -> None:
+        with open_queue() as queue:
+            queue.create("email")
+            queue.execute(Start(job_id=1, worker=strategies.WORKER))
+            (answer,) = queue.ledger.submit([command], actor="test")
+
+            assert type(answer).__name__ in {
+                "Outcome",
+                "Claimed",
+                "Refused",
+                "AttemptOver",
+                "JobNotFound",
+                "InvalidInput",
+            }
+
+    submit()
+
+
+def test_a_history_is_gapless_in_order_and_permitted() -> None:
+    follow_histories_of_the_strategy(examples=25)
+
+
+def follow_histories_of_the_strategy(*, examples: int) -> None:
+    """Require that every history is one that a ledger could have; tests/soak tries more."""
+
+    @settings(max_examples=examples)
+    @given(history=strategies.histories())
+    def follow(history: list[Recorded]) -> None:
+        versions = Counter[int]()
+        at_state: dict[int, str] = {}
+        entries: dict[str, str] = {}
+        times = [recorded.at_ms for recorded in history]
+
+        assert [recorded.position for recorded in history] == list(range(1, len(history) + 1))
+        assert times == sorted(times)
+        jobs: dict[int, JobState] = {}
+        for recorded in history:
+            versions[recorded.job_id] += 1
+            assert recorded.version == versions[recorded.job_id]
+            if isinstance(recorded.event, LedgerEvent):
+                name = recorded.event.name
+                permitted_here = PERMITTED_OF_LEDGER["type"][entries.get(name, "running")]
+                entries[name] = permitted_here[recorded.event.kind]
+                continue
+            before = jobs.get(recorded.job_id) or JobState(recorded.job_id)
+            after = evolve(before, recorded.event, position=recorded.position, at_ms=recorded.at_ms)
+            permitted = PERMITTED[at_state.get(recorded.job_id, "absent")][recorded.event.kind]
+
+            assert after.state in permitted
+            jobs[after.id] = after
+            at_state[after.id] = after.state
+
+    follow()
 
 
 def test_histories_get_old() -> None:

@@ -160,14 +160,18 @@ def test_words_in_ascii_are_as_many_tokens_and_differ_as_the_words_do() -> None:
     assert all(token.isascii() for token in tokens)
 
 
-def test_every_character_is_what_plain_python_takes_it_for() -> None:
+def test_a_character_in_fifty_is_what_plain_python_takes_it_for() -> None:
+    assert misread_characters(step=50) == []
+
+
+def misread_characters(*, step: int) -> list[str]:
+    """Return the characters that plain Python takes for something else; tests/soak tries all."""
     # All of the first planes but the Han and Hangul in them, of which some will do.
     ranges = ((1, 0x3400), (0x4DB0, 0x4E10), (0xA000, 0xAC10), (0xD790, 0xD800), (0xE000, 0x20010))
     different = []
-    for number in (number for first, last in ranges for number in range(first, last)):
+    for number in [number for first, last in ranges for number in range(first, last)][::step]:
         character = chr(number)
         text = f"{character} a{character}b 漢{character}字 {character}{character}"
         if set(words(text)) != words_of(text) or set(asked(text)) != words_asked(text):
             different.append(hex(number))
-
-    assert different == []
+    return different
