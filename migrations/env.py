@@ -1,10 +1,10 @@
-"""The Alembic environment, which uses the connection of ``ledger.database.migration``."""
+"""The Alembic environment; ``ledger.database.migration`` provides the connection."""
 
 from alembic import context
 from sqlalchemy import text
 
-# A migration that cannot get its lock must fail, and can be run again: while it waits for the
-# lock, every writer waits behind it.  One that takes too long must end.
+# While a migration waits for a lock, every writer queues behind it.  A migration that cannot
+# get its lock therefore fails, and can be run again; so does one that takes too long.
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "30min"
 
@@ -22,7 +22,7 @@ def run() -> None:
         compare_type=True,
         version_table=context.config.attributes["version_table"],
     )
-    # The caller's transaction commits all steps or none.
+    # All steps are committed together, by the caller.
     context.run_migrations()
 
 
