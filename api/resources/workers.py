@@ -1,12 +1,12 @@
 """The resources of workers: claims, heartbeats, and the list of workers.
 
-An answer can get lost on its way.  A job that it claimed is then held by a worker that does
-not know of it.  If that worker is gone, it sends no heartbeats, and its job is failed when
-the worker's lease or the job's ttl is over, as that of any lost worker.  If the worker is
-alive, its heartbeats would keep the job for ever.  So a heartbeat is answered with the jobs
-that the worker holds, and the worker returns those that it does not know
-(``POST /job/:id/return``).  While a request waits, nothing is claimed for a client that has
-closed its connection: see ``long_poll``.
+The answer to a claim can be lost.  Its job is then held by a worker that does not know of it.
+If the worker is dead, it sends no heartbeats, and the attempt fails when the worker's lease or
+the job's ttl ends, like that of any lost worker.  If the worker is alive, its heartbeats would
+keep the job for ever.  Therefore, the answer to a heartbeat lists the jobs that the worker
+holds, and the worker returns those that it does not know (``POST /job/:id/return``).  Nothing
+is claimed for a client that has closed its connection while its request waited: see
+``long_poll``.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ class Presence:
 
     Args:
         ledger: The ledger, whose database and clock are used.
-        lease_ms: How long a worker may be silent.
+        lease_ms: Time in milliseconds after which a silent worker is considered lost.
     """
 
     def __init__(self, ledger: Ledger, *, lease_ms: int) -> None:
@@ -49,7 +49,7 @@ class Presence:
 
         Args:
             name: The worker's name.
-            types: The types that it asks for; None if it does not state them.
+            types: The types that it claims, with the number of each; None if unknown.
         """
         database = self._ledger.database
         now_ms = self._ledger.now_ms()
@@ -57,10 +57,10 @@ class Presence:
             known = heartbeats.find(connection, name)
         if known is not None:
             types = known.types if types is None else types
-            # Compare the types only: the number of each that it asks for changes with every claim.
+            # Compare the types only: the numbers change with every claim.
             same = known.lease_ms == self.lease_ms and known.types.keys() == types.keys()
             if same and 0 <= now_ms - known.seen_at_ms < self.lease_ms // _BEATS_A_LEASE:
-                # Claims of many threads share a commit; a heartbeat has a commit of its own.
+                # Claims of many threads share a commit, but each heartbeat needs its own.
                 return
         with database.write() as tx:
             heartbeats.beat(tx, name, types or {}, now_ms=now_ms, lease_ms=self.lease_ms)
@@ -93,7 +93,7 @@ class Claims:
 
     def _take(self, claim: Claim, cause: str | None) -> list[str]:
         """Start waiting jobs, and return their JSON."""
-        # First, so that the sweeper knows the worker of its jobs; a worker that waits is alive too.
+        # The heartbeat comes first, so that the sweeper knows the worker of each claimed job.
         self._presence.beat(claim.worker, dict(claim.slots))
         database = self._ledger.database
         with database.read() as connection:
@@ -102,9 +102,9 @@ class Claims:
         begun = self._ledger.claim(claim, actor=actor_of(claim.worker), cause=cause)
         attempts = {one.job.id: one.job.attempt for one in begun.jobs}
         with database.read() as connection:
-            # A job that was removed or moved meanwhile must no longer be done.
-            shown = self._jobs.running(connection, attempts)
-        return [json_out.claimed(json, attempt) for json, attempt in shown]
+            # A job that was removed or moved in the meantime must not be run.
+            running = self._jobs.running(connection, attempts)
+        return [json_out.claimed(json, attempt) for json, attempt in running]
 
     def _any_waits(self, connection: Connection, types: Collection[str]) -> bool:
         paused = self._ledger_state.paused(connection)
@@ -125,7 +125,7 @@ class Workers:
         self._presence = presence
 
     def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
-        """Record a heartbeat, and answer what the worker holds."""
+        """Record a heartbeat, and answer with the attempts that the worker holds."""
         self._presence.beat(name)
         with self._ledger.database.read() as connection:
             held = _held_by(connection, self._jobs, name)
@@ -134,7 +134,7 @@ class Workers:
         answer(resp, json_out.encode(beat))
 
     def leave(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
-        """Return to the queue what a worker holds, and forget the worker."""
+        """Return a worker's jobs to the queue, and remove the worker from the list."""
         database = self._ledger.database
         with database.read() as connection:
             held = _held_by(connection, self._jobs, name)
@@ -142,7 +142,7 @@ class Workers:
             Return(job_id=job_id, attempt=attempt, reason=f"worker {name} left")
             for job_id, attempt in held
         ]
-        # The return of an attempt that has ended meanwhile is refused, and is not needed.
+        # The return of an attempt that has ended in the meantime is refused; that is harmless.
         self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
         with database.write() as tx:
             heartbeats.leave(tx, name)

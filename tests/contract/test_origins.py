@@ -344,7 +344,7 @@ def test_a_get_that_changes_something_is_not_for_the_address_of_every_machine(
     assert [answer.status for answer in answers] == [403, 200]
     assert answers[0].json == {
         "error": "Host: expected a name or an address of the server for a GET that changes "
-        f"something, got {host!r}; ask localhost, or send a POST"
+        f"something, got {host!r}; use localhost, or send a POST"
     }
 
 
