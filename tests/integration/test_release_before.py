@@ -225,7 +225,7 @@ def test_a_number_of_ours_in_an_application_s_version_table_is_not_ours(old: Sys
 
     with pytest.raises(SchemaMismatch, match="has no ledger yet"):
         require_current(old.database)
-    with pytest.raises(SchemaMismatch, match="something else by a name that Ledger needs"):
+    with pytest.raises(SchemaMismatch, match="a name that Ledger needs is taken"):
         migrate(old.database)
 
 

@@ -183,7 +183,7 @@ def test_nor_where_the_application_has_the_tables_but_no_alembic(
     use(both)
     app.execute("DROP TABLE alembic_version")
 
-    with pytest.raises(SchemaMismatch, match="something else by a name that Ledger needs"):
+    with pytest.raises(SchemaMismatch, match="a name that Ledger needs is taken"):
         migrate(both.database, to="0004")
 
     assert verified(both).differences == []
@@ -201,7 +201,7 @@ def test_a_table_of_the_application_s_with_one_of_our_names_is_left_alone(
     code, complaint = Shell(database_url, tmp_path / "search").refusal("migrate")
 
     assert code == NO_DATABASE
-    assert "has something else by a name that Ledger needs" in complaint
+    assert "a name that Ledger needs is taken" in complaint
     assert "ledger_jobs" in complaint
     assert rows(bare, "SELECT * FROM ledger_jobs") == [{"theirs": 7}]
     assert table_names(bare) == {"ledger_jobs"}
@@ -225,7 +225,7 @@ def test_nothing_is_created_unasked_beside_an_application_s_tables(
     app.upgrade()
     before = table_names(bare)
 
-    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`, beside the tables"):
+    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`; its other tables"):
         prepare(bare)
 
     assert table_names(bare) == before
