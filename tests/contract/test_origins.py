@@ -85,7 +85,7 @@ def untouched(client: Client) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the file of a ledger with an active job, one that waits, and a worker."""
+    """Return the file of a ledger with an active job, one that waits, and a worker."""
     path = tmp_path_factory.mktemp("prepared") / "ledger.db"
     with closing(open_system(f"sqlite:///{path}", Clock())) as system:
         migrate(system.database)

@@ -57,7 +57,7 @@ def invoke(*arguments: str, stdin: str | None = None, **variables: str) -> Resul
 
 
 class Shell:
-    """Be the command line, on one database.
+    """The command line on one database.
 
     Args:
         url: The database's.
@@ -94,13 +94,13 @@ class Shell:
 
 @pytest.fixture
 def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
-    """Give the command line on a new ledger, on each engine in turn."""
+    """Return the command line on a new ledger, on each engine in turn."""
     return Shell(database_url, tmp_path / "search")
 
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Shell:
-    """Give the command line on a new SQLite file."""
+    """Return the command line on a new SQLite file."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     system = open_system(url)
     migrate(system.database)
@@ -110,7 +110,7 @@ def quick(tmp_path: Path) -> Shell:
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Give the command line on a SQLite file with one job, which no test changes."""
+    """Return the command line on a SQLite file with one job, which no test changes."""
     shell = Shell(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'ledger.db'}")
     shell.says("migrate")
     shell.says("create", "email")

@@ -392,7 +392,7 @@ def send_claim(server: Server, wait_s: int) -> http.client.HTTPConnection:
 
 
 def is_known(server: Server) -> bool:
-    """Tell whether the first word of the worker ``example`` has arrived."""
+    """Return whether the first report of the worker ``example`` has arrived."""
     return [worker["name"] for worker in server.ask("GET", "/workers").json] == ["example"]
 
 

@@ -33,7 +33,7 @@ JOBS: Final = 10_000
 
 @pytest.fixture
 def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
-    """Give a system on an empty database."""
+    """Yield a system on an empty database."""
     system = open_system(database_url, search_directory=tmp_path / "search")
     yield system
     system.close()
@@ -41,7 +41,7 @@ def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def old(bare: System) -> System:
-    """Give a system on a ledger as the release before left it."""
+    """Return a system on a ledger as the release before left it."""
     migrate(bare.database)
     fill(bare, jobs=20)
     migrate(bare.database, to=BEFORE)

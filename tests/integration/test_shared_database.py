@@ -27,13 +27,13 @@ HEAD: Final = "0006"
 
 @pytest.fixture
 def app(database_url: str, tmp_path: Path) -> Application:
-    """Give an application on an empty database, on each engine in turn."""
+    """Return an application on an empty database, on each engine in turn."""
     return Application(database_url, tmp_path / "app")
 
 
 @pytest.fixture
 def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
-    """Give a system on the same database, without a ledger yet."""
+    """Yield a system on the same database, without a ledger yet."""
     system = open_system(database_url, search_directory=tmp_path / "search")
     yield system
     system.close()
@@ -41,7 +41,7 @@ def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def both(app: Application, bare: System) -> System:
-    """Give a ledger in the database of an application."""
+    """Return a ledger in the database of an application."""
     app.upgrade()
     migrate(bare.database)
     return bare
