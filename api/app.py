@@ -57,14 +57,14 @@ def create_app(
         read_models: Answers the queries that need several read models.
         jobs_view: The read model of jobs and lists.
         state_counts: The read model of counts and types.
-        activity_view: The read model of what happened in each minute.
+        activity_view: The read model of the counts per minute.
         searching: Finds jobs by the words of their data.
         lags: Returns the lag of each follower.
-        polls: Lets requests wait.
-        lease_ms: How long a worker may be silent.
+        polls: The waiting requests.
+        lease_ms: Time in milliseconds after which a silent worker is considered lost.
         largest_body_bytes: Larger request bodies are refused.
         largest_page: Maximum number of jobs, events or lines in one answer.
-        hosts: Hosts that requests may name, besides localhost and loopback addresses.
+        hosts: Hosts that requests may name, in addition to localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
     """
     app: App = falcon.App(media_type=errors.JSON_TYPE)

@@ -1,4 +1,4 @@
-"""Describe the API in OpenAPI 3.1, from the rows of ``operations`` and the types they name."""
+"""The OpenAPI 3.1 description of the API, made from the rows of ``operations``."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -17,41 +17,43 @@ _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
     "in": "header",
     "schema": {"type": "string", "examples": ['W/"12"']},
-    "description": "An ETag that was answered before; 304 if nothing has happened since.",
+    "description": "The ETag of an earlier answer; 304 if nothing has happened since.",
 }
 _REASONS: Final = {
     200: "Done.",
-    204: "Nothing was asked for.",
-    400: "The input is bad; the text says what was expected.",
-    403: "It changes something, and a web page of another origin asked for it.",
-    404: "There is no such job, or no such list.",
-    406: "The client does not take JSON.",
-    409: "The attempt is over, or the job's state forbids it.",
+    204: "The request contains no job.",
+    400: "The input is invalid; the text says what was expected.",
+    403: "A web page of another origin sent a request that changes something.",
+    404: "The job or the list does not exist.",
+    406: "`Accept` excludes JSON.",
+    409: "The attempt is over, or the state of the job forbids the change.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON in a known charset and encoding.",
-    421: "The host that was asked for is not the server's; the text says what was expected.",
-    500: "The stored history contradicts itself, or the server has a fault; its log says more.",
-    503: "The database is away or overloaded, or its tables are not those of this version.",
+    415: "The headers do not declare JSON in a supported charset and encoding.",
+    421: "`Host` names another server; the text says what was expected.",
+    500: "The stored history is inconsistent, or the server has an error; its log has the details.",
+    503: "The database is unavailable or overloaded, or its tables belong to another version.",
 }
 _ABOUT: Final = (
     "A job queue whose database is its own audit trail, with Kue's JSON API. Errors are "
-    '`{"error": "…"}` and say what was expected. Reads carry the ledger\'s position as their '
-    "ETag; whoever sends it back as If-None-Match gets 304 until something has happened. A path "
-    "that there is not is answered with 404, a method that a path does not know with 405 and, in "
-    "Allow, those that it knows. HEAD works where GET does, OPTIONS everywhere; neither changes "
-    "anything. A request whose Host is neither localhost, a loopback address, nor what the server "
-    "listens on or is told to answer to, is answered with 421. What changes something is refused "
-    "with 403 if Sec-Fetch-Site or, without that, Origin tells that a web page of another origin "
-    "asks for it; programs send neither."
+    '`{"error": "…"}` and say what was expected. Reads carry the position of the ledger as their '
+    "ETag; a request with this value as If-None-Match is answered with 304 until something has "
+    "happened. An unknown path is answered with 404. A method that a path does not have is "
+    "answered with 405, and Allow lists the methods of the path. HEAD works wherever GET does, "
+    "OPTIONS everywhere; neither changes anything. Host must be localhost, a loopback address, "
+    "the address that the server listens on, or a configured name; other requests are answered "
+    "with 421. A request that changes something is refused with 403 if Sec-Fetch-Site or, "
+    "without that, Origin shows that a web page of another origin sent it. Programs send neither "
+    "header."
 )
 _WHEN: Final[Mapping[Tag, str]] = {
-    Tag.ALWAYS: "The ledger's position: the version of all that there is to read.",
-    Tag.FOR_FIXED_TIMES: "How far it was counted; only where `from` and `to` were given.",
+    Tag.ALWAYS: "The position of the ledger, which is the version of all reads.",
+    Tag.FOR_FIXED_TIMES: "The position up to which events are counted; only if both `from` and "
+    "`to` are given.",
 }
 _RETRY_AFTER: Final[Schema] = {
     "schema": {"type": "integer", "minimum": 1},
-    "description": "Seconds until another try makes sense. Not where somebody has to run "
-    "`ledger migrate` first.",
+    "description": "Seconds to wait before the next try. Absent if `ledger migrate` must be run "
+    "first.",
 }
 
 
@@ -82,7 +84,7 @@ def document() -> Schema:
 
 
 def _schemas() -> tuple[Mapping[Any, Schema], Schema]:
-    """Return the schema of each type that goes over the wire, and what they refer to."""
+    """Return the schema of each type in requests and answers, and the components they use."""
     types = {answer for each in OPERATIONS for answer in each.answers.values() if answer}
     types |= {each.body.type for each in OPERATIONS if each.body is not None} | {Error}
     listed = list(types)
@@ -92,7 +94,7 @@ def _schemas() -> tuple[Mapping[Any, Schema], Schema]:
             component = components[struct.__name__]
             component |= getattr(struct, "also", {})
             for field in component["properties"].values():
-                # A default of null says only that a field may be left out, as `required` does.
+                # A default of null only repeats that the field is optional.
                 if field.get("default", "") is None:
                     del field["default"]
     components |= HAND_WRITTEN

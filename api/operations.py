@@ -2,8 +2,8 @@
 
 Everything else about a route is derived from its row: the routing with the reading of
 parameters and bodies (``routing``), the OpenAPI description (``openapi``), the table in
-docs/http.md, and the tests that hold for all routes.  A new route is one row here and one
-method of a resource, which gets what the row names as keyword arguments.
+docs/http.md, and the tests that cover all routes.  A new route is one row here and one method
+of a resource, which receives the parameters and the body of the row as keyword arguments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,12 +53,12 @@ from ledger.api.schemas import (
     Worker,
 )
 
-# A method of a resource: it is called with the request, the response and what was read.
+# A method of a resource, called with the request, the response, parameters and body.
 Responder = Callable[..., None]
 
 
 class Tag(Enum):
-    """When a read carries the ledger's position as its ETag, and can be answered 304."""
+    """The condition for a read to carry the ledger's position as its ETag."""
 
     NEVER = auto()
     FOR_FIXED_TIMES = auto()
@@ -67,12 +67,12 @@ class Tag(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a request carries.
+    """The body of a request.
 
     Attributes:
         type: Its Struct, or another type that msgspec describes.
-        read: Return what was sent; raise ``InvalidInput`` if it is not of the type.
-        required: Whether there must be one.
+        read: Parses the bytes; raises ``InvalidInput`` if they are not of the type.
+        required: Whether the request must have a body.
     """
 
     type: Any
@@ -94,14 +94,14 @@ class Operation:
     Attributes:
         responder: The method of a resource that executes it.
         answers: The type of the JSON of each success; None if it has no body.
-        refuses: Statuses of its errors, besides those that its other attributes imply.
+        refuses: Statuses of its errors, in addition to those that its other attributes imply.
         query: Parameters in the query.
         headers: Parameters in headers.
-        body: What the request carries.
+        body: The body of the request; None if it has none.
         tag: When its answer has an ETag.
         asks_database: Whether it needs the database.
-        changing_get: Whether it changes something although it is a GET.
-        head: What executes HEAD, if that is not the GET without its body.
+        changing_get: Whether it is a GET that changes something.
+        head: The method that answers HEAD, if it is not the responder of the GET.
     """
 
     method: str
@@ -125,7 +125,7 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Return whether it changes something, which only some pages may do: see ``origins``."""
+        """Whether it changes something; ``origins`` then checks which page sent it."""
         return self.changing_get or self.method not in READING_METHODS
 
 
@@ -166,7 +166,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/activity",
-        summary="Count jobs created, started, completed and failed in each minute; a second behind",
+        summary="Count jobs created, started, completed and failed per minute; a second behind",
         responder=activity.ActivityByMinute.by_minute,
         answers={200: list[Minute]},
         query=(parameters.FROM, parameters.TO, parameters.OF_TYPE),
@@ -262,7 +262,7 @@ OPERATIONS: Final = (
     Operation(
         method="GET",
         path="/inactive/{id}",
-        summary="Queue a job again; a GET for Kue's own pages",
+        summary="Queue a job again; the GET exists for Kue's own pages",
         responder=jobs.JobChanges.requeue,
         answers={200: Message},
         refuses=(404,),
@@ -332,14 +332,14 @@ OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/workers/{name}/heartbeat",
-        summary="Send a heartbeat, and receive the attempts that the worker holds",
+        summary="Send a heartbeat; the answer lists the attempts that the worker holds",
         responder=workers.Workers.heartbeat,
         answers={200: Heartbeat},
     ),
     Operation(
         method="DELETE",
         path="/workers/{name}",
-        summary="Report that a worker ends; its jobs return to the queue",
+        summary="Report the end of a worker; its jobs return to the queue",
         responder=workers.Workers.leave,
         answers={200: Message},
     ),

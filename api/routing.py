@@ -29,8 +29,8 @@ def add_routes(
     """Route every operation to its responder.
 
     Args:
-        app: Gets the routes.
-        resources: Whose methods the operations name.
+        app: The app to add the routes to.
+        resources: The objects whose methods the operations name.
         largest_body_bytes: Larger request bodies are refused.
     """
     bound: dict[Responder, Responder] = {
@@ -61,7 +61,7 @@ def template(path: str) -> str:
 
 
 def _chosen(rows: Sequence[tuple[Operation, Responder]], largest_body_bytes: int) -> Responder:
-    """Return a responder that chooses the row by the text of the path."""
+    """Return a responder that chooses the operation by the text of the path."""
     carriers = [
         (place, parameter.tells_routes_apart, _carrier(operation, responder, largest_body_bytes))
         for operation, responder in rows
@@ -71,7 +71,7 @@ def _chosen(rows: Sequence[tuple[Operation, Responder]], largest_body_bytes: int
     if not carriers:
         [(operation, responder)] = rows
         return _carrier(operation, responder, largest_body_bytes)
-    # If several fit, the one whose range comes last.
+    # If several match, choose the one whose range comes last.
     carriers.sort(key=itemgetter(0), reverse=True)
 
     def respond(req: falcon.Request, resp: falcon.Response, **parts: str) -> None:
@@ -93,7 +93,7 @@ def _carrier(operation: Operation, responder: Responder, largest_body_bytes: int
         (parameter.argument, place, parameter.read)
         for parameter, place in zip(operation.in_path, _places(operation), strict=True)
     ]
-    # A value that nothing can have is refused before a job is looked for, as in Kue.
+    # Invalid values are refused before the job is looked up, as in Kue.
     in_path.sort(key=lambda one: one[0] == JOB_ID.argument)
     query, headers = operation.query, operation.headers
     read_body = None if operation.body is None else operation.body.read
@@ -104,7 +104,7 @@ def _carrier(operation: Operation, responder: Responder, largest_body_bytes: int
         [(argument, place, read)] = in_path
 
         def carry_out_simply(req: falcon.Request, resp: falcon.Response, **parts: str) -> None:
-            # The reads of one job, which are frequent.
+            # A shorter way for frequent requests: reads of one job.
             responder(req, resp, **{argument: read(parts[place])})
 
         return carry_out_simply

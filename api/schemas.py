@@ -1,8 +1,8 @@
-"""What goes over the wire in answers: Structs, and JSON Schema where no Struct exists.
+"""The JSON of answers: Structs, and JSON Schema where no Struct exists.
 
-An answer is encoded from its Struct, and its schema in the OpenAPI description is made of
-the same Struct.  Hand-written are the schemas of Kue's job, which is stored as JSON, and of
-Kue's options, which ``kue_options`` reads.
+An answer is encoded from its Struct, and its schema in the OpenAPI description is made from
+the same Struct.  Two schemas are written by hand: that of Kue's job, which is stored as JSON,
+and that of Kue's options, which ``kue_options`` reads.
 """
 
 from typing import Annotated, Any, Final
@@ -17,14 +17,14 @@ from ledger.rules.job import LIVE_STATES
 Schema = dict[str, Any]
 
 REFERENCE: Final = "#/components/schemas/{name}"
-# Text that every database holds: no NUL; surrogates cannot come in JSON.
+# Text that every database can store: no NUL; JSON in UTF-8 has no lone surrogates.
 TEXT: Final = "^[^\\u0000]*$"
-# An integer in decimal, which JSON keeps exact.
+# A decimal integer that JSON readers keep exactly.
 DECIMAL: Final = "^(0|-?[1-9][0-9]{0,14})$"
 MILLISECONDS: Final[Schema] = {
     "type": "string",
     "pattern": "^[0-9]+$",
-    "description": "Milliseconds, as decimal text; a moment counts from 1970-01-01 UTC.",
+    "description": "Milliseconds as decimal text; a point in time counts from 1970-01-01 UTC.",
 }
 
 Milliseconds = Annotated[str, Meta(extra_json_schema=MILLISECONDS)]
@@ -38,7 +38,7 @@ WorkerName = Annotated[
     Meta(
         min_length=1,
         max_length=LONGEST_WORKER,
-        description="A worker's name, which no other has.",
+        description="The worker's name, which must be unique.",
         extra_json_schema={"pattern": TEXT},
     ),
 ]
@@ -47,8 +47,8 @@ AttemptNumber = Annotated[
     Meta(
         ge=0,
         le=LARGEST_INTEGER,
-        description="The number of the attempt, which came with the claim.",
-        extra_json_schema={"exclusiveMinimum": 0},  # 0 is refused later, as one that is over
+        description="The number of the attempt, from the answer to the claim.",
+        extra_json_schema={"exclusiveMinimum": 0},  # 0 is refused later, as an attempt that is over
     ),
 ]
 
@@ -58,20 +58,20 @@ def _referring(*names: str) -> Meta:
     return Meta(extra_json_schema=references[0] if len(names) == 1 else {"anyOf": references})
 
 
-# JSON that is answered as it is stored, or written by hand for its speed.
+# JSON that is answered as it is stored, or formatted by hand for speed.
 Job = Annotated[Raw, _referring("Job")]
 ClaimedJob = Annotated[Raw, _referring("ClaimedJob")]
 CreatedOrError = Annotated[Raw, _referring("Created", "Error")]
 
 
 class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A JSON object that is answered."""
+    """The JSON object of an answer."""
 
 
 class Error(Answer, frozen=True, kw_only=True):
-    """The answer to a request that is refused."""
+    """The answer to a refused request."""
 
-    error: Annotated[str, Meta(description="What was wrong, and what was expected.")]
+    error: Annotated[str, Meta(description="What was expected, what was found, what to do.")]
 
 
 class Message(Answer, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class Message(Answer, frozen=True, kw_only=True):
 
 
 class Created(Answer, frozen=True, kw_only=True):
-    """The answer for a job that was created."""
+    """The answer for a created job."""
 
     message: str
     id: Positive
@@ -107,34 +107,43 @@ class Stats(Answer, frozen=True, kw_only=True, rename="camel"):
 class Minute(Answer, frozen=True, kw_only=True):
     """A minute in which something happened."""
 
-    at: Annotated[Moment, Meta(description="Its beginning.")]
+    at: Annotated[Moment, Meta(description="Start of the minute.")]
     at_ms: Natural
-    created: Annotated[int, Meta(ge=0, description="Jobs that were created.")]
-    started: Annotated[int, Meta(ge=0, description="Attempts that workers began.")]
-    completed: Annotated[int, Meta(ge=0, description="Attempts that succeeded.")]
+    created: Annotated[int, Meta(ge=0, description="Number of jobs that were created.")]
+    started: Annotated[int, Meta(ge=0, description="Number of attempts that started.")]
+    completed: Annotated[int, Meta(ge=0, description="Number of attempts that succeeded.")]
     failed: Annotated[
-        int, Meta(ge=0, description="Attempts that failed, the last of a job or not.")
+        int,
+        Meta(ge=0, description="Number of attempts that failed, including those tried again."),
     ]
-    work_ms: Annotated[int, Meta(ge=0, description="Duration of the successful attempts.")]
+    work_ms: Annotated[
+        int, Meta(ge=0, description="Total duration of the successful attempts, in milliseconds.")
+    ]
 
 
 class Event(Answer, frozen=True, kw_only=True):
-    """An event, with what is needed to check the chain."""
+    """An event, with the fields that a check of the hash chain needs."""
 
-    position: Annotated[int, Meta(ge=1, description="Place in the ledger.")]
+    position: Annotated[int, Meta(ge=1, description="Number of the event in the ledger.")]
     job_id: str
-    version: Annotated[int, Meta(ge=1, description="Place in the job's history.")]
+    version: Annotated[int, Meta(ge=1, description="Number of the event in the job's history.")]
     kind: Annotated[str, Meta(extra_json_schema={"enum": [event.kind for event in EVENTS]})]
     schema: Positive
     at: Moment
     at_ms: int
-    actor: Annotated[str, Meta(description="Who.")]
-    cause: Annotated[str | None, Meta(description="Why.")]
+    actor: Annotated[str, Meta(description="Who caused the event, such as worker:NAME.")]
+    cause: Annotated[str | None, Meta(description="The request or command that caused the event.")]
     body: Annotated[
         Raw,
-        Meta(description="What the rules need to replay.", extra_json_schema={"type": "object"}),
+        Meta(
+            description="The data that the rules need to replay the event.",
+            extra_json_schema={"type": "object"},
+        ),
     ]
-    content: Annotated[Raw, Meta(description="What users put in; null if nothing, or erased.")]
+    content: Annotated[
+        Raw,
+        Meta(description="Data, result, error or log line; null if there is none or it is erased."),
+    ]
     salt: Hexadecimal | None
     digest: Hexadecimal | None
     chain: Hexadecimal | None
@@ -151,24 +160,31 @@ class Heartbeat(Answer, frozen=True, kw_only=True):
     """The answer to a heartbeat."""
 
     name: str
-    lease_ms: Annotated[int, Meta(description="How long the worker may be silent.")]
+    lease_ms: Annotated[
+        int, Meta(description="Milliseconds after which a silent worker is considered lost.")
+    ]
     jobs: Annotated[
         list[HeldAttempt],
-        Meta(description="What the ledger says it holds; it returns what it does not know."),
+        Meta(
+            description="Attempts that the worker holds, according to the ledger. The worker "
+            "should return jobs that it does not know."
+        ),
     ]
 
 
 class Worker(Answer, frozen=True, kw_only=True):
-    """A worker that has reported lately."""
+    """A worker that has sent a heartbeat recently."""
 
     name: str
     types: Annotated[
-        dict[str, int], Meta(description="Which jobs it takes, and how many of each at once.")
+        dict[str, int], Meta(description="Number of jobs that it runs at once, by type.")
     ]
     started_at: Milliseconds
     seen_at: Milliseconds
-    lease_ms: Annotated[int, Meta(description="How long it may be silent.")]
-    jobs: Annotated[int, Meta(ge=0, description="How many it holds.")]
+    lease_ms: Annotated[
+        int, Meta(description="Milliseconds after which a silent worker is considered lost.")
+    ]
+    jobs: Annotated[int, Meta(ge=0, description="Number of jobs that it holds.")]
 
 
 class Status(Answer, frozen=True, kw_only=True):
@@ -180,9 +196,9 @@ class Status(Answer, frozen=True, kw_only=True):
         Annotated[
             dict[str, str],
             Meta(
-                description="Read models of this server that cannot continue, and why: an event "
-                "cannot be applied, their tables are of another version, or their class cannot "
-                "be imported. Everything else is served, so the status stays 200."
+                description="Read models of this server that cannot continue, with the reason: an "
+                "event cannot be applied, their tables belong to another version, or their class "
+                "cannot be imported. Everything else is served, so the status stays 200."
             ),
         ]
         | UnsetType
@@ -194,7 +210,7 @@ def _object(required: list[str], properties: Schema, **more: Any) -> Schema:  # 
 
 
 def _option(description: str = "") -> Schema:
-    """Return the schema of an option that is an integer from 1 on."""
+    """Return the schema of an option that is a positive integer."""
     integer: Schema = {
         "anyOf": [
             {"type": "integer", "minimum": 1, "maximum": LARGEST_INTEGER},
@@ -214,14 +230,14 @@ _JOB: Final = _object(
     {
         "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
         "type": {"type": "string"},
-        "data": {"description": "As it was posted; {} if nothing was, or it was erased."},
-        "result": {"description": "What the worker returned."},
+        "data": {"description": "The data as posted; {} if there is none or it is erased."},
+        "result": {"description": "The result that the worker reported."},
         "priority": {"type": "integer"},
         "progress": {
             "anyOf": [{"const": 0}, {"type": "string", "pattern": "^[0-9]{1,3}$"}],
-            "description": "Per cent: 0 until first set, then text.",
+            "description": "Per cent: the number 0 until it is set, then text.",
         },
-        "progress_data": {"description": "What the worker gave with its progress."},
+        "progress_data": {"description": "The data that the worker reported with its progress."},
         "state": {"enum": list(LIVE_STATES)},
         "error": {"type": "string"},
         "created_at": MILLISECONDS,
@@ -248,14 +264,14 @@ _CLAIMED_JOB: Final = _JOB | {
             "type": "integer",
             "minimum": 1,
             "maximum": LARGEST_INTEGER,
-            "description": "The number of the attempt, which the worker's reports name.",
+            "description": "The number of the attempt, which the worker's reports must contain.",
         }
     },
 }
 _OPTIONS: Final = _object(
     [],
     {
-        "attempts": _option("How often the job may run."),
+        "attempts": _option("Maximum number of attempts."),
         "priority": {
             "anyOf": [
                 {"enum": list(PRIORITIES)},
@@ -263,11 +279,11 @@ _OPTIONS: Final = _object(
                 {"type": "string", "pattern": DECIMAL},
                 {"type": "null"},
             ],
-            "description": "The lower, the sooner: "
+            "description": "Jobs with a lower number run sooner: "
             + ", ".join(f"{name} {number}" for name, number in PRIORITIES.items()),
         },
-        "delay": _option("Milliseconds to wait before the first run."),
-        "ttl": _option("Milliseconds an attempt may go without progress."),
+        "delay": _option("Milliseconds until the job may run."),
+        "ttl": _option("Milliseconds that an attempt may run without reporting progress."),
         "backoff": {
             "anyOf": [
                 {"type": "boolean"},
@@ -282,7 +298,7 @@ _OPTIONS: Final = _object(
                     additionalProperties=False,
                 ),
             ],
-            "description": "Wait between tries: true repeats `delay`.",
+            "description": "Delay after a failed attempt; true repeats `delay`.",
         },
         "searchKeys": {
             "anyOf": [
@@ -290,7 +306,7 @@ _OPTIONS: Final = _object(
                 {"type": "array", "items": {"type": "string", "pattern": TEXT}},
                 {"type": "null"},
             ],
-            "description": "Paths into `data` to index, as `a.b`; [] indexes nothing.",
+            "description": "Paths into `data` to index, such as `a.b`; [] indexes nothing.",
         },
         "removeOnComplete": {"type": ["boolean", "null"]},
         "unique": {
@@ -298,7 +314,7 @@ _OPTIONS: Final = _object(
             "minLength": 1,
             "maxLength": LONGEST_KEY,
             "pattern": TEXT,
-            "description": "A second job with this key is not created; the first one answers.",
+            "description": "No second job with this key is created; the answer names the first.",
         },
     },
     additionalProperties=False,
@@ -316,5 +332,5 @@ _OPTIONS: Final = _object(
         },
     ],
 )
-# Of what no Struct describes.
+# Schemas of JSON that no Struct describes.
 HAND_WRITTEN: Final[Schema] = {"Job": _JOB, "ClaimedJob": _CLAIMED_JOB, "Options": _OPTIONS}

@@ -1,14 +1,14 @@
-"""Count the words of text files: a small application that shows all of a job's life.
+"""Count the words of text files: a small application with progress, retries and failures.
 
-    python examples/words.py README.md docs      # these files, and those in these folders
-    python examples/words.py                     # sample files of its own
+    python examples/words.py README.md docs      # these files, and the text files in folders
+    python examples/words.py                     # sample files
 
-A job a file, then one that adds them up.  The disk is said to be flaky: every fifth
-file cannot be read at first, and its job asks to be tried again in a moment.  A file
-that is no UTF-8 fails for good.  It all goes to the ledger that LEDGER_DATABASE_URL
-names, or to ledger.db in the working directory; look around there afterwards.
+It creates a job for each file, then a job that adds up the results.  To show retries, every
+fifth file cannot be read at the first attempt, and its job is tried again 300 ms later.  A file
+that is not UTF-8 fails permanently.  The jobs are in the ledger that LEDGER_DATABASE_URL names,
+by default ledger.db in the working directory, and stay there for ``ledger jobs`` and others.
 
-It works its jobs off itself.  In earnest, another process would, or many:
+This program runs its jobs itself.  In production, other processes run them:
 ``ledger work examples.words:queue --processes 4``.
 """
 
@@ -37,29 +37,29 @@ def count_words(job: ledger.RunningJob) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for number, line in enumerate(lines, start=1):
         counts.update(WORD.findall(line.lower()))
-        # Cheap enough for every line; the ledger keeps the newest.
+        # Cheap enough to call for every line; the ledger stores the most recent progress only.
         job.progress(number, len(lines))
     job.log("%d words, %d of them different", counts.total(), len(counts))
     return {"words": counts.total(), "common": dict(counts.most_common(MOST_COMMON))}
 
 
 def read_lines(job: ledger.RunningJob) -> list[str]:
-    """Return the lines of the job's file, unless the disk is not in the mood."""
+    """Return the lines of the job's file; fail the first attempt if the file is flaky."""
     path = Path(job.data["path"])
     if job.data["flaky"] and job.attempt == 1:
         raise ledger.Retry(f"{path.name} could not be read just now", after=300)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        # It will be no better next time, however many attempts are left.
-        raise ledger.Fail(f"{path.name} is no text in UTF-8: {error}") from error
+        # Another attempt would fail too, so do not use the attempts that are left.
+        raise ledger.Fail(f"{path.name} is not UTF-8 text: {error}") from error
     job.log("read %d bytes from %s", path.stat().st_size, path)
     return text.splitlines()
 
 
 @queue.process("summary")
 def summarize(job: ledger.RunningJob) -> dict[str, Any]:
-    """Add up what the other jobs counted."""
+    """Add up the results of the other jobs."""
     counted = [queue.get(job_id) for job_id in job.data["jobs"]]
     results = [one.result for one in counted if one.state == "complete"]
     common: Counter[str] = Counter()
@@ -73,11 +73,11 @@ def summarize(job: ledger.RunningJob) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Create the jobs, work them off, and tell what came of it."""
+    """Create the jobs, run them, and print the result."""
     with tempfile.TemporaryDirectory(prefix="words-") as samples:
         files = sorted(found(arguments) if arguments else sample_files(Path(samples)))
         if not files:
-            sys.exit(f"there is no file that ends with {', '.join(sorted(SUFFIXES))} there")
+            sys.exit(f"found no files that end with {', '.join(sorted(SUFFIXES))}")
         jobs = queue.create_many(
             {
                 "type": "words",
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str]) -> None:
             }
             for number, file in enumerate(files, start=1)
         )
-        print(f"{len(jobs)} jobs created; this process does them")
-        # Nobody else need run: it also makes sure that who waits is tried again.
+        print(f"{len(jobs)} jobs created; running them in this process")
+        # With sweep=True, the worker also promotes delayed jobs, so no other process is needed.
         worker = ledger.Worker(queue, sweep=True)
         thread = worker.start()
         failed = [job for job in jobs if not succeeds(job)]
@@ -97,16 +97,16 @@ def main(arguments: Sequence[str]) -> None:
         worker.stop()
         thread.join()
     common = ", ".join(f"{word} ({number})" for word, number in result["common"].items())
-    print(f"{result['words']} words in {result['files']} files; most often {common}")
+    print(f"{result['words']} words in {result['files']} files; most frequent: {common}")
     for job in failed:
         print(f"job {job.id} failed: {Path(job.data['path']).name}")
     print(f"""
-Look at them:
-  ledger jobs                          all jobs, newest first
-  ledger show {(failed or [summary])[0].id:<24} one of them, with its error and log
-  ledger events --job {jobs[-1].id:<16} all that happened to one
-  ledger verify                        whether all of this is still true
-  ledger serve                         the same over HTTP: localhost:3000/jobs/0..9/desc""")
+Continue with:
+  ledger jobs                          list all jobs, newest first
+  ledger show {(failed or [summary])[0].id:<24} show a job with its error and log
+  ledger events --job {jobs[-1].id:<16} print the history of a job
+  ledger verify                        check the database against its history
+  ledger serve                         serve all of it: localhost:3000/jobs/0..9/desc""")
 
 
 def succeeds(job: ledger.Job) -> bool:
@@ -119,17 +119,17 @@ def succeeds(job: ledger.Job) -> bool:
 
 
 def found(arguments: Sequence[str]) -> Iterator[Path]:
-    """Yield the text files that are named, and those in folders that are."""
+    """Yield the text files among *arguments*, and those in folders among them."""
     for argument in arguments:
         path = Path(argument)
         if not path.exists():
-            sys.exit(f"there is no {path}")
+            sys.exit(f"{path} does not exist")
         inside = path.rglob("*") if path.is_dir() else [path]
         yield from (each for each in inside if each.is_file() and each.suffix in SUFFIXES)
 
 
 def sample_files(folder: Path) -> Iterator[Path]:
-    """Write some files to count, one of them unreadable."""
+    """Write some files to count; one of them is not UTF-8."""
     for number in range(1, 12):
         path = folder / f"sample-{number:02}.txt"
         path.write_text("the quick brown fox jumps over the lazy dog\n" * number * 20)

@@ -1,12 +1,12 @@
-"""The Alembic environment, which uses the connection of ``ledger.database.migration``."""
+"""The Alembic environment; ``ledger.database.migration`` provides the connection."""
 
 from alembic import context
 from sqlalchemy import text
 
-# A transaction that cannot get its lock must fail, and can be run again: while it waits for the
-# lock, every writer waits behind it.  One that takes too long must end.  Outside a transaction
-# there is no limit: an index that is built concurrently waits for every older transaction, for
-# as long as that takes, and keeps no writer waiting.
+# While a migration waits for a lock, every writer queues behind it.  A migration that cannot
+# get its lock therefore fails, and can be run again; so does one that takes too long.  There is
+# no limit outside a transaction: an index that is built concurrently waits for every older
+# transaction, and keeps no writer waiting.
 LOCK_TIMEOUT = "10s"
 STATEMENT_TIMEOUT = "30min"
 

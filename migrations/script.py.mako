@@ -2,15 +2,16 @@
 
 Rules for a migration of the ledger:
 
-* Do not change rows of ``ledger_events``: a new shape needs a new ``schema`` and an upcaster.
-* Write out the DDL; do not import ``ledger`` or ``projections``, whose tables will have
-  changed when this migration runs again in five years.
+* Do not change rows of ``ledger_events``; a new shape of an event needs a new ``schema`` and an
+  upcaster.
+* Write out the DDL.  Do not import ``ledger``: its tables will have changed by the time this
+  migration runs on an old database.
 * On PostgreSQL, no statement may scan a large table under an ACCESS EXCLUSIVE lock:
   add constraints NOT VALID, and validate them in the next migration.
-* A projection whose tables change is rebuilt, not converted; the release notes must say so.
-* Every name of a table, index, constraint, trigger or function begins with ``ledger_``.
-* Upgrade and downgrade must work on both engines; tests/integration/test_migrations.py
-  runs them.
+* Do not convert the tables of a projection; users rebuild it.  Say so in the release notes.
+* Begin the name of each table, index, constraint, trigger and function with ``ledger_``.
+* Upgrade and downgrade must work on both databases; tests/integration/test_migrations.py runs
+  them.
 * Migrations run in one transaction, together with those next to them.  What cannot run in a
   transaction, such as CREATE INDEX CONCURRENTLY, VACUUM or PRAGMA foreign_keys, goes into a
   migration of its own, in which the line ``transactional = False`` stands below ``depends_on``.

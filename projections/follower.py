@@ -306,7 +306,7 @@ class Following:
         )
         self._thread: threading.Thread | None = None
         # A recorded failure outlives its process, so the first success must delete it.
-        self._may_be_told = True
+        self._may_be_stored = True
 
     def run(self) -> None:
         """Follow until ``stop`` is called; the database may be unavailable in between."""
@@ -355,16 +355,16 @@ class Following:
             )
             try:
                 self._note(failure)
-            except LedgerError as unheard:
-                _log.warning("cannot record the failure: %s", unheard)
+            except LedgerError as unrecorded:
+                _log.warning("cannot record the failure: %s", unrecorded)
 
     def _note(self, failure: Failure | None) -> None:
         """Store the failure, or that there is none, for this object and for ``ledger status``."""
-        told, self.failure = self.failure, failure
-        if failure is None and told is None and not self._may_be_told:
+        previous, self.failure = self.failure, failure
+        if failure is None and previous is None and not self._may_be_stored:
             return
         with self._database.write() as tx:
             tx.execute(_DELETE_FAILURE, {"name_": self.follower.name})
             if failure is not None:
                 tx.execute(insert(failures), failure._asdict())
-        self._may_be_told = failure is not None
+        self._may_be_stored = failure is not None

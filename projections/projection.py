@@ -84,8 +84,8 @@ class Projection(ABC):
         """
         if self.is_inline:
             return f"version {self.version}"
-        told = "\n".join([f"{self.version}", *map(_described, self.tables)])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        definition = "\n".join([f"{self.version}", *map(_described, self.tables)])
+        return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
     @abstractmethod
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:

@@ -1,10 +1,10 @@
-"""The JSON objects that requests carry: fields, their bounds and what they mean.
+"""The JSON objects of requests: their fields, with bounds and meanings.
 
 ``json_body`` reads them, and ``openapi`` describes them, from the same annotations.
-``Meta.extra["expected"]`` replaces the words that an error derives from the type and its bounds.
+``Meta.extra["expected"]`` replaces the text that an error derives from the type and its bounds.
 
-User content is kept as it was posted, so its fields stay unparsed JSON: ``Raw``.  A field that is
-null counts as not given.
+User content is stored as it was posted, so its fields stay unparsed JSON: ``Raw``.  A field
+that is null counts as not given.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,7 @@ from ledger.api.schemas import REFERENCE, TEXT, AttemptNumber, Schema, WorkerNam
 from ledger.errors import InvalidInput
 from ledger.rules.commands import COMPLETE_PERCENT, LARGEST_INTEGER, LONGEST_TYPE, percent
 
-# A JSON string that is kept as it was written, escapes and all.
+# A JSON string that is kept as it was written, including its escapes.
 Line = Annotated[
     Raw,
     Meta(
@@ -57,7 +57,7 @@ def json_of(given: Raw) -> str | None:
 class PostedJob(Struct, frozen=True, kw_only=True):
     """A job as it is posted; fields that Kue ignores are ignored."""
 
-    # Required, but its absence has Kue's text for an error.
+    # The type is required, but the error for its absence has Kue's text.
     also: ClassVar[Schema] = {"required": ["type"]}
 
     type: Annotated[
@@ -72,7 +72,8 @@ class PostedJob(Struct, frozen=True, kw_only=True):
         ),
     ] = None
     data: Annotated[
-        Raw, Meta(description="Any JSON but U+0000 and numbers out of range; kept exactly.")
+        Raw,
+        Meta(description="Any JSON except U+0000 and numbers out of range; stored byte for byte."),
     ] = field(default_factory=lambda: Raw(b"{}"))
     options: Annotated[
         Any,
@@ -92,13 +93,15 @@ class ClaimRequest(JsonBody, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             max_length=100,
-            description="Which jobs the worker can do.",
+            description="The types of jobs that the worker can run.",
             extra={"items": "types"},
         ),
     ]
     worker: WorkerName
     limit: (
-        Annotated[int, Meta(ge=1, le=1_000, description="At most so many jobs; 1 if not given.")]
+        Annotated[
+            int, Meta(ge=1, le=1_000, description="Maximum number of jobs; the default is 1.")
+        ]
         | None
     ) = None
     wait: (
@@ -107,8 +110,8 @@ class ClaimRequest(JsonBody, frozen=True, kw_only=True):
             Meta(
                 ge=0,
                 le=60,
-                description="Seconds to wait for a job; 0 if not given. The answer may come "
-                "sooner and empty: the server lets only so many wait.",
+                description="Seconds to wait for a job; the default is 0. An empty answer may "
+                "come earlier, because only half of the server's threads may wait.",
             ),
         ]
         | None
@@ -116,7 +119,7 @@ class ClaimRequest(JsonBody, frozen=True, kw_only=True):
 
 
 class AttemptReport(JsonBody, frozen=True, kw_only=True):
-    """What all reports on an attempt have in common."""
+    """The fields that all reports on an attempt have."""
 
     attempt: AttemptNumber
     worker: WorkerName | None = None
@@ -149,9 +152,9 @@ class ProgressReport(AttemptReport, frozen=True, kw_only=True):
     progress: Percent | None = None
     done: Amount | None = None
     total: Annotated[Amount, Meta(extra_json_schema={"exclusiveMinimum": 0})] | None = None
-    data: Annotated[Raw, Meta(description="Any JSON, shown as `progress_data`; kept exactly.")] = (
-        field(default_factory=_absent)
-    )
+    data: Annotated[
+        Raw, Meta(description="Any JSON, shown as `progress_data`; stored byte for byte.")
+    ] = field(default_factory=_absent)
 
     def check(self) -> None:
         if self.done is None and self.total is None:
@@ -169,7 +172,7 @@ class ProgressReport(AttemptReport, frozen=True, kw_only=True):
         """The progress in whole per cent.
 
         Raises:
-            InvalidInput: The total is 0, and not all of it is done.
+            InvalidInput: The total is 0, and `done` is not.
         """
         if self.done is not None and self.total is not None:
             return percent(self.done, self.total)
@@ -199,35 +202,36 @@ class LogReport(AttemptReport, frozen=True, kw_only=True):
 class CompleteReport(AttemptReport, frozen=True, kw_only=True):
     """The success of an attempt."""
 
-    result: Annotated[Raw, Meta(description="Any JSON; kept exactly. null is none.")] = field(
-        default_factory=_absent
-    )
+    result: Annotated[
+        Raw, Meta(description="Any JSON, stored byte for byte; null stores no result.")
+    ] = field(default_factory=_absent)
 
 
 class FailReport(AttemptReport, frozen=True, kw_only=True):
     """The failure of an attempt."""
 
-    error: Annotated[Line, Meta(description="Its first line goes to the job's log.")]
+    error: Annotated[Line, Meta(description="Its first line is added to the log of the job.")]
     retry_after: (
         Annotated[
             int,
             Meta(
                 ge=0,
                 le=LARGEST_INTEGER,
-                description="Milliseconds until the next try, whatever its backoff says.",
+                description="Milliseconds until the next attempt; replaces the backoff.",
             ),
         ]
         | None
     ) = None
     final: (
-        Annotated[bool, Meta(description="true: do not try again, whatever tries are left.")] | None
+        Annotated[bool, Meta(description="true fails the job, regardless of the attempts left.")]
+        | None
     ) = None
 
 
 class ReturnReport(AttemptReport, frozen=True, kw_only=True):
     """The return of an unfinished job to the queue."""
 
-    # Unlike content, the reason is kept for ever: it cannot be erased.
+    # Unlike content, the reason is permanent: it cannot be erased.
     reason: Annotated[
         str, Meta(min_length=1, max_length=1_000, extra_json_schema={"pattern": TEXT})
     ]

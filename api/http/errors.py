@@ -1,4 +1,4 @@
-"""Errors as JSON, and the table of the status of each of our errors."""
+"""Errors as JSON, and the table of the HTTP status of each error."""
 
 import logging
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
-    """Make *app* answer all errors, ours and Falcon's, as ``{"error": …}``."""
+    """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``."""
     app.add_error_handler(Exception, _unexpected)
     for error in STATUSES:
         app.add_error_handler(error, _ours)
@@ -38,7 +38,7 @@ def _ours(
     error: Any,  # noqa: ANN401 - of the type it is registered for
     params: Mapping[str, Any],
 ) -> None:
-    # As Falcon finds the handler: an error may be of a subclass of one in the table.
+    # Falcon calls this for subclasses of the registered errors too.
     resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     if isinstance(error, errors.Unavailable):
         resp.set_header("Retry-After", str(error.retry_after_s))
@@ -55,7 +55,7 @@ def _unexpected(
 ) -> None:
     _log.error("%s %s failed", req.method, req.path, exc_info=error)
     resp.status = falcon.HTTP_500
-    _answer(resp, "internal error; the server's log says more")
+    _answer(resp, "internal error; the server's log has the details")
 
 
 def _falcons(
@@ -75,7 +75,7 @@ def _text(req: falcon.Request, error: falcon.HTTPError) -> str:
         return f"no such route: {req.method} {req.path}"
     if isinstance(error, falcon.HTTPMethodNotAllowed):
         allowed = dict(error.headers or {})["Allow"]
-        return f"{req.path} does not know {req.method}, only {allowed}"
+        return f"{req.path} does not allow {req.method}, only {allowed}"
     return error.description or error.title or str(error.status)
 
 

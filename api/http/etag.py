@@ -1,8 +1,8 @@
 """Answers to reads: the ETag with the position of the answer, and 304 if nothing has changed.
 
 The ledger's position is the version of everything that can be read.  It is read before the
-data, or in one statement with it, so an answer can be newer than its ETag, but never older:
-at worst a client fetches again what it has.
+data, or in the same statement, so an answer can be newer than its ETag, but never older.  At
+worst, a client fetches an answer again that it already has.
 """
 
 import falcon
@@ -23,8 +23,8 @@ def is_current(
     Args:
         req: The request, which may state the client's version.
         resp: The response.
-        connection: Where to read the ledger's position.
-        position: Version of what is read; None is the ledger's position.
+        connection: A connection that can read the ledger's position.
+        position: Version of the answer; by default, the ledger's position.
     """
     if "HTTP_IF_NONE_MATCH" not in req.env:
         return False

@@ -30,7 +30,7 @@ class JsonBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     only in production.
 
     Attributes:
-        also: What JSON Schema says beside the fields.
+        also: JSON Schema in addition to that of the fields.
     """
 
     also: ClassVar[dict[str, Any]] = {}
@@ -65,7 +65,7 @@ class BodyReader(Generic[AnyBody]):
         ]
 
     def read(self, raw: bytes) -> AnyBody:
-        """Return the object that a body is.
+        """Parse a body.
 
         Raises:
             InvalidInput: It is not a JSON object, or a field is unknown, missing or invalid.
@@ -139,7 +139,7 @@ def require(body: Struct, name: str) -> None:
 
 
 def expectation(type_: inspect.Type) -> str:
-    """Return in words what a value must be."""
+    """Return a description of valid values for an error."""
     if "expected" in (extra := _extra(type_)):
         return str(extra["expected"])
     match _core(type_):
@@ -154,7 +154,7 @@ def expectation(type_: inspect.Type) -> str:
         case inspect.ListType(min_length=least, max_length=most):
             return f"an array of {least} to {most} {extra['items']}"
         case core:
-            raise TypeError(f"no words for {core}")
+            raise TypeError(f"cannot describe {core}")
 
 
 def _check(name: str, type_: inspect.Type, value: Any) -> None:  # noqa: ANN401 - JSON is any
@@ -194,12 +194,12 @@ def _is_within(value: float, least: float | None, most: float | None) -> bool:
 
 
 def fields_of(struct: type[Struct]) -> Sequence[inspect.Field]:
-    """Return what msgspec knows of the fields of a Struct."""
+    """Return msgspec's description of the fields of a Struct."""
     return cast("inspect.StructType", inspect.type_info(struct)).fields
 
 
 def _core(type_: Any) -> Any:  # noqa: ANN401 - of msgspec.inspect, whose bounds may be None
-    """Return a type without what is said of it, and without null."""
+    """Return a type without its metadata, and without null."""
     while isinstance(type_, inspect.Metadata):
         type_ = type_.type
     if isinstance(type_, inspect.UnionType):
@@ -209,7 +209,7 @@ def _core(type_: Any) -> Any:  # noqa: ANN401 - of msgspec.inspect, whose bounds
 
 
 def _extra(type_: inspect.Type) -> dict[str, Any]:
-    """Return what ``Meta.extra`` says of a type."""
+    """Return the ``Meta.extra`` of a type."""
     if isinstance(type_, inspect.UnionType):
         [type_] = [one for one in type_.types if not isinstance(one, inspect.NoneType)]
     return (type_.extra or {}) if isinstance(type_, inspect.Metadata) else {}

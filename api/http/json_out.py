@@ -1,6 +1,6 @@
 """The JSON of answers: arrays of jobs, histories, logs and counts.
 
-Whatever is JSON already, a job or the content of an event, is sent as it is stored.
+JSON that is stored, such as a job or the content of an event, is sent as it is.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def _event(envelope: Envelope) -> Event:
         at_ms=envelope.at_ms,
         actor=envelope.actor,
         cause=envelope.cause,
-        # Both are JSON already, and are sent as they are stored.
+        # Both are stored as JSON, and are sent as they are.
         body=Raw(envelope.body),
         content=Raw("null" if envelope.content is None else envelope.content),
         salt=_hex(envelope.salt),
@@ -112,7 +112,7 @@ def stats(totals: state_counts.Totals) -> bytes:
 
 def ids(job_ids: Sequence[int]) -> bytes:
     """Return the JSON array of ids, which are strings in all answers to reads."""
-    # A page has a thousand ids: making a string of each took as long as finding them.
+    # An answer may have a thousand ids; converting each one took as long as the search itself.
     numbers = _encode(job_ids)[1:-1]
     return b'["%b"]' % numbers.replace(b",", b'","') if numbers else b"[]"
 

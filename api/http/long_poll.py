@@ -1,12 +1,12 @@
-"""Long polls: requests that wait for news of the ledger.
+"""Long polls: requests that wait for new events.
 
-A waiting request holds a thread of the server, and a server whose threads all wait cannot
-answer any request.  So the number of requests that wait at once in a process is limited.  A
-request beyond the limit is answered at once with what there is, as if it had not asked to
-wait, and its client asks again.
+A waiting request occupies a thread of the server, and a server whose threads all wait cannot
+answer any request.  Therefore, the number of requests that wait at once in a process is
+limited.  A request beyond the limit is answered at once, as if it did not wait, and its client
+asks again.
 
-A client may close its connection long before its wait is over.  Nothing may be done for it
-then, so the connection is checked before each look.
+A client may close its connection before its wait is over.  No job may be claimed for it then,
+so the connection is checked before each look.
 """
 
 import select
@@ -19,9 +19,9 @@ import falcon
 
 from ledger.log.commit_notifier import CommitNotifier
 
-# A waiting request looks this often without a notification: at the ledger, and whether to stop.
+# The longest time between two looks without a notification of a commit.
 _LONGEST_PAUSE_S: Final = 1.0
-# Linux reports when the client has ended its side; elsewhere only a broken connection shows.
+# Linux reports that the client has closed its side; other systems report broken connections only.
 _ENDED: Final = getattr(select, "POLLRDHUP", 0)
 
 Found = TypeVar("Found")
@@ -35,8 +35,8 @@ class LongPolls:
         most: Maximum number of requests that wait at once in this process.
     """
 
-    # One for the process.  Not an Event: the signal handler that sets it may itself be interrupted
-    # by another one.
+    # One for the process.  A signal handler sets it, and may interrupt another one that does, so
+    # it must not be an Event, whose lock is not reentrant.
     _stopping: ClassVar[bool] = False
 
     def __init__(self, commit_notifier: CommitNotifier, *, most: int) -> None:
@@ -49,7 +49,7 @@ class LongPolls:
         cls._stopping = True
 
     def wait(self, req: falcon.Request, look: Callable[[], Found], wait_s: float) -> Found:
-        """Return what *look* finds, once it finds something, or when the time is over.
+        """Call *look* until it finds something or the time is over; return what it found.
 
         Args:
             req: The request.
@@ -81,7 +81,7 @@ class LongPolls:
 
 
 def _is_gone(req: falcon.Request) -> bool:
-    """Return whether the client has closed its connection, if the server gives us access to it."""
+    """Return whether the client has closed its connection; False if that is unknown."""
     connection = req.env.get("gunicorn.socket")
     if connection is None:
         return False

@@ -14,7 +14,7 @@ other headers:
     A page of another origin cannot read an answer, but a form or an image sends its request
     nevertheless.  Browsers state where a request comes from, and no page can change this.  A
     request that changes something is executed only for our own pages, for those that the
-    operator has named, and for programs.
+    operator has configured, and for programs.
 
 ``X-Forwarded-Host`` and similar headers are ignored, because any client can write them.  So
 is ``SERVER_NAME``, which gunicorn takes from ``Host`` on a Unix socket.
@@ -30,7 +30,7 @@ from ledger.processes.hosts import address_of, is_loopback, is_wildcard, parse_a
 
 # Methods that change nothing, except a GET with `changing_get`.
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# As many values of Host as a server sees in practice; others are parsed each time.
+# More values of Host than a server sees in practice; others are parsed each time.
 _MOST_REMEMBERED: Final = 1_000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # A page of ours, or the user: a typed address, a bookmark.
@@ -77,12 +77,12 @@ def is_own_origin(origin: str, host: str | None) -> bool:
     if scheme not in _DEFAULT_PORTS or host is None:
         return False
     try:
-        page, asked = parse_authority(authority), parse_authority(host)
+        page, requested = parse_authority(authority), parse_authority(host)
     except ValueError:
         return False
     default = _DEFAULT_PORTS[scheme]
-    ports = [default if port is None else port for port in (page.port, asked.port)]
-    return page.host == asked.host and ports[0] == ports[1]
+    ports = [default if port is None else port for port in (page.port, requested.port)]
+    return page.host == requested.host and ports[0] == ports[1]
 
 
 class Origins:
@@ -106,7 +106,7 @@ class Origins:
         self._remembered: set[str] = set()
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Refuse an unknown host, and a change that a page of another origin asks for.
+        """Refuse an unknown host, and a change that a page of another origin requests.
 
         Raises:
             falcon.HTTPError: 421 or 403.
@@ -131,11 +131,11 @@ class Origins:
         """Refuse a GET that changes something; after routing, so that no spelling evades it.
 
         Raises:
-            falcon.HTTPForbidden: A page of another origin asks for it.
+            falcon.HTTPForbidden: A page of another origin requests it.
         """
         if req.method == "GET" and req.uri_template in self._changing_gets:
             self._check_change(req.env)
-            _check_told(req.env)
+            _check_stated(req.env)
 
     def _check(self, name: str, value: str, authority: str | None = None) -> None:
         if not self._hosts.accept(value if authority is None else authority):
@@ -158,18 +158,18 @@ class Origins:
             raise _forbidden("Origin", "the server's own", origin)
 
 
-def _check_told(env: dict[str, Any]) -> None:
-    """Refuse a GET to 0.0.0.0 that changes something, unless its headers tell where it comes from.
+def _check_stated(env: dict[str, Any]) -> None:
+    """Refuse a GET to 0.0.0.0 that changes something, unless its headers state its origin.
 
-    Every page can name this address of the reader's own machine, but browsers consider it a
-    remote one: over plain HTTP they do not state there where a GET comes from.
+    Every page can use this address of the user's machine, but browsers consider it a remote one:
+    over plain HTTP, they do not send the origin of a GET to it.
     """
     host = env.get("HTTP_HOST")
-    is_told = "HTTP_SEC_FETCH_SITE" in env or "HTTP_ORIGIN" in env
-    if host is not None and not is_told and is_wildcard(parse_authority(host).host):
+    is_stated = "HTTP_SEC_FETCH_SITE" in env or "HTTP_ORIGIN" in env
+    if host is not None and not is_stated and is_wildcard(parse_authority(host).host):
         raise falcon.HTTPForbidden(
             description="Host: expected a name or an address of the server for a GET that changes "
-            f"something, got {host!r:.80}; ask localhost, or send a POST"
+            f"something, got {host!r:.80}; use localhost, or send a POST"
         )
 
 

@@ -1,6 +1,6 @@
-"""The parameters of routes: how each is read, and how the OpenAPI description shows it.
+"""The parameters of routes: how each is parsed, and how the OpenAPI description shows it.
 
-A reader gets the text that was sent, or a list if a query parameter was sent twice.
+``read`` receives the text that was sent, or a list if a query parameter was sent twice.
 """
 
 import re
@@ -25,14 +25,14 @@ class Parameter:
     """A parameter of a route.
 
     Attributes:
-        name: On the wire.
-        argument: The responder's.
-        read: Return its value; raise ``InvalidInput`` or ``JobNotFound`` if it has none.
-        schema: What it must be, in JSON Schema.
-        description: What it means.
-        default: Its value if it is not given; in a path it always is.
-        tells_routes_apart: Text by which it is recognized where paths of the same form differ
-            in the order of their parameters; empty if it is not.
+        name: Its name in requests.
+        argument: The name of the responder's argument.
+        read: Parses what was sent; raises ``InvalidInput`` or ``JobNotFound`` if it is invalid.
+        schema: Its JSON Schema.
+        description: Its meaning.
+        default: Its value if it is not given.
+        tells_routes_apart: Text that only this parameter contains, where paths of the same form
+            differ in the order of their parameters; empty if there is no such text.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Parameter:
     tells_routes_apart: str = ""
 
     def value(self, sent: str | list[str] | None) -> Any:  # noqa: ANN401 - of its own type
-        """Return the value of what was sent, the default if nothing was."""
+        """Parse what was sent; return the default if nothing was sent."""
         return self.default if sent is None else self.read(sent)
 
 
@@ -60,7 +60,7 @@ def matching(
     argument: str = "",
     tells_routes_apart: str = "",
 ) -> Parameter:
-    """Return a parameter whose text matches a pattern; *schema* if that is not all of it."""
+    """Return a parameter whose text matches a pattern; *schema* replaces the pattern's schema."""
     matches = re.compile(pattern, re.ASCII).fullmatch
 
     def read(value: Any) -> Any:  # noqa: ANN401 - text, or a list of it
@@ -80,13 +80,13 @@ def matching(
 
 
 def natural(name: str, description: str, *, default: int | None = None) -> Parameter:
-    """Return a parameter that is a whole number from 0 on."""
+    """Return a parameter that is an integer, 0 or more."""
     most = 10**15 - 1
     schema: Schema = {"type": "integer", "minimum": 0, "maximum": most}
     return matching(
         name,
         f"[0-9]{{1,{len(str(most))}}}",
-        "a whole number",
+        f"an integer from 0 to {most}",
         description,
         convert=int,
         schema=schema if not default else schema | {"default": default},
@@ -103,7 +103,7 @@ def choice(
     default: Any = None,  # noqa: ANN401 - of any type
     argument: str = "",
 ) -> Parameter:
-    """Return a parameter that is one of several words, each of which has a value."""
+    """Return a parameter that is one of several words; *values* maps each to its value."""
 
     def read(value: Any) -> Any:  # noqa: ANN401 - text, or a list of it
         if not isinstance(value, str) or value not in values:
@@ -168,7 +168,7 @@ IN_PATHS: Final[Mapping[str, Parameter]] = {
             "range",
             r"-?[0-9]{1,20}\.\.-?[0-9]{1,20}",
             "FROM..TO, two integers",
-            "Inclusive ranks from 0 on; negative ones count from the end.",
+            "Inclusive ranks, from 0; negative ranks count from the end.",
             convert=_ranks,
             schema={
                 "type": "string",
@@ -195,7 +195,7 @@ IN_PATHS: Final[Mapping[str, Parameter]] = {
                     {"type": "string", "pattern": DECIMAL},
                 ]
             },
-            description="A number, the lower the sooner, or a name.",
+            description="A number or a name; jobs with a lower number run sooner.",
         ),
         Parameter(
             name="name",
@@ -229,8 +229,8 @@ _MOMENT: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 _EXPECTED_MOMENT: Final = (
-    "UTC milliseconds, or an RFC 3339 time from 1970 on, such as 2026-11-22T14:00:00Z; "
-    "a + in it is written %2B"
+    "UTC milliseconds, or an RFC 3339 time, 1970 or later, such as 2026-11-22T14:00:00Z; "
+    "write + as %2B"
 )
 
 
@@ -267,7 +267,7 @@ SORT: Final = choice(
     "sort",
     {"priority": True},
     "priority",
-    "Order by priority, then age: as the jobs will run. Else by age.",
+    "Sort by priority, then age: the order in which jobs run. The default is age.",
     default=False,
     argument="by_priority",
 )
@@ -275,7 +275,7 @@ ATOMIC: Final = choice(
     "atomic",
     {"true": True, "false": False},
     "true or false",
-    "Of an array: all jobs or none.",
+    "Create all jobs of an array or none.",
     default=False,
 )
 WORDS: Final = Parameter(
@@ -287,39 +287,38 @@ WORDS: Final = Parameter(
     default="",
 )
 SEARCH_LIMIT: Final = natural(
-    "limit", "At most so many; never more than the server's largest page.", default=DEFAULT_LIMIT
-)
-OFFSET: Final = natural("offset", "How many of the newest to skip.", default=0)
-AFTER: Final = natural("after", "Only events with a greater version.", default=0)
-LIMIT: Final = natural(
     "limit",
-    "At most so many; never more than the server's largest page, which is what is answered "
-    "without it.",
+    "Maximum number of ids; `LEDGER_LARGEST_PAGE` limits it further.",
+    default=DEFAULT_LIMIT,
+)
+OFFSET: Final = natural("offset", "Number of the newest ids to skip.", default=0)
+AFTER: Final = natural("after", "Return only events with a greater version.", default=0)
+LIMIT: Final = natural(
+    "limit", "Maximum number of events; the default and the limit is `LEDGER_LARGEST_PAGE`."
 )
 FROM: Final = _moment_parameter(
-    "from", "Beginning, RFC 3339 or UTC milliseconds; an hour before `to` if not given."
+    "from", "Start, an RFC 3339 time or UTC milliseconds; the default is an hour before `to`."
 )
 TO: Final = _moment_parameter(
     "to",
-    "End, which is not in it; now if not given. At most as many minutes behind `from` as the "
-    "server's largest page.",
+    "End, exclusive; the default is now. At most `LEDGER_LARGEST_PAGE` minutes after `from`.",
 )
 OF_TYPE: Final = Parameter(
     name="type",
     argument="type_",
     read=partial(_one_text, "type"),
     schema={"type": "string", "pattern": TEXT},
-    description="Of jobs of this type; of all together if not given.",
+    description="Count only jobs of this type; the default is all types together.",
 )
 
 # --- in headers
 
-# The rest is for the index in an array: "[12345]".
+# The index of a job in an array is appended to the key: "[12345]".
 _LONGEST_KEY: Final = LONGEST_KEY - 15
 IDEMPOTENCY_KEY: Final = matching(
     "Idempotency-Key",
     rf"[!-~]([ -~]{{0,{_LONGEST_KEY - 2}}}[!-~])?",
     f"1 to {_LONGEST_KEY} printable ASCII characters",
-    "A second request with this key creates nothing and gets the first's answer.",
+    "A second request with this key creates nothing and receives the answer of the first.",
     argument="key",
 )

@@ -12,7 +12,7 @@ from ledger.queue.kue_options import create_command
 from ledger.rules import json_text
 from ledger.rules.commands import Create
 
-# What a body asks for: a command for one job, a command or an error for each of an array.
+# A command for one job; a command or an error for each job of an array; None for no job.
 Asked = Create | list[Create | InvalidInput] | None
 
 _NOTHING: Final = re.compile(rb"\s*(\{\s*\}|\[\s*\])\s*")
@@ -21,18 +21,18 @@ _decode_posted = msgspec.json.Decoder(PostedJob).decode
 
 
 def read_jobs(raw: bytes) -> Asked:
-    """Return the job, or the jobs, that a body asks for.
+    """Return the commands that create the jobs of a body.
 
     Args:
         raw: JSON in UTF-8.
 
     Returns:
-        One command for an object; a command or an error for each item of an array; None if
-        nothing is asked for: no body, ``{}``, ``[]``.
+        One command for an object; a command or an error for each item of an array; None for no
+        body, ``{}`` and ``[]``.
 
     Raises:
-        InvalidInput: The body is not JSON, or neither an object nor an array, or its one job
-            is malformed.
+        InvalidInput: The body is not JSON, it is neither an object nor an array, or its only
+            job is invalid.
     """
     if not raw or _NOTHING.fullmatch(raw):
         return None

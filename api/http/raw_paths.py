@@ -22,7 +22,7 @@ class Paths:
     """The middleware that routes on the raw path and decodes the parameters.
 
     Args:
-        templates: The paths of the routes, as ``/job/{id}/log``.
+        templates: The paths of the routes, such as ``/job/{id}/log``.
     """
 
     def __init__(self, templates: Collection[str]) -> None:

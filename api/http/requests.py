@@ -37,8 +37,8 @@ def cause(req: falcon.Request) -> str | None:
     given = req.get_header("X-Request-ID")
     if not given:
         return None
-    shown = "".join(c for c in given if c.isprintable())[:LONGEST_REQUEST_ID]
-    return f"request {shown}"
+    printable = "".join(c for c in given if c.isprintable())[:LONGEST_REQUEST_ID]
+    return f"request {printable}"
 
 
 def body(req: falcon.Request, largest_bytes: int) -> bytes:

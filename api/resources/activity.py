@@ -1,4 +1,4 @@
-"""The resource of what happened in each minute."""
+"""The resource of the counts per minute."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _HOUR_MS: Final = 60 * MINUTE_MS
 
 
 class ActivityByMinute:
-    """The resource ``GET /activity``: what was created, started, completed and failed.
+    """The resource ``GET /activity``: jobs created, started, completed and failed per minute.
 
     Args:
         ledger: The ledger; its clock defines "now".
@@ -36,8 +36,8 @@ class ActivityByMinute:
         to_ms: int | None,
         type_: str | None,
     ) -> None:
-        """Answer what was created, started, completed and failed in each minute."""
-        # Unless both ends are given, the answer changes with time alone, and has no version.
+        """Answer the number of jobs created, started, completed and failed in each minute."""
+        # Unless both ends are given, the answer changes without a new event, and has no version.
         fixed = from_ms is not None and to_ms is not None
         begin_ms, end_ms = self._range(from_ms, to_ms)
         with self._ledger.database.read() as connection:

@@ -1,7 +1,7 @@
 """Reports of workers on the attempts that they run: progress, log lines, the end.
 
 Each report contains the number of its attempt.  A report on an attempt that is over is refused
-with 409; the worker should then drop the work.
+with 409; the worker should then stop working on it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class AttemptReports:
     def progress(
         self, req: falcon.Request, resp: falcon.Response, *, job_id: int, body: ProgressReport
     ) -> None:
-        """Record how far an attempt is."""
+        """Record the progress of an attempt."""
         command = Progress(
             job_id=job_id,
             attempt=body.attempt,
@@ -90,7 +90,7 @@ class AttemptReports:
     def _submit(
         self, req: falcon.Request, body: AttemptReport, commands: Sequence[OnAttempt]
     ) -> None:
-        # The worker's name is taken on trust: there is no authentication yet.
+        # The worker's name is not checked, because there is no authentication yet.
         actor = ACTOR if body.worker is None else actor_of(body.worker)
         outcomes = self._ledger.submit(
             commands, actor=actor, cause=requests.cause(req), atomic=True
@@ -105,5 +105,5 @@ def _answer(resp: falcon.Response, job_id: int, done: str) -> None:
 
 
 def actor_of(worker: str) -> str:
-    """Return the actor that stands for a worker."""
+    """Return the actor that events of a worker are recorded with."""
     return f"worker:{worker}"

@@ -1,4 +1,4 @@
-"""Serve the OpenAPI description."""
+"""The resource of the OpenAPI description."""
 
 import falcon
 

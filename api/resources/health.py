@@ -19,8 +19,7 @@ class Health:
     """The health of the server: whether the process answers, and whether it can serve.
 
     A read model that cannot continue is reported in ``stopped``, and the status stays 200: jobs
-    are still served, and a load balancer that considered the server broken would stop them
-    because of one report.
+    are still served, and a load balancer should not stop that because of one read model.
 
     Args:
         database: The ledger's database.
@@ -32,7 +31,7 @@ class Health:
         self._lags = lags
 
     def live(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer, which says that the process does."""
+        """Answer that the process is alive."""
         answer(resp, _LIVE)
 
     def ready(self, req: falcon.Request, resp: falcon.Response) -> None:

@@ -35,7 +35,7 @@ class JobCreation:
         key: str | None,
         atomic: bool,
     ) -> None:
-        """Create what was asked for; nothing is answered with 204."""
+        """Create the jobs of the body; a body without jobs is answered with 204."""
         cause = requests.cause(req)
         if body is None:
             resp.status = falcon.HTTP_204
@@ -44,29 +44,32 @@ class JobCreation:
             created = f'{{"message":"job {outcome.job_id} created","id":{outcome.job_id}}}'
             answer(resp, created.encode())
         else:
-            asked = [
+            requested = [
                 _keyed(item, key and f"{key}[{place}]") if isinstance(item, Create) else item
                 for place, item in enumerate(body)
             ]
-            self._create_many(resp, asked, cause, atomic=atomic)
+            self._create_many(resp, requested, cause, atomic=atomic)
 
     def _create_many(
         self,
         resp: falcon.Response,
-        asked: Sequence[Create | InvalidInput],
+        requested: Sequence[Create | InvalidInput],
         cause: str | None,
         *,
         atomic: bool,
     ) -> None:
-        """Answer each item in its place; refused ones stop the others only if *atomic*."""
-        commands = [item for item in asked if isinstance(item, Create)]
-        refused = len(commands) < len(asked)
+        """Create the jobs of an array, and answer each in its place.
+
+        Refused jobs prevent the others only if *atomic*.
+        """
+        commands = [item for item in requested if isinstance(item, Create)]
+        refused = len(commands) < len(requested)
         outcomes: Sequence[Answer] = ()
         if not (atomic and refused):
             outcomes = self._ledger.submit(commands, actor=ACTOR, cause=cause, atomic=atomic)
         done = iter(outcomes)
         answers: list[Answer | None] = [
-            item if isinstance(item, InvalidInput) else next(done, None) for item in asked
+            item if isinstance(item, InvalidInput) else next(done, None) for item in requested
         ]
         if refused or any(isinstance(outcome, LedgerError) for outcome in outcomes):
             resp.status = falcon.HTTP_400
@@ -83,7 +86,7 @@ def _keyed(command: Create, key: str | None) -> Create:
 def _item(outcome: Answer | None) -> str:
     if isinstance(outcome, Outcome):
         return f'{{"message":"job created","id":{outcome.job_id}}}'
-    error = "not created, since another job of this atomic request was refused"
+    error = "not created, because another job of this atomic request was refused"
     return json_out.encode({"error": error if outcome is None else str(outcome)}).decode()
 
 
@@ -112,7 +115,7 @@ class JobReads:
         answer(resp, job.json.encode(), job.position)
 
     def exists(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
-        """Answer nothing, if there is such a job."""
+        """Answer without a body if the job exists."""
         with self._database.read() as connection:
             if self._jobs.get(connection, job_id) is None:
                 raise JobNotFound(job_id)
@@ -138,7 +141,7 @@ class JobReads:
         after: int,
         limit: int | None,
     ) -> None:
-        """Answer the events of a job, which outlive it."""
+        """Answer the events of a job, also after its removal."""
         most = self._largest_page if limit is None else min(limit, self._largest_page)
         with self._database.read() as connection:
             if is_current(req, resp, connection):
@@ -151,7 +154,7 @@ class JobReads:
 
 
 class JobChanges:
-    """The resources by which an operator changes a job."""
+    """The resources with which an operator changes a job."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

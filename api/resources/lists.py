@@ -1,4 +1,4 @@
-"""The resources of job lists, by rank in creation order or in the order of running."""
+"""The resources of job lists: ranges of ranks, by age or in the order in which jobs run."""
 
 import falcon
 
@@ -51,7 +51,7 @@ class Lists:
             if is_current(req, resp, connection):
                 return
             if (first < 0) != (last < 0):
-                # The list's length is needed for the distance between ranks from both ends.
+                # One rank counts from each end, so the width depends on the list's length.
                 first, last = clip(first, last, self._lists.length(connection, jobs))
                 self._check_width(first, last)
             page = self._lists.page(
@@ -64,7 +64,7 @@ class Lists:
             most = self._largest_page
             raise InvalidInput(
                 "range",
-                f"range: expected at most {most} jobs a page, as in {first}..{first + most - 1}, "
+                f"range: expected at most {most} jobs, such as {first}..{first + most - 1}, "
                 f"got {last - first + 1}",
             )
 

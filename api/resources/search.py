@@ -1,4 +1,4 @@
-"""The resource of searches: which jobs have some words in their data."""
+"""The resource of searches for jobs by the words of their data."""
 
 import falcon
 
@@ -9,11 +9,11 @@ from ledger.projections.search.search import Search
 
 
 class Searches:
-    """The resource ``GET /job/search``: ids, newest first, as of now or later.
+    """The resource ``GET /job/search``: ids, newest first.
 
     Args:
         database: The ledger's database.
-        search: Finds the ids; waits for the index if it must, for a limited time.
+        search: Finds the ids; it waits for the index for a limited time.
         largest_page: Maximum number of ids in one answer.
     """
 

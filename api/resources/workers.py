@@ -1,12 +1,12 @@
 """The resources of workers: claims, heartbeats, and the list of workers.
 
-An answer can get lost on its way.  A job that it claimed is then held by a worker that does
-not know of it.  If that worker is gone, it sends no heartbeats, and its job is failed when
-the worker's lease or the job's ttl is over, as that of any lost worker.  If the worker is
-alive, its heartbeats would keep the job for ever.  So a heartbeat is answered with the jobs
-that the worker holds, and the worker returns those that it does not know
-(``POST /job/:id/return``).  While a request waits, nothing is claimed for a client that has
-closed its connection: see ``long_poll``.
+The answer to a claim can be lost.  Its job is then held by a worker that does not know of it.
+If the worker is dead, it sends no heartbeats, and the attempt fails when the worker's lease or
+the job's ttl ends, like that of any lost worker.  If the worker is alive, its heartbeats would
+keep the job for ever.  Therefore, the answer to a heartbeat lists the jobs that the worker
+holds, and the worker returns those that it does not know (``POST /job/:id/return``).  Nothing
+is claimed for a client that has closed its connection while its request waited: see
+``long_poll``.
 """
 
 import falcon
@@ -60,7 +60,7 @@ class Claims:
 
     def _take(self, claim: Claim, cause: str | None) -> list[str]:
         """Start waiting jobs, and return their JSON."""
-        # First, so that the sweeper knows the worker of its jobs; a worker that waits is alive too.
+        # The heartbeat comes first, so that the sweeper knows the worker of each claimed job.
         database = self._ledger.database
         presence.beat_if_due(
             database,
@@ -75,7 +75,7 @@ class Claims:
         begun = self._ledger.claim(claim, actor=actor_of(claim.worker), cause=cause)
         attempts = {one.job.id: one.job.attempt for one in begun.jobs}
         with database.read() as connection:
-            # A job that was removed or moved meanwhile must no longer be done.
+            # A job that was removed or moved in the meantime must not be run.
             running = self._jobs.running(connection, attempts)
         return [json_out.claimed(json, attempt) for json, attempt in running]
 
@@ -97,7 +97,7 @@ class Workers:
         self._lease_ms = lease_ms
 
     def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
-        """Record a heartbeat, and answer what the worker holds."""
+        """Record a heartbeat, and answer with the attempts that the worker holds."""
         database = self._ledger.database
         now_ms = self._ledger.now_ms()
         presence.beat_if_due(database, name, None, now_ms=now_ms, lease_ms=self._lease_ms)
@@ -108,7 +108,7 @@ class Workers:
         answer(resp, json_out.encode(beat))
 
     def leave(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
-        """Return to the queue what a worker holds, and forget the worker."""
+        """Return a worker's jobs to the queue, and remove the worker from the list."""
         database = self._ledger.database
         with database.read() as connection:
             held = self._read_models.held_by(connection, name)
@@ -116,7 +116,7 @@ class Workers:
             Return(job_id=job_id, attempt=attempt, reason=f"worker {name} left")
             for job_id, attempt in held
         ]
-        # The return of an attempt that has ended meanwhile is refused, and is not needed.
+        # The return of an attempt that has ended in the meantime is refused; that is harmless.
         self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
         with database.write() as tx:
             presence.leave(tx, name)

@@ -1,23 +1,24 @@
-"""Share connections out evenly between processes that accept from one socket.
+"""Even distribution of connections to the processes that accept from one socket.
 
-Whoever is awake takes what comes: of 16 connections that a client opens at once, one
-process of two often took all, and the other's core stood idle for as long as they
-lasted.  So each process writes down how many it has, in memory that all of one parent
-share, and one that is ahead lets the others go first, for a moment.
+The process that is awake accepts first.  When a client opened 16 connections at once, one of
+two processes often accepted all of them, and the other's core stayed idle until they were
+closed.  Therefore, each process publishes its number of connections in memory that all
+processes of one parent share.  A process that has more than another accepts none for a moment.
 
-``SO_REUSEPORT`` would let the kernel do this: it gives each process a queue of its own and
-draws lots.  That is as fast, and nearly as even.  But what is in the queue of a process that
-is stopped, busy or dead waits there or is lost, while here the others take it; and a second
-server starts on the same port without an error and gets half of the requests.
+With ``SO_REUSEPORT``, the kernel would do this: each process has a queue of its own, and the
+kernel chooses one at random for each connection.  That is as fast and nearly as even.  But
+connections in the queue of a process that is stopped, busy or dead wait there or are lost,
+while here the other processes accept them.  And a second server would start on the same port
+without an error, and receive half of the requests.
 """
 
 import mmap
 import weakref
 from typing import Final
 
-# Of more processes than this, those that come last take what they get.
+# Further processes are not counted, and accept every connection.
 _MOST: Final = 64
-# Of a place that nobody has; more connections than anybody has.
+# The count of a place without a process; greater than the count of any process.
 _ABSENT: Final = 0xFFFF_FFFF
 
 
@@ -29,12 +30,12 @@ class Shares:
         self._counts[:] = memoryview(bytearray(b"\xff" * 4 * _MOST)).cast("I")
 
     def join(self, owner: object) -> "Share":
-        """Return a place, which falls free with *owner*; to be called in the parent."""
+        """Return a place that is free again after *owner*; to be called in the parent."""
         place = next((at for at, count in enumerate(self._counts) if count == _ABSENT), None)
         if place is None:
             return Share(memoryview(bytearray(4)).cast("I"), 0)
         self._counts[place] = 0
-        # Not at the exit of one child, of which the others know nothing.
+        # The exit of a child must not free the places of the other processes.
         weakref.finalize(owner, self._leave, place).atexit = False
         return Share(self._counts, place)
 
@@ -54,5 +55,5 @@ class Share:
         self._counts[self._place] = connections
 
     def is_ahead(self) -> bool:
-        """Return whether another process has fewer by more than one."""
+        """Return whether another process has at least two connections fewer."""
         return self._counts[self._place] > min(self._counts.tolist()) + 1

@@ -1,22 +1,22 @@
-"""gunicorn's threaded worker, which spends less on each request and answers the same.
+"""gunicorn's threaded worker class, with a lower cost per request and the same answers.
 
-``gthread`` gives a connection back to its main thread after every request, which waits
-for the next one and passes it to a thread again: two switches of threads, a pipe and
-four more system calls for each.  A client that asks again at once is better served
-where it is.  So a thread that has answered waits a moment for more, as long as nobody
-else waits for a thread; then all is as it was.
+After every request, ``gthread`` returns the connection to its main thread, which waits for the
+next request and passes the connection to a thread again.  This costs two thread switches, a
+pipe and four more system calls per request.  Here, a thread that has answered waits for the
+next request on its connection for a moment, unless another connection waits for a thread.
+After that, it returns the connection as ``gthread`` does.
 
-Measured on ``GET /stats``, 16 connections, in turns: staying is 1.15 times as fast,
-one write in place of two and a configuration that is not looked up 22 times a request
-another 1.2 times; the date, made anew for every answer, and the way to the error log,
-looked for by every request, were a tenth of the rest.
+Measured on ``GET /stats`` with 16 connections, in turns: keeping the connection is 1.15 times
+as fast.  One write per answer instead of two, and settings that are plain attributes (gunicorn
+looks them up 22 times per request), are another 1.2 times as fast.  Formatting the date for
+every answer, and opening the error log for every request, took a tenth of the rest.
 
-Connections are shared out evenly between the processes: see ``connection_balance``.
+Connections are distributed evenly to the processes: see ``connection_balance``.
 
-gunicorn documents few of the methods and attributes that this uses, and changes them from
-release to release.  All such uses are in this file, and ``unmet_needs`` looks for each of
-them before the server starts.  If one is missing, ``gthread`` serves as it is, and a
-warning says so.
+Most methods and attributes that this uses are not documented by gunicorn, and may change with
+each release.  All such uses are in this file, and ``unmet_needs`` checks each of them before
+the server starts.  If one is missing, the server runs with plain ``gthread`` and logs a
+warning.
 """
 
 import inspect
@@ -44,24 +44,25 @@ from gunicorn.workers import gthread
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.server.connection_balance import Share, Shares
 
-# A program asks again within this time; who takes longer is not in a hurry.  It bounds
-# what a newcomer waits if all threads wait like this.
+# Programs send their next request within this time.  It also limits the wait of a new connection
+# when all threads wait for a next request.
 LINGER_MS: Final = 5
-# How long a process that is ahead leaves connections to the others, and how often, for
-# these may be stopped or busy; and between two looks.
+# A process with more connections than another accepts none for this time, but only once per
+# interval, because the other processes may be stopped or busy.
 STAND_BACK_S: Final = 0.05
 STAND_BACK_EVERY_S: Final = 1.0
+# The pause before it looks at the counts again.
 _LOOK_S: Final = 0.001
-# A larger body is not copied behind its head: it is sent on its own.
+# A larger body is sent in a write of its own, rather than copied behind the headers.
 _JOINED_BYTES: Final = 64 * 1024
 
 
 class Need(NamedTuple):
-    """Something of gunicorn's that Ledger uses and gunicorn does not document.
+    """A function or attribute of gunicorn that Ledger uses and gunicorn does not document.
 
     Attributes:
-        path: Where it is, from one of the objects that ``_installed`` gives.
-        arguments: With how many arguments it is called; None if it is not called.
+        path: Its dotted path, which starts at one of the objects that ``_installed`` yields.
+        arguments: The number of arguments of a call; None if it is not called.
     """
 
     path: str
@@ -91,17 +92,17 @@ NEEDS: Final = (
 
 @lru_cache
 def unmet_needs(needs: tuple[Need, ...] = NEEDS) -> tuple[str, ...]:
-    """Return what the installed gunicorn lacks, or wants to be called in another way."""
+    """Return the needs that the installed gunicorn does not meet."""
     try:
         with _installed() as installed:
             return tuple(need.path for need in needs if not _is_met(need, installed))
     except Exception as error:  # noqa: BLE001 - another gunicorn may raise anything here
-        return (f"a worker and a connection to look at: {error!r}",)
+        return (f"a worker and a connection to check: {error!r}",)
 
 
 @contextmanager
 def _installed() -> Iterator[SimpleNamespace]:
-    """Give the objects in which needs are looked for, as they are while a server runs."""
+    """Yield the objects that the needs are checked on, in the state of a running server."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         worker = gthread.ThreadWorker(0, os.getpid(), [], None, 0, Config(), None)
@@ -131,34 +132,34 @@ def _is_met(need: Need, installed: SimpleNamespace) -> bool:
 
 
 def _misfit(unmet: Sequence[str]) -> str:
-    """Return what to say of a gunicorn that does not meet these needs."""
+    """Return the warning about a gunicorn that does not meet these needs."""
     lines = requires("ledger-queue") or ()
     required = next((line for line in lines if line.startswith("gunicorn")), "gunicorn")
     return (
-        f"gunicorn {gunicorn.__version__} lacks what Ledger's worker class uses "
-        f"({', '.join(unmet)}): gunicorn's gthread serves in its place, and takes longer for each "
-        f"request; install the version that Ledger requires, {required}"
+        f"gunicorn {gunicorn.__version__} lacks functions that Ledger's worker class uses "
+        f"({', '.join(unmet)}): gunicorn's gthread runs instead, and takes longer for each "
+        f"request; install a version that Ledger supports, {required}"
     )
 
 
 class StoppableWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """``gthread``, which answers long polls at once when it has to stop."""
+    """``gthread``, with long polls that are answered as soon as the worker stops."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Answer what waits, so that it need not be waited for."""
+        """Answer waiting requests, so that they do not delay the end."""
         LongPolls.stop()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """End at once; Python waits for the threads all the same."""
+        """End at once; waiting requests are answered, because Python joins their threads."""
         LongPolls.stop()
         super().handle_quit(sig, frame)
 
 
 class LingeringWorker(StoppableWorker):
-    """``gthread``, with threads that stay with their connection for a moment.
+    """``gthread``, with threads that keep their connection for a moment.
 
-    It is a ``StoppableWorker`` if the installed gunicorn does not meet its needs.
+    If the installed gunicorn does not meet the needs, creating one returns a ``StoppableWorker``.
     """
 
     needs: ClassVar[tuple[Need, ...]] = NEEDS
@@ -172,21 +173,21 @@ class LingeringWorker(StoppableWorker):
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - gunicorn's own
-        """Take part in what the processes share; called in their parent."""
+        """Join the shared connection counts; gunicorn calls this in the parent process."""
         super().__init__(*args, **kwargs)
         self._share = self._shares.join(self)
         self._stood_back_s = 0.0
 
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:  # noqa: ANN401 - gunicorn's own
-        """Warn if ``gthread`` serves as it is; gunicorn calls this once, as it starts."""
+        """Warn if plain ``gthread`` runs instead; gunicorn calls this once, when it starts."""
         super().check_config(cfg, log)
         unmet = unmet_needs(cls.needs)
         if unmet:
             log.warning("%s", _misfit(unmet))
 
     def accept(self, listener: socket.socket) -> None:
-        """Accept a connection, or leave it for the next look, or for another process."""
+        """Accept a connection, or leave it to another process for a moment."""
         if self._share.is_ahead() and self._stands_back():
             time.sleep(_LOOK_S)
         else:
@@ -199,17 +200,17 @@ class LingeringWorker(StoppableWorker):
         return now_s - self._stood_back_s < STAND_BACK_S
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Tell the others how many connections there are, and go on as ``gthread``."""
+        """Publish the number of connections, then continue as ``gthread``."""
         self._share.publish(self.nr_conns)
         super().wait_for_and_dispatch_events(timeout)
 
     def init_process(self) -> None:
-        """Start, with a configuration that is final."""
+        """Start, with settings that no longer change."""
         _settle(self.cfg)
         super().init_process()
 
     def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn's own
-        """Serve requests of *conn* as long as they come, and nobody else waits."""
+        """Answer requests of *conn* until it pauses or another connection waits for a thread."""
         if not (conn.initialized or self.cfg.is_ssl):
             conn.sock = _JoinedWrites.of(conn.sock)
         again = self._answer(conn)
@@ -240,17 +241,17 @@ class LingeringWorker(StoppableWorker):
 
 
 class _JoinedWrites(socket.socket):
-    """A connection that sends the head of an answer with what comes next of it.
+    """A connection that sends the headers of an answer together with the start of its body.
 
-    gunicorn writes the head alone, which wakes the client twice.  The body, or the first
-    chunk of it, follows at once; each further chunk is sent when it is written.
+    gunicorn writes the headers alone, which wakes the client twice.  Here, they are held until
+    the body or its first chunk is written.  Each further chunk is sent when it is written.
     """
 
     _held: bytes
 
     @classmethod
     def of(cls, connection: socket.socket) -> "_JoinedWrites":
-        """Return *connection* as one of these; the old object is closed to all use."""
+        """Return *connection* as one of these; the old object must no longer be used."""
         timeout = connection.gettimeout()
         joined = cls(connection.family, connection.type, connection.proto, connection.detach())
         joined.settimeout(timeout)
@@ -258,7 +259,7 @@ class _JoinedWrites(socket.socket):
         return joined
 
     def start(self) -> None:
-        """Hold what is written next: it is the head of an answer."""
+        """Hold the next write, which is the headers of an answer."""
         self._held, self._is_head = b"", True
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]  # a buffer is bytes here
@@ -272,17 +273,17 @@ class _JoinedWrites(socket.socket):
             super().sendall(data)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:  # noqa: ANN401 - any file
-        # It writes to the connection's descriptor, past all of this.
+        # socket.sendfile writes to the descriptor directly.
         self._send_held()
         return super().sendfile(file, offset, count)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        # A client may wait for the answer before it sends on.
+        # The client may send more only after it has received the headers.
         self._send_held()
         return super().recv(bufsize, flags)
 
     def flush(self) -> None:
-        """Send what is held, at the end of an answer."""
+        """Send held data at the end of an answer."""
         self._send_held()
         self._is_head = True
 
@@ -293,7 +294,7 @@ class _JoinedWrites(socket.socket):
 
 
 def _settle(cfg: Config) -> None:
-    """Make the settings plain attributes, which are found without being searched for."""
+    """Make the settings plain attributes, which are faster to read than gunicorn's own."""
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
     util.http_date = _http_date
     wsgi.WSGIErrorsWrapper = _Errors
@@ -312,15 +313,15 @@ class _Errors:
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Do nothing: what was written is flushed."""
+        """Do nothing: every write is flushed already."""
 
 
-# None in a gunicorn that does not fit, and then unused.
+# None, and then unused, in a gunicorn that does not meet the needs.
 _ErrorsWrapper: Final[Any] = getattr(wsgi, "WSGIErrorsWrapper", None)
 
 
 def _http_date(timestamp: float | None = None) -> str:
-    """Return what ``gunicorn.util.http_date`` does, made once a second."""
+    """Return the text of ``gunicorn.util.http_date``, formatted once per second."""
     return _date_of(int(time.time() if timestamp is None else timestamp))
 
 
@@ -330,15 +331,15 @@ def _date_of(second: int) -> str:
 
 
 def run_server(application: BaseApplication) -> None:
-    """Run gunicorn's parent process, ours in place of its own if it can be; does not return."""
+    """Run gunicorn's parent process, with ``_Arbiter`` if possible; do not return."""
     (Arbiter if unmet_needs() else _Arbiter)(application).run()
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parent process, which removes no Unix socket but its own.
+    """gunicorn's parent process, which removes only its own Unix sockets.
 
-    gunicorn removes whatever lies at its path when it stops: by then that may be the
-    socket of a server that was started in our place.
+    When gunicorn stops, it removes any file at the path of its socket.  By then, that may be the
+    socket of the server that has replaced this one.
     """
 
     def start(self) -> None:
@@ -352,7 +353,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         super().stop(*graceful)
 
     def _found(self) -> list[tuple[int, int] | None]:
-        """Return device and inode of what lies at the path of each Unix socket.
+        """Return device and inode of the file at the path of each Unix socket.
 
         While a socket is open, no other file gets its inode.
         """

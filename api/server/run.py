@@ -1,4 +1,4 @@
-"""The app of some settings, and the gunicorn server that serves it."""
+"""The app for given settings, and the gunicorn server that runs it."""
 
 import gc
 import logging
@@ -18,14 +18,14 @@ from ledger.processes.hosts import bound_host
 from ledger.processes.settings import Settings
 from ledger.worker.sweeper import Sweeper
 
-# Kue's UIs poll every one or five seconds; a connection should last from poll to poll.
+# Kue's UIs poll every one or five seconds; a connection should stay open between two polls.
 KEEPALIVE_S = 30
 
 _log = logging.getLogger(__name__)
 
 
 def build(settings: Settings) -> App:
-    """Return the app of *settings*, and start its background threads: see ``_Background``.
+    """Return the app for *settings*, and start its background threads: see ``_Background``.
 
     Raises:
         SchemaMismatch: The database's tables are not those of this version.
@@ -81,7 +81,7 @@ class _Background:
         os.register_at_fork(
             before=self._system.database.before_fork,
             after_in_parent=self._forked,
-            after_in_child=self._start_anew,
+            after_in_child=self._start_again,
         )
 
     def _start(self) -> None:
@@ -102,25 +102,25 @@ class _Background:
         if self._following is not None:
             self._following.stop()
 
-    def _start_anew(self) -> None:
+    def _start_again(self) -> None:
         self._system.forget()
         self._start()
 
 
 def _settle() -> None:
-    """Exclude what has been loaded from garbage collection, because it stays for good.
+    """Exclude loaded modules from garbage collection, because they are never freed.
 
-    Batches allocate enough to trigger a collection, which would walk all modules each time.
+    Batches allocate enough to trigger collections, each of which would visit all modules.
     """
     gc.collect()
     gc.freeze()
 
 
 def run(settings: Settings, ready: Callable[[], None]) -> None:
-    """Serve until told to stop; do not return.
+    """Serve until the process is stopped; do not return.
 
     Args:
-        settings: What to serve, and where.
+        settings: The settings of the app and the server.
         ready: Called once, when the address is bound.
     """
     _Server(settings, ready).run()
@@ -145,8 +145,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "loglevel": "warning",
             # Otherwise gunicorn opens a control socket in the home directory.
             "control_socket_disable": True,
-            # No answer depends on what a proxy states about its client.  So these headers have no
-            # effect, and no client's address is compared for every request.
+            # No answer depends on what a proxy states about its client.  These settings skip the
+            # check of the client's address for every request, and the headers have no effect.
             "forwarded_allow_ips": "*",
             "secure_scheme_headers": {},
             "forwarder_headers": "",

@@ -3,8 +3,8 @@
 //
 //     SERVER=http://localhost:3000 node worker.mjs
 //
-// Put your own functions into `handlers`; the rest need not change.  docs/workers.md
-// explains the protocol.
+// Add your functions to `handlers`; the rest of the file can stay as it is.  docs/workers.md
+// describes the protocol.
 
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -16,8 +16,9 @@ const GRACE_S = Number(process.env.GRACE_S ?? 10);
 const WAIT_S = 20;
 const RETRY_MS = 1000;
 
-// By type.  A handler gets the job; what it returns is the result, what it throws is a
-// failed attempt.  `job.signal` is aborted when the attempt is over without it.
+// One function per type.  It receives the job and returns the result; an error that it throws
+// fails the attempt.  `job.signal` is aborted when the attempt is over, for example because the
+// job was removed.
 const handlers = {
   async count(job) {
     const lines = job.data.text.split("\n");
@@ -35,7 +36,7 @@ const handlers = {
   },
 };
 
-// --- asking
+// --- requests
 
 class Refused extends Error {
   constructor(status, message) {
@@ -44,7 +45,7 @@ class Refused extends Error {
   }
 }
 
-async function ask(method, path, body, signal) {
+async function request(method, path, body, signal) {
   const answer = await fetch(SERVER + path, {
     method,
     headers: { "Content-Type": "application/json" },
@@ -56,13 +57,13 @@ async function ask(method, path, body, signal) {
   return json;
 }
 
-// Say a word about an attempt, until the server has heard it.  If the answer to the first
-// try was lost, the second is refused with 409: then all is well, too.
-async function say(job, word, fields) {
+// Report on an attempt; repeat the request until the server answers.  If the answer to the first
+// request was lost, the second is refused with 409, which is harmless.
+async function report(job, action, fields) {
   for (;;) {
     try {
       const body = { attempt: job.attempt, worker: WORKER, ...fields };
-      return await ask("POST", `/job/${job.id}/${word}`, body);
+      return await request("POST", `/job/${job.id}/${action}`, body);
     } catch (error) {
       if (error instanceof Refused && error.status < 500 && error.status !== 429) throw error;
       warn(error);
@@ -72,25 +73,25 @@ async function say(job, word, fields) {
 }
 
 function warn(error) {
-  tell(`${error.message}${error.cause ? `: ${error.cause.message}` : ""}`);
+  print(`${error.message}${error.cause ? `: ${error.cause.message}` : ""}`);
 }
 
-// Standard error, as all that is no job's business.
-function tell(line) {
+// Messages of the worker itself go to standard error.
+function print(line) {
   console.error(`${WORKER}: ${line}`);
 }
 
-// --- working
+// --- running jobs
 
 const running = new Map(); // "id/attempt" -> { job, abort, done }
 const key = ({ id, attempt }) => `${id}/${attempt}`;
 
 function start(job) {
-  tell(`job ${job.id} (${job.type}): attempt ${job.attempt} begins`);
+  print(`job ${job.id} (${job.type}): attempt ${job.attempt} begins`);
   const controller = new AbortController();
   job.signal = controller.signal;
-  job.log = (line) => say(job, "log", { line });
-  job.progress = (done, total, data) => say(job, "progress", { done, total, data });
+  job.log = (line) => report(job, "log", { line });
+  job.progress = (done, total, data) => report(job, "progress", { done, total, data });
   const done = run(job).finally(() => running.delete(key(job)));
   running.set(key(job), { done, abort: () => controller.abort() });
 }
@@ -98,43 +99,43 @@ function start(job) {
 async function run(job) {
   try {
     const result = await handlers[job.type](job);
-    await say(job, "complete", { result });
-    tell(`job ${job.id}: complete`);
+    await report(job, "complete", { result });
+    print(`job ${job.id}: complete`);
   } catch (error) {
     if (job.signal.aborted || error.status === 409 || error.status === 404) {
-      tell(`job ${job.id}: attempt ${job.attempt} is over, its word does not count`);
+      print(`job ${job.id}: attempt ${job.attempt} is over; its reports are no longer accepted`);
       return;
     }
-    tell(`job ${job.id}: failed: ${String(error?.message ?? error)}`);
-    // What no database can hold is written as an escape.
+    print(`job ${job.id}: failed: ${String(error?.message ?? error)}`);
+    // A database cannot store U+0000, so it is written as an escape.
     const text = String(error?.stack ?? error).replaceAll("\0", "\\0");
-    await say(job, "fail", { error: text }).catch(warn);
+    await report(job, "fail", { error: text }).catch(warn);
   }
 }
 
-// --- signs of life
+// --- heartbeats
 
 let unknown = new Set();
 
-async function beat() {
-  const { lease_ms, jobs } = await ask("POST", `/workers/${encodeURIComponent(WORKER)}/heartbeat`);
-  const held = new Set(jobs.map(key));
-  for (const [which, { abort }] of running) if (!held.has(which)) abort();
-  // The answer to a claim may still be on its way to us.  What we do not know at two
-  // beats in a row was in an answer that got lost.
-  const strange = jobs.filter((job) => !running.has(key(job)));
-  for (const job of strange.filter((job) => unknown.has(key(job)))) {
-    await say(job, "return", { reason: "the answer to its claim was lost" }).catch(warn);
+async function heartbeat() {
+  const { lease_ms, jobs } = await request("POST", `/workers/${encodeURIComponent(WORKER)}/heartbeat`);
+  const assigned = new Set(jobs.map(key));
+  for (const [which, { abort }] of running) if (!assigned.has(which)) abort();
+  // The answer to a claim may still be on its way.  A job that is unknown at two heartbeats in a
+  // row was in an answer that was lost, and is returned.
+  const unexpected = jobs.filter((job) => !running.has(key(job)));
+  for (const job of unexpected.filter((job) => unknown.has(key(job)))) {
+    await report(job, "return", { reason: "the answer to its claim was lost" }).catch(warn);
   }
-  unknown = new Set(strange.map(key));
+  unknown = new Set(unexpected.map(key));
   return lease_ms;
 }
 
-async function beatOnAndOn() {
+async function keepAlive() {
   let lease_ms = 3000;
   for (;;) {
     try {
-      lease_ms = await beat();
+      lease_ms = await heartbeat();
     } catch (error) {
       warn(error);
     }
@@ -148,17 +149,17 @@ const stopping = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stopping.abort());
 
 async function claim(limit) {
-  const asked = Date.now();
+  const started_ms = Date.now();
   const body = { types, worker: WORKER, limit, wait: WAIT_S };
-  const jobs = await ask("POST", "/jobs/claim", body, stopping.signal);
-  // A server lets only so many wait, and answers the others at once.
-  if (!jobs.length && Date.now() - asked < RETRY_MS) await sleep(RETRY_MS);
+  const jobs = await request("POST", "/jobs/claim", body, stopping.signal);
+  // A server limits how many claims wait, and answers the others at once.
+  if (!jobs.length && Date.now() - started_ms < RETRY_MS) await sleep(RETRY_MS);
   return jobs;
 }
 
 const types = Object.keys(handlers);
-tell(`asks ${SERVER} for ${types.join(", ")}, does ${CONCURRENCY} at once; Ctrl-C stops it`);
-beatOnAndOn();
+print(`claims ${types.join(", ")} from ${SERVER}, up to ${CONCURRENCY} at once; press Ctrl-C to stop`);
+keepAlive();
 while (!stopping.signal.aborted) {
   try {
     const free = CONCURRENCY - running.size;
@@ -171,9 +172,9 @@ while (!stopping.signal.aborted) {
   }
 }
 
-tell(`stops; what runs, ${running.size} of them, has ${GRACE_S} s to end or is given back`);
+print(`stopping; ${running.size} running jobs have ${GRACE_S} s to end, then they are returned`);
 const ended = Promise.allSettled([...running.values()].map(({ done }) => done));
 await Promise.race([ended, sleep(GRACE_S * 1000)]);
-// Gives back what still runs, and what we were given in this very moment.
-await ask("DELETE", `/workers/${encodeURIComponent(WORKER)}`).then(() => tell("ended, and holds nothing"), warn);
+// This returns jobs that are still running, and jobs of a claim whose answer was not received.
+await request("DELETE", `/workers/${encodeURIComponent(WORKER)}`).then(() => print("stopped; it holds no jobs"), warn);
 process.exit();

@@ -1,17 +1,17 @@
 #!/bin/sh
-# A worker for Ledger in shell: it needs curl, and of POSIX sed, awk, tr and uname.
+# A worker for Ledger in shell; it needs curl and a POSIX system.
 #
 #     SERVER=http://localhost:3000 ./worker.sh TYPE COMMAND [ARGUMENT...]
 #
-# It does jobs of TYPE, one at a time.  COMMAND gets the job's JSON on its standard input.
-# What it writes to standard output is the result; each line of standard error goes to the
-# job's log; an exit code other than 0 is a failed attempt.  JOB, ATTEMPT, SERVER and
-# WORKER are in its environment, for a curl of its own:
+# It runs jobs of TYPE, one at a time.  COMMAND receives the JSON of the job on standard input.
+# Its standard output is the result, each line of its standard error is added to the log of the
+# job, and an exit code other than 0 fails the attempt.  The variables JOB, ATTEMPT, SERVER and
+# WORKER are in its environment, so that it can send requests:
 #
 #     curl -H 'Content-Type: application/json' -d "{\"attempt\":$ATTEMPT,\"progress\":40}" \
 #         "$SERVER/job/$JOB/progress"
 #
-# docs/workers.md explains the protocol.
+# docs/workers.md describes the protocol.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -22,25 +22,25 @@ type=$1
 shift
 
 SERVER=${SERVER:-http://localhost:3000}
-# A part of a path: letters, digits, - and _.
+# The name is part of a path: letters, digits, - and _.
 WORKER=${WORKER:-$(uname -n | tr -c 'A-Za-z0-9_\n' -)-$$}
 export SERVER WORKER
 wait_s=20
 folder=$(mktemp -d)
-working=
-beating=
-# Bytes are bytes: what is not ASCII goes through as it is.
+child=
+heartbeat_process=
+# Handle bytes, so that text that is not ASCII passes unchanged.
 export LC_ALL=C
 
-# Standard error, as all that is no job's business.
-tell() {
+# Messages of the worker itself go to standard error.
+print() {
     echo "$WORKER: $*" >&2
 }
 
-# --- asking
+# --- requests
 
-# Become curl: write the answer's status to standard output, 000 if there was none.  Its
-# body goes to the file $1.answer.
+# Replace this process by curl.  Write the status of the answer to standard output, 000 if there
+# is none, and its body to the file $1.answer.
 request() {
     rm -f "$folder/$1.answer"
     exec curl --silent --max-time $((wait_s + 40)) --output "$folder/$1.answer" \
@@ -48,11 +48,11 @@ request() {
         --header 'Content-Type: application/json' --data-binary "@${4:-/dev/null}"
 }
 
-ask() {
+status_of() {
     (request "$@") || true
 }
 
-# Escape standard input for JSON strings, without the control characters that have no name.
+# Escape standard input for JSON strings; drop control characters other than \t, \n and \r.
 escaped() {
     tr -d '\000-\010\013\014\016-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' \
         -e "s/$(printf '\t')/\\\\t/g" -e "s/$(printf '\r')/\\\\r/g"
@@ -72,17 +72,18 @@ lines() {
     printf ']'
 }
 
-# Say a word about the attempt, its other fields from standard input, until the server has
-# heard it; fail if it does not take them.  Never in a pipe: no signal would get through.
-say() {
-    { printf '{"attempt":%s,"worker":"%s"' "$ATTEMPT" "$WORKER"; cat; printf '}'; } >"$folder/word"
+# Report on the attempt, with further fields from standard input; repeat the request until the
+# server answers, and fail if it refuses the fields.  Do not call this in a pipe: its shell would
+# not receive signals.
+report() {
+    { printf '{"attempt":%s,"worker":"%s"' "$ATTEMPT" "$WORKER"; cat; printf '}'; } >"$folder/report"
     while :; do
-        status=$(ask word POST "/job/$JOB/$1" "$folder/word")
+        status=$(status_of report POST "/job/$JOB/$1" "$folder/report")
         case $status in
         200) return 0 ;;
         000 | 429 | 5??) pause 1 ;;
         404 | 409)
-            tell "job $JOB: $(cat "$folder/word.answer")"
+            print "job $JOB: $(cat "$folder/report.answer")"
             return 0
             ;;
         *) return 1 ;;
@@ -90,41 +91,42 @@ say() {
     done
 }
 
-# Unlike a command that is waited for, one in the background lets signals through.
+# The shell handles a signal at once while it waits for a background command, but only at the end
+# of a command in the foreground.
 pause() {
     sleep "$1" &
-    working=$!
-    wait "$working"
-    working=
+    child=$!
+    wait "$child"
+    child=
 }
 
-# --- signs of life
+# --- heartbeats
 
-beat() {
-    resting=
-    trap 'kill $resting 2>/dev/null || true; exit' TERM
-    # Not for a worker that was killed: its job is to be found lost.
+heartbeats() {
+    sleeper=
+    trap 'kill $sleeper 2>/dev/null || true; exit' TERM
+    # Stop if the worker was killed, so that the server considers it lost.
     while kill -0 $$ 2>/dev/null; do
-        ask beat POST "/workers/$WORKER/heartbeat" >/dev/null
-        lease_ms=$(sed -n 's/.*"lease_ms":\([0-9]*\).*/\1/p' "$folder/beat.answer" 2>/dev/null) || true
+        status_of heartbeat POST "/workers/$WORKER/heartbeat" >/dev/null
+        lease_ms=$(sed -n 's/.*"lease_ms":\([0-9]*\).*/\1/p' "$folder/heartbeat.answer" 2>/dev/null) || true
         rest_s=$((${lease_ms:-3000} / 3000))
         [ "$rest_s" -gt 0 ] || rest_s=1
         sleep "$rest_s" &
-        resting=$!
-        wait "$resting" || true
+        sleeper=$!
+        wait "$sleeper" || true
     done
 }
 
 stop() {
     trap '' EXIT INT TERM
-    for each in $working $beating; do
+    for each in $child $heartbeat_process; do
         kill "$each" 2>/dev/null || true
     done
-    # Gives back the job, if there is one.
-    if [ "$(ask leave DELETE "/workers/$WORKER")" = 200 ]; then
-        tell "ended, and holds nothing"
+    # This returns the job, if there is one.
+    if [ "$(status_of leave DELETE "/workers/$WORKER")" = 200 ]; then
+        print "stopped; it holds no jobs"
     else
-        tell "ended; $SERVER did not hear it: what it held is lost when its lease is over"
+        print "stopped; $SERVER did not answer, so a job that it holds is lost when the lease ends"
     fi
     rm -rf "$folder"
     exit "$1"
@@ -138,47 +140,47 @@ claim() {
         "$(printf '%s' "$type" | quoted)" "$WORKER" "$wait_s" >"$folder/claim"
     before_s=$(date +%s)
     request claim POST /jobs/claim "$folder/claim" >"$folder/status" &
-    working=$!
-    wait "$working" || true
-    working=
+    child=$!
+    wait "$child" || true
+    child=
     if [ "$(cat "$folder/status")" != 200 ]; then
-        tell "no jobs from $SERVER: $(cat "$folder/status" "$folder/claim.answer" 2>/dev/null)"
-        # We do nothing now: a job that we hold was in an answer that got lost.
-        until [ "$(ask leave DELETE "/workers/$WORKER")" = 200 ]; do
+        print "cannot claim from $SERVER: $(cat "$folder/status" "$folder/claim.answer" 2>/dev/null)"
+        # No job runs now, so a job that the worker holds was in an answer that was lost.
+        until [ "$(status_of leave DELETE "/workers/$WORKER")" = 200 ]; do
             pause 1
         done
         return 1
     fi
     if [ "$(cat "$folder/claim.answer")" = '[]' ]; then
-        # A server lets only so many wait, and answers the others at once.
+        # A server limits how many claims wait, and answers the others at once.
         [ $(($(date +%s) - before_s)) -gt 0 ] || pause 1
         return 1
     fi
 }
 
-# The id is the first field of a job, the attempt its last; between them is what users
-# posted, which may have many lines.
+# The id is the first field of a job, and the attempt the last.  Between them is the data that
+# users posted, which may have several lines.
 work() {
     JOB=$(sed -n '1s/^\[{"id":"\([0-9]*\)".*/\1/p' "$folder/claim.answer")
     ATTEMPT=$(sed -n '$s/.*"attempt":\([0-9]*\)}\]$/\1/p' "$folder/claim.answer")
     export JOB ATTEMPT
-    tell "job $JOB ($type): attempt $ATTEMPT begins"
+    print "job $JOB ($type): attempt $ATTEMPT begins"
     sed -e '1s/^\[//' -e '$s/\]$//' "$folder/claim.answer" >"$folder/job"
     "$@" <"$folder/job" >"$folder/out" 2>"$folder/err" &
-    working=$!
+    child=$!
     code=0
-    wait "$working" || code=$?
-    working=
+    wait "$child" || code=$?
+    child=
     if [ -s "$folder/err" ]; then
         { printf ',"lines":'; lines <"$folder/err"; } >"$folder/fields"
-        say log <"$folder/fields" || true
+        report log <"$folder/fields" || true
     fi
     if [ "$code" = 0 ]; then
         { printf ',"result":'; quoted <"$folder/out"; } >"$folder/fields"
-        if say complete <"$folder/fields"; then
-            [ "$status" != 200 ] || tell "job $JOB: complete"
+        if report complete <"$folder/fields"; then
+            [ "$status" != 200 ] || print "job $JOB: complete"
         else
-            fail "its result is too large, or no text"
+            fail "its result is too large or not text"
         fi
     else
         fail "$1 ended with $code"
@@ -186,16 +188,16 @@ work() {
 }
 
 fail() {
-    tell "job $JOB: failed: $1"
+    print "job $JOB: failed: $1"
     { printf ',"error":'; printf '%s' "$1" | quoted; } >"$folder/fields"
-    say fail <"$folder/fields" || true
+    report fail <"$folder/fields" || true
 }
 
-tell "asks $SERVER for $type, one at a time; Ctrl-C stops it"
+print "claims $type from $SERVER, one at a time; press Ctrl-C to stop"
 trap 'stop $?' EXIT
 trap 'stop 0' INT TERM
-beat &
-beating=$!
+heartbeats &
+heartbeat_process=$!
 while :; do
     if claim; then
         work "$@"

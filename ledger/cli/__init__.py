@@ -87,14 +87,14 @@ def main(context: click.Context, database_url: str | None) -> None:
     """Run a job queue whose database is its own audit trail.
 
     \b
-    Start a server on a new SQLite file, create a job, show its history:
-      ledger serve
+    Create a ledger in the working directory, create a job, show its history:
+      ledger migrate
       ledger create email '{"to": "tj@learnboost.com"}' --priority high
       ledger jobs
       ledger events --job 1
 
-    Every command but serve and migrate reads or writes the database directly;
-    no server needs to run. Settings are LEDGER_* variables; see docs/settings.md.
+    No command needs a running server: each uses the database directly. Settings are
+    LEDGER_* variables; docs/settings.md lists them.
     """
     context.obj = Context(database_url)
 

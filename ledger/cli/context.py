@@ -26,7 +26,7 @@ NO_DATABASE: Final = 3
 
 
 class Context:
-    """The first argument of every command: settings, and access to the ledger."""
+    """The first argument of every command: the settings, and access to the ledger."""
 
     def __init__(self, database_url: str | None) -> None:
         self._database_url = database_url
@@ -152,5 +152,5 @@ def cause() -> str:
 
 def as_json(function: Callable[..., None]) -> Callable[..., None]:
     """Add the flag ``--json`` to a command."""
-    flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+    flag = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     return flag(function)

@@ -18,21 +18,28 @@ from ledger.rules import json_text
 @click.command()
 @click.argument("type_", metavar="TYPE")
 @click.argument("data", default="{}")
-@click.option("--priority", help="low, normal, medium, high, critical or a number; low runs last.")
-@click.option("--attempts", help="Maximum number of attempts. Default: 1.")
+@click.option(
+    "--priority",
+    metavar="PRIORITY",
+    help="low, normal, medium, high, critical or an integer; lower numbers run sooner.  "
+    "[default: normal]",
+)
+@click.option("--attempts", metavar="NUMBER", help="Maximum number of attempts.  [default: 1]")
 @click.option(
     "--delay", type=Milliseconds(), help="Delay before the job may run: 5000 (ms), 90s, 2h."
 )
 @click.option(
     "--ttl",
     type=Milliseconds(),
-    help="Time that an attempt may run without reporting progress.",
+    help="Time that an attempt may run without reporting progress: 5000 (ms), 90s, 2h.",
 )
 @click.option(
     "--backoff",
     type=Text(),
     metavar="JSON",
-    help='Wait between attempts: true, or {"type": "exponential", "delay": 2000}.',
+    help="Delay between attempts: true repeats --delay; "
+    '{"type": "fixed", "delay": 2000} is constant; '
+    '{"type": "exponential", "delay": 2000} grows with each attempt.',
 )
 @click.option(
     "--search-key",
@@ -42,11 +49,17 @@ from ledger.rules import json_text
     help="Index only this path of the data; may be repeated.",
 )
 @click.option("--remove-on-complete", is_flag=True, help="Remove the job when it completes.")
-@click.option("--unique", metavar="KEY", help="Create the job only if no job ever had this key.")
+@click.option("--unique", metavar="KEY", help="Create no job if one was created with this key.")
 @as_json
 @command
 def create(context: Context, type_: str, data: str, *, as_json: bool, **options: object) -> None:
-    """Create a job of TYPE with DATA, a JSON value; - reads it from standard input."""
+    """Create a job of TYPE with DATA, a JSON value; - reads it from standard input.
+
+    \b
+    ledger create email '{"to": "tj@learnboost.com"}' --attempts 5 --priority high
+    ledger create report --delay 90s
+    jq -c .order order.json | ledger create invoice - --unique order-4711
+    """
     raw = sys.stdin.buffer.read().strip() if data == "-" else os.fsencode(data)
     given = {
         _KUE_NAMES.get(name, name): value

@@ -48,7 +48,16 @@ def events(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Print events, one per line; all events without --after and --limit."""
+    """Print events, one per line; all events without --after and --limit.
+
+    \b
+    ledger events --job 7
+    ledger events --after 1200 --limit 50
+    ledger events --follow --json
+
+    The columns are position, time, job, version in the history of the job, kind, actor,
+    cause, body and content. Events of the ledger itself, such as pauses, have job 0.
+    """
     with context.system(any_rows=True) as system, suppress(KeyboardInterrupt):
         seen = after or 0
         left = limit
@@ -86,7 +95,12 @@ def _line(envelope: Envelope) -> str:
 
 
 @click.command()
-@click.option("--at", required=True, metavar="WHEN", help="A position, or an RFC 3339 time.")
+@click.option(
+    "--at",
+    required=True,
+    metavar="WHEN",
+    help="A position, or an RFC 3339 time such as 2026-11-22T14:00:00Z.",
+)
 @click.option("--job", "job_id", type=NUMBER, help="Show this job instead of the counts.")
 @as_json
 @command
@@ -96,6 +110,8 @@ def replay(context: Context, *, at: str, job_id: int | None, as_json: bool) -> N
     \b
     ledger replay --at 1200
     ledger replay --at 2026-11-22T14:00:00Z --job 7
+
+    A position is the number of an event; `ledger events` prints them.
     """
     with context.reading(any_rows=True) as (_, connection):
         position = _position(at, store.read_head(connection).position, connection)
@@ -157,10 +173,12 @@ def _print_counts(counts: PastCounts, position: int) -> None:
 def verify(context: Context, *, as_json: bool) -> None:
     """Replay every event and compare: chain, content, every row, tables and triggers.
 
-    Prints which read models it compared and which it did not, such as the search index.
-    Exits with 1 if anything differs. Store the chain value that it prints outside the
-    database: the same history has the same value, so a different value reveals a rewritten
-    history. docs/audit.md lists the changes that only this value reveals.
+    It prints which read models it compared and which it did not, such as the search index.
+    If anything differs, it names the difference and exits with 1.
+
+    Keep a copy of the position and the chain value that it prints outside the database. If
+    the event at that position later has another chain value, the history was rewritten.
+    docs/audit.md lists the changes that only such a copy reveals.
     """
     with context.system(any_rows=True) as system, output.progress("Verifying") as advance:
         report = verifying.verify(
@@ -196,7 +214,11 @@ def verify(context: Context, *, as_json: bool) -> None:
 @as_json
 @command
 def status(context: Context, *, as_json: bool) -> None:
-    """Show the database, its position, and the progress of the read models."""
+    """Show the database, its position, and the progress of the read models.
+
+    The position is the number of the last event. A read model that cannot continue is shown
+    with the reason.
+    """
     with context.reading(any_rows=True) as (system, connection):
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)

@@ -29,7 +29,10 @@ NEWEST = 20
 @as_json
 @command
 def show(context: Context, job_id: int, *, as_json: bool) -> None:
-    """Show a job and its log; `ledger events --job ID` shows its history."""
+    """Show a job and its log; `ledger events --job ID` shows its history.
+
+    It shows the last 20 lines of the log, and the traceback of the last error.
+    """
     with context.reading() as (system, connection):
         shown = system.jobs.get(connection, job_id)
         if shown is None:
@@ -172,10 +175,10 @@ def search(
 
     \b
     ledger search welcome tj@learnboost.com
-    ledger search invoice 4711 --json | jq -r '.[]' | xargs ledger restart
+    ledger search invoice 4711 --json | jq -r '.[]' | xargs -r ledger restart
 
-    Case, accents and English endings do not matter. Addresses are found as a whole and by
-    their parts. If no process keeps the index up to date, this command updates it first.
+    Case, accents and English endings are ignored. Addresses are found as a whole and by their
+    parts. If no process keeps the index up to date, this command updates it first.
     """
     with context.system() as system:
         found = system.search.find(" ".join(words), limit=limit, offset=skip)
@@ -260,7 +263,7 @@ def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> Non
 
     \b
     ledger restart 7
-    ledger jobs --state failed --json | jq -r '.[].id' | xargs ledger restart
+    ledger jobs --state failed --limit 1000 --json | jq -r '.[].id' | xargs -r ledger restart
 
     A job that has no attempts left gets one more.
     """
@@ -273,7 +276,12 @@ def restart(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> Non
 @as_json
 @command
 def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None:
-    """Remove jobs from every view; their history stays."""
+    """Remove jobs from every view; their history stays.
+
+    \b
+    ledger remove 7 8
+    ledger events --job 7
+    """
     _each(context, [Remove(job_id=job_id) for job_id in job_ids], "removed", as_json=as_json)
 
 
@@ -303,14 +311,20 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
     multiple=True,
     help="Erase only the content of this event of the job; may be repeated.",
 )
-@click.option("--reason", help="Reason, stored permanently: it must not repeat the erased content.")
+@click.option(
+    "--reason",
+    help="Reason for the erasure. It is stored permanently, so do not repeat erased content.",
+)
 @click.confirmation_option(prompt="Erased content cannot be restored. Erase it?")
 @command
 def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: str | None) -> None:
     """Erase the content of a job permanently: data, results, errors, log lines.
 
-    The record of what happened, when and by whom stays, and `ledger verify` still
-    succeeds. Removed jobs can be erased too. Copies in backups are not erased.
+    \b
+    ledger erase 7 --reason 'the customer asked for it'
+
+    The events stay, with their times and actors, and `ledger verify` still succeeds.
+    Removed jobs can be erased too. Copies in backups are not erased.
     """
     with context.system() as system:
         system.ledger.execute(

@@ -40,9 +40,9 @@ def rebuild(
     ledger rebuild --status
     ledger rebuild --drop jobs
 
-    Readers see the old rows until the rebuild is done, and writers are not blocked. A
-    rebuild that fails or is interrupted changes nothing; the next one continues it.
-    Differences between the old rows and the new ones are printed.
+    `ledger status` lists the names. Readers use the old rows until the rebuild is done, and
+    writers continue. A rebuild that fails or is interrupted changes nothing, and the next
+    one continues from where it stopped. Differences between old and new rows are printed.
     """
     with context.system(any_rows=True) as system:
         if status:

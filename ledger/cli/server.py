@@ -32,7 +32,9 @@ _DEFAULT: Final = Settings()
 
 @click.command()
 @click.option(
-    "--bind", metavar="HOST:PORT", help=f"Address to listen on.  [default: {_DEFAULT.bind}]"
+    "--bind",
+    metavar="ADDRESS",
+    help=f"HOST:PORT or unix:PATH to listen on.  [default: {_DEFAULT.bind}]",
 )
 @click.option(
     "--processes",
@@ -54,7 +56,17 @@ def serve(
     formerly: int | None,
     threads: int | None,
 ) -> None:
-    """Serve the JSON API; create the tables if the SQLite file is new or empty."""
+    """Serve the JSON API; create the tables if the SQLite file is new or empty.
+
+    \b
+    ledger serve
+    ledger serve --bind 127.0.0.1:8000 --processes 4
+    ledger serve --bind unix:/run/ledger.sock
+
+    The server also promotes delayed jobs, fails jobs of lost workers, and updates the read
+    models that follow. It runs no jobs: use `ledger work`, or a worker over HTTP. There is
+    no authentication yet, so keep the address local; see docs/access.md.
+    """
     from ledger.api.server.run import run
 
     if formerly is not None:
@@ -73,13 +85,13 @@ def serve(
         # Connections must not cross the fork into the server's processes.
         database.close()
     _require_free(settings.bind)
-    _tell_of_names(settings)
+    _print_names(settings)
     serves = f"Serving {database.shown_url} on {settings.bind}; press Ctrl-C to stop."
     run(settings, lambda: click.echo(serves))
 
 
 def _require_free(address: str) -> None:
-    """Refuse an address that is in use or unusable; gunicorn would retry, in ten lines of log."""
+    """Refuse an address that is in use or unusable; gunicorn would retry and log ten lines."""
     from gunicorn.systemd import listen_fds
 
     if listen_fds(unset_environment=False):
@@ -150,7 +162,7 @@ def _is_dead(path: Path) -> bool:
     return False
 
 
-def _tell_of_names(settings: Settings) -> None:
+def _print_names(settings: Settings) -> None:
     """Print the server's names if other machines may reach it, perhaps by other names."""
     bound = bound_host(settings.bind)
     if settings.hosts or bound is None or is_loopback(bound):
@@ -166,7 +178,15 @@ def _tell_of_names(settings: Settings) -> None:
 @click.command()
 @command
 def migrate(context: Context) -> None:
-    """Upgrade the tables of the database to this version, or create them."""
+    """Upgrade the tables of the database to this version, or create them.
+
+    \b
+    ledger migrate
+    ledger --database postgresql+psycopg://app@db/app migrate
+
+    Stop servers and workers before an upgrade. All steps are committed together, or none.
+    Other tables in the database are not changed.
+    """
     system = compose(context.settings())
     database = system.database
     try:
@@ -191,8 +211,8 @@ def migrate(context: Context) -> None:
 def sweep(context: Context, *, once: bool) -> None:
     """Promote due jobs and fail expired ones, until Ctrl-C.
 
-    `ledger serve` and `ledger work` include a sweeper; this command is for ledgers where
-    neither runs. One sweeper per database works at a time; the others stand by.
+    `ledger serve` and `ledger work` include a sweeper; use this command if neither runs.
+    One sweeper of a ledger is active at a time; the others take over when it ends.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
@@ -218,10 +238,13 @@ NICENESS: Final = 5
 def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
     """Update the read models that follow, until Ctrl-C.
 
-    They are search, activity and your own followers; without NAME, all of them.
-    `ledger serve` updates them, `ledger work` updates all except search, and a search
-    updates its index itself if no process does; this command is for ledgers where
-    neither runs. One process at a time updates each read model; the others stand by.
+    \b
+    ledger follow
+    ledger follow activity --once
+
+    These are search, activity and read models of your own. `ledger serve` updates all of
+    them, and `ledger work` all except search; use this command if neither runs. One process
+    at a time updates a read model; the others take over when it ends.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
     if with_parent:

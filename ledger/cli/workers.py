@@ -19,7 +19,7 @@ def workers(context: Context, *, as_json: bool) -> None:
     ledger workers
     ledger workers --json | jq -r '.[] | select(.state == "silent").name'
 
-    A worker that is silent for longer than its lease is considered lost: its attempts
+    A worker that is silent for longer than its lease is considered lost. Its attempts
     fail, and the jobs are tried again if they have attempts left.
     """
     with context.reading() as (system, connection):
@@ -69,8 +69,8 @@ def pause(context: Context, type_: str) -> None:
     ledger pause email      # the mail server is down
     ledger resume email     # it is back; waiting jobs run by priority
 
-    Jobs of a paused type can still be created. A pause and its end are events of the
-    ledger itself, job 0: `ledger events --job 0` shows who paused what, and when.
+    Jobs of a paused type can still be created. `ledger events --job 0` shows who paused and
+    resumed which type, and when.
     """
     with context.system() as system:
         outcome = system.ledger.execute(Pause(type=type_), actor=actor(), cause=cause())
@@ -89,6 +89,8 @@ def resume(context: Context, type_: str) -> None:
 
     \b
     ledger resume email
+
+    `ledger stats` lists the paused types.
     """
     with context.system() as system:
         outcome = system.ledger.execute(Resume(type=type_), actor=actor(), cause=cause())

@@ -236,13 +236,13 @@ def _explained(database: Database) -> Iterator[None]:
         said = str(error.orig).partition("\n")[0]
         if code in _TAKEN or "already exists" in said or "there is already" in said:
             raise SchemaMismatch(
-                f"{database.shown_url} has something else by a name that Ledger needs ({said}), "
-                "and is left as it is; rename that, or give Ledger a database of its own, on "
-                "PostgreSQL a schema of its own with LEDGER_SCHEMA"
+                f"{database.shown_url} was not changed, because a name that Ledger needs is taken "
+                f"({said}); rename that object, or give Ledger another database or, on "
+                "PostgreSQL, a schema of its own with LEDGER_SCHEMA"
             ) from error
         if code in _FORBIDDEN:
             raise SchemaMismatch(
                 f"{database.shown_url} does not let this role create tables: {said}; grant it "
-                "CREATE on the schema, or name a schema of its own with LEDGER_SCHEMA"
+                "CREATE on the schema, or give Ledger a schema of its own with LEDGER_SCHEMA"
             ) from error
         raise

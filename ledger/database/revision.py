@@ -35,7 +35,7 @@ def require_current(database: Database) -> None:
     if found is None:
         raise SchemaMismatch(
             f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
-            + (", beside the tables that are there" if database.has_tables() else "")
+            + ("; its other tables are not changed" if database.has_tables() else "")
         )
     require_known(database, found, REVISIONS)
     raise SchemaMismatch(

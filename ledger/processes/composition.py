@@ -150,8 +150,8 @@ class System:
     def not_compared(self) -> dict[str, str]:
         """Return the read models that ``ledger verify`` does not compare, with the reasons."""
         others = {
-            name: "its contents are not compared with a replay; run "
-            f"`ledger rebuild {name}` to rebuild it"
+            name: "it cannot be compared with a replay; run "
+            f"`ledger rebuild {name}` to build it again"
             for name, model in self.models.items()
             if not isinstance(model, Projection)
         }

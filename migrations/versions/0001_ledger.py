@@ -1,4 +1,4 @@
-"""Create the ledger, its append-only triggers, and the inline projections."""
+"""Create the events, the triggers that keep them append-only, and the inline projections."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# What erasure may change, and nothing else may.
+# Erasure sets these columns to null.  No other change of an event is allowed.
 ERASABLE = ("content", "salt")
 KEPT = (
     "position",
@@ -169,7 +169,7 @@ def _guard_sqlite() -> None:
         BEGIN SELECT RAISE(ABORT, 'events is append-only'); END
         """
     )
-    # INSERT OR REPLACE deletes the row in its way without asking the trigger above.
+    # INSERT OR REPLACE deletes the existing row without running the DELETE trigger.
     op.execute(
         """
         CREATE TRIGGER events_no_replace BEFORE INSERT ON events

@@ -1,4 +1,4 @@
-"""Create the tables of the search that runs on the database's own engine."""
+"""Create the tables of the search engine in the database, ``LEDGER_SEARCH=sql``."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,11 +20,11 @@ def upgrade() -> None:
         sa.Column("words_version", sa.Integer, nullable=False),
     )
     if op.get_bind().dialect.name == "sqlite":
-        # A few builds of SQLite lack it, and can do without: it is not the default.
+        # A few builds of SQLite lack FTS5.  They can use the default search engine.
         options = op.get_bind().execute(sa.text("PRAGMA compile_options")).scalars()
         if "ENABLE_FTS5" not in set(options):
             return
-        # Our words come as tokens of ASCII; no position of a word is ever asked for.
+        # The words are stored as ASCII tokens, and queries do not use their positions.
         op.execute(
             "CREATE VIRTUAL TABLE search_words USING fts5("
             "words, detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"

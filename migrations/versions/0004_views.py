@@ -1,4 +1,4 @@
-"""Create the tables of the read models that catch up, and of those that are rebuilt."""
+"""Create the tables for read models that follow the events, and for rebuilds."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,24 +1,24 @@
-"""Give all that Ledger creates a name that begins with ``ledger_``.
+"""Add the prefix ``ledger_`` to the names of all objects that Ledger creates.
 
-Until now the tables were called ``events``, ``jobs``, ``workers`` …, which an application's
-own tables are called too, and the version was kept in Alembic's ``alembic_version``, which is
-the application's.  So a ledger could not be in an application's database.
+The tables were called ``events``, ``jobs``, ``workers`` and so on, and their version was in
+Alembic's ``alembic_version``.  An application may use all of these names, so a ledger could not
+share the application's database.
 
-A new ledger is created here, under these names, and not by the revisions before, which are
-passed over: they would create ``events`` for a moment, where an application may have one.  They
-stay as they were, for ledgers that the release before made; those are renamed.  Which of the two
-it is, ``ledger.database.migration`` has found out, and says in the attribute ``is_new``.
+A new ledger skips revisions 0001 to 0004 and is created by this one, because those would create
+``events`` and others where the application may have tables of these names.  They remain for
+ledgers of the previous release, whose tables are renamed here.  The attribute ``is_new``, set by
+``ledger.database.migration``, tells the two cases apart.
 
-PostgreSQL renames without reading a row.  SQLite cannot rename an index or a constraint, and
-where its catalog may be edited as text depends on how it was built; so there the rows are copied
-into new tables, in one transaction, which needs as much free space as the ledger takes up.
-Indexes of one's own on these tables have to be created again.
+PostgreSQL renames the tables without reading a row.  SQLite cannot rename indexes and
+constraints, and not every build allows edits of its catalog.  On SQLite, the rows are therefore
+copied into new tables in one transaction, which needs as much free space as the ledger occupies.
+Additional indexes on these tables are lost and must be created again.
 
-The triggers are created anew.  If one has been taken off before, ``ledger verify`` of the
-release before tells of it, and that of this release does not: so verify before you migrate.
+The triggers are created again.  A trigger that was dropped earlier is reported by ``ledger
+verify`` of the previous release only, so run it before this migration.
 
-The search index in the database, checkpoints, and read models of applications stay as they are.
-What an interrupted rebuild has built is dropped; that rebuild begins again.
+The search index in the database, checkpoints, and the read models of applications are kept.  The
+tables of interrupted rebuilds are dropped, and those rebuilds start again.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 BEFORE = ""
 NOW = "ledger_"
 
-# What erasure may change, and nothing else may.
+# Erasure sets these columns to null.  No other change of an event is allowed.
 ERASABLE = ("content", "salt")
 KEPT = (
     "position",
@@ -52,7 +52,7 @@ KEPT = (
     "digest",
     "chain",
 )
-# ``ledger_head`` had its name already.
+# ``ledger_head`` is not listed: its name has always had the prefix.
 RENAMED = (
     "events",
     "jobs",
@@ -86,7 +86,7 @@ INDEXES = (
     "jobs_due",
     "search_words_by_word",
 )
-# The read models that a rebuild builds beside the live ones, and their tables.
+# Read models that can be rebuilt, with their tables.
 REBUILT = {
     "jobs": ("jobs", "job_ranks"),
     "state_counts": ("state_counts",),
@@ -94,7 +94,7 @@ REBUILT = {
     "pauses": ("pauses",),
     "activity": ("activity",),
 }
-# Of the definition of ``activity``, in which its table's name is.
+# The fingerprint of the definition of ``activity``, which includes the name of its table.
 FINGERPRINTS = {BEFORE: "bdb6c177f9a38233", NOW: "4a5c6930d2ef7c49"}
 
 
@@ -110,7 +110,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if context.config.attributes.get("to_base"):
-        # Not by way of the names of before, which may be an application's.
+        # Do not restore the old names: the application may have tables of these names.
         for name in (SEARCH_WORDS, *reversed(RENAMED)):
             op.execute(f"DROP TABLE IF EXISTS {NOW}{name}")
         op.drop_table("ledger_head")
@@ -140,7 +140,7 @@ def rename(old: str, new: str) -> None:
             UPDATE {new}checkpoints
             SET fingerprint = :new
             WHERE name = 'activity' AND fingerprint = :old
-            """  # noqa: S608 - the prefix is one of the two above
+            """  # noqa: S608 - the prefix is one of two constants
         ),
         {"old": FINGERPRINTS[old], "new": FINGERPRINTS[new]},
     )
@@ -157,7 +157,7 @@ def rename_on_postgresql(old: str, new: str) -> None:
                 renamed = new + constraint.removeprefix(old)
                 op.execute(f"ALTER TABLE {new}{name} RENAME CONSTRAINT {constraint} TO {renamed}")
     for index in INDEXES:
-        # One that somebody has dropped is for `ledger verify` to tell of.
+        # IF EXISTS: `ledger verify` reports an index that was dropped.
         op.execute(f"ALTER INDEX IF EXISTS {old}{index} RENAME TO {new}{index}")
 
 
@@ -167,7 +167,7 @@ def constraints_of(table: str) -> Sequence[str]:
 
 
 def ours(prefix: str, table: str) -> set[str]:
-    """Return what the constraints of a table are called; since PostgreSQL 18, NOT NULL is one."""
+    """Return the names of a table's constraints; since PostgreSQL 18, these include NOT NULL."""
     columns = columns_of(f"{NOW if prefix == BEFORE else BEFORE}{table}")
     return {
         f"{prefix}{table}_pkey",
@@ -181,43 +181,43 @@ def columns_of(table: str) -> list[str]:
 
 
 def copy_on_sqlite(old: str, new: str) -> None:
-    # A row that somebody has written past a CHECK is for `ledger verify` to tell of.
+    # `ledger verify` reports rows that violate a CHECK; they must not stop the migration.
     op.execute("PRAGMA ignore_check_constraints = ON")
     try:
         create_tables(new)
         for name in RENAMED:
             columns = ", ".join(columns_of(f"{new}{name}"))
             op.execute(
-                f"INSERT INTO {new}{name} ({columns}) SELECT {columns} FROM {old}{name}"  # noqa: S608 - of the names above
+                f"INSERT INTO {new}{name} ({columns}) SELECT {columns} FROM {old}{name}"  # noqa: S608 - the names are constants
             )
             op.drop_table(f"{old}{name}")
     finally:
         op.execute("PRAGMA ignore_check_constraints = OFF")
     if sa.inspect(op.get_bind()).has_table(f"{old}{SEARCH_WORDS}"):
-        # Or it would read an application's views, and fail if one of them is broken.
+        # Otherwise SQLite checks the application's views, and fails if one of them is broken.
         op.execute("PRAGMA legacy_alter_table = ON")
         op.execute(f"ALTER TABLE {old}{SEARCH_WORDS} RENAME TO {new}{SEARCH_WORDS}")
         op.execute("PRAGMA legacy_alter_table = OFF")
 
 
 def drop_leftovers(prefix: str) -> None:
-    """Drop what rebuilds have left beside the live tables, as far as it is surely ours."""
+    """Drop the tables that rebuilds have left, if they are certainly Ledger's."""
     bind = op.get_bind()
-    begun = bind.scalars(sa.text(f"SELECT name FROM {prefix}rebuilds")).all()  # noqa: S608 - as above
+    begun = bind.scalars(sa.text(f"SELECT name FROM {prefix}rebuilds")).all()  # noqa: S608 - the prefix is a constant
     for name in (name for name in begun if name in REBUILT):
         for table in REBUILT[name]:
             op.execute(f"DROP TABLE IF EXISTS {prefix}{table}_green")
         bind.execute(
-            sa.text(f"DELETE FROM {prefix}rebuilds WHERE name = :name"),  # noqa: S608 - as above
+            sa.text(f"DELETE FROM {prefix}rebuilds WHERE name = :name"),  # noqa: S608 - the prefix is a constant
             {"name": name},
         )
     checkpoint = f"{prefix}search_checkpoints WHERE name = 'search_green'"
-    if bind.scalar(sa.text(f"SELECT 1 FROM {checkpoint}")):  # noqa: S608 - as above
+    if bind.scalar(sa.text(f"SELECT 1 FROM {checkpoint}")):  # noqa: S608 - the prefix is a constant
         op.execute(f"DROP TABLE IF EXISTS {prefix}{SEARCH_WORDS}_green")
-        op.execute(f"DELETE FROM {checkpoint}")  # noqa: S608 - as above
+        op.execute(f"DELETE FROM {checkpoint}")  # noqa: S608 - the prefix is a constant
     if is_postgresql():
         return
-    # On SQLite, a swap leaves the table of before, to be emptied when writers can go on.
+    # On SQLite, a swap renames the replaced table; a later step empties it in small batches.
     there = set(sa.inspect(bind).get_table_names())
     for table in (each for tables in REBUILT.values() for each in tables):
         live, left = f"{prefix}{table}", f"{prefix}{table}_old"
@@ -244,7 +244,7 @@ def create_head() -> None:
 
 
 def create_tables(prefix: str) -> None:
-    """Create all tables but the head and the words of the search."""
+    """Create all tables except ``ledger_head`` and the words of the search index."""
     create_events(prefix)
     create_jobs(prefix)
     create_counts(prefix)
@@ -426,10 +426,10 @@ def create_search_words(prefix: str) -> None:
             postgresql_using="gin",
         )
         return
-    # A few builds of SQLite lack it, and can do without: it is not the default.
+    # A few builds of SQLite lack FTS5.  They can use the default search engine.
     options = op.get_bind().execute(sa.text("PRAGMA compile_options")).scalars()
     if "ENABLE_FTS5" in set(options):
-        # Our words come as tokens of ASCII; no position of a word is ever asked for.
+        # The words are stored as ASCII tokens, and queries do not use their positions.
         op.execute(
             f"CREATE VIRTUAL TABLE {prefix}search_words USING fts5("
             "words, detail=none, columnsize=0, tokenize=\"ascii tokenchars '_'\")"
@@ -469,7 +469,7 @@ def guard_on_sqlite(events: str, is_erasure: str) -> None:
         BEGIN SELECT RAISE(ABORT, '{events} is append-only'); END
         """
     )
-    # INSERT OR REPLACE deletes the row in its way without asking the trigger above.
+    # INSERT OR REPLACE deletes the existing row without running the DELETE trigger.
     op.execute(
         f"""
         CREATE TRIGGER {events}_no_replace BEFORE INSERT ON {events}
@@ -478,12 +478,12 @@ def guard_on_sqlite(events: str, is_erasure: str) -> None:
               SELECT 1 FROM {events} WHERE job_id = NEW.job_id AND version = NEW.version
           )
         BEGIN SELECT RAISE(ABORT, '{events} is append-only'); END
-        """  # noqa: S608 - the name is one of two
+        """  # noqa: S608 - the name is one of two constants
     )
 
 
 def guard_on_postgresql(events: str, is_erasure: str, *, has_path: bool) -> None:
-    # Or a writer could put an operator = of its own before PostgreSQL's.
+    # Otherwise a writer could shadow PostgreSQL's operator = with one of its own.
     path = "SET search_path = pg_catalog, pg_temp" if has_path else ""
     op.execute(
         f"""

@@ -1,11 +1,11 @@
-"""Keep the ledger's own state, whatever it is about, and who can read the events.
+"""Replace ``ledger_pauses`` by ``ledger_state``, and add ``ledger_head.reader_version``.
 
-``ledger_pauses`` knew that a type is paused, and nothing else.  ``ledger_state`` has a row for
-each entry of the ledger's own state that is not in its initial state.
+``ledger_pauses`` could record paused types only.  ``ledger_state`` has a row for each entry of
+the ledger's own state that is not in its initial state.
 
-``ledger_head.reader_version`` is the lowest version of a reader that knows all kinds and shapes
-of events in the ledger.  A process of an older release stops with a sentence when it meets a
-newer ledger; until now it met an event that it did not know, and called the ledger corrupt.
+``ledger_head.reader_version`` is the lowest reader version that knows all kinds and shapes of
+events in the ledger.  A process of an older release now stops and asks to be upgraded.  Without
+the column, it reported the ledger as corrupt when it read an unknown event.
 """
 
 import sqlalchemy as sa
@@ -58,7 +58,7 @@ def downgrade() -> None:
         """
     )
     drop("ledger_state", "ledger_state")
-    # The models that commit with the events; an older release keeps no version of them.
+    # An older release stores no versions of the models that are updated with the events.
     op.execute(
         """
         DELETE FROM ledger_checkpoints
@@ -68,7 +68,7 @@ def downgrade() -> None:
 
 
 def drop(table: str, model: str) -> None:
-    """Drop a table, and what an interrupted rebuild has left beside it."""
+    """Drop a table, and the tables that an interrupted rebuild has left."""
     for suffix in ("", "_green", "_old"):
         op.execute(f"DROP TABLE IF EXISTS {table}{suffix}")
     op.execute(sa.text("DELETE FROM ledger_rebuilds WHERE name = :name").bindparams(name=model))

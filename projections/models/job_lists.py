@@ -249,10 +249,10 @@ class JobLists:
             .subquery("page")
         )
         if backwards:
-            shown = [page.c[column.name] for column in columns]
+            sorted_by = [page.c[column.name] for column in columns]
             page = (
                 select(page.c.json)
-                .order_by(*(column.desc() if order.descending else column for column in shown))
+                .order_by(*(column.desc() if order.descending else column for column in sorted_by))
                 .subquery("shown")
             )
         return select(_MOMENT, func.aggregate_strings(page.c.json, ","))

@@ -293,7 +293,7 @@ BAD_PATHS = (
         )
     ),
     *(
-        Bad(target, 405, f"does not know {method}, only ", method=method)
+        Bad(target, 405, f"does not allow {method}, only ", method=method)
         for method, target in (
             ("GET", "/job"),
             ("PUT", "/job"),
@@ -392,7 +392,7 @@ BAD_RANGES = (
         )
     ),
     *(
-        Bad(f"/jobs/{prefix}{range_}", 400, "^range: expected at most 10000 jobs a page")
+        Bad(f"/jobs/{prefix}{range_}", 400, "^range: expected at most 10000 jobs, such as ")
         for prefix in ("", "failed/", "email/failed/")
         for range_ in ("0..10000", "-10001..-1", "5..99999999", "0..99999999999999999999")
     ),
@@ -418,12 +418,15 @@ BAD_RANGES = (
         for target, error in (
             ("/jobs/0..3?sort=age", "^sort: expected priority"),
             ("/jobs/0..3?sort=priority&sort=priority", "^sort: expected priority"),
-            ("/job/1/events?after=-1", "^after: expected a whole number"),
-            ("/job/1/events?after=x", "^after: expected a whole number"),
-            ("/job/1/events?after=1&after=2", "^after: expected a whole number"),
-            ("/job/1/events?limit=1.5", "^limit: expected a whole number"),
-            ("/job/1/events?limit=9999999999999999", "^limit: expected a whole number"),
-            ("/job/1/events?limit=%00", "^limit: expected a whole number"),
+            ("/job/1/events?after=-1", "^after: expected an integer from 0 to 9+, got"),
+            ("/job/1/events?after=x", "^after: expected an integer from 0 to 9+, got"),
+            ("/job/1/events?after=1&after=2", "^after: expected an integer from 0 to 9+, got"),
+            ("/job/1/events?limit=1.5", "^limit: expected an integer from 0 to 9+, got"),
+            (
+                "/job/1/events?limit=9999999999999999",
+                "^limit: expected an integer from 0 to 9+, got",
+            ),
+            ("/job/1/events?limit=%00", "^limit: expected an integer from 0 to 9+, got"),
         )
     ),
     *(

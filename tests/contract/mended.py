@@ -302,7 +302,7 @@ MENDED: Final = (
         "created: bad UTF-8 becomes U+FFFD",
         "400",
         "Data that cannot be stored exactly is refused.",
-        refused(400, "^data: expected UTF-8"),
+        refused(400, "^data: expected (UTF-8|JSON, got: Invalid UTF-8)"),
     ),
     Mend(
         "165",
@@ -495,7 +495,7 @@ MENDED: Final = (
         "a page without a limit, or an error of Redis",
         "400 with the limit",
         "A page has at most 10,000 jobs.",
-        refused(400, "^range: expected at most 10000 jobs a page"),
+        refused(400, "^range: expected at most 10000 jobs, such as "),
     ),
     Mend(
         "431-442 458 466",
@@ -640,7 +640,7 @@ MENDED: Final = (
         "404 HTML",
         "405 with `Allow`",
         "A method that a route does not have is 405 with `Allow`.",
-        refused(405, "^/.* does not know [A-Z]+, only [A-Z, ]+$"),
+        refused(405, "^/.* does not allow [A-Z]+, only [A-Z, ]+$"),
     ),
     Mend(
         "845",

@@ -18,7 +18,7 @@ FIELDS: Final = ("created", "started", "completed", "failed", "work_ms")
 
 @pytest.fixture
 def busy(client: Client) -> Client:
-    """Give a ledger in which something happened in three of seven minutes."""
+    """Return a ledger in which something happened in three of seven minutes."""
     clock = Clock()
     client.system.ledger.now_ms = clock
     clock.now_ms = FIRST_MS

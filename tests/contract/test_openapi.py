@@ -189,7 +189,7 @@ def test_what_no_operation_answers_is_told_above_them(crowd: Client) -> None:
 
 
 def is_too_wide(range_: object) -> bool:
-    """Tell whether a range is wider than a page, which no JSON Schema can say."""
+    """Return whether a range is wider than a page, which JSON Schema cannot express."""
     first, _, last = str(range_).partition("..")
     try:
         same_sign = (int(first) < 0) == (int(last) < 0)
@@ -199,7 +199,7 @@ def is_too_wide(range_: object) -> bool:
 
 
 def holds_nul(body: object) -> bool:
-    """Tell whether U+0000 is anywhere in a body; no JSON Schema can forbid it in any JSON."""
+    """Return whether a body contains U+0000, which JSON Schema cannot forbid."""
     return r"\u0000" in json.dumps(body, default=str)
 
 

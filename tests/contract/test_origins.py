@@ -93,7 +93,7 @@ def untouched(client: Client) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the file of a ledger with an active job, one that waits, and a worker."""
+    """Return the file of a ledger with an active job, one that waits, and a worker."""
     path = tmp_path_factory.mktemp("prepared") / "ledger.db"
     with closing(open_system(f"sqlite:///{path}", Clock())) as system:
         migrate(system.database)
@@ -353,7 +353,7 @@ def test_a_get_that_changes_something_is_not_for_the_address_of_every_machine(
     assert [answer.status for answer in answers] == [403, 200]
     assert answers[0].json == {
         "error": "Host: expected a name or an address of the server for a GET that changes "
-        f"something, got {host!r}; ask localhost, or send a POST"
+        f"something, got {host!r}; use localhost, or send a POST"
     }
 
 

@@ -23,7 +23,7 @@ ORIGIN = "https://ui.example.org"
 
 @pytest.fixture
 def clock(system: System) -> Clock:
-    """Give the ledger's clock, which stands until it is set."""
+    """Return the ledger's clock, which stands until it is set."""
     clock = Clock()
     system.ledger.now_ms = clock
     return clock
@@ -31,7 +31,7 @@ def clock(system: System) -> Clock:
 
 @pytest.fixture
 def client(system: System, clock: Clock) -> Client:
-    """Give a client over an empty ledger whose time stands still."""
+    """Return a client over an empty ledger whose time stands still."""
     del clock
     return Client(system)
 

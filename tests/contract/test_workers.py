@@ -50,7 +50,7 @@ def say(client: Client, word: str, job_id: int | str, attempt: int, **said: Any)
 
 @pytest.fixture
 def clock(system: System) -> Clock:
-    """Give a clock that tells the ledger its time."""
+    """Return a clock that tells the ledger its time."""
     clock = Clock()
     system.ledger.now_ms = clock
     return clock
@@ -58,7 +58,7 @@ def clock(system: System) -> Clock:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads that ask while the test does something else."""
+    """Yield threads that ask while the test does something else."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         yield pool
 

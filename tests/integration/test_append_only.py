@@ -31,7 +31,7 @@ REFUSED = (exc.IntegrityError, exc.ProgrammingError, exc.DatabaseError)
 
 @pytest.fixture
 def written(system: System) -> Iterator[System]:
-    """Give a ledger of three events, the first and the last with content, and see it unchanged."""
+    """Yield a ledger of three events, the first and the last with content, and see it unchanged."""
     carry_out(
         system,
         Create(type="email", data='{"to": "ann"}'),

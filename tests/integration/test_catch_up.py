@@ -36,7 +36,7 @@ def lives(number: int, *, start: int = 1) -> list[Any]:
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Give a ledger of 200 events of 40 jobs."""
+    """Return a ledger of 200 events of 40 jobs."""
     system.ledger.submit(lives(40), actor="test")
     return system
 
@@ -276,7 +276,7 @@ def test_one_whose_home_is_away_keeps_its_place(filled: System) -> None:
 
 @pytest.fixture
 def started(system: System) -> Iterator[Callable[[Remembering], Following]]:
-    """Give a function that starts to follow; all are stopped in the end."""
+    """Yield a function that starts to follow; all are stopped in the end."""
     all_ = []
 
     def start(follower: Remembering) -> Following:

@@ -93,7 +93,7 @@ Key = tuple[int, int]
 
 
 class Stretch(NamedTuple):
-    """Be what the journal has of an attempt; ``end_ns`` is None if its process died in it."""
+    """The journal's record of an attempt; ``end_ns`` is None if its process died during it."""
 
     pid: int
     begin_ns: int
@@ -101,7 +101,7 @@ class Stretch(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """Be what the ledger has of an attempt: who made it, and how it ended."""
+    """The ledger's record of an attempt: its worker, and how it ended."""
 
     pid: int
     end: str
@@ -109,7 +109,7 @@ class Attempt(NamedTuple):
 
 
 class Crew:
-    """Be some processes that work, of which one after the other is killed and replaced."""
+    """Worker processes, which are killed and replaced one after the other."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.killed: list[int] = []
@@ -167,7 +167,7 @@ class Crew:
 
 @contextmanager
 def working(url: str, folder: Path) -> Iterator[Crew]:
-    """Give the crew at work; at the end all of it is killed."""
+    """Yield the crew at work; at the end all of it is killed."""
     crew = Crew(url, folder)
     try:
         for _ in range(PROCESSES):

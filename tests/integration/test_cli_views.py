@@ -26,7 +26,7 @@ TO: Final = "2023-11-14T22:16:00Z"
 
 @pytest.fixture
 def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
-    """Give the command line on a ledger in which something happened in two minutes."""
+    """Return the command line on a ledger in which something happened in two minutes."""
     clock = Clock()
     system.ledger.now_ms = clock
     carry_out(system, Create(type="email"), Create(type="video", attempts=2))

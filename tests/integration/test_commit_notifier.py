@@ -40,7 +40,7 @@ class NotifierThreads:
 
 @pytest.fixture
 def notifier_threads() -> NotifierThreads:
-    """Give the threads of this test's notifier_threads, whenever it is called."""
+    """Return the threads of this test's notifier_threads, whenever it is called."""
     return NotifierThreads()
 
 
@@ -53,7 +53,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def subscription(system: System) -> Iterator[threading.Event]:
-    """Give what is set by each commit from now on."""
+    """Yield what is set by each commit from now on."""
     event = threading.Event()
     begins = system.commit_notifier._thread is None
     with system.commit_notifier.subscribed(event.set):
@@ -66,7 +66,7 @@ def subscription(system: System) -> Iterator[threading.Event]:
 
 @pytest.fixture
 def other(system: System, database_url: str) -> Iterator[System]:
-    """Give the same ledger, as another process has it."""
+    """Yield the same ledger, as another process has it."""
     other = compose(Settings(database_url=database_url))
     yield other
     other.close()

@@ -48,7 +48,7 @@ SEED: Final = "LEDGER_TEST_SEED"
 
 @contextmanager
 def chance() -> Iterator[Random]:
-    """Give random moments, and say with a failure where they came from."""
+    """Yield random moments, and say with a failure where they came from."""
     seed = int(os.environ.get(SEED) or secrets.randbits(32))
     try:
         yield Random(seed)
@@ -58,7 +58,7 @@ def chance() -> Iterator[Random]:
 
 
 class Books:
-    """Be what clients were told, and so what must be there after a crash.
+    """The answers that clients received, which must hold after a crash.
 
     A job is in one state for sure, or, where a request was never answered, in one
     of several.
@@ -221,7 +221,7 @@ def kill_servers(folder: Path, *, kills: int) -> None:
 
 @pytest.fixture(scope="module")
 def killable() -> Iterator[Postgres]:
-    """Give a running PostgreSQL server with an empty ledger, to be killed and started."""
+    """Yield a running PostgreSQL server with an empty ledger, to be killed and started."""
     with postgres() as server:
         system = compose(Settings(database_url=server.url))
         migrate(system.database)
@@ -328,7 +328,7 @@ def everything(system: System) -> dict[str, list[dict[str, Any]]]:
 
 
 def is_free(system: System) -> bool:
-    """Tell whether nobody rebuilds."""
+    """Return whether no process rebuilds."""
     leadership = system.database.leadership("rebuild")
     held = leadership.held()
     leadership.release()

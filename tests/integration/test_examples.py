@@ -78,7 +78,7 @@ def test_the_files_of_a_folder_are_counted(tmp_path: Path) -> None:
     said = run(tmp_path, sys.executable, WORDS, "texts")
     states = {job["data"].get("path"): job["state"] for job in asked(tmp_path, "jobs")}
 
-    assert "6 words in 2 files; most often three (3), two (2), one (1)\n" in said
+    assert "6 words in 2 files; most frequent: three (3), two (2), one (1)\n" in said
     assert states == {
         "texts/one.txt": "complete",
         "texts/inner/two.md": "complete",

@@ -59,7 +59,7 @@ def home(path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[System]:
-    """Give a ledger with two jobs in its index."""
+    """Yield a ledger with two jobs in its index."""
     with closing(open_system(f"sqlite:///{path}")) as system:
         carry_out(system, Create(type="t", data='"avi"'), Create(type="t", data='"avi"'))
         system.search.find("avi")
@@ -68,7 +68,7 @@ def ledger(path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def another(ledger: System, path: Path) -> Iterator[System]:
-    """Give the same ledger as another process has it."""
+    """Yield the same ledger as another process has it."""
     with closing(open_system(f"sqlite:///{path}")) as system:
         yield system
 

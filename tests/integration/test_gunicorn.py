@@ -71,9 +71,9 @@ def test_a_gunicorn_that_does_not_fit_is_warned_of_once(misfit: Server) -> None:
     (warning,) = [line for line in misfit.output.splitlines() if "[WARNING]" in line]
 
     assert re.search(
-        r"gunicorn \d\S* lacks what Ledger's worker class uses \(worker\.brews_coffee\): "
-        r"gunicorn's gthread serves in its place, and takes longer for each request; install the "
-        r"version that Ledger requires, gunicorn\S+$",
+        r"gunicorn \d\S* lacks functions that Ledger's worker class uses \(worker\.brews_coffee\): "
+        r"gunicorn's gthread runs instead, and takes longer for each request; install a "
+        r"version that Ledger supports, gunicorn\S+$",
         warning,
     )
 

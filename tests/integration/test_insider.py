@@ -25,7 +25,7 @@ AUDIT: Final = (ROOT / "docs" / "audit.md").read_text()
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Give a ledger of fourteen events, all followed."""
+    """Return a ledger of fourteen events, all followed."""
     fill(system)
     return system
 

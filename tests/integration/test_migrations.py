@@ -25,7 +25,7 @@ HEAD = "0006"
 
 @pytest.fixture
 def bare(database_url: str) -> Iterator[System]:
-    """Give a system on an empty database."""
+    """Yield a system on an empty database."""
     system = open_system(database_url)
     yield system
     system.close()

@@ -56,7 +56,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture
 def shell(system: System, database_url: str, tmp_path: Path, installed: None) -> Shell:
-    """Give the command line on a ledger with the tables of the package's projection."""
+    """Return the command line on a ledger with the tables of the package's projection."""
     shell = Shell(database_url, tmp_path / "search")
     assert "tables of durations created" in shell.says("migrate")
     return shell
@@ -78,7 +78,7 @@ def complete(system: System, type_: str, *, duration_ms: int) -> None:
 
 @pytest.fixture
 def busy(system: System, shell: Shell) -> System:
-    """Give a ledger in which jobs took known times."""
+    """Return a ledger in which jobs took known times."""
     system.ledger.now_ms = Clock()
     for type_, duration_ms in (("email", 10), ("email", 30), ("video", 5_000)):
         complete(system, type_, duration_ms=duration_ms)
@@ -313,7 +313,7 @@ def test_readiness_forgets_one_that_was_stuck_and_is_there_no_more(
 
 
 class Titles(TableFollower):
-    """Be the data of jobs, as an example of content."""
+    """The data of jobs, as an example of content."""
 
     name = "titles"
     wants_content = True

@@ -42,7 +42,7 @@ STATES: Final = ("inactive", "complete", "active", "failed", "delayed")
 
 @pytest.fixture
 def queue(system: System, database_url: str) -> Iterator[Queue]:
-    """Give a queue as applications get one, beside a system on the same database."""
+    """Yield a queue as applications get one, beside a system on the same database."""
     opened = ledger.connect(database_url, actor="tests")
     yield opened
     opened.close()

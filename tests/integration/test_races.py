@@ -67,7 +67,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def another(url: str) -> Iterator[System]:
-    """Give a second system on the database, which shares nothing with the first."""
+    """Yield a second system on the database, which shares nothing with the first."""
     system = open_system(url)
     try:
         yield system
@@ -80,7 +80,7 @@ def another(url: str) -> Iterator[System]:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Be what a caller was told: its job and events up to a position, or why not."""
+    """The answer to a caller: its job and events up to a position, or the reason of a refusal."""
 
     job_id: int = 0
     position: int = 0
@@ -149,7 +149,7 @@ def call_often(system: System, seed: int) -> list[Said]:
 
 
 def hammer(url: str, number: int, start: Barrier, told: Any) -> None:
-    """Be one of the processes."""
+    """Run one of the processes."""
     system = open_system(url)
     start.wait(PATIENCE_S)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -213,7 +213,7 @@ def test_what_all_callers_were_told_is_the_whole_history(system: System, databas
 
 
 class Meeting:
-    """Be the clock of a ledger, which looks at it when it has read the head.
+    """The clock of a ledger, which the ledger reads after the head.
 
     That is the moment at which another writer must be kept out: this lets one come.
     """
@@ -281,7 +281,7 @@ def test_a_second_writer_waits_and_goes_on_from_the_first(
 
 @contextmanager
 def deferred(database: SqliteDatabase) -> Iterator[Connection]:
-    """Be SqliteDatabase.write without the queue and without IMMEDIATE."""
+    """Replace SqliteDatabase.write by one without the queue and without IMMEDIATE."""
     with database.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN")
         try:
@@ -594,7 +594,7 @@ def test_two_roles_have_two_holders(system: System) -> None:
 
 
 def hold_the_role(url: str, told: Any) -> None:
-    """Be a process that takes the role and never gives it back."""
+    """Run a process that takes the role and never gives it back."""
     system = open_system(url)
     leadership = system.database.leadership("sweeper")
     told.put(leadership.held())
@@ -619,7 +619,7 @@ def test_a_role_falls_free_when_its_holder_is_killed(system: System, database_ur
 
 
 def migrate_at_once(url: str, start: Barrier, told: Any) -> None:
-    """Be one of the processes that migrate."""
+    """Run one of the processes that migrate."""
     system = open_system(url)
     start.wait(PATIENCE_S)
     try:

@@ -91,7 +91,7 @@ def busy(number: int) -> list[Command]:
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Give a ledger of a few hundred events."""
+    """Return a ledger of a few hundred events."""
     system.ledger.submit(busy(60), actor="test")
     return system
 

@@ -38,7 +38,7 @@ BATCH: Final = 200
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Give a ledger of some thousand events."""
+    """Return a ledger of some thousand events."""
     system.ledger.submit(lives(JOBS), actor="test")
     return system
 

@@ -33,7 +33,7 @@ JOBS: Final = 10_000
 
 @pytest.fixture
 def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
-    """Give a system on an empty database."""
+    """Yield a system on an empty database."""
     system = open_system(database_url, search_directory=tmp_path / "search")
     yield system
     system.close()
@@ -41,7 +41,7 @@ def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def old(bare: System) -> System:
-    """Give a system on a ledger as the release before left it."""
+    """Return a system on a ledger as the release before left it."""
     migrate(bare.database)
     fill(bare, jobs=20)
     migrate(bare.database, to=BEFORE)
@@ -225,7 +225,7 @@ def test_a_number_of_ours_in_an_application_s_version_table_is_not_ours(old: Sys
 
     with pytest.raises(SchemaMismatch, match="has no ledger yet"):
         require_current(old.database)
-    with pytest.raises(SchemaMismatch, match="something else by a name that Ledger needs"):
+    with pytest.raises(SchemaMismatch, match="a name that Ledger needs is taken"):
         migrate(old.database)
 
 

@@ -33,7 +33,7 @@ def backup(tmp_path: Path, sqlite_template: Path) -> Path:
 
 @pytest.fixture
 def system(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """Give a ledger that has its file open, and looks for it each time."""
+    """Yield a ledger that has its file open, and looks for it each time."""
     monkeypatch.setattr("ledger.database.sqlite.HEED_S", 0.0)
     with closing(open_system(f"sqlite:///{path}")) as system:
         carry_out(system, Create(type="old"), Create(type="old"))

@@ -36,7 +36,7 @@ Opens = Callable[[str], System]
 
 @pytest.fixture
 def opens(postgres_url: str, tmp_path: Path) -> Iterator[Opens]:
-    """Give a function that opens the system in a schema of the same database."""
+    """Yield a function that opens the system in a schema of the same database."""
     with ExitStack() as stack:
 
         def open_schema(schema: str) -> System:
@@ -52,7 +52,7 @@ def opens(postgres_url: str, tmp_path: Path) -> Iterator[Opens]:
 
 @pytest.fixture
 def one(opens: Opens) -> System:
-    """Give a migrated, empty ledger in a schema."""
+    """Return a migrated, empty ledger in a schema."""
     system = opens("one")
     migrate(system.database)
     return system
@@ -60,7 +60,7 @@ def one(opens: Opens) -> System:
 
 @pytest.fixture
 def other(opens: Opens) -> System:
-    """Give another one, in another schema of the same database."""
+    """Return another one, in another schema of the same database."""
     system = opens("other")
     migrate(system.database)
     return system

@@ -76,7 +76,7 @@ def folder(system: System) -> Path:
 
 @pytest.fixture
 def engine(system: System, folder: Path) -> WhooshEngine:
-    """Give a second engine on the system's index, as another process has."""
+    """Return a second engine on the system's index, as another process has."""
     return WhooshEngine(system.database, folder)
 
 
@@ -643,7 +643,7 @@ def test_a_begun_rebuild_that_a_downgrade_left_is_begun_anew(system: System) -> 
 
 
 class Clock:
-    """Be a module ``time`` whose time passes in sleep only."""
+    """A replacement of the module ``time`` whose time passes in ``sleep`` only."""
 
     def __init__(self) -> None:
         self.slept_s = 0.0

@@ -47,7 +47,7 @@ def kind(request: pytest.FixtureRequest) -> SearchOn:
 
 @pytest.fixture
 def server(system: System, database_url: str, tmp_path: Path, kind: SearchOn) -> Iterator[Server]:
-    """Give a server of four processes on each kind of engine, on each database."""
+    """Yield a server of four processes on each kind of engine, on each database."""
     variables = {
         "LEDGER_SEARCH": kind,
         "LEDGER_SEARCH_DIRECTORY": str(tmp_path / "index"),

@@ -245,7 +245,7 @@ def test_flags_win_over_the_environment(
 
 @contextmanager
 def request_under_way(port: int, data: bytes) -> Iterator[socket.socket]:
-    """Give the connection of a POST whose body the server waits for."""
+    """Yield the connection of a POST whose body the server waits for."""
     with socket.create_connection((HOST, port), timeout=DEADLINE_S) as connection:
         head = (
             f"POST /job HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"

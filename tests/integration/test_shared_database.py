@@ -27,13 +27,13 @@ HEAD: Final = "0006"
 
 @pytest.fixture
 def app(database_url: str, tmp_path: Path) -> Application:
-    """Give an application on an empty database, on each engine in turn."""
+    """Return an application on an empty database, on each engine in turn."""
     return Application(database_url, tmp_path / "app")
 
 
 @pytest.fixture
 def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
-    """Give a system on the same database, without a ledger yet."""
+    """Yield a system on the same database, without a ledger yet."""
     system = open_system(database_url, search_directory=tmp_path / "search")
     yield system
     system.close()
@@ -41,7 +41,7 @@ def bare(database_url: str, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def both(app: Application, bare: System) -> System:
-    """Give a ledger in the database of an application."""
+    """Return a ledger in the database of an application."""
     app.upgrade()
     migrate(bare.database)
     return bare
@@ -183,7 +183,7 @@ def test_nor_where_the_application_has_the_tables_but_no_alembic(
     use(both)
     app.execute("DROP TABLE alembic_version")
 
-    with pytest.raises(SchemaMismatch, match="something else by a name that Ledger needs"):
+    with pytest.raises(SchemaMismatch, match="a name that Ledger needs is taken"):
         migrate(both.database, to="0004")
 
     assert verified(both).differences == []
@@ -201,7 +201,7 @@ def test_a_table_of_the_application_s_with_one_of_our_names_is_left_alone(
     code, complaint = Shell(database_url, tmp_path / "search").refusal("migrate")
 
     assert code == NO_DATABASE
-    assert "has something else by a name that Ledger needs" in complaint
+    assert "a name that Ledger needs is taken" in complaint
     assert "ledger_jobs" in complaint
     assert rows(bare, "SELECT * FROM ledger_jobs") == [{"theirs": 7}]
     assert table_names(bare) == {"ledger_jobs"}
@@ -225,7 +225,7 @@ def test_nothing_is_created_unasked_beside_an_application_s_tables(
     app.upgrade()
     before = table_names(bare)
 
-    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`, beside the tables"):
+    with pytest.raises(SchemaMismatch, match="create it with `ledger migrate`; its other tables"):
         prepare(bare)
 
     assert table_names(bare) == before

@@ -18,7 +18,7 @@ from tests.builders import START_MS, Clock, carry_out, open_system, rows, tamper
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Give a ledger of two jobs and eight events, one a second."""
+    """Return a ledger of two jobs and eight events, one a second."""
     clock = Clock()
     system.ledger.now_ms = clock
     for command in (

@@ -40,7 +40,7 @@ def path(tmp_path: Path, sqlite_template: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[System]:
-    """Give the ledger in the file."""
+    """Yield the ledger in the file."""
     with closing(open_system(f"sqlite:///{path}")) as system:
         yield system
 

@@ -53,7 +53,7 @@ def sweeper(system: System) -> Sweeper:
 
 
 class Watched:
-    """Be nothing that is due, but errors first; and note how often one looks."""
+    """A read model without due jobs that raises errors first, and counts its calls."""
 
     def __init__(self, *errors: Exception) -> None:
         self.looks = 0
@@ -70,7 +70,7 @@ class Watched:
 
 
 class Outdated:
-    """Be what says that jobs are due which are not."""
+    """A read model that reports jobs as due that are not."""
 
     def __init__(self, *job_ids: int) -> None:
         self._job_ids = job_ids
@@ -84,7 +84,7 @@ class Outdated:
 
 @contextmanager
 def sweeping(ledger: Ledger, jobs: DueJobs) -> Iterator[Sweeper]:
-    """Give a sweeper that runs in a thread of its own."""
+    """Yield a sweeper that runs in a thread of its own."""
     sweeper = Sweeper(ledger, jobs)
     thread = threading.Thread(target=sweeper.run, name="sweeper")
     thread.start()

@@ -16,7 +16,7 @@ from tests.integration.servers import DEADLINE_S, surroundings, tool, wait_until
 
 @contextmanager
 def served(path: Path, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Give a server on the socket *path*."""
+    """Yield a server on the socket *path*."""
     url = f"sqlite:///{folder / 'ledger.db'}"
     process = subprocess.Popen(
         [tool("ledger"), "serve", "--processes", "1", "--bind", f"unix:{path}"],

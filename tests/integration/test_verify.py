@@ -14,7 +14,7 @@ from tests.builders import carry_out, relink, rows, silently, tamper, verified
 
 @pytest.fixture
 def kept(system: System) -> System:
-    """Give a ledger of twelve events on three jobs, one of them removed."""
+    """Return a ledger of twelve events on three jobs, one of them removed."""
     carry_out(
         system,
         Create(type="email", data='{"to": "ann"}', unique="one"),

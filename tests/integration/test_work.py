@@ -83,7 +83,7 @@ def talks(job):
 
 
 class Work:
-    """Be ``ledger work`` on an application of its own.
+    """``ledger work`` on an application of its own.
 
     Args:
         system: On which ledger.
@@ -180,7 +180,7 @@ class Work:
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """Give the running command; at the end it and its children are killed."""
+        """Yield the running command; at the end it and its children are killed."""
         with (self.folder / "output").open("wb") as output:
             process = subprocess.Popen(
                 [tool("ledger"), "work", "jobs:queue", *arguments],
@@ -220,13 +220,13 @@ def stopped(process: "subprocess.Popen[bytes]", *signals: int) -> int:
 
 @pytest.fixture
 def work(system: System, database_url: str, tmp_path: Path) -> Work:
-    """Give the command on a new ledger, on each engine in turn."""
+    """Return the command on a new ledger, on each engine in turn."""
     return Work(system, database_url, tmp_path)
 
 
 @pytest.fixture
 def quick(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
-    """Give the command on a new SQLite file."""
+    """Yield the command on a new SQLite file."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     composed = compose(Settings(database_url=url))
     migrate(composed.database)

@@ -30,7 +30,7 @@ LEASE_MS: Final = 30_000
 
 @pytest.fixture
 def queue(system: System, database_url: str) -> Iterator[Queue]:
-    """Give a queue as applications get one, beside a system on the same database."""
+    """Yield a queue as applications get one, beside a system on the same database."""
     opened = ledger.connect(database_url, actor="tests")
     yield opened
     opened.close()
@@ -46,7 +46,7 @@ def clock(queue: Queue, system: System) -> Clock:
 
 @contextmanager
 def working(queue: Queue, **options: Any) -> Iterator[Worker]:
-    """Give a worker that works in a thread of its own, until the end of the block."""
+    """Yield a worker that works in a thread of its own, until the end of the block."""
     worker = Worker(queue, **options)
     thread = worker.start()
     try:
@@ -428,7 +428,7 @@ def test_an_idle_worker_is_woken_by_a_job_of_another_process(
 
 @contextmanager
 def another(url: str) -> Iterator[Queue]:
-    """Give a queue that shares nothing with the first but the database."""
+    """Yield a queue that shares nothing with the first but the database."""
     queue = ledger.connect(url)
     try:
         yield queue
@@ -592,7 +592,7 @@ def test_what_cannot_be_said_fails_the_attempt(
 
 
 class Late:
-    """Be a handler that goes on until it is told that its attempt is over."""
+    """A handler that runs until its attempt is over."""
 
     def __init__(self) -> None:
         self.told: list[bool] = []
@@ -926,7 +926,7 @@ def test_a_signal_may_stop_a_worker_whatever_it_is_about(queue: Queue) -> None:
 
 
 class Weather:
-    """Be a ledger's ``submit``, some of whose calls or answers are lost."""
+    """A replacement of a ledger's ``submit`` that loses some calls or answers."""
 
     def __init__(self, queue: Queue) -> None:
         self._submit = queue.ledger.submit

@@ -19,7 +19,7 @@ from tests.packaging.environment import Environment
 def application(
     request: pytest.FixtureRequest, environment: Environment, tmp_path: Path
 ) -> Iterator[Application]:
-    """Give an application whose Alembic scripts nothing may have run when the test ends."""
+    """Yield an application whose Alembic scripts nothing may have run when the test ends."""
     folder = tmp_path / "application"
     application = Application(folder, environment, initialised=request.param)
     yield application
@@ -28,7 +28,7 @@ def application(
 
 @contextmanager
 def working(application: Application, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Give the running ``ledger work``; at the end it and its children are killed."""
+    """Yield the running ``ledger work``; at the end it and its children are killed."""
     output = application.folder / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -87,7 +87,7 @@ ENVELOPE: Final = (
 
 @dataclass
 class Said:
-    """Be an event that must be recorded: its kind, its body without defaults, its content."""
+    """An event that must be recorded: its kind, its body without defaults, its content."""
 
     kind: str
     body: Body = field(default_factory=dict)
@@ -363,7 +363,7 @@ def seen(jobs: Mapping[int, Job]) -> list[Job]:
 
 
 class Model:
-    """Be the naive ledger: the rows that must be stored, and what they make."""
+    """The naive ledger: the rows that must be stored, and the state that they result in."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

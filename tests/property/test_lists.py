@@ -42,7 +42,7 @@ LISTS: Final = (
 
 
 class Asked(NamedTuple):
-    """Be a page that somebody asks for."""
+    """A page that is requested."""
 
     list: JobList
     first: int
@@ -75,7 +75,7 @@ pages_of_type = st.builds(
 
 @pytest.fixture
 def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """Give a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
+    """Yield a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
     monkeypatch.setattr(job_lists, "SHALLOW", 5)
     monkeypatch.setattr(job_lists, "SPANS", (2, 4, 62))
     monkeypatch.setattr(of_type_module, "LARGEST_PIECE", 7)
@@ -89,7 +89,7 @@ def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System
 
 @pytest.fixture
 def filled(empty: System) -> System:
-    """Give a ledger of 150 jobs, some of them removed."""
+    """Return a ledger of 150 jobs, some of them removed."""
     fill(empty)
     return empty
 

@@ -43,7 +43,7 @@ search_keys = st.none() | st.lists(st.sampled_from(["to", "a", "a.b", "a.a", "no
 
 
 class Happens(NamedTuple):
-    """Be what happens next.
+    """The next step.
 
     Attributes:
         what: create, remove, erase, catch up, rebuild, begin a rebuild, drop it, restart.
@@ -72,7 +72,7 @@ happenings = st.lists(
 
 
 class Run:
-    """Be a ledger, its index, and what a plain list of its jobs would be."""
+    """A ledger, its index, and a plain list of its jobs."""
 
     def __init__(self, url: str, search: SearchOn, folder: Path) -> None:
         self._settings = Settings(

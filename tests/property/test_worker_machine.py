@@ -91,7 +91,7 @@ Attempt = tuple[int, int]
 
 @dataclass
 class Job:
-    """Be a job as it must be.
+    """The expected state of a job.
 
     ``holder`` is who began the running attempt; None is an operator's hand.
     """
@@ -126,7 +126,7 @@ class Job:
 
 @dataclass
 class Model:
-    """Be the naive queue.
+    """The naive queue.
 
     ``beats`` has when a worker was last seen, ``missed`` since when the sweeper misses
     one that never was, or was seen at a time that is yet to come.
@@ -336,7 +336,7 @@ class Witness:
 
 @dataclass
 class Hand:
-    """Be a simulated worker: what it remembers of ever having begun, and whether it lives."""
+    """A simulated worker: the attempts that it has started, and whether it is alive."""
 
     name: str
     alive: bool = True

@@ -6,7 +6,7 @@ from ledger.api.server.connection_balance import Shares
 
 
 class Owner:
-    """Be a process's entry in its parent."""
+    """The entry of a process in its parent."""
 
 
 def test_only_one_who_has_more_than_one_more_is_ahead() -> None:

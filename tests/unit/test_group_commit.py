@@ -25,7 +25,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 class Gate:
-    """Be what runs the batches: it notes each, and stops the first at a gate."""
+    """A function that runs batches: it records each, and stops the first at a gate."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -11,7 +11,7 @@ from tests.search_reference import words_asked, words_of
 
 
 def found(data: object, query: str) -> bool:
-    """Tell whether *query* finds a job with *data*."""
+    """Return whether *query* finds a job with *data*."""
     needed = asked(query)
     return bool(needed) and set(needed) <= words(text(json.dumps(data), None)).keys()
 

@@ -25,7 +25,7 @@ MARKER: Final = "CACHEDIR.TAG"
 _MARK: Final = b"""\
 Signature: 8a477f597d28d172789f06886806bc55
 # Ledger (ledger-queue) made this directory for a search index, and removes its files.
-# It can be deleted at any time: the index is built anew from the ledger.
+# It can be deleted at any time: the index is built again from the ledger.
 # What such a file is for: https://bford.info/cachedir/
 """
 _OTHERS_MAY_WRITE: Final = 0o022
@@ -114,8 +114,8 @@ def require_new(directory: int) -> None:
     if not _MARK.startswith(marker):
         others = [MARKER]
     if others:
-        shown = others[0] if others[0].isprintable() else ascii(others[0])
-        raise Strange(f"it contains files that are not Ledger's, such as {shown[:_LONGEST_SHOWN]}")
+        name = others[0] if others[0].isprintable() else ascii(others[0])
+        raise Strange(f"it contains files that are not Ledger's, such as {name[:_LONGEST_SHOWN]}")
 
 
 def _marker(directory: int) -> bytes | None:
