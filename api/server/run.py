@@ -104,6 +104,8 @@ class _Background:
 
     def _start_again(self) -> None:
         self._system.forget()
+        if self._following is not None:
+            self._following.forget()
         self._start()
 
 

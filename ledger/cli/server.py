@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ledger.database import migration
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_plug_ins, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
+from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
 from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
@@ -233,9 +233,9 @@ NICENESS: Final = 5
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--once", is_flag=True, help="Catch up with the current head, then exit.")
-@click.option("--with-parent", is_flag=True, hidden=True)
+@click.option("--parent", type=int, hidden=True)
 @command
-def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: bool) -> None:
+def follow(context: Context, *, names: Sequence[str], once: bool, parent: int | None) -> None:
     """Update the read models that follow, until Ctrl-C.
 
     \b
@@ -247,8 +247,10 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
     at a time updates a read model; the others take over when it ends.
     """
     logging.basicConfig(format="%(asctime)s %(message)s")
-    if with_parent:
+    if parent is not None:
         leave_to_parent()
+        os.nice(NICENESS)
+    wait = _wait_for_interrupt if parent is None else ParentConnection(parent).wait_for_stop
     with context.system() as system:
         followers = _chosen(system, names)
         if once:
@@ -259,19 +261,13 @@ def follow(context: Context, *, names: Sequence[str], once: bool, with_parent: b
                 said = "is kept up to date by another process" if position is None else reached
                 click.echo(f"{follower.name} {said}")
             return
-        ended = threading.Event()
-        if with_parent:
-            os.nice(NICENESS)
-            threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
         followings = [
             Following(system.database, each, system.commit_notifier) for each in followers
         ]
         for following in followings:
             following.start()
         try:
-            ended.wait()
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            wait()
         finally:
             for following in followings:
                 following.stop()
@@ -287,8 +283,8 @@ def _chosen(system: System, names: Sequence[str]) -> list[Follower]:
     return [known[name] for name in names or known]
 
 
-def _wait_for_parent(ended: threading.Event) -> None:
-    """Set *ended* when the parent ends, which closes the pipe on our standard input."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    ended.set()
+def _wait_for_interrupt() -> None:
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)

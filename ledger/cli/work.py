@@ -1,26 +1,44 @@
 """The command ``work``, which runs an application's handlers."""
 
+import logging
 import os
-from collections.abc import Callable
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import click
 
 from ledger.cli.context import Context, command
+from ledger.cli.output import is_terminal
 from ledger.cli.parameters import Seconds, Whole
-from ledger.cli.summary import Summary, is_watched
+from ledger.processes.child_output import ChildOutput
+from ledger.processes.child_process import Output
 from ledger.processes.composition import STARTER, followed_for
-from ledger.processes.counters import Count, Tally
+from ledger.processes.counters import Count, Counters
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.import_target import Target, TargetError, load, slots
 from ledger.processes.log_format import say, send_lines
+from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
-from ledger.processes.worker_processes import Crew, Requests, observing, work_here
+from ledger.processes.stop_requests import StopRequests
+from ledger.processes.unknown_variables import leave_to_parent
+from ledger.processes.worker_process import run_child, run_worker
+from ledger.processes.worker_processes import WorkerProcesses
 from ledger.queue.queue import Queue
 from ledger.worker.sweeper import Sweeper
-from ledger.worker.worker import GRACE_S, Worker
+from ledger.worker.worker import GRACE_S
+
+if TYPE_CHECKING:
+    from ledger.cli.screen import Screen
+
+
+class _ChildOutput(TypedDict):
+    """Arguments that say where the output of child processes goes."""
+
+    output: ChildOutput | None
+    stderr: Output
+
 
 MOST_PROCESSES: Final = 1_000
 MOST_AT_ONCE: Final = 10_000
@@ -59,6 +77,7 @@ MOST_AT_ONCE: Final = 10_000
 @click.option(
     "--json", "as_json", is_flag=True, help="Log one JSON object per line, even on a terminal."
 )
+@click.option("--parent", type=int, hidden=True)
 @command
 def work(
     context: Context,
@@ -69,6 +88,7 @@ def work(
     concurrency: int | None,
     grace_s: float,
     as_json: bool,
+    parent: int | None,
 ) -> None:
     """Run the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
 
@@ -88,30 +108,34 @@ def work(
 
     On Ctrl-C or SIGTERM no more jobs start, and running jobs have --grace seconds to
     end. Jobs that have not ended by then are returned to the queue, which uses up no
-    attempt. A second signal returns them at once. On a terminal the command shows its
-    progress; otherwise it logs starts, stops and failed attempts.
+    attempt. A second signal returns them at once.
+
+    On a terminal, handlers run in child processes whose standard input is empty, also
+    with one process, and the command shows its progress below what they print.
+    Elsewhere it logs starts, stops and failed attempts.
     """
-    os.environ["LEDGER_DATABASE_URL"] = context.settings().database_url
     target = Target(name=name, types=types, concurrency=concurrency, grace_s=grace_s)
+    if parent is not None:
+        leave_to_parent()
+        run_child(ParentConnection(parent), target, as_json=as_json)
+        return
+    settings = context.settings()
+    os.environ["LEDGER_DATABASE_URL"] = settings.database_url
     try:
         queue = load(target)
     except TargetError as error:
         raise click.UsageError(str(error)) from error
     queue.open()
-    watched = is_watched() and not as_json
-    requests = Requests()
+    stop_requests = StopRequests()
     with ExitStack() as stack:
-        stack.enter_context(requests.heard())
-        show: Callable[[Count], None] = _not_shown
-        if watched:
-            title = f"{name} on {queue.database.shown_url}"
-            screen = stack.enter_context(Summary(queue, title, tuple(queue.handlers)))
-            show = screen.show
-        send_lines(as_json=as_json)
-        stack.callback(_sweeping(queue).stop)
-        following = _following(queue, context.settings())
-        following.start()
-        stack.callback(following.stop)
+        stack.enter_context(stop_requests.handled())
+        screen = None
+        if is_terminal(sys.stdout) and not as_json:
+            screen = stack.enter_context(_make_screen(queue, name))
+        log_to = logging.StreamHandler(sys.stdout) if screen is None else screen.log_handler()
+        send_lines(log_to, as_json=as_json)
+        stack.callback(_start_sweeper(queue).stop)
+        stack.callback(_start_follower_process(queue, settings, screen).stop)
         say(
             "work started",
             target=name,
@@ -119,41 +143,69 @@ def work(
             processes=processes,
             types=",".join(f"{type_}:{number}" for type_, number in slots(queue).items()),
         )
-        if processes == 1:
-            tally = Tally()
-            worker = Worker(queue, grace_s=grace_s, observer=observing(tally))
-            work_here(
-                worker, tally, asked=lambda: requests.number, tick=lambda: show(tally.count())
-            )
-            count = tally.count()
+        if processes == 1 and screen is None:
+            count = _run_here(queue, grace_s, stop_requests)
         else:
-            crew = Crew(target, processes, as_json=as_json)
-            crew.run(asked=lambda: requests.number, tick=lambda: show(crew.count))
-            count = crew.count
-        show(count)
-        say(
-            "work ended",
-            completed=count.completed,
-            failed=count.failed,
-            returned=count.returned,
-        )
+            workers = WorkerProcesses(target, processes, as_json=as_json, **_output(screen))
+            count = _run_processes(workers, screen, stop_requests)
+        say("work ended", completed=count.completed, failed=count.failed, returned=count.returned)
 
 
-def _sweeping(queue: Queue) -> Sweeper:
+def _make_screen(queue: Queue, name: str) -> "Screen":
+    # Rich is slow to import, and the child processes have no screen.
+    from ledger.cli.screen import Screen  # noqa: PLC0415
+
+    return Screen(queue, f"{name} on {queue.database.shown_url}", tuple(queue.handlers))
+
+
+def _output(screen: "Screen | None") -> _ChildOutput:
+    """Return where the output of child processes goes: what would go to a terminal, to *screen*."""
+    if screen is None:
+        return {"output": None, "stderr": "inherited"}
+    captured = is_terminal(sys.stderr)
+    return {"output": screen.child_output, "stderr": "captured" if captured else "inherited"}
+
+
+def _start_sweeper(queue: Queue) -> Sweeper:
     sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
     sweeper.start()
     return sweeper
 
 
-def _following(queue: Queue, settings: Settings) -> FollowerProcess:
+def _start_follower_process(
+    queue: Queue, settings: Settings, screen: "Screen | None"
+) -> FollowerProcess:
     database = queue.database
     url = database.engine.url.render_as_string(hide_password=False)
-    return FollowerProcess(
+    follower_process = FollowerProcess(
         followed_for(queue),
         lambda: database.leadership(STARTER),
         replace(settings, database_url=url, schema=database.schema or ""),
+        **_output(screen),
     )
+    follower_process.start()
+    return follower_process
 
 
-def _not_shown(count: Count) -> None:
-    pass
+def _run_here(queue: Queue, grace_s: float, stop_requests: StopRequests) -> Count:
+    counters = Counters()
+    run_worker(
+        queue,
+        counters,
+        grace_s=grace_s,
+        stop_requests=lambda: stop_requests.number,
+        tick=lambda: None,
+    )
+    return counters.count()
+
+
+def _run_processes(
+    workers: WorkerProcesses, screen: "Screen | None", stop_requests: StopRequests
+) -> Count:
+    def show() -> None:
+        if screen is not None:
+            screen.show(workers.count)
+
+    workers.run(stop_requests=lambda: stop_requests.number, tick=show)
+    show()
+    return workers.count

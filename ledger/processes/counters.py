@@ -43,7 +43,7 @@ class Count(NamedTuple):
     longest: tuple[Running, ...] = ()
 
 
-class Tally:
+class Counters:
     """The counters of one worker, which several threads may update and read."""
 
     def __init__(self) -> None:
@@ -51,16 +51,16 @@ class Tally:
         self._running: dict[RunningJob, Running] = {}
         self._ended: Counter[str] = Counter()
 
-    def told(self, told: WorkerReport) -> None:
+    def record(self, report: WorkerReport) -> None:
         """Count an event of an attempt."""
         with self._mutex:
-            job = told.job
-            if told.kind == "started":
+            job = report.job
+            if report.kind == "started":
                 now_s = time.monotonic()
                 self._running[job] = Running(job.id, job.type, job.attempt, now_s)
             else:
                 self._running.pop(job, None)
-                self._ended[told.kind] += 1
+                self._ended[report.kind] += 1
 
     def count(self) -> Count:
         """Return the current counters."""

@@ -1,9 +1,13 @@
-"""The log format of ``ledger work``: one line per event, for programs and for ``grep``."""
+"""The log format of ``ledger work``: one line per event, for programs and for ``grep``.
+
+An event is logged as a message that has a name and facts.  Elsewhere, such as in ``ledger
+serve``, the application's or Python's formatter writes the same ``key=value`` pairs.
+"""
 
 import json
 import logging
 import re
-import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,10 +15,21 @@ from ledger.worker.worker import WorkerReport
 
 # Values that need no quotes.
 _BARE: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
-# The logger of our modules, configured independently of the application's loggers.
-_OURS: Final = logging.getLogger("ledger")
+# The logger of all our modules, configured independently of the application's loggers.
+_ROOT: Final = logging.getLogger("ledger")
 
 log: Final = logging.getLogger("ledger.work")
+
+
+class _Event:
+    """A log message: the name of an event, and its facts."""
+
+    def __init__(self, name: str, facts: Mapping[str, object]) -> None:
+        self.name = name
+        self.facts = facts
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *_pairs(self.facts)])
 
 
 class Lines(logging.Formatter):
@@ -33,14 +48,20 @@ class Lines(logging.Formatter):
         facts: dict[str, Any] = {
             "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
         }
+        if isinstance(record.msg, _Event):
+            facts |= {"event": record.msg.name, **record.msg.facts}
+        else:
+            facts["event"] = record.getMessage()
         if record.exc_info:
             facts["trace"] = self.formatException(record.exc_info)
         if self._as_json:
             return json.dumps(facts, ensure_ascii=False)
-        return " ".join(f"{name}={_quoted(value)}" for name, value in facts.items())
+        return " ".join(_pairs(facts))
+
+
+def _pairs(facts: Mapping[str, object]) -> list[str]:
+    return [f"{name}={_quoted(value)}" for name, value in facts.items()]
 
 
 def _quoted(value: object) -> str:
@@ -50,34 +71,33 @@ def _quoted(value: object) -> str:
 
 def say(event: str, *, level: int = logging.INFO, **facts: object) -> None:
     """Log *event* with its facts."""
-    log.log(level, event, extra={"facts": facts})
+    log.log(level, _Event(event, facts))
 
 
-def send_lines(*, as_json: bool) -> None:
-    """Send the log of our modules to standard output.
+def send_lines(to: logging.Handler, *, as_json: bool) -> None:
+    """Send the log of our modules to a handler, one line per event.
 
     The application's loggers are not changed.
     """
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(Lines(as_json=as_json))
-    _OURS.handlers[:] = [handler]
-    _OURS.propagate = False
-    _OURS.setLevel(logging.INFO)
+    to.setFormatter(Lines(as_json=as_json))
+    _ROOT.handlers[:] = [to]
+    _ROOT.propagate = False
+    _ROOT.setLevel(logging.INFO)
 
 
-def log_ends(told: WorkerReport) -> None:
+def log_end(report: WorkerReport) -> None:
     """Log an attempt that failed, expired or was returned."""
-    if told.kind in {"started", "completed"}:
+    if report.kind in {"started", "completed"}:
         return
-    then = {"next": told.next} if told.next else {}
+    then = {"next": report.next} if report.next else {}
     say(
-        _EVENTS[told.kind],
-        level=logging.INFO if told.kind == "returned" else logging.WARNING,
-        job=told.job.id,
-        type=told.job.type,
-        attempt=told.job.attempt,
+        _EVENTS[report.kind],
+        level=logging.INFO if report.kind == "returned" else logging.WARNING,
+        job=report.job.id,
+        type=report.job.type,
+        attempt=report.job.attempt,
         **then,
-        reason=told.error,
+        reason=report.error,
     )
 
 

@@ -251,4 +251,4 @@ def test_one_process_beside_the_server_follows_for_all(server: Server, system: S
 
     (follower,) = indexers(server)
     named = psutil.Process(follower).cmdline()
-    assert named[named.index("follow") :] == ["follow", "--with-parent", "search", "activity"]
+    assert named[named.index("follow") + 2 :] == ["search", "activity"]

@@ -26,7 +26,14 @@ from ledger.processes.settings import Settings
 from ledger.queue import presence
 from ledger.rules.commands import Create
 from tests.builders import verified
-from tests.integration.servers import DEADLINE_S, is_running, surroundings, tool, wait_until
+from tests.integration.servers import (
+    DEADLINE_S,
+    children,
+    is_running,
+    surroundings,
+    tool,
+    wait_until,
+)
 from tests.integration.terminal import shown
 
 REFUSED: Final = 1
@@ -484,6 +491,34 @@ def test_a_process_that_is_killed_is_replaced(work: Work) -> None:
     assert work.pids() == []
 
 
+def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(quick: Work) -> None:
+    (job_id,) = quick.create("long")
+
+    with quick.running("--processes", "2", "--grace", "3600") as process:
+        quick.wait_for(active=1)
+        (holder,) = quick.holders()
+        os.kill(holder, signal.SIGTERM)
+        wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
+        still = is_running(holder)
+        (quick.folder / "open").touch()
+        wait_until(lambda: holder not in quick.pids() and len(quick.pids()) == 2, "it is replaced")
+        code = stopped(process, signal.SIGTERM)
+    died = [(facts["process"], facts["exit"]) for facts in quick.said("process died")]
+
+    assert (still, code, died) == (True, 0, [(str(holder), "0")])
+    assert quick.kinds(job_id) == ["created", "started", "completed"]
+
+
+def test_no_command_line_names_the_database(work: Work) -> None:
+    with work.running("--processes", "2") as process:
+        wait_until(lambda: len(children(process.pid)) == 3, "there are two, and a follower")
+        family = [process.pid, *children(process.pid)]
+        lines = [" ".join(psutil.Process(pid).cmdline()) for pid in family]
+        stopped(process, signal.SIGTERM)
+
+    assert not any(work.environment["LEDGER_DATABASE_URL"] in line for line in lines)
+
+
 def test_the_job_of_a_killed_process_is_tried_again(work: Work) -> None:
     # Two processes live, and a machine that stands still for so long has lost them both.
     work.environment["LEDGER_LEASE_MS"] = "2000"
@@ -578,7 +613,7 @@ def test_children_that_are_stopped_as_they_start_show_no_traceback(quick: Work) 
 def _a_child_starts() -> bool:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "--multiprocessing-fork" in process.cmdline():
+            if "work" in process.cmdline():
                 return True
     return False
 

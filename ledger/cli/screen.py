@@ -1,27 +1,30 @@
 """The screen of ``ledger work``, which shows what workers do, four times a second.
 
-Other output appears above it.  Rich's own redirection would capture only what goes through
-Python's standard output, and does not print it and draw the screen in one step: a line that
-another thread prints while the screen is drawn leaves parts of an old screen behind.
+Handlers run in child processes, whose output this process reads and prints above the screen;
+its own log is printed there too.  Rich's own redirection would not do: it does not print a
+line and draw the screen in one step, so a line that another thread prints while the screen is
+drawn leaves parts of an old screen behind.
 """
 
-import os
+import io
+import logging
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from rich.console import Console, ConsoleDimensions, Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ledger.cli.captured import Captured
-from ledger.cli.output import is_terminal, plain
+from ledger.cli.output import plain
 from ledger.errors import LedgerError
+from ledger.processes.child_output import ChildOutput
 from ledger.processes.counters import Count, Rate
 from ledger.projections.models.state_counts import StateCounts
 from ledger.queue.queue import Queue
@@ -36,13 +39,18 @@ _COLUMNS: Final = {
 }
 
 
-class Summary:
+class Screen:
     """The screen of `ledger work`.
+
+    If the terminal is gone, the screen is no longer drawn, but the work continues.
 
     Args:
         queue: The queue whose jobs it shows.
         title: First line: the import target and the database.
         types: The types of jobs that the workers run.
+
+    Attributes:
+        child_output: The output of child processes, which is printed above the screen.
     """
 
     def __init__(self, queue: Queue, title: str, types: Sequence[str]) -> None:
@@ -53,20 +61,23 @@ class Summary:
         self._rate = Rate()
         self._began_s = time.monotonic()
         self._rows: list[tuple[str, ...]] = []
-        self._trouble = ""
+        self._error = ""
         self._mutex = threading.Lock()
-        self._terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding)
         self._live = Live(
-            console=Console(file=self._terminal),
+            console=Console(file=sys.stdout),
             auto_refresh=False,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._captured = Captured(self._print)
+        self.child_output = ChildOutput(self.print)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
-        self._captured.__enter__()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A program that a handler runs may print what the terminal's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with suppress(OSError):
+            self._live.start()
+        self.child_output.start()
         return self
 
     def __exit__(
@@ -75,18 +86,22 @@ class Summary:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._captured.__exit__(kind, error, trace)
-        self._live.__exit__(kind, error, trace)
-        self._terminal.close()
+        self.child_output.close()
+        with self._mutex, suppress(OSError):
+            self._live.stop()
 
-    def _print(self, lines: Sequence[str]) -> None:
+    def print(self, lines: Sequence[str]) -> None:
         """Print lines above the screen, not wrapped by Rich, so that they can be copied."""
-        with self._mutex:
+        with self._mutex, suppress(OSError):
             self._live.console.print(Text("\n".join(map(plain, lines))), soft_wrap=True)
+
+    def log_handler(self) -> logging.Handler:
+        """Return a logging handler that prints above the screen."""
+        return _ScreenHandler(self)
 
     def show(self, count: Count) -> None:
         """Draw *count* and the ledger's current state."""
-        self._look()
+        self._read_counts()
         now_s = time.monotonic()
         rate = self._rate.of(count.completed, now_s=now_s)
         uptime = timedelta(seconds=int(now_s - self._began_s))
@@ -100,28 +115,21 @@ class Summary:
             overflow="fold",
         )
         parts: list[Text | Table] = [head, self._types_table(), *_running_table(count, now_s)]
-        if self._trouble:
-            parts.append(Text(self._trouble, style="red", no_wrap=False, overflow="fold"))
-        with self._mutex:
-            self._measure()
+        if self._error:
+            parts.append(Text(self._error, style="red", no_wrap=False, overflow="fold"))
+        with self._mutex, suppress(OSError):
             self._live.update(Group(*parts), refresh=True)
 
-    def _measure(self) -> None:
-        """Set the console's size from the terminal: Rich would use the captured descriptors."""
-        columns, lines = os.get_terminal_size(self._terminal.fileno())
-        if columns and lines and not os.environ.keys() & {"COLUMNS", "LINES"}:
-            self._live.console.size = ConsoleDimensions(columns, lines)
-
-    def _look(self) -> None:
+    def _read_counts(self) -> None:
         """Read the counts of each type; while the database is unavailable, keep the last ones."""
         try:
             with self._queue.database.read() as connection:
                 counts = self._counts.by_type(connection)
                 paused = self._queue.read_models.paused(connection)
         except LedgerError as error:
-            self._trouble = plain(error)
+            self._error = plain(error)
             return
-        self._trouble = ""
+        self._error = ""
         self._rows = [
             (
                 f"{plain(type_)}{' (paused)' if type_ in paused else ''}",
@@ -155,6 +163,16 @@ def _running_table(count: Count, now_s: float) -> list[Table]:
     return [table]
 
 
-def is_watched() -> bool:
-    """Return whether standard output is a terminal."""
-    return is_terminal(sys.stdout)
+class _ScreenHandler(logging.Handler):
+    """A logging handler that prints above a screen."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        try:
+            self._screen.print([self.format(record)])
+        except Exception:  # noqa: BLE001 - as every handler, it must not end what logs
+            self.handleError(record)
