@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from ledger.processes.child_process import ChildSpec
+from ledger.processes.child_output import ChildOutput
+from ledger.processes.child_process import ChildProcess, ChildSpec
 from ledger.processes.composition import System
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.log_format import Lines
@@ -32,6 +33,13 @@ what, parent = sys.argv[1], sys.argv[2].removeprefix("--parent=")
 connection = socket.socket(fileno=int(parent))
 if what == "exit":
     sys.exit(int(sys.argv[3]))
+if what == "answer":
+    connection.recv(1)
+    connection.sendall(b"last\\n")
+    sys.exit()
+if what == "speak":
+    print("last words")
+    sys.exit(1)
 if what == "signal":
     os.kill(os.getpid(), int(sys.argv[3]))
 if what == "report":
@@ -166,7 +174,22 @@ def test_a_follower_process_that_dies_at_once_is_replaced_and_logged(
     ]
 
 
-# --- reports
+# --- reports and output
+
+
+def test_the_last_words_of_a_child_are_shown_before_its_death_is_logged(
+    spec: Spec, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown: list[tuple[str, int]] = []
+    # The thread that reads otherwise is late: it is not started.
+    output = ChildOutput(lambda lines: shown.extend((line, len(caplog.messages)) for line in lines))
+    supervisor = Supervisor([spec("speak")._replace(stdout="captured")], output=output)
+    run_until(supervisor, lambda: bool(caplog.messages))
+    output.start()
+    output.close()
+
+    assert shown == [("last words", 0)]
+    assert logged(caplog) == ["child died exit=1 replaced_in_s=0.5"]
 
 
 def test_reports_arrive_whole_and_none_is_lost_at_the_end(spec: Spec) -> None:
@@ -181,6 +204,28 @@ def test_reports_arrive_whole_and_none_is_lost_at_the_end(spec: Spec) -> None:
 
     assert reports == [b"first", b"x" * 300_000, b"in two parts", b"last"]
     assert ended == [0]
+
+
+def test_a_report_is_not_lost_that_comes_between_a_receipt_and_the_end(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = ChildProcess.receive
+
+    def receive_before_the_end(process: ChildProcess) -> list[bytes]:
+        reports = receive(process)
+        process.request_stop(1)
+        wait_until(lambda: not is_running(process.pid), "it has ended")
+        return reports
+
+    monkeypatch.setattr(ChildProcess, "receive", receive_before_the_end)
+    reports: list[bytes] = []
+    ended: list[int] = []
+    supervisor = Supervisor(
+        [spec("answer")], on_report=lambda _, report: reports.append(report), on_end=ended.append
+    )
+    run_until(supervisor, lambda: bool(ended))
+
+    assert reports == [b"last"]
 
 
 # --- stopping

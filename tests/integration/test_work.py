@@ -613,7 +613,7 @@ def test_children_that_are_stopped_as_they_start_show_no_traceback(quick: Work) 
 def _a_child_starts() -> bool:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if "work" in process.cmdline():
+            if any(word.startswith("--parent=") for word in process.cmdline()):
                 return True
     return False
 
