@@ -8,11 +8,10 @@ write rows of another version stops with a sentence.
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.database.contract import Database
-from ledger.errors import SchemaMismatch
+from ledger.log import inline_versions
 from ledger.log.schema import checkpoints
 from ledger.projections.projection import Projection
 
@@ -27,18 +26,8 @@ def require_versions(database: Database, models: Sequence[Projection]) -> None:
         SchemaMismatch: The rows of a model are of another version.
         Unavailable: The database is unavailable.
     """
-    stored = _stored(database)
-    others = [
-        model.name
-        for model in models
-        if stored.get(model.name, model.fingerprint) != model.fingerprint
-    ]
-    if others:
-        names = " ".join(others)
-        raise SchemaMismatch(
-            f"the rows of {', '.join(others)} are of another version than this Ledger writes; "
-            f"run `ledger rebuild {names}`"
-        )
+    with database.read() as connection:
+        inline_versions.require_versions(connection, models)
 
 
 def record_versions(database: Database, models: Sequence[Projection]) -> None:
@@ -47,7 +36,8 @@ def record_versions(database: Database, models: Sequence[Projection]) -> None:
     Raises:
         Unavailable: The database is unavailable.
     """
-    stored = _stored(database)
+    with database.read() as connection:
+        stored = inline_versions.read_versions(connection)
     rows = [
         {"name": model.name, "position": 0, "fingerprint": model.fingerprint}
         for model in models
@@ -59,9 +49,3 @@ def record_versions(database: Database, models: Sequence[Projection]) -> None:
         dialect = sqlite if tx.dialect.name == "sqlite" else postgresql
         insert = dialect.insert(checkpoints).values(rows)
         tx.execute(insert.on_conflict_do_nothing(index_elements=["name"]))
-
-
-def _stored(database: Database) -> dict[str, str | None]:
-    with database.read() as connection:
-        rows = connection.execute(select(checkpoints.c.name, checkpoints.c.fingerprint))
-        return {row.name: row.fingerprint for row in rows}

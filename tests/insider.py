@@ -398,7 +398,7 @@ _OF_EVENTS: Final = (
     ),
 )
 _SECOND_HEAD: Final = (
-    "INSERT INTO ledger_head SELECT 2, position, chain, last_job_id, at_ms, 1 FROM ledger_head"
+    "INSERT INTO ledger_head SELECT 2, position, chain, last_job_id, at_ms, 1, 0 FROM ledger_head"
 )
 _OF_HEAD: Final = (
     *(

@@ -19,6 +19,7 @@ from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.append import append, erase
 from ledger.log.batch import Batch, Submission
 from ledger.log.group_commit import Appender, Take
+from ledger.log.inline_versions import InlineVersions
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
 from ledger.log.recorded import of_jobs, of_ledger
 from ledger.rules.commands import Claim, Command, storable
@@ -55,6 +56,7 @@ class Ledger:
         self.now_ms = now_ms
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
+        self._versions = InlineVersions(self._projections)
         self._appender = Appender(self._append)
 
     def forget(self) -> None:
@@ -75,6 +77,7 @@ class Ledger:
             InvalidInput: It names a version that does not exist, or *actor* or *cause* cannot
                 be stored.
             Unavailable: The database is down or overloaded.
+            SchemaMismatch: A newer version has changed the tables, or the rows of a read model.
         """
         (answer,) = self.submit((command,), actor=actor, cause=cause)
         if isinstance(answer, Outcome):
@@ -123,6 +126,7 @@ class Ledger:
 
         Raises:
             Unavailable: The database is down or overloaded.
+            SchemaMismatch: A newer version has changed the tables, or the rows of a read model.
             InvalidInput: *actor* or *cause* cannot be stored.
         """
         if not commands:
@@ -137,7 +141,8 @@ class Ledger:
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:
         """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
-            head = store.lock_head(tx)
+            head, rebuilds = store.lock_for_append(tx)
+            self._versions.require(tx, rebuilds)
             submissions = take()
             batch = Batch(tx, self._stores, head, at_ms=max(self.now_ms(), head.at_ms))
             batch.load(submissions)

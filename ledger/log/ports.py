@@ -10,12 +10,13 @@ from typing import NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
+from ledger.log.inline_versions import Versioned
 from ledger.log.recorded import Change, LedgerChange
 from ledger.rules.job import JobState
 from ledger.rules.ledger_state import Entry, Key
 
 
-class InlineProjection(Protocol):
+class InlineProjection(Versioned, Protocol):
     """A read model that commits with the events."""
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:

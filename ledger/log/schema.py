@@ -71,6 +71,8 @@ head = Table(
     Column("last_job_id", BIGINT, nullable=False),
     Column("at_ms", BIGINT, nullable=False),
     Column("reader_version", Integer, nullable=False, server_default=text("1")),
+    # Number of rebuilds of read models that commit with the events.
+    Column("inline_rebuilds", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="ledger_head_single"),
 )
 

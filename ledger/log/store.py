@@ -53,8 +53,8 @@ _HEAD = tuple(head.c[name] for name in Head._fields)
 # Its table has one row.
 _HEAD_ID = 1
 
-_SELECT_HEAD = Query(select(*_HEAD))
-_LOCK_HEAD = Query(select(*_HEAD).with_for_update())
+_SELECT_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds))
+_LOCK_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds).with_for_update())
 _SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
 _UPDATE_HEAD = Rows(
     update(head)
@@ -62,6 +62,7 @@ _UPDATE_HEAD = Rows(
     .values({name: bindparam(f"{name}_") for name in Head._fields}),
     [*(f"{name}_" for name in Head._fields), "id_"],
 )
+_COUNT_INLINE_REBUILD = update(head).values(inline_rebuilds=head.c.inline_rebuilds + 1)
 _SELECT_STREAM = (
     select(*_ENVELOPE)
     .where(events.c.job_id == bindparam("job_id"), events.c.version > bindparam("after"))
@@ -96,7 +97,19 @@ _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("posi
 
 def lock_head(tx: Connection) -> Head:
     """Return the head and exclude all other writers until *tx* ends."""
-    return _head(_LOCK_HEAD.first(tx))
+    locked, _ = lock_for_append(tx)
+    return locked
+
+
+def lock_for_append(tx: Connection) -> tuple[Head, int]:
+    """Lock the head; return it, and the number of rebuilds of inline projections."""
+    row = _LOCK_HEAD.first(tx)
+    return _head(row), row[-1]
+
+
+def count_inline_rebuild(tx: Connection) -> None:
+    """Tell all processes that an inline projection was rebuilt; *tx* holds the head's lock."""
+    tx.execute(_COUNT_INLINE_REBUILD)
 
 
 def read_head(connection: Connection) -> Head:
@@ -123,7 +136,7 @@ def read_position(connection: Connection) -> int:
 def _head(row: Any) -> Head:  # noqa: ANN401 - SQLAlchemy types rows by their columns
     if row is None:
         raise SchemaMismatch("the ledger has no head; run `ledger migrate`")
-    found = Head._make(row)
+    found = Head._make(row[:-1])
     _require_readable(found.reader_version)
     return found
 

@@ -177,6 +177,8 @@ class Build(ChangeConsumer):
                 table_swap.swap(tx, twin.live)
                 tx.execute(_FORGET, {"name_": name})
                 set_checkpoint(tx, twin.live, position)
+                if twin.live.is_inline:
+                    store.count_inline_rebuild(tx)
                 if not twin.live.is_inline:
                     tx.execute(_MENDED, {"name_": name})
 

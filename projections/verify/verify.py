@@ -84,7 +84,8 @@ def _can_be_read(
 
 def _read_head(connection: Connection, report: Report) -> Head | None:
     """Return the one row of the head; report it if it is missing, not alone, or unusable."""
-    rows = connection.execute(select(head).order_by(head.c.id)).all()
+    columns = (head.c[name] for name in Head._fields)
+    rows = connection.execute(select(head.c.id, *columns).order_by(head.c.id)).all()
     if [row.id for row in rows] != [1]:
         report.differ("head", "one row, with id 1", f"rows with id {[row.id for row in rows]}")
         return None

@@ -20,7 +20,7 @@ from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Create, Pause, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 
-HEAD = "0006"
+HEAD = "0007"
 
 
 @pytest.fixture
@@ -147,6 +147,7 @@ def test_up_down_and_up_again(bare: System) -> None:
             "last_job_id": 0,
             "at_ms": 0,
             "reader_version": 1,
+            "inline_rebuilds": 0,
         }
     ]
     assert differences(bare) == []
@@ -237,7 +238,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0006; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0007; "
         "run `ledger migrate`"
     )
 

@@ -22,7 +22,7 @@ from tests.integration import application
 from tests.integration.application import Application
 from tests.integration.test_cli import NO_DATABASE, Shell
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Versions in the database: of the rows of read models, and of who can read the events."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Final
 
 import pytest
@@ -10,10 +12,12 @@ from ledger.errors import SchemaMismatch
 from ledger.log import store
 from ledger.processes.composition import System, prepare
 from ledger.projections.model_versions import record_versions, require_versions
+from ledger.projections.rebuild.build import set_checkpoint
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.rules.commands import Create
 from ledger.rules.events import EVENTS, READER_VERSION
-from tests.builders import carry_out, rows, silently, tamper, verified
+from tests.builders import carry_out, open_system, rows, silently, tamper, verified
+from tests.integration.servers import wait_until
 from tests.integration.test_cli import Shell
 
 INLINE = ("jobs", "ledger_state", "state_counts", "unique_keys")
@@ -85,6 +89,80 @@ def test_a_rebuild_stores_the_version_of_what_it_built(system: System) -> None:
     rebuild(system.database, [system.jobs], silently)
 
     assert recorded(system) == {"jobs": "version 1"}
+
+
+# --- a process that runs on while a newer release rebuilds
+
+
+REBUILT: Final = (
+    "another version of Ledger than this process runs has rebuilt state_counts; restart the "
+    "process with that version"
+)
+
+
+def of_a_newer_release(database_url: str, monkeypatch: pytest.MonkeyPatch) -> System:
+    system = open_system(database_url)
+    monkeypatch.setattr(system.state_counts, "version", 2)
+    return system
+
+
+@pytest.mark.parametrize("has_written", [True, False])
+def test_a_process_that_runs_on_writes_no_rows_of_the_version_before(
+    system: System, database_url: str, monkeypatch: pytest.MonkeyPatch, *, has_written: bool
+) -> None:
+    prepare(system)
+    with closing(of_a_newer_release(database_url, monkeypatch)) as newer:
+        if has_written:
+            carry_out(system, Create(type="email"))
+        rebuild(newer.database, [newer.state_counts], silently)
+        carry_out(newer, Create(type="email"))
+        before = rows(newer, "SELECT * FROM ledger_head")
+
+        refusals = []
+        for _ in range(2):
+            with pytest.raises(SchemaMismatch) as refused:
+                system.ledger.execute(Create(type="email"), actor="test")
+            refusals.append(str(refused.value))
+
+        assert refusals == [REBUILT] * 2
+        assert rows(newer, "SELECT * FROM ledger_head") == before
+        assert verified(newer).differences == []
+
+
+def test_a_process_that_waits_for_the_head_meanwhile_writes_none_either(
+    system: System, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry_out(system, Create(type="email"))
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        closing(of_a_newer_release(database_url, monkeypatch)) as newer,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with newer.database.write() as tx:
+            store.lock_head(tx)
+            appended = thread.submit(carry_out, system, Create(type="email"))
+            if not system.database.is_embedded:
+                wait_until(lambda: bool(rows(system, waiting)), "the append waits for the head")
+            set_checkpoint(tx, newer.state_counts, 1)
+            store.count_inline_rebuild(tx)
+
+        with pytest.raises(SchemaMismatch) as refused:
+            appended.result()
+
+    assert str(refused.value) == REBUILT
+    assert verified(system).position == 1
+
+
+def test_a_rebuild_of_the_same_version_stops_nobody(system: System, database_url: str) -> None:
+    carry_out(system, Create(type="email"))
+    with closing(open_system(database_url)) as other:
+        rebuild(other.database, other.projections, silently)
+
+    carry_out(system, Create(type="email"))
+
+    assert verified(system).differences == []
+    inline = len(system.projections)
+    assert rows(system, "SELECT inline_rebuilds FROM ledger_head") == [{"inline_rebuilds": inline}]
 
 
 # The columns of each version's tables: a change of them is another version of the model.
