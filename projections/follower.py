@@ -140,11 +140,22 @@ class CatchUp:
     Args:
         database: The ledger's database.
         follower: The consumer to bring forward.
+        most_content: Characters of content in a batch, after which it takes no more events.
+        first_read: Events read at first if the follower wants content; each read doubles it.
     """
 
-    def __init__(self, database: Database, follower: ChangeConsumer) -> None:
+    def __init__(
+        self,
+        database: Database,
+        follower: ChangeConsumer,
+        *,
+        most_content: int = MOST_CONTENT,
+        first_read: int = FIRST_READ,
+    ) -> None:
         self._database = database
         self._follower = follower
+        self._most_content = most_content
+        self._first_read = first_read
         self._memory = Memory()
         self._remembered_at = -1
 
@@ -197,8 +208,8 @@ class CatchUp:
         """
         follower = self._follower
         changes: list[AnyChange] = []
-        room = MOST_CONTENT
-        number = FIRST_READ if follower.wants_content else through - after
+        room = self._most_content
+        number = self._first_read if follower.wants_content else through - after
         with self._database.read() as connection:
             try:
                 while after < through and room > 0:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,11 @@ from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 
 ENGINES = ("sqlite", "postgres")
+
+# Containers often forbid bytecode.  Without it each pytest process rewrites the asserts of all
+# tests, and each of the many processes that tests start compiles Ledger.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Slow machines and examples that Hypothesis must discard are no fault of Ledger.
 hypothesis.register_profile(
@@ -78,10 +84,10 @@ def postgres_server() -> Iterator[URL]:
 
 
 def _trust_the_system(url: URL) -> None:
-    """Turn fsync off: no test cuts the power, and a killed process loses no writes."""
+    """Turn off what only helps when the power is cut or this server killed, as no test does."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for setting in ("fsync", "full_page_writes"):
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
         connection.execute(text("SELECT pg_reload_conf()"))
     engine.dispose()

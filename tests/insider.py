@@ -14,9 +14,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, NullPool, create_engine
 
 from ledger.log import hash_chain
+from ledger.log.answers import Outcome
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.rules.commands import (
+    Command,
     Complete,
     Create,
     Erase,
@@ -28,7 +30,6 @@ from ledger.rules.commands import (
     Remove,
     Start,
 )
-from tests.builders import carry_out
 
 SQLITE: Final = "sqlite"
 POSTGRES: Final = "postgresql"
@@ -40,8 +41,7 @@ DATA, RESULT, ERASED_CONTENT, ERASED, NEWEST = 1, 7, 12, 13, 14
 
 def fill(system: System) -> None:
     """Record fourteen events on four jobs with every kind of content; catch up ``activity``."""
-    carry_out(
-        system,
+    commands: list[Command] = [
         Create(type="email", data='{"to": "ann"}', unique="one"),
         Create(type="sms", priority=-5, attempts=3),
         Create(type="email", data='{"to": "bob"}'),
@@ -56,7 +56,9 @@ def fill(system: System) -> None:
         Create(type="fax", data='{"number": 7}'),
         Erase(job_id=4, reason="asked"),
         Pause(type="sms"),
-    )
+    ]
+    outcomes = system.ledger.submit(commands, actor="test")
+    assert all(isinstance(outcome, Outcome) for outcome in outcomes)
     catch_up(system.database, system.activity)
 
 

@@ -58,6 +58,7 @@ def rebuild(
     *,
     differs: Differs | None = None,
     phase: Phase | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> int:
     """Replace *models* with what history says they are.
 
@@ -67,6 +68,7 @@ def rebuild(
         advance: Called after each batch with the number of events done and the total.
         differs: Called with each difference of the live tables, before they are replaced.
         phase: Called with the name of each phase after the build, and when a swap has to wait.
+        patience_s: Time for which a swap waits for readers of the live tables.
 
     Returns:
         The position up to which they are built.
@@ -85,7 +87,14 @@ def rebuild(
                 build = Build(database, tables)
                 build.begin()
                 with database.read_once():
-                    done = complete(database, build, advance, differs=differs, phase=phase)
+                    done = complete(
+                        database,
+                        build,
+                        advance,
+                        differs=differs,
+                        phase=phase,
+                        patience_s=patience_s,
+                    )
             for model in models:
                 if not isinstance(model, Projection):
                     done = catch_up(database, model.replacement(), advance=advance)
@@ -132,17 +141,28 @@ def complete(
     *,
     differs: Differs | None = None,
     phase: Phase | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> int:
     """Bring *build* to the head, and put it in the place of the live tables; see ``rebuild``."""
-    return _Completion(database, build, advance, phase or _untold).run(differs or _untold)
+    completion = _Completion(database, build, advance, phase or _untold, patience_s=patience_s)
+    return completion.run(differs or _untold)
 
 
 class _Completion:
-    def __init__(self, database: Database, build: Build, advance: Advance, phase: Phase) -> None:
+    def __init__(
+        self,
+        database: Database,
+        build: Build,
+        advance: Advance,
+        phase: Phase,
+        *,
+        patience_s: float,
+    ) -> None:
         self._database = database
         self._build = build
         self._advance = advance
         self._phase = phase
+        self._patience_s = patience_s
         self._catching_up = CatchUp(database, build)
 
     def run(self, differs: Differs) -> int:
@@ -220,7 +240,7 @@ class _Completion:
     # --- swapping
 
     def _swap(self) -> int:
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + self._patience_s
         while True:
             self._catch_up()
             try:
@@ -228,7 +248,8 @@ class _Completion:
             except table_swap.InUse as error:
                 if time.monotonic() > deadline_s:
                     raise Unavailable(
-                        f"{error} for {PATIENCE_S:.0f} s; the partial result is kept, so try again"
+                        f"{error} for {self._patience_s:.0f} s; the partial result is kept, "
+                        "so try again"
                     ) from error
                 self._phase(WAITING)
                 # Let transactions that wait behind our lock request proceed.

@@ -48,15 +48,23 @@ class CheckedHistory:
         head: The end of history, according to the ledger.
         report: Where to record differences.
         content: Whether to fill ``event.content``.
+        batch: Number of events read at once.
     """
 
     def __init__(
-        self, connection: Connection, head: Head, report: Report, *, content: bool
+        self,
+        connection: Connection,
+        head: Head,
+        report: Report,
+        *,
+        content: bool,
+        batch: int = BATCH,
     ) -> None:
         self._connection = connection
         self._head = head
         self._report = report
         self._content = content
+        self._batch = batch
         self._erasures = Erasures(connection)
         self._at_ms = 0
         self._last_job_id = 0
@@ -70,7 +78,7 @@ class CheckedHistory:
             Corrupt: A position is missing, or an event cannot be read.
         """
         while self._report.position < self._head.position:
-            envelopes = self._read(after=self._report.position, limit=BATCH)
+            envelopes = self._read(after=self._report.position, limit=self._batch)
             if not envelopes:
                 missing = self._report.position + 1
                 raise Corrupt(f"event {missing} is missing", position=missing)

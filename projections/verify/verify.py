@@ -23,7 +23,7 @@ from ledger.projections.rebuild.build import read_checkpoint
 from ledger.projections.rebuild.compare import compare
 from ledger.projections.replay import Advance, Replay
 from ledger.projections.report import Report
-from ledger.projections.verify.checked_history import CheckedHistory
+from ledger.projections.verify.checked_history import BATCH, CheckedHistory
 
 
 def verify(
@@ -32,6 +32,7 @@ def verify(
     advance: Advance,
     *,
     tables: Sequence[Table],
+    batch: int = BATCH,
 ) -> Report:
     """Replay all of history and compare it with everything that is stored.
 
@@ -42,6 +43,7 @@ def verify(
         shadows: Each projection, and a shadow of it to build for comparison.
         advance: Called after each batch with the number of events done and the total.
         tables: Ledger's own tables, which must be as this version creates them.
+        batch: Number of events read at once.
 
     Raises:
         Unavailable: The database is not available.
@@ -53,7 +55,7 @@ def verify(
         readable = _can_be_read(connection, tables, report, not_missed=named)
         end = _read_head(connection, report) if readable else None
         if end is not None:
-            _compare_history(connection, shadows, end, report, advance)
+            _compare_history(connection, shadows, end, report, advance, batch=batch)
     return report
 
 
@@ -106,6 +108,8 @@ def _compare_history(
     end: Head,
     report: Report,
     advance: Advance,
+    *,
+    batch: int,
 ) -> None:
     shadows = [pair for pair in shadows if _can_be_compared(connection, pair[0], report)]
     # Temporary tables, dropped by the snapshot's rollback.
@@ -113,7 +117,7 @@ def _compare_history(
         shadow.metadata.create_all(connection, checkfirst=False)
     through = {live.name: _end(connection, live, end, report) for live, _ in shadows}
     content = any(live.wants_content for live, _ in shadows)
-    history = CheckedHistory(connection, end, report, content=content)
+    history = CheckedHistory(connection, end, report, content=content, batch=batch)
     try:
         for changes in Replay(connection, history):
             last = changes[-1].recorded.position

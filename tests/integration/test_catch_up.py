@@ -13,7 +13,6 @@ from ledger.errors import Overtaken, Stuck, Unavailable
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.processes.composition import System
-from ledger.projections import follower as follower_module
 from ledger.projections.follower import CatchUp, Failure, Following, catch_up, read_failures
 from ledger.projections.replay import Memory, replay
 from ledger.rules.commands import Complete, Create, Erase, Log, Progress, Start
@@ -127,14 +126,15 @@ def test_content_is_told_to_who_wants_it(filled: System) -> None:
     assert [change.after for change in full.told] == [change.after for change in plain.told]
 
 
-def test_much_content_is_told_in_smaller_batches(
-    filled: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower_module, "FIRST_READ", 30)
-    monkeypatch.setattr(follower_module, "MOST_CONTENT", 300)
+def test_much_content_is_told_in_smaller_batches(filled: System) -> None:
     plain, full = Remembering(filled), Remembering(filled, content=True)
 
-    assert catch_up(filled.database, plain) == catch_up(filled.database, full) == 200
+    ends = [
+        CatchUp(filled.database, follower, most_content=300, first_read=30).run()
+        for follower in (plain, full)
+    ]
+
+    assert ends == [200, 200]
     assert full.told == replayed(filled, content=True)
     assert plain.calls == [(1, 200)]
     assert full.calls[0] == (1, 90)

@@ -3,6 +3,7 @@
 import getpass
 import json
 import re
+import shutil
 import signal
 import subprocess
 from datetime import UTC, datetime
@@ -99,13 +100,10 @@ def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Shell:
+def quick(tmp_path: Path, sqlite_template: Path) -> Shell:
     """Return the command line on a new SQLite file."""
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    system = open_system(url)
-    migrate(system.database)
-    system.close()
-    return Shell(url)
+    path = shutil.copy(sqlite_template, tmp_path / "ledger.db")
+    return Shell(f"sqlite:///{path}")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +32,14 @@ from tests.integration.servers import surroundings
 from tests.integration.test_catch_up import eventually, lives
 from tests.integration.test_crashes import is_free
 
-JOBS: Final = 2_000
-BATCH: Final = 200
+JOBS: Final = 600
+EVENTS: Final = JOBS * 5
+BATCH: Final = EVENTS // 50
 
 
 @pytest.fixture
 def filled(system: System) -> System:
-    """Return a ledger of some thousand events."""
+    """Return a ledger of ``EVENTS`` events."""
     system.ledger.submit(lives(JOBS), actor="test")
     return system
 
@@ -78,6 +79,11 @@ def beside(*works: Callable[[threading.Event], None]) -> Iterator[None]:
 def test_writers_go_on_and_readers_see_whole_views(
     filled: System, database_url: str, small: None
 ) -> None:
+    rebuild_beside_others(filled, database_url, rebuilds=1)
+
+
+def rebuild_beside_others(filled: System, database_url: str, *, rebuilds: int) -> None:
+    """Rebuild while a writer writes and readers read; tests/soak rebuilds more often."""
     written: list[int] = []
     seen: list[int] = []
 
@@ -117,7 +123,7 @@ def test_writers_go_on_and_readers_see_whole_views(
             eventually(lambda: len(written) > writes + 1 and len(seen) > reads + 1)
 
     with beside(write, read, read):
-        for _ in range(3):
+        for _ in range(rebuilds):
             rebuild(filled.database, list(filled.models.values()), others_go_on)
 
     assert verified(filled).differences == []
@@ -152,17 +158,16 @@ def test_a_reader_without_end_is_told_of(
 ) -> None:
     if filled.database.is_embedded:
         monkeypatch.setattr("ledger.projections.rebuild.table_swap.locked_for_swap", in_use)
-    monkeypatch.setattr("ledger.projections.rebuild.rebuild.PATIENCE_S", 0.2)
     with closing(open_system(database_url)) as reader:
         with reader.database.snapshot():
             with pytest.raises(Unavailable, match="the partial result is kept, so try again"):
-                rebuild(filled.database, filled.projections, silently)
+                rebuild(filled.database, filled.projections, silently, patience_s=0.2)
             carry_out(filled, Create(type="late"))
         kept = Build(filled.database, filled.projections).begun()
         monkeypatch.undo()
         rebuild(filled.database, filled.projections, silently)
 
-    assert kept == JOBS * 5
+    assert kept == EVENTS
     assert verified(filled).differences == []
 
 
@@ -190,7 +195,7 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None
     told: list[int] = []
 
     def interrupt(done: int, _total: int) -> None:
-        if done >= 1_000:
+        if done >= 5 * BATCH:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -198,8 +203,8 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None
     kept = [Build(filled.database, [each]).begun() for each in filled.projections]
     rebuild(filled.database, filled.projections, lambda done, _: told.append(done))
 
-    assert kept == [1_000] * 4
-    assert told[:2] == [1_000, 1_200]
+    assert kept == [5 * BATCH] * 4
+    assert told[:2] == [5 * BATCH, 6 * BATCH]
     assert Build(filled.database, filled.projections).begun() is None
     assert verified(filled).differences == []
 
@@ -259,7 +264,7 @@ from ledger.processes.settings import Settings
 from ledger.projections.rebuild.rebuild import rebuild
 
 for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-    setattr(ledger.projections.rebuild.build, name, 500)
+    setattr(ledger.projections.rebuild.build, name, int(sys.argv[2]))
 system = compose(Settings(database_url=sys.argv[1]))
 while True:
     rebuild(system.database, list(system.models.values()), lambda *_: print(".", flush=True))
@@ -269,12 +274,19 @@ while True:
 def test_a_rebuild_that_is_killed_at_any_moment_leaves_everything_whole(
     filled: System, database_url: str, tmp_path: Path
 ) -> None:
+    kill_rebuilds(filled, database_url, tmp_path, after_steps=(7, 21, 23))
+
+
+def kill_rebuilds(
+    filled: System, database_url: str, folder: Path, *, after_steps: Sequence[int]
+) -> None:
+    """Kill a rebuild of twenty batches after so many steps; tests/soak kills at more moments."""
     jobs = JOBS
-    for steps in (1, 7, 15, 20, 21, 22, 23, 24, 25, 30):
+    for steps in after_steps:
         process = subprocess.Popen(
-            [sys.executable, "-c", REBUILD, database_url],
-            env=surroundings(tmp_path),
-            cwd=tmp_path,
+            [sys.executable, "-c", REBUILD, database_url, str(EVENTS // 20)],
+            env=surroundings(folder),
+            cwd=folder,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
@@ -312,7 +324,7 @@ def leftovers(system: System) -> list[Any]:
 def test_a_large_old_table_is_emptied_little_by_little(
     filled: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.projections.rebuild.table_swap.ROWS_AT_ONCE", 300)
+    monkeypatch.setattr("ledger.projections.rebuild.table_swap.ROWS_AT_ONCE", JOBS // 7)
 
     rebuild(filled.database, filled.projections, silently)
 

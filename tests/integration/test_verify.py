@@ -6,7 +6,7 @@ import pytest
 
 from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
-from ledger.projections.report import MOST_DIFFERENCES
+from ledger.projections.report import MOST_DIFFERENCES, Report
 from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Complete, Create, FailAttempt, Log, Move, Progress, Remove, Start
 from tests.builders import carry_out, relink, rows, silently, tamper, verified
@@ -320,15 +320,15 @@ def test_a_ledger_that_differs_everywhere_says_so_briefly(system: System) -> Non
     assert not report.clean
 
 
-def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.projections.verify.checked_history.BATCH", 7)
+def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(system: System) -> None:
+    def in_batches() -> Report:
+        return verify(system.database, system.compared, silently, tables=(), batch=7)
+
     system.ledger.submit([Create(type="email")] * 50, actor="test")
-    clean = verified(system)
+    clean = in_batches()
     tamper(system, "UPDATE ledger_events SET actor = 'mallory' WHERE position IN (8, 43)")
+    tampered = in_batches()
 
     assert clean.differences == []
-    assert places(system) == ["event 8", "event 43"]
-    shadows = system.compared
-    assert verify(system.database, shadows, silently, tables=()).position == 50
+    assert [difference.where for difference in tampered.differences] == ["event 8", "event 43"]
+    assert tampered.position == 50

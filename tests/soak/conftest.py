@@ -2,6 +2,10 @@
 
 from tests.contract.conftest import rabble
 from tests.integration.test_crashes import killable
+from tests.integration.test_rebuild_under_load import filled, small
+from tests.integration.test_release_before import bare
+from tests.integration.test_search import folder
+from tests.integration.test_strangers_files import ledger, path
 from tests.property.conftest import arena
 
-__all__ = ["arena", "killable", "rabble"]
+__all__ = ["arena", "bare", "filled", "folder", "killable", "ledger", "path", "rabble", "small"]

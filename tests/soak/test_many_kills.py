@@ -7,6 +7,8 @@ from tests.integration.servers import Postgres
 from tests.integration.test_activity import kill_followers
 from tests.integration.test_chaos import kill_workers
 from tests.integration.test_crashes import kill_postgresql, kill_servers
+from tests.integration.test_rebuild_under_load import kill_rebuilds
+from tests.integration.test_search import kill_indexers
 
 
 def test_what_was_acknowledged_survives_twenty_kills_of_the_server(tmp_path: Path) -> None:
@@ -21,6 +23,19 @@ def test_a_follower_that_is_killed_at_any_moment_counts_everything_once(
     system: System, database_url: str, tmp_path: Path
 ) -> None:
     kill_followers(system, database_url, tmp_path, kills=20)
+
+
+def test_a_killed_indexer_has_indexed_each_event_once(
+    database_url: str, system: System, folder: Path
+) -> None:
+    kill_indexers(database_url, system, folder, kills=50)
+
+
+def test_a_rebuild_that_is_killed_at_any_moment_leaves_everything_whole(
+    filled: System, database_url: str, tmp_path: Path
+) -> None:
+    moments = (1, 7, 15, 20, 21, 22, 23, 24, 25, 30)
+    kill_rebuilds(filled, database_url, tmp_path, after_steps=moments)
 
 
 def test_no_job_is_lost_or_done_twice_at_once_however_many_workers_are_killed(

@@ -1,0 +1,15 @@
+"""What tests/integration does with some jobs or once, with many jobs and often."""
+
+from ledger.processes.composition import System
+from tests.integration.test_rebuild_under_load import rebuild_beside_others
+from tests.integration.test_release_before import go_down_and_up
+
+
+def test_a_ledger_with_ten_thousand_jobs_goes_down_and_up(bare: System) -> None:
+    go_down_and_up(bare, jobs=10_000)
+
+
+def test_writers_go_on_and_readers_see_whole_views(
+    filled: System, database_url: str, small: None
+) -> None:
+    rebuild_beside_others(filled, database_url, rebuilds=10)
