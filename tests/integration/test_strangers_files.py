@@ -490,6 +490,19 @@ def test_a_directory_that_is_empty_is_adopted(ledger: System, path: Path) -> Non
     assert list(ledger.search.find("avi").job_ids) == [1]
 
 
+def test_the_marker_is_that_of_every_earlier_release(path: Path) -> None:
+    home = Home(path.with_name("home"))
+    home.lock("indexer")
+
+    # Written out: with another text, directories of earlier releases would be refused.
+    assert (home.path / own_directory.MARKER).read_text() == (
+        "Signature: 8a477f597d28d172789f06886806bc55\n"
+        "# Ledger (ledger-queue) made this directory for a search index, and removes its files.\n"
+        "# It can be deleted at any time: the index is built anew from the ledger.\n"
+        "# What such a file is for: https://bford.info/cachedir/\n"
+    )
+
+
 @pytest.mark.parametrize("length", [0, 1, 43, 100])
 def test_a_marker_that_a_crash_has_cut_short_is_finished(path: Path, length: int) -> None:
     other, home = Home(path.with_name("other")), Home(path.with_name("home"))

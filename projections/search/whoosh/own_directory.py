@@ -22,10 +22,11 @@ from typing import BinaryIO, Final
 from ledger.database.own_files import Strange, kind, open_regular, require_one_name, require_own
 
 MARKER: Final = "CACHEDIR.TAG"
+# Never change this text: a directory whose marker differs is not recognized as Ledger's.
 _MARK: Final = b"""\
 Signature: 8a477f597d28d172789f06886806bc55
 # Ledger (ledger-queue) made this directory for a search index, and removes its files.
-# It can be deleted at any time: the index is built again from the ledger.
+# It can be deleted at any time: the index is built anew from the ledger.
 # What such a file is for: https://bford.info/cachedir/
 """
 _OTHERS_MAY_WRITE: Final = 0o022
