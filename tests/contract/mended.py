@@ -302,7 +302,7 @@ MENDED: Final = (
         "created: bad UTF-8 becomes U+FFFD",
         "400",
         "Data that cannot be stored exactly is refused.",
-        refused(400, "^data: expected (UTF-8|JSON, got: Invalid UTF-8)"),
+        refused(400, "^data: expected UTF-8"),
     ),
     Mend(
         "165",

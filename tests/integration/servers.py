@@ -81,6 +81,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether SIGSTOP has stopped a process and all its threads."""
+    process = psutil.Process(pid)
+    try:
+        threads = [psutil.Process(thread.id) for thread in process.threads()]
+        return all(each.status() == psutil.STATUS_STOPPED for each in (process, *threads))
+    except psutil.NoSuchProcess:
+        # A thread has just ended.
+        return False
+
+
 def children(pid: int) -> list[int]:
     """Return the running children of a process."""
     return sorted(child.pid for child in psutil.Process(pid).children() if is_running(child.pid))

@@ -22,7 +22,7 @@ from ledger.processes.composition import System
 from ledger.rules.commands import Create
 from ledger.rules.events import Backoff
 from tests.builders import rows, verified
-from tests.integration.servers import is_running, kill_group, surroundings, wait_until
+from tests.integration.servers import is_running, is_stopped, kill_group, surroundings, wait_until
 from tests.integration.test_crashes import chance
 
 PROCESSES: Final = 2
@@ -143,8 +143,9 @@ class Crew:
         oldest = self._workers[0]
         if not is_running(oldest):
             raise ChildProcessError(f"worker {oldest} has ended")
-        # While one looks, it stands still.
+        # While one looks, it stands still: the signal stops its threads a moment later.
         os.kill(oldest, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(oldest), "the worker stands still")
         begun = any(one.pid == oldest and one.end_ns is None for one in self._stretches())
         if not begun:
             os.kill(oldest, signal.SIGCONT)

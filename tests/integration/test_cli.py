@@ -784,7 +784,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("create", "x" * 256), REFUSED, "Must provide job type"),
         (("create", "email", "{bad"), REFUSED, "data: expected JSON"),
         # msgspec 0.23 refuses these bytes itself, as invalid JSON.
-        (("create", "email", '"\udcff"'), REFUSED, "UTF-8"),
+        (("create", "email", '"\udcff"'), REFUSED, "data: expected UTF-8"),
         (("create", "email", '"\\ud800"'), REFUSED, "data: expected"),
         (("create", "email", "NaN"), REFUSED, "data: expected JSON"),
         (("create", "email", "--priority", "HIGH"), REFUSED, "priority: expected an integer or"),
