@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from ledger.cli.screen import Screen
 
 
+MOST_PROCESSES: Final = 1_000
+MOST_AT_ONCE: Final = 10_000
+
+
 class _ChildOutput(TypedDict):
     """Arguments that say where the output of child processes goes."""
 
     output: ChildOutput | None
     stderr: Output
-
-
-MOST_PROCESSES: Final = 1_000
-MOST_AT_ONCE: Final = 10_000
 
 
 @click.command()
@@ -126,25 +126,31 @@ def work(
     except TargetError as error:
         raise click.UsageError(str(error)) from error
     queue.open()
+    _work(queue, target, settings, processes=processes, as_json=as_json)
+
+
+def _work(
+    queue: Queue, target: Target, settings: Settings, *, processes: int, as_json: bool
+) -> None:
     stop_requests = StopRequests()
     with ExitStack() as stack:
         stack.enter_context(stop_requests.handled())
         screen = None
         if is_terminal(sys.stdout) and not as_json:
-            screen = stack.enter_context(_make_screen(queue, name))
+            screen = stack.enter_context(_make_screen(queue, target.name))
         log_to = logging.StreamHandler(sys.stdout) if screen is None else screen.log_handler()
         send_lines(log_to, as_json=as_json)
         stack.callback(_start_sweeper(queue).stop)
         stack.callback(_start_follower_process(queue, settings, screen).stop)
         say(
             "work started",
-            target=name,
+            target=target.name,
             database=queue.database.shown_url,
             processes=processes,
             types=",".join(f"{type_}:{number}" for type_, number in slots(queue).items()),
         )
         if processes == 1 and screen is None:
-            count = _run_here(queue, grace_s, stop_requests)
+            count = _run_here(queue, target.grace_s, stop_requests)
         else:
             workers = WorkerProcesses(target, processes, as_json=as_json, **_output(screen))
             count = _run_processes(workers, screen, stop_requests)
