@@ -12,4 +12,4 @@ def test_a_ledger_with_ten_thousand_jobs_goes_down_and_up(bare: System) -> None:
 def test_writers_go_on_and_readers_see_whole_views(
     filled: System, database_url: str, small: None
 ) -> None:
-    rebuild_beside_others(filled, database_url, rebuilds=10)
+    rebuild_beside_others(filled, database_url, rebuilds=5)
