@@ -22,8 +22,6 @@ from sqlalchemy import Connection, Engine, exc
 
 from ledger.errors import SchemaMismatch, Unavailable
 
-# PostgreSQL's SQLSTATE for a write on a server that only reads, such as a standby.
-_READ_ONLY: Final = "25006"
 # How long a statement waits for a lock before ``Unavailable`` is raised.
 LOCK_TIMEOUT_MS: Final = 10_000
 # The size of a process's connection pool, and how many connections it may open beyond that.
@@ -325,9 +323,8 @@ def translation(
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
         # Not from the server: psycopg cannot parse the URL.
         return Unavailable(f"cannot connect: {text}")
-    if getattr(orig, "sqlstate", None) == _READ_ONLY:
-        # A standby: wait until it is promoted, or until we connect to the primary.
-        return Unavailable(f"the database is read-only: {text}")
+    if refused := _POSTGRES_REFUSALS.get(getattr(orig, "sqlstate", None) or ""):
+        return Unavailable(refused.format(text))
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):
@@ -336,6 +333,14 @@ def translation(
         return Unavailable(said or f"the database does not answer: {text}")
     return error
 
+
+# What PostgreSQL refuses while it works, by SQLSTATE.
+_POSTGRES_REFUSALS: Final = {
+    # A standby: wait until it is promoted, or until we connect to the primary.
+    "25006": "the database is read-only: {}",
+    "42501": "the database does not give this role a right that it needs: {}; connect as the role "
+    "that ran `ledger migrate`, or grant the right",
+}
 
 # Advice for errors in which SQLite only says what it could not do.
 _SQLITE_REFUSALS: Final = {

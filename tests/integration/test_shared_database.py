@@ -303,6 +303,25 @@ def test_a_role_that_may_not_create_tables_is_told(postgres_url: str, tmp_path: 
     assert "does not let this role create tables: permission denied for schema public" in complaint
 
 
+def test_a_role_that_may_not_use_the_tables_is_told(postgres_url: str, tmp_path: Path) -> None:
+    owner = open_system(postgres_url)
+    migrate(owner.database)
+    with owner.database.write() as tx:
+        tx.exec_driver_sql("CREATE ROLE outsider LOGIN")
+    url = make_url(postgres_url).set(username="outsider").render_as_string(hide_password=False)
+    shell = Shell(url, tmp_path / "search")
+
+    refusals = [shell.refusal(*words) for words in (("status",), ("create", "email"))]
+
+    with owner.database.write() as tx:
+        tx.exec_driver_sql("DROP ROLE outsider")
+    owner.close()
+    for code, complaint in refusals:
+        assert code == NO_DATABASE
+        assert "a right that it needs: permission denied for table ledger_" in complaint
+        assert "grant the right" in complaint
+
+
 def test_an_application_s_row_is_nothing_to_a_ledger(app: Application, both: System) -> None:
     carry_out(both, Create(type="email"))
 
