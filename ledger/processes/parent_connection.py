@@ -124,4 +124,4 @@ def _discard_unreadable_output() -> None:
             poll.register(stream.fileno(), 0)
             if poll.poll(_BROKEN_AFTER_S * 1000):
                 # The old stream stays open: what it still holds cannot be written.
-                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - not a path, and it stays open

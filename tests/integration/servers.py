@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,6 +103,16 @@ def kill_group(process: "subprocess.Popen[Any]") -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(DEADLINE_S)
     wait_until(lambda: not any(map(is_running, family)), "the killed processes are gone")
+
+
+def kill_family(process: "subprocess.Popen[Any]") -> None:
+    """Kill a process and all that descend from it, unless it has ended."""
+    if process.poll() is None:
+        parent = psutil.Process(process.pid)
+        for member in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(DEADLINE_S)
 
 
 # --- asking ----------------------------------------------------------------------

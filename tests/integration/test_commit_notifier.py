@@ -46,7 +46,7 @@ def notifier_threads() -> NotifierThreads:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a notifier's thread look by itself only long after a test's end."""
+    """Make the notifier check for its end so seldom that no test waits for that."""
     monkeypatch.setattr("ledger.log.commit_notifier._PATIENCE_S", 10 * DEADLINE_S)
     monkeypatch.setattr("ledger.log.commit_notifier._LONGEST_END_S", DEADLINE_S)
 

@@ -50,7 +50,7 @@ def note(what):
     ).bindparams(what=what, inside=int(inside)))
 
 def meet(folder):
-    """Tell that this point was reached, and wait until the test lets us go on."""
+    """Report that this point was reached, and wait for the test to continue."""
     (folder / "reached").touch()
     while not (folder / "go").exists():
         time.sleep(0.01)
@@ -317,12 +317,11 @@ def test_one_that_is_killed_runs_again(
     assert [what for what, _, _ in notes(system)] == ["b again", "b up", "b up", "c up"]
 
 
+# SQLite has no server that would go on.
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_the_server_ends_the_statement_of_a_process_that_was_killed(
     system: System, database_url: str, migrations: Migrations
 ) -> None:
-    if system.database.is_embedded:
-        # There is no server that would go on.
-        return
     migrations.add("a", "op.execute('SELECT pg_sleep(600)')", transactional=False)
     process = migrations.in_another_process(database_url)
     wait_until(lambda: bool(running(system, "SELECT pg_sleep%")), "the statement runs")
@@ -385,15 +384,14 @@ def heard(connection, cursor, statement, *_):
 """
 
 
+# On SQLite, the kernel's queue of writers has no timeout.
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_one_that_waits_too_long_says_so(
     system: System,
     database_url: str,
     migrations: Migrations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if system.database.is_embedded:
-        # The kernel's queue has no timeout.
-        return
     migrations.add("a", "meet(FOLDER)", transactional=False)
     first = migrations.in_another_process(database_url)
     reached(migrations, first)
@@ -445,12 +443,11 @@ def waits_for_older_transactions(system: System) -> Callable[[], bool]:
     return lambda: running(system, "CREATE INDEX CONCURRENTLY%") == [{"waits": "Lock"}]
 
 
+# SQLite builds no index beside a writer.
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_an_index_is_built_while_others_read_and_write(
     system: System, database_url: str, migrations: Migrations
 ) -> None:
-    if system.database.is_embedded:
-        # SQLite builds no index beside a writer.
-        return
     carry_out(system, Create(type="email"))
     migrations.add("a", INDEX, "op.execute('DROP INDEX ledger_noted')", transactional=False)
     # An old reader, for whom it waits longer than a statement may wait for a lock.
@@ -473,12 +470,11 @@ def test_an_index_is_built_while_others_read_and_write(
     assert (is_valid(system), revision(system)) == (True, "a")
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_an_index_is_built_while_a_second_migrate_waits(
     system: System, database_url: str, migrations: Migrations
 ) -> None:
     """A session that waits in ``pg_advisory_lock`` would be waited for in turn."""
-    if system.database.is_embedded:
-        return
     migrations.add("a", f"meet(FOLDER); {INDEX}", transactional=False)
     first = migrations.in_another_process(database_url)
     reached(migrations, first)
@@ -505,11 +501,10 @@ class OwnTable(TableFollower):
         """Do nothing."""
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_plug_in_s_tables_wait_for_the_migration_and_the_index_not_for_them(
     system: System, database_url: str, migrations: Migrations
 ) -> None:
-    if system.database.is_embedded:
-        return
     migrations.add("a", f"meet(FOLDER); {INDEX}", transactional=False)
     first = migrations.in_another_process(database_url)
     reached(migrations, first)
@@ -548,10 +543,9 @@ def test_what_a_migration_sets_ends_with_it(system: System, migrations: Migratio
     assert shown == [otherwise, otherwise]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_file_gets_pages_of_another_size(system: System, migrations: Migrations) -> None:
     """SQLite changes them only without a log, in VACUUM, which no transaction may contain."""
-    if not system.database.is_embedded:
-        return
     carry_out(system, Create(type="email"))
     migrations.add(
         "a",

@@ -30,6 +30,7 @@ from tests.integration.servers import (
     DEADLINE_S,
     children,
     is_running,
+    kill_family,
     surroundings,
     tool,
     wait_until,
@@ -197,18 +198,13 @@ class Work:
                 stderr=output,
                 start_new_session=True,
             )
-        family = [psutil.Process(process.pid)]
         try:
             yield process
         except BaseException as error:
             error.add_note(f"it said:\n{self.output}")
             raise
         finally:
-            if process.poll() is None:
-                family += family[0].children(recursive=True)
-                for member in family:
-                    member.kill()
-                process.wait(DEADLINE_S)
+            kill_family(process)
 
 
 def _facts(line: str) -> dict[str, str]:

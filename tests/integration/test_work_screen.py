@@ -13,13 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Final
 
-import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
 from ledger.database.migration import migrate
 from ledger.processes.composition import compose
 from ledger.processes.settings import Settings
-from tests.integration.servers import DEADLINE_S, is_running, tool, wait_until
+from tests.integration.servers import DEADLINE_S, is_running, kill_family, tool, wait_until
 from tests.integration.terminal import shown
 from tests.integration.test_work import Work
 
@@ -149,18 +148,13 @@ def on_terminal(
         start_new_session=True,
     )
     terminal.start()
-    family = [psutil.Process(process.pid)]
     try:
         yield process, terminal
     except BaseException as error:
         error.add_note("the terminal shows:\n" + "\n".join(terminal.lines))
         raise
     finally:
-        if process.poll() is None:
-            family += family[0].children(recursive=True)
-            for member in family:
-                member.kill()
-            process.wait(DEADLINE_S)
+        kill_family(process)
         terminal.close()
 
 
