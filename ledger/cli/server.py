@@ -184,7 +184,9 @@ def migrate(context: Context) -> None:
     ledger migrate
     ledger --database postgresql+psycopg://app@db/app migrate
 
-    Stop servers and workers before an upgrade. All steps are committed together, or none.
+    Stop servers and workers before an upgrade. All steps are committed together, or none;
+    only a step that cannot run in a transaction commits by itself. If a step fails, solve
+    what the error names and run the command again.
     Other tables in the database are not changed.
     """
     system = compose(context.settings())
