@@ -62,7 +62,8 @@ class Rows:
     def __init__(self, statement: Insert | Update | Delete, names: Sequence[str]) -> None:
         self._statement = statement
         self._names = tuple(names)
-        self._texts: dict[int, str] = {}
+        # One per dialect: a process may have databases of both.
+        self._texts: dict[tuple[str, int], str] = {}
 
     def execute(self, tx: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute the statement for *rows*; do nothing if there are none."""
@@ -87,14 +88,15 @@ class Rows:
         self, tx: Connection, rows: int, build: Callable[[int], Insert | Update | Delete]
     ) -> str:
         """Return the statement compiled for a number of rows."""
-        text = self._texts.get(rows)
+        key = tx.dialect.name, rows
+        text = self._texts.get(key)
         if text is None:
             compiled: Any = build(rows).compile(dialect=tx.dialect)
             if tx.dialect.positional:
                 taken = tuple(name.partition("__")[0] for name in compiled.positiontup)
                 if taken != self._names * rows:
                     raise AssertionError(f"{compiled} takes {taken}, not {self._names}")
-            text = self._texts[rows] = str(compiled)
+            text = self._texts[key] = str(compiled)
         return text
 
     def _of_values(self, rows: int) -> Insert | Update | Delete:
@@ -145,7 +147,7 @@ class Query:
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        # One per dialect: a process may have databases of both.
+        # As above, one per dialect.
         self._compiled: dict[str, _Compiled] = {}
 
     def all(self, connection: Connection, **values: Any) -> Sequence[Any]:  # noqa: ANN401 - SQL's

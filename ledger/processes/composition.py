@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -115,7 +115,7 @@ class System:
     def compared(self) -> list[tuple[Projection, Projection]]:
         """Return the projections that ``ledger verify`` compares, each with its shadow."""
         return [
-            (model, model.twin(shadow=True))
+            (model, model.shadow)
             for model in self.models.values()
             if isinstance(model, Projection)
         ]
@@ -241,14 +241,13 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         schema=settings.schema or None,
         directory=directory,
     )
-    jobs, state_counts, unique_keys = Jobs(), StateCounts(), UniqueKeys()
-    ledger_state = LedgerState()
+    jobs, state_counts, unique_keys, ledger_state = projections = _inline_projections()
     ledger = Ledger(
         database,
         jobs=jobs,
         entries=ledger_state,
         unique_keys=unique_keys,
-        projections=(jobs, state_counts, unique_keys, ledger_state),
+        projections=projections,
     )
     return System(
         database=database,
@@ -260,6 +259,12 @@ def compose(settings: Settings, *, indexes: bool = True, directory: Path | None 
         commit_notifier=CommitNotifier(database),
         make_search=lambda: _search(settings, database, directory, indexes=indexes),
     )
+
+
+@cache
+def _inline_projections() -> tuple[Jobs, StateCounts, UniqueKeys, LedgerState]:
+    """Return the read models that commit with the events; building their statements takes long."""
+    return Jobs(), StateCounts(), UniqueKeys(), LedgerState()
 
 
 def _plug_ins(database: Database, ours: Sequence[Projection]) -> "PlugIns":
@@ -279,7 +284,7 @@ def followed_for(queue: Queue) -> list[str]:
     from ledger.projections.models.activity import Activity
 
     activity = Activity(queue.database)
-    ours = (Jobs(), StateCounts(), UniqueKeys(), LedgerState(), activity)
+    ours = (*_inline_projections(), activity)
     return [each.name for each in (activity, *_plug_ins(queue.database, ours).followers)]
 
 
