@@ -3,14 +3,17 @@
 Its tables have the names that Ledger's had once, and its revisions their numbers.
 """
 
-import subprocess
+import io
+import os
+import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from unittest.mock import patch
 
+from alembic.config import CommandLine
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
-
-from tests.integration.servers import surroundings, tool
 
 FIRST: Final = "0003"
 SECOND: Final = "0004"
@@ -105,6 +108,13 @@ ROWS: Final[dict[str, list[tuple[object, ...]]]] = {
 }
 
 
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    output: str
+
+
 class Application:
     """An Alembic project in a folder.
 
@@ -125,40 +135,45 @@ class Application:
         (versions / "first.py").write_text(_FIRST)
         (versions / "second.py").write_text(_SECOND)
 
-    def alembic(
-        self, *arguments: str, leaves_ledger_alone: bool = True
-    ) -> subprocess.CompletedProcess[str]:
-        """Return how a command of Alembic's ended."""
+    def alembic(self, *arguments: str, leaves_ledger_alone: bool = True) -> Ended:
+        """Return how a command of Alembic's ended, in this process and the project's folder."""
         url = make_url(self.url)
         if url.get_backend_name() == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-        return subprocess.run(
-            [tool("alembic"), *arguments],
-            check=False,
-            cwd=self._folder,
-            env=surroundings(
-                self._folder,
-                APP_URL=url.render_as_string(hide_password=False),
-                APP_LEAVES_LEDGER_ALONE="yes" if leaves_ledger_alone else "no",
-            ),
-            capture_output=True,
-            text=True,
-        )
+        variables = {
+            "APP_URL": url.render_as_string(hide_password=False),
+            "APP_LEAVES_LEDGER_ALONE": "yes" if leaves_ledger_alone else "no",
+        }
+        output = io.StringIO()
+        with (
+            chdir(self._folder),
+            patch.dict(os.environ, variables),
+            patch.object(sys, "path", [*sys.path]),
+            redirect_stdout(output),
+            redirect_stderr(output),
+        ):
+            try:
+                CommandLine(prog="alembic").main(arguments)
+            except SystemExit as ended:
+                return Ended(int(ended.code or 0), output.getvalue())
+            finally:
+                sys.modules.pop("models", None)
+        return Ended(0, output.getvalue())
 
     def upgrade(self, to: str = "head") -> None:
         """Migrate the application, which must work."""
         done = self.alembic("upgrade", to)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.output
 
     def downgrade(self) -> None:
         """Take the application's tables away, which must work."""
         done = self.alembic("downgrade", "base")
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.output
 
     def proposed(self, *, leaves_ledger_alone: bool = True) -> str:
         """Return what autogenerate would change, on Alembic's own words; none if nothing."""
         done = self.alembic("check", leaves_ledger_alone=leaves_ledger_alone)
-        return "" if done.returncode == 0 else done.stdout + done.stderr
+        return "" if done.code == 0 else done.output
 
     def rows(self) -> dict[str, list[tuple[object, ...]]]:
         """Return the rows of its tables, without what the second revision adds."""

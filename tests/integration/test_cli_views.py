@@ -17,7 +17,7 @@ from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build
 from ledger.rules.commands import Complete, Create, FailAttempt, Start
 from tests.builders import START_MS, Clock, carry_out, tamper
-from tests.integration.test_cli import NO_DATABASE, REFUSED, USAGE, Shell, table
+from tests.integration.shell import NO_DATABASE, REFUSED, USAGE, Shell, table
 
 MINUTE_MS: Final = 60_000
 TERMINAL_WIDTH: Final = 80

@@ -6,7 +6,6 @@ import pickle
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import zlib
 from array import array
@@ -18,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 import pytest
+from click.testing import Result
 from whoosh.fields import Schema
 from whoosh.filedb.filestore import FileStorage
 from whoosh.index import TOC
@@ -38,7 +38,8 @@ from ledger.projections.search.whoosh.segment_file import SegmentFile, Source
 from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint, Segment, Toc
 from ledger.rules.commands import Create, Remove
 from tests.builders import carry_out, open_system, silently
-from tests.integration.servers import Server, surroundings, tool, wait_until
+from tests.integration.servers import Server, wait_until
+from tests.integration.shell import Shell
 from tests.integration.strangers import ANOTHER_USER, KINDS, put, seen
 
 # A status that waits for a FIFO would wait for ever.
@@ -81,17 +82,9 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: ANOTHER_USER)
 
 
-def run(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Return how a command ended, in a process of its own."""
-    return subprocess.run(
-        [tool("ledger"), "--database", f"sqlite:///{path}", *arguments],
-        env=surroundings(path.parent),
-        cwd=path.parent,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+def run(path: Path, *arguments: str) -> Result:
+    """Return how a command ended."""
+    return Shell(f"sqlite:///{path}")(*arguments)
 
 
 class Malicious:
@@ -197,14 +190,14 @@ def test_commands_say_why_a_directory_is_not_used(
     search = run(path, "search", "avi")
     rebuilt = run(path, "rebuild", "search")
 
-    assert status.returncode == 0
+    assert status.exit_code == 0
     assert re.match(f"stopped: {why}", json.loads(status.stdout)["projections"]["search"])
     for refused in (search, rebuilt):
-        assert refused.returncode == 3
+        assert refused.exit_code == 3
         assert re.search(why, refused.stderr)
         assert "Traceback" not in refused.stderr
-    assert run(path, "show", "1").returncode == 0
-    assert run(path, "verify").returncode == 0
+    assert run(path, "show", "1").exit_code == 0
+    assert run(path, "verify").exit_code == 0
 
 
 def test_a_server_beside_a_strangers_directory_serves_all_but_searches(

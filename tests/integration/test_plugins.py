@@ -26,8 +26,8 @@ from ledger.rules.commands import Complete, Create, Erase, Start
 from ledger.rules.events import Created, Erased
 from tests.builders import Clock, carry_out, rows, silently, tamper, verified
 from tests.contract.client import Client
+from tests.integration.shell import NO_DATABASE, Shell
 from tests.integration.test_catch_up import eventually
-from tests.integration.test_cli import NO_DATABASE, Shell
 
 PACKAGE: Final = Path(__file__).parents[1] / "projection_package"
 

@@ -19,7 +19,7 @@ from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Complete, Create, Erase, FailAttempt, Pause, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
-from tests.integration.test_cli import Shell
+from tests.integration.shell import Shell
 
 HEAD: Final = "0007"
 BEFORE: Final = "0004"

@@ -25,7 +25,7 @@ from tests.builders import carry_out, rows, silently, tamper, verified
 from tests.integration import application
 from tests.integration.application import Application
 from tests.integration.servers import DEADLINE_S
-from tests.integration.test_cli import NO_DATABASE, USAGE, invoke
+from tests.integration.shell import NO_DATABASE, USAGE, invoke
 
 HEAD: Final = "0007"
 # Names that a statement made of text would stumble over.

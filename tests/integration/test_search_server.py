@@ -21,8 +21,6 @@ from tests.builders import carry_out
 from tests.contract.client import Client
 from tests.integration.servers import Asker, Server, children, is_running, wait_until
 
-# How many searches each client makes before the server is measured, and again after.
-SEARCHES: Final = int(os.environ.get("LEDGER_TEST_SEARCHES", "40"))
 CLIENTS: Final = 8
 PROCESSES: Final = 4
 
@@ -58,34 +56,42 @@ def server(system: System, database_url: str, tmp_path: Path, kind: SearchOn) ->
         yield server
 
 
-def test_a_server_finds_what_it_has_just_created_also_when_the_indexer_was_killed(
-    server: Server,
+def test_one_process_beside_a_server_follows_for_all_of_its_processes(
+    server: Server, system: System
 ) -> None:
     first = server.ask("POST", "/job", {"type": "t", "data": "avi video"}).json["id"]
     assert server.ask("GET", "/job/search?q=video").json == [str(first)]
-    wait_until(lambda: len(indexers(server)) == 1, "one process indexes")
+    catches_up(system)
     (indexer,) = indexers(server)
+    named = psutil.Process(indexer).cmdline()
+    assert named[named.index("follow") + 2 :] == ["search", "activity"]
+
+    # It is killed: searches are right nevertheless, and another takes its place.
     os.kill(indexer, signal.SIGKILL)
     second = server.ask("POST", "/job", {"type": "t", "data": "video"}).json["id"]
-
     assert server.ask("GET", "/job/search?q=video").json == [str(second), str(first)]
     server.ask("DELETE", f"/job/{first}")
     assert server.ask("GET", "/job/search?q=video").json == [str(second)]
+    wait_until(lambda: indexer not in indexers(server) != [], "another process indexes")
 
-
-def test_the_indexer_ends_with_the_server_however_that_ends(server: Server) -> None:
-    wait_until(lambda: len(indexers(server)) == 1, "one process indexes")
+    # It ends with the server, however that ends.
     (indexer,) = indexers(server)
     server.kill()
-
     wait_until(lambda: not is_running(indexer), "the indexer is gone")
 
 
 class Clients:
-    """Create, remove and search from many threads, and note what was not as it must be."""
+    """Create, remove and search from many threads, and note what was not as it must be.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: Where to do so.
+        searches: How many searches each thread makes before the server is measured, and
+            again after.
+    """
+
+    def __init__(self, server: Server, searches: int) -> None:
         self._server = server
+        self._searches = searches
         self._half_way = threading.Barrier(CLIENTS + 1)
         self.wrong: list[Any] = []
 
@@ -109,8 +115,8 @@ class Clients:
         word = f"client{number}"
         try:
             with Asker(self._server.port) as asker:
-                for search in range(2 * SEARCHES):
-                    if search == SEARCHES:
+                for search in range(2 * self._searches):
+                    if search == self._searches:
                         self._half_way.wait()
                         self._half_way.wait()
                     if not mine or random_.random() < 0.6:
@@ -127,7 +133,12 @@ class Clients:
 
 
 def test_four_processes_answer_as_of_now_and_stay_as_they_are(server: Server) -> None:
-    clients = Clients(server)
+    search_from_many_threads(server, searches=15)
+
+
+def search_from_many_threads(server: Server, *, searches: int) -> None:
+    """Require right answers, and that the server's processes take no more and more room."""
+    clients = Clients(server, searches)
     files: list[int] = []
     memory: list[int] = []
 
@@ -243,12 +254,3 @@ def catches_up(system: System) -> None:
     """Wait until activity has been brought to the head by another process."""
     (at,) = carry_out(system, Create(type="email"))
     wait_until(lambda: system.activity.checkpoint() == at.position, "activity is followed")
-
-
-def test_one_process_beside_the_server_follows_for_all(server: Server, system: System) -> None:
-    server.ask("POST", "/job", {"type": "t"})
-    catches_up(system)
-
-    (follower,) = indexers(server)
-    named = psutil.Process(follower).cmdline()
-    assert named[named.index("follow") + 2 :] == ["search", "activity"]

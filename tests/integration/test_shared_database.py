@@ -20,7 +20,7 @@ from ledger.testing import drain
 from tests.builders import carry_out, open_system, rows, silently, verified
 from tests.integration import application
 from tests.integration.application import Application
-from tests.integration.test_cli import NO_DATABASE, Shell
+from tests.integration.shell import NO_DATABASE, Shell
 
 HEAD: Final = "0007"
 

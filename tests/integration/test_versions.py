@@ -18,7 +18,7 @@ from ledger.rules.commands import Create
 from ledger.rules.events import EVENTS, READER_VERSION
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 from tests.integration.servers import wait_until
-from tests.integration.test_cli import Shell
+from tests.integration.shell import Shell
 
 INLINE = ("jobs", "ledger_state", "state_counts", "unique_keys")
 OF_ANOTHER: Final = (

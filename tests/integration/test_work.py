@@ -8,6 +8,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -35,10 +36,9 @@ from tests.integration.servers import (
     tool,
     wait_until,
 )
+from tests.integration.shell import REFUSED, USAGE, Shell
 from tests.integration.terminal import shown
 
-REFUSED: Final = 1
-USAGE: Final = 2
 # As the application below says.
 LONG_AT_ONCE: Final = 2
 
@@ -54,8 +54,6 @@ import ledger
 from ledger.processes import worker_processes
 
 queue = ledger.connect()
-idle = ledger.connect()
-number = 7
 # On a slow machine, to give back takes longer than who asks twice will usually wait.
 worker_processes._AT_ONCE_S = 60.0
 
@@ -102,6 +100,7 @@ class Work:
     def __init__(self, system: System, url: str, folder: Path) -> None:
         self.system = system
         self.folder = folder
+        self.shell = Shell(url, folder / "search")
         self.environment = surroundings(folder, LEDGER_DATABASE_URL=url)
         (folder / "jobs.py").write_text(MODULE)
 
@@ -134,8 +133,8 @@ class Work:
 
     def events(self, job_id: int) -> list[dict[str, Any]]:
         """Return all about what happened to a job."""
-        said = self.tells("events", "--job", str(job_id), "--json")
-        return [json.loads(line) for line in said.splitlines()]
+        events: list[dict[str, Any]] = self.shell.json("events", "--job", str(job_id))
+        return events
 
     def pids(self) -> list[int]:
         """Return the processes that have told of themselves, and run."""
@@ -150,17 +149,6 @@ class Work:
         with self.system.database.read() as connection:
             held = self.system.jobs.held(connection)
         return [int(attempt.worker.split(":")[-2]) for attempt in held]
-
-    def tells(self, *arguments: str) -> str:
-        """Return what another command prints."""
-        return subprocess.run(
-            [tool("ledger"), *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
 
     def refusal(self, *arguments: str) -> tuple[int, str]:
         """Return how a command that cannot work ends, and what it says."""
@@ -338,7 +326,7 @@ def test_only_the_types_that_are_asked_for_are_done(quick: Work) -> None:
 
     with quick.running("--type", "quick", "--concurrency", "9") as process:
         quick.wait_for(complete=2, inactive=1)
-        listed = json.loads(quick.tells("workers", "--json"))
+        listed = quick.shell.json("workers")
         stopped(process, signal.SIGTERM)
 
     assert [one["types"] for one in listed] == [{"quick": 9}]
@@ -356,15 +344,15 @@ def test_without_a_server_a_delayed_job_is_done_when_it_is_due(work: Work) -> No
 
 
 def test_a_paused_type_waits_until_it_is_resumed(work: Work) -> None:
-    said = work.tells("pause", "quick")
+    said = work.shell.says("pause", "quick")
     work.create("quick", 3)
     work.create("bad")
 
     with work.running() as process:
         work.wait_for(inactive=3, failed=1)
-        stats = work.tells("stats")
-        status = json.loads(work.tells("status", "--json"))
-        resumed = work.tells("resume", "quick")
+        stats = work.shell.says("stats")
+        status = work.shell.json("status")
+        resumed = work.shell.says("resume", "quick")
         work.wait_for(complete=3, failed=1)
         stopped(process, signal.SIGTERM)
 
@@ -373,8 +361,8 @@ def test_a_paused_type_waits_until_it_is_resumed(work: Work) -> None:
     assert "\nquick has been paused since 20" in stats
     assert list(status["paused"]) == ["quick"]
     assert work.kinds(0) == ["paused", "resumed"]
-    assert work.tells("resume", "quick") == "quick was not paused\n"
-    assert json.loads(work.tells("status", "--json"))["paused"] == {}
+    assert work.shell.says("resume", "quick") == "quick was not paused\n"
+    assert work.shell.json("status")["paused"] == {}
 
 
 def test_a_restarted_job_is_done_again(quick: Work) -> None:
@@ -382,7 +370,7 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
 
     with quick.running() as process:
         quick.wait_for(failed=1)
-        said = quick.tells("restart", str(job_id))
+        said = quick.shell.says("restart", str(job_id))
         wait_until(lambda: quick.kinds(job_id).count("failed") == 2, "it fails again")
         stopped(process, signal.SIGTERM)
 
@@ -393,7 +381,9 @@ def test_a_restarted_job_is_done_again(quick: Work) -> None:
 # --- stopping
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("database_url", "processes"), [("sqlite", "2"), ("postgres", "1")], indirect=["database_url"]
+)
 def test_a_job_that_outlasts_the_grace_is_given_back(work: Work, processes: str) -> None:
     job_ids = work.fill(int(processes))
 
@@ -428,7 +418,9 @@ def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: st
     assert quick.states() == {"complete": 2, "inactive": 1}
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("database_url", "processes"), [("sqlite", "1"), ("postgres", "2")], indirect=["database_url"]
+)
 def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
     job_ids = work.fill(int(processes))
 
@@ -647,6 +639,28 @@ def _on_a_terminal(
 
 # --- what is refused
 
+TARGETS: Final = """
+import ledger
+
+queue = ledger.connect()
+idle = ledger.connect()
+number = 7
+for name in ("quick", "bad"):
+    queue.process(name)(print)
+"""
+
+
+@pytest.fixture
+def targets(quick: Work, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """Yield the command line in the folder of an application, in this process."""
+    (quick.folder / "jobs.py").write_text(TARGETS)
+    monkeypatch.chdir(quick.folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    # The command sets it for the application.
+    monkeypatch.setenv("LEDGER_DATABASE_URL", quick.shell.url)
+    yield quick.shell
+    sys.modules.pop("jobs", None)
+
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
@@ -666,7 +680,7 @@ def _on_a_terminal(
         (("jobs:idle",), "jobs:idle has no handlers; decorate a function"),
         (
             ("jobs:queue", "--type", "slow"),
-            "no handler for slow; it has handlers for quick, bad, long, talks",
+            "no handler for slow; it has handlers for quick, bad",
         ),
         (("jobs:queue", "--processes", "0"), "expected an integer from 1 to 1000, got '0'"),
         (("jobs:queue", "--processes", "9999"), "expected an integer from 1 to 1000, got '9999'"),
@@ -675,8 +689,10 @@ def _on_a_terminal(
         ((), "Missing argument 'TARGET'"),
     ],
 )
-def test_what_is_no_target_is_told(quick: Work, arguments: tuple[str, ...], complaint: str) -> None:
-    code, said = quick.refusal(*arguments)
+def test_what_is_no_target_is_told(
+    targets: Shell, arguments: tuple[str, ...], complaint: str
+) -> None:
+    code, said = targets.refusal("work", *arguments)
 
     assert code == USAGE
     assert complaint in said
