@@ -5,7 +5,20 @@ from tests.integration.test_crashes import killable
 from tests.integration.test_rebuild_under_load import filled, small
 from tests.integration.test_release_before import bare
 from tests.integration.test_search import folder
+from tests.integration.test_search_server import kind, server
 from tests.integration.test_strangers_files import ledger, path
 from tests.property.conftest import arena
 
-__all__ = ["arena", "bare", "filled", "folder", "killable", "ledger", "path", "rabble", "small"]
+__all__ = [
+    "arena",
+    "bare",
+    "filled",
+    "folder",
+    "killable",
+    "kind",
+    "ledger",
+    "path",
+    "rabble",
+    "server",
+    "small",
+]
