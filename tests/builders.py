@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from ledger.database.contract import Database
+from ledger.database.sqlite import SqliteDatabase
+from ledger.database.url import parse_url
 from ledger.log import hash_chain
 from ledger.log.answers import Outcome
 from ledger.processes.composition import System, compose
@@ -75,15 +78,28 @@ PERMITTED_OF_LEDGER: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
 
 
 def open_system(
-    url: str, clock: Clock | None = None, *, search_directory: Path | str = ""
+    url: str,
+    clock: Clock | None = None,
+    *,
+    search_directory: Path | str = "",
+    database: Database | None = None,
 ) -> System:
     """Return a system on *url*; SQLite runs without fsync, because no test cuts the power."""
     system = compose(
-        Settings(database_url=url, sqlite_synchronous="OFF", search_directory=str(search_directory))
+        Settings(
+            database_url=url, sqlite_synchronous="OFF", search_directory=str(search_directory)
+        ),
+        database=database,
     )
     if clock is not None:
         system.ledger.now_ms = clock
     return system
+
+
+def open_sqlite(path: Path, **options: Any) -> System:
+    """Return a system on the SQLite file at *path*, with other options of its database."""
+    url = f"sqlite:///{path}"
+    return open_system(url, database=SqliteDatabase(parse_url(url), synchronous="OFF", **options))
 
 
 def verified(system: System) -> Report:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, exc
 
 from ledger.errors import SchemaMismatch, Unavailable
 
-# How long a statement waits for a lock before ``Unavailable`` is raised.
+# How long a statement waits for a lock by default.
 LOCK_TIMEOUT_MS: Final = 10_000
 # The size of a process's connection pool, and how many connections it may open beyond that.
 POOL_SIZE: Final = 16
@@ -38,7 +38,14 @@ class _Seat:
 
 
 class Database(ABC):
-    """One database, on either engine."""
+    """One database, on either engine.
+
+    Args:
+        engine: In autocommit mode: a read is one statement, and a transaction has an explicit
+            BEGIN.
+        lock_timeout_ms: How long a statement waits for a lock before ``Unavailable`` is raised;
+            10 s by default.
+    """
 
     # Whether the database is a local file, and not on a server.
     is_embedded: ClassVar[bool]
@@ -46,9 +53,9 @@ class Database(ABC):
     schema: str | None = None
     _begin_snapshot: ClassVar[str]
 
-    def __init__(self, engine: Engine) -> None:
-        # In autocommit mode: a read is one statement, and a transaction has an explicit BEGIN.
+    def __init__(self, engine: Engine, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
         self.engine = engine
+        self.lock_timeout_ms = lock_timeout_ms
         self._fresh_threads()
         # Incremented when a connection fails, so that all threads open new ones.
         self._generation = 0

@@ -96,7 +96,14 @@ _HAS_TABLES: Final = text(
 
 
 class PostgresDatabase(Database):
-    """A database on a PostgreSQL server, for any number of machines."""
+    """A database on a PostgreSQL server, for any number of machines.
+
+    Args:
+        url: The server and the PostgreSQL database.
+        schema: The schema that the tables are in; None is where the server puts tables by itself.
+        lock_timeout_ms: How long a statement waits for a lock, a thread for a connection and a
+            migration for another one before ``Unavailable`` is raised; 10 s by default.
+    """
 
     is_embedded = False
     # The swap of a read model's tables locks `ledger_checkpoints` exclusively.  After the swap a
@@ -108,7 +115,9 @@ class PostgresDatabase(Database):
         "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
     )
 
-    def __init__(self, url: URL, *, schema: str | None = None) -> None:
+    def __init__(
+        self, url: URL, *, schema: str | None = None, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    ) -> None:
         self.schema = schema
         # Where the tables are or will be, once there was a connection.
         self._place = schema or ""
@@ -118,7 +127,7 @@ class PostgresDatabase(Database):
                 isolation_level="AUTOCOMMIT",
                 pool_size=POOL_SIZE,
                 max_overflow=POOL_OVERFLOW,
-                pool_timeout=LOCK_TIMEOUT_MS // 1000,
+                pool_timeout=lock_timeout_ms / 1000,
                 connect_args={"connect_timeout": 5},
             )
         except ModuleNotFoundError as error:
@@ -134,9 +143,9 @@ class PostgresDatabase(Database):
         def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
             self._opened.add(connection)
             connection.autocommit = True
-            self._place = _set_up(connection, schema)
+            self._place = _set_up(connection, schema, lock_timeout_ms)
 
-        super().__init__(engine)
+        super().__init__(engine, lock_timeout_ms=lock_timeout_ms)
 
     @property
     def shown_url(self) -> str:
@@ -201,7 +210,7 @@ class PostgresDatabase(Database):
 
     def _lock_schema(self, connection: Connection) -> None:
         key = {"key": self.lock_key("schema")}
-        deadline_s = time.monotonic() + LOCK_TIMEOUT_MS / 1000
+        deadline_s = time.monotonic() + self.lock_timeout_ms / 1000
         while not connection.scalar(_TRY_LOCK, key):
             if time.monotonic() > deadline_s:
                 raise Unavailable(
@@ -320,9 +329,13 @@ def _digest(name: str) -> bytes:
     return hashlib.sha256(f"ledger:{name}".encode()).digest()
 
 
-def _set_up(connection: Any, schema: str | None) -> str:  # noqa: ANN401 - psycopg is optional
+def _set_up(
+    connection: Any,  # noqa: ANN401 - psycopg is optional
+    schema: str | None,
+    lock_timeout_ms: int,
+) -> str:
     """Set what our statements rely on; return the schema in which the tables are, or will be."""
-    timeout = f"{LOCK_TIMEOUT_MS}"
+    timeout = f"{lock_timeout_ms}"
     if schema is not None:
         connection.execute(_SET_UP_IN_SCHEMA, (timeout, schema))
         return schema

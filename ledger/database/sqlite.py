@@ -58,8 +58,7 @@ CHECKPOINT_PAGES: Final = 8_000
 MAPPED_BYTES: Final = 1024 * 1024 * 1024
 # Each of a batch's inserts has up to ROWS_A_STATEMENT forms.
 PREPARED_STATEMENTS: Final = 512
-# Interval at which readers check that the file at the path is the one that is open.
-HEED_S: Final = 1.0
+CHECK_FILE_EVERY_S: Final = 1.0
 
 _HAS_LEDGER: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger_head'"
 _HAS_ANYTHING: Final = "SELECT 1 FROM sqlite_master LIMIT 1"
@@ -68,19 +67,39 @@ _log = logging.getLogger(__name__)
 
 
 class SqliteDatabase(Database):
-    """A database in one file, for all processes of one machine."""
+    """A database in one file, for all processes of one machine.
+
+    Args:
+        url: The path of the file.
+        synchronous: SQLite's pragma; see ``open_database``.
+        directory: The directory to which a relative path refers; None is the working directory.
+        lock_timeout_ms: How long a writer waits for a lock before ``Unavailable`` is raised;
+            10 s by default.
+        wal_limit_bytes: A writer resets a WAL that is larger; 64 MB by default.
+        check_file_every_s: Interval at which readers check that the file at the path is the one
+            that is open; 1 s by default.
+    """
 
     is_embedded = True
     _begin_snapshot = "BEGIN"
 
     def __init__(
-        self, url: URL, *, synchronous: SqliteSynchronous, directory: Path | None = None
+        self,
+        url: URL,
+        *,
+        synchronous: SqliteSynchronous,
+        directory: Path | None = None,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        wal_limit_bytes: int = WAL_LIMIT_BYTES,
+        check_file_every_s: float = CHECK_FILE_EVERY_S,
     ) -> None:
         self.path = ((directory or Path()) / (url.database or "")).absolute()
+        self._wal_limit_bytes = wal_limit_bytes
+        self._check_file_every_s = check_file_every_s
         self._mapped_bytes = MAPPED_BYTES
         # The file that connections have open; None if there are no connections.
         self._opened: os.stat_result | None = None
-        self._heeded_s = 0.0
+        self._checked_s = 0.0
         engine = create_engine(
             url.set(database=str(self.path)),
             isolation_level="AUTOCOMMIT",
@@ -91,7 +110,7 @@ class SqliteDatabase(Database):
         )
 
         @event.listens_for(engine, "do_connect")
-        def heed(*_: object) -> None:
+        def check_file(*_: object) -> None:
             self.reopen_if_replaced()
             if self._opened is None:
                 require_ours(self.path)
@@ -99,7 +118,7 @@ class SqliteDatabase(Database):
         @event.listens_for(engine, "connect")
         def configure(connection: sqlite3.Connection, _: object) -> None:
             for pragma in (
-                f"busy_timeout={LOCK_TIMEOUT_MS}",
+                f"busy_timeout={lock_timeout_ms}",
                 f"synchronous={synchronous}",
                 "cache_size=-16000",
                 f"wal_autocheckpoint={CHECKPOINT_PAGES}",
@@ -112,14 +131,16 @@ class SqliteDatabase(Database):
             if self._opened is None:
                 self._opened = self.path.stat()
 
-        super().__init__(engine)
+        super().__init__(engine, lock_timeout_ms=lock_timeout_ms)
         self._fresh_locks()
 
     def _fresh_locks(self) -> None:
         # Whether the present write transaction has announced a change.
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
-        self._queue = WriterQueue(self.path.with_name(self.path.name + "-writer"))
+        self._queue = WriterQueue(
+            self.path.with_name(self.path.name + "-writer"), lock_timeout_ms=self.lock_timeout_ms
+        )
         self._writer: Connection | None = None
         # The file that the writer's connection has open.
         self._written: os.stat_result | None = None
@@ -148,12 +169,12 @@ class SqliteDatabase(Database):
 
     def kept(self) -> Connection:
         now_s = time.monotonic()
-        if now_s - self._heeded_s > HEED_S:
+        if now_s - self._checked_s > self._check_file_every_s:
             self.reopen_if_replaced()
             self._queue.check_file()
             # Only now: while the file is missing, each call checks again, so that none reads the
             # old file.
-            self._heeded_s = now_s
+            self._checked_s = now_s
         return super().kept()
 
     @property
@@ -308,12 +329,12 @@ class SqliteDatabase(Database):
             size = os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError:
             return
-        if size <= WAL_LIMIT_BYTES:
+        if size <= self._wal_limit_bytes:
             return
         # Do not wait for a long reader: the next commit tries again.
         connection.exec_driver_sql("PRAGMA busy_timeout=50")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={self.lock_timeout_ms}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ database, where the kernel wakes the next in line: 2,860 a second and 18 ms.
 An ``flock`` belongs to an open file, not to a thread, hence the ``threading.RLock`` around it.
 An ``flock`` has no timeout either: if a process that holds it is stopped (Ctrl-Z), one thread
 of each other process waits until it continues, and the other threads raise ``Unavailable``
-after LOCK_TIMEOUT_MS.
+after the lock timeout.
 
 The queue is for speed and fairness, not for safety: a writer that does not queue, such as an
 application's own connection, is excluded by SQLite's lock as ever.
@@ -36,9 +36,12 @@ class WriterQueue:
 
     Args:
         path: The file on which processes queue, which is created when it is first needed.
+        lock_timeout_ms: How long a thread waits for the other threads of its process; 10 s by
+            default.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+        self._lock_timeout_s = lock_timeout_ms / 1000
         # Reentrant, for a thread that forks while it writes.
         self._threads = threading.RLock()
         self._file = LockFile(path)
@@ -58,9 +61,9 @@ class WriterQueue:
         Raises:
             Unavailable: Another thread of this process has waited or written for too long.
         """
-        if not self._threads.acquire(timeout=LOCK_TIMEOUT_MS / 1000):
+        if not self._threads.acquire(timeout=self._lock_timeout_s):
             raise Unavailable(
-                f"the database was locked for {LOCK_TIMEOUT_MS / 1000:g} s, perhaps by a "
+                f"the database was locked for {self._lock_timeout_s:g} s, perhaps by a "
                 "suspended process; try again"
             )
         try:
@@ -92,7 +95,7 @@ class WriterQueue:
         # SQLite records in the process's memory which of its connections holds the database's
         # lock.  The child would inherit that record, and wait all its life for the end of
         # a transaction that is not its own.
-        self._is_forking = self._threads.acquire(timeout=LOCK_TIMEOUT_MS / 1000)
+        self._is_forking = self._threads.acquire(timeout=self._lock_timeout_s)
 
     def after_fork(self) -> None:
         """Undo ``before_fork`` in the process that has forked."""

@@ -57,12 +57,15 @@ class Ledger:
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._versions = InlineVersions(self._projections)
-        self._appender = Appender(self._append)
+        self._appender = self._new_appender()
 
     def forget(self) -> None:
         """Reset the state in a forked child, which has none of its parent's threads."""
         self.database.forget()
-        self._appender = Appender(self._append)
+        self._appender = self._new_appender()
+
+    def _new_appender(self) -> Appender[Submission, list[Answer]]:
+        return Appender(self._append, patience_s=self.database.lock_timeout_ms / 1000)
 
     def execute(self, command: Command, *, actor: str, cause: str | None = None) -> Outcome:
         """Carry out *command*; after this returns, its events survive a crash.

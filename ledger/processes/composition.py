@@ -115,9 +115,7 @@ class System:
     def compared(self) -> list[tuple[Projection, Projection]]:
         """Return the projections that ``ledger verify`` compares, each with its shadow."""
         return [
-            (model, model.shadow)
-            for model in self.models.values()
-            if isinstance(model, Projection)
+            (model, model.shadow) for model in self.models.values() if isinstance(model, Projection)
         ]
 
     @property
@@ -224,18 +222,25 @@ def queue_of(system: System, *, actor: str, lease_ms: int) -> Queue:
     return queue
 
 
-def compose(settings: Settings, *, indexes: bool = True, directory: Path | None = None) -> System:
+def compose(
+    settings: Settings,
+    *,
+    indexes: bool = True,
+    directory: Path | None = None,
+    database: Database | None = None,
+) -> System:
     """Return the system on the database of *settings*, without connecting to it.
 
     Args:
         settings: The database, the search engine and its directory.
         indexes: Whether a search updates the index if no other process does.
         directory: Base of relative paths; None is the working directory.
+        database: The database; None opens the one that *settings* name.
 
     Raises:
         InvalidInput: The database URL is invalid.
     """
-    database = open_database(
+    database = database or open_database(
         settings.database_url,
         synchronous=settings.sqlite_synchronous,
         schema=settings.schema or None,

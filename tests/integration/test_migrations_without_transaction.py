@@ -16,7 +16,9 @@ from sqlalchemy import Column, Connection, Integer, event, text
 
 from ledger.database.contract import Database
 from ledger.database.migration import migrate
+from ledger.database.postgres import PostgresDatabase
 from ledger.database.revision import REVISIONS
+from ledger.database.url import parse_url
 from ledger.errors import Unavailable
 from ledger.log.recorded import Change
 from ledger.processes.composition import System, compose
@@ -83,10 +85,12 @@ class Migrations:
         )
         self.newest = revision
 
-    def in_another_process(self, url: str, first: str = "") -> subprocess.Popen[str]:
-        """Migrate in another process, which carries out *first* before that."""
+    def in_another_process(
+        self, url: str, first: str = "", *, opened: str = "open_database(url, synchronous='OFF')"
+    ) -> subprocess.Popen[str]:
+        """Migrate in another process, which carries out *first*, and opens the database."""
         process = subprocess.Popen(
-            [sys.executable, "-c", _PROCESS.format(first), url, str(self.folder)],
+            [sys.executable, "-c", _PROCESS.format(first, opened), url, str(self.folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,11 +110,13 @@ _PROCESS: Final = """
 import sys
 from pathlib import Path
 from ledger.database.migration import migrate
-from tests.builders import open_system
+from ledger.database.postgres import PostgresDatabase
+from ledger.database.url import open_database, parse_url
 {}
-system = open_system(sys.argv[1])
-print(*migrate(system.database, migrations=Path(sys.argv[2])))
-system.close()
+url, folder = sys.argv[1:]
+database = {}
+print(*migrate(database, migrations=Path(folder)))
+database.close()
 """
 
 
@@ -390,15 +396,14 @@ def test_one_that_waits_too_long_says_so(
     system: System,
     database_url: str,
     migrations: Migrations,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     migrations.add("a", "meet(FOLDER)", transactional=False)
     first = migrations.in_another_process(database_url)
     reached(migrations, first)
-    monkeypatch.setattr("ledger.database.postgres.LOCK_TIMEOUT_MS", 300)
+    impatient = PostgresDatabase(parse_url(database_url), lock_timeout_ms=300)
 
-    with pytest.raises(Unavailable) as refusal:
-        migrate(system.database, migrations=migrations.folder)
+    with closing(impatient), pytest.raises(Unavailable) as refusal:
+        migrate(impatient, migrations=migrations.folder)
     migrations.let_go()
 
     assert str(refusal.value) == (
@@ -454,8 +459,7 @@ def test_an_index_is_built_while_others_read_and_write(
     with system.database.snapshot() as reader:
         reader.execute(text("SELECT count(*) FROM ledger_events"))
         process = migrations.in_another_process(
-            database_url,
-            "from ledger.database import postgres\npostgres.LOCK_TIMEOUT_MS = 300\n",
+            database_url, opened="PostgresDatabase(parse_url(url), lock_timeout_ms=300)"
         )
         waits = waits_for_older_transactions(system)
         wait_until(waits, "the index waits for the reader")

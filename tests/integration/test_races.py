@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Barrier
@@ -19,7 +19,6 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, exc
 
-from ledger.database import sqlite_writer_queue
 from ledger.database.file_lock import LockFile
 from ledger.database.migration import migrate
 from ledger.database.own_files import open_regular
@@ -47,7 +46,7 @@ from ledger.rules.commands import (
 )
 from ledger.rules.events import Event
 from ledger.rules.job import JobState
-from tests.builders import carry_out, open_system, rows, verified
+from tests.builders import carry_out, open_sqlite, open_system, rows, verified
 
 PATIENCE_S = 60.0
 PROCESSES = 2
@@ -309,14 +308,10 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     assert rows(system, "SELECT actor FROM ledger_events") == [{"actor": "other"}]
 
 
-def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_somebody_keeps_the_lock_all_but_one_are_told_so(tmp_path: Path) -> None:
     # A process that was stopped with Ctrl-Z keeps it until it goes on.
-    monkeypatch.setattr(sqlite_writer_queue, "LOCK_TIMEOUT_MS", 100)
-    with another(f"sqlite:///{tmp_path / 'ledger.db'}") as system:
+    with closing(open_sqlite(tmp_path / "ledger.db", lock_timeout_ms=100)) as system:
         migrate(system.database)
-        system.ledger._appender._patience_s = 0.1
         stopped = LockFile(tmp_path / "ledger.db-writer")
         stopped.acquire()
         with ThreadPoolExecutor(5) as pool:

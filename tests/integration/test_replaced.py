@@ -14,7 +14,7 @@ from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.search.whoosh.engine import WhooshEngine
 from ledger.rules.commands import Create
-from tests.builders import carry_out, open_system, rows
+from tests.builders import carry_out, open_sqlite, open_system, rows
 from tests.integration.servers import DEADLINE_S
 from tests.integration.test_catch_up import eventually
 
@@ -32,10 +32,9 @@ def backup(tmp_path: Path, sqlite_template: Path) -> Path:
 
 
 @pytest.fixture
-def system(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+def system(path: Path) -> Iterator[System]:
     """Yield a ledger that has its file open, and looks for it each time."""
-    monkeypatch.setattr("ledger.database.sqlite.HEED_S", 0.0)
-    with closing(open_system(f"sqlite:///{path}")) as system:
+    with closing(open_sqlite(path, check_file_every_s=0.0)) as system:
         carry_out(system, Create(type="old"), Create(type="old"))
         yield system
 

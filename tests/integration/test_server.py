@@ -19,13 +19,12 @@ from sqlalchemy import create_engine, text
 
 from ledger import migrations
 from ledger.cli import main
-from ledger.database import sqlite as databases
 from ledger.database.migration import migrate
 from ledger.database.revision import REVISIONS
 from ledger.log import store
 from ledger.processes.composition import System
 from ledger.rules.commands import Create
-from tests.builders import carry_out, open_system, rows, verified
+from tests.builders import carry_out, open_sqlite, open_system, rows, verified
 from tests.integration.servers import (
     DEADLINE_S,
     HOST,
@@ -573,13 +572,10 @@ def test_two_servers_on_one_file_leave_no_gap_and_answer_no_error(tmp_path: Path
 # --- the file beside the file
 
 
-def test_the_wal_stays_bounded_though_readers_come_and_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wal_stays_bounded_though_readers_come_and_go(tmp_path: Path) -> None:
     limit = 256 * 1024
-    monkeypatch.setattr(databases, "WAL_LIMIT_BYTES", limit)
     wal = tmp_path / "ledger.db-wal"
-    system = open_system(f"sqlite:///{tmp_path / 'ledger.db'}")
+    system = open_sqlite(tmp_path / "ledger.db", wal_limit_bytes=limit)
     migrate(system.database)
     data = f'"{"x" * 10_000}"'
 

@@ -25,7 +25,7 @@ from ledger.projections.search.whoosh import own_directory
 from ledger.projections.search.whoosh.engine import WhooshEngine
 from ledger.projections.search.whoosh.folders import CURRENT, Home
 from ledger.rules.commands import Create, Erase, Remove
-from tests.builders import carry_out, open_system, silently, verified
+from tests.builders import carry_out, open_sqlite, open_system, silently, verified
 from tests.integration.strangers import KINDS, Seen, file, put, seen, tree
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -214,23 +214,23 @@ def test_a_journal_is_kept_whose_database_is_missing(path: Path) -> None:
 
 
 def test_a_file_that_takes_the_others_place_is_opened_only_if_sqlites_lie_beside_it(
-    ledger: System, path: Path, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, sqlite_template: Path
 ) -> None:
-    monkeypatch.setattr("ledger.database.sqlite.HEED_S", 0.0)
-    carry_out(ledger, Create(type="t"))
-    for each in path.parent.glob("ledger.db*"):
-        each.unlink()
-    wal = path.with_name("ledger.db-wal")
-    file(wal)
-    before = seen(wal)
-    Path(shutil.copy(sqlite_template, path.with_name("new"))).replace(path)
+    with closing(open_sqlite(path, check_file_every_s=0.0)) as ledger:
+        carry_out(ledger, Create(type="t"))
+        for each in path.parent.glob("ledger.db*"):
+            each.unlink()
+        wal = path.with_name("ledger.db-wal")
+        file(wal)
+        before = seen(wal)
+        Path(shutil.copy(sqlite_template, path.with_name("new"))).replace(path)
 
-    for _ in range(2):
-        with pytest.raises(NotOurs):
-            carry_out(ledger, Create(type="t"))
-    assert seen(wal) == before
-    wal.unlink()
-    assert carry_out(ledger, Create(type="t"))[0].job_id == 1
+        for _ in range(2):
+            with pytest.raises(NotOurs):
+                carry_out(ledger, Create(type="t"))
+        assert seen(wal) == before
+        wal.unlink()
+        assert carry_out(ledger, Create(type="t"))[0].job_id == 1
 
 
 def test_a_link_to_the_database_has_sqlites_files_beside_what_it_leads_to(
