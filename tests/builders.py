@@ -16,6 +16,7 @@ from ledger.log.answers import Outcome
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.models.job_json import JobJson
+from ledger.projections.models.jobs import Jobs
 from ledger.projections.report import Report
 from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Command, Complete, Create, FailAttempt, Remove, Start
@@ -83,6 +84,7 @@ def open_system(
     *,
     search_directory: Path | str = "",
     database: Database | None = None,
+    jobs: Jobs | None = None,
 ) -> System:
     """Return a system on *url*; SQLite runs without fsync, because no test cuts the power."""
     system = compose(
@@ -90,6 +92,7 @@ def open_system(
             database_url=url, sqlite_synchronous="OFF", search_directory=str(search_directory)
         ),
         database=database,
+        jobs=jobs,
     )
     if clock is not None:
         system.ledger.now_ms = clock

@@ -7,7 +7,7 @@ from ledger.api.http.etag import answer, is_current
 from ledger.api.schemas import Count
 from ledger.database.contract import Database
 from ledger.errors import InvalidInput
-from ledger.projections.models.job_lists import JobList, JobLists, clip, is_shallow
+from ledger.projections.models.job_lists import JobList, JobLists, clip
 from ledger.projections.models.state_counts import StateCounts
 from ledger.rules.job import State
 
@@ -46,7 +46,7 @@ class Lists:
         if (first < 0) == (last < 0):
             self._check_width(first, last)
         jobs = JobList(state, type_)
-        shallow = is_shallow(first, last)
+        shallow = self._lists.is_shallow(first, last)
         with self._database.read() if shallow else self._database.snapshot() as connection:
             if is_current(req, resp, connection):
                 return

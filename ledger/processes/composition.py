@@ -228,6 +228,7 @@ def compose(
     indexes: bool = True,
     directory: Path | None = None,
     database: Database | None = None,
+    jobs: Jobs | None = None,
 ) -> System:
     """Return the system on the database of *settings*, without connecting to it.
 
@@ -236,6 +237,7 @@ def compose(
         indexes: Whether a search updates the index if no other process does.
         directory: Base of relative paths; None is the working directory.
         database: The database; None opens the one that *settings* name.
+        jobs: The read model of jobs; None is the one that all systems of this process share.
 
     Raises:
         InvalidInput: The database URL is invalid.
@@ -246,13 +248,14 @@ def compose(
         schema=settings.schema or None,
         directory=directory,
     )
-    jobs, state_counts, unique_keys, ledger_state = projections = _inline_projections()
+    shared_jobs, state_counts, unique_keys, ledger_state = _inline_projections()
+    jobs = jobs or shared_jobs
     ledger = Ledger(
         database,
         jobs=jobs,
         entries=ledger_state,
         unique_keys=unique_keys,
-        projections=projections,
+        projections=(jobs, state_counts, unique_keys, ledger_state),
     )
     return System(
         database=database,

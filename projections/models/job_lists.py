@@ -36,11 +36,24 @@ from ledger.rules.job import LIVE_STATES, JobState, State
 
 # The type under which lists over all types are counted; no job has it.
 EVERY_TYPE: Final = ""
-# Lengths of runs of ids, as powers of two: 1,024 and 1,048,576; the last is the whole list.
-SPANS: Final = (10, 20, 62)
-WHOLE_LIST: Final = SPANS[-1]
-# Up to this depth, walking is faster than finding the id to start at.
-SHALLOW: Final = 1_000
+# The span of a run that is the whole list.
+WHOLE_LIST: Final = 62
+
+
+class ListSizes(NamedTuple):
+    """What of a list is counted, and what of it is walked.
+
+    Attributes:
+        spans: Lengths of the runs of ids that are counted, as powers of two, ascending; the
+            default is 1,024 and 1,048,576.  The whole list is always counted.
+        shallow: Up to this depth, walking is faster than finding the id to start at.
+    """
+
+    spans: tuple[int, ...] = (10, 20)
+    shallow: int = 1_000
+
+
+LIST_SIZES: Final = ListSizes()
 
 
 class JobList(NamedTuple):
@@ -59,11 +72,6 @@ class _Order(NamedTuple):
         return self._replace(descending=not self.descending)
 
 
-def is_shallow(first: int, last: int) -> bool:
-    """Return whether a page is close enough to an end of its list to walk to it."""
-    return (0 <= first <= SHALLOW and last >= 0) or (first < 0 and -1 - SHALLOW <= last < 0)
-
-
 def clip(first: int, last: int, length: int) -> tuple[int, int]:
     """Return the ranks counted from 0 and within a list of *length*; (1, 0) for an empty page."""
     first = max(0, first + length if first < 0 else first)
@@ -77,9 +85,11 @@ class JobLists:
     Args:
         jobs: The table.
         ranks: The table of its counts, with ``rank_columns``.
+        sizes: What is counted and what is walked; the table keeps the counts of the same spans.
     """
 
-    def __init__(self, jobs: Table, ranks: Table) -> None:
+    def __init__(self, jobs: Table, ranks: Table, *, sizes: ListSizes = LIST_SIZES) -> None:
+        self._sizes = sizes
         self._jobs = jobs
         self._add_ranks = Upsert(ranks, adds=("jobs",))
         in_list = and_(
@@ -94,7 +104,7 @@ class JobLists:
         self, tx: Connection, before: Mapping[int, JobState], after: Mapping[int, JobState]
     ) -> None:
         """Move the counts of the jobs from their states in *before* to their states in *after*."""
-        fine, *coarser = SPANS
+        fine, *coarser = (*self._sizes.spans, WHOLE_LIST)
         moves = Counter(
             (job.type, before[job.id].state, job.state, job.id >> fine) for job in after.values()
         )
@@ -110,6 +120,11 @@ class JobLists:
                     for span in coarser:
                         counts[name, state.value, span, bucket >> (span - fine)] += change
         self._add_ranks.execute(tx, [(*key, counts[key]) for key in sorted(counts) if counts[key]])
+
+    def is_shallow(self, first: int, last: int) -> bool:
+        """Return whether a page is close enough to an end of its list to walk to it."""
+        shallow = self._sizes.shallow
+        return (0 <= first <= shallow and last >= 0) or (first < 0 and -1 - shallow <= last < 0)
 
     def page(
         self,
@@ -132,7 +147,7 @@ class JobLists:
             by_priority: Order by priority, then age, instead of by age alone.
         """
         order = _Order(descending, by_priority)
-        if is_shallow(first, last):
+        if self.is_shallow(first, last):
             if first >= 0:
                 return self._walk(connection, jobs, first, last - first + 1, order)
             return self._walk(connection, jobs, -1 - last, last - first + 1, order, backwards=True)
@@ -152,7 +167,7 @@ class JobLists:
         """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
-        if min(first, behind) > SHALLOW and not order.by_priority:
+        if min(first, behind) > self._sizes.shallow and not order.by_priority:
             oldest = behind if order.descending else first
             start, skip = self._seek(connection, jobs, oldest)
             return self._walk(
@@ -170,7 +185,7 @@ class JobLists:
         """Return an id, and the number of jobs to skip from that id to reach *rank*."""
         start = 0
         coarser = WHOLE_LIST
-        for span in reversed(SPANS[:-1]):
+        for span in reversed(self._sizes.spans):
             parameters = {
                 "span": span,
                 "start": start >> span,

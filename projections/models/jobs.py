@@ -8,7 +8,7 @@ is erased there is gone here.
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import (
     CheckConstraint,
@@ -33,7 +33,7 @@ from ledger.log.ports import JobWithData
 from ledger.log.recorded import Change
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
-from ledger.projections.models.job_lists import JobLists, rank_columns
+from ledger.projections.models.job_lists import LIST_SIZES, JobLists, ListSizes, rank_columns
 from ledger.projections.projection import Projection, in_parts
 from ledger.rules.job import LIVE_STATES, JobState, State
 
@@ -71,17 +71,30 @@ _STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STAT
 class Jobs(Projection):
     """The read model of jobs.
 
+    Args:
+        shadow: See ``Projection``.
+        replacement: See ``Projection``.
+        list_sizes: What of the lists is counted and what is walked; all processes that use the
+            tables must agree on it.
+
     Attributes:
         lists: All lists of them, page by page.
     """
 
     name = "jobs"
 
-    def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        shadow: bool = False,
+        replacement: bool = False,
+        list_sizes: ListSizes = LIST_SIZES,
+    ) -> None:
         super().__init__(shadow=shadow, replacement=replacement)
+        self._list_sizes = list_sizes
         self._jobs = jobs = self._define("ledger_jobs", *_job_columns(), *_job_indexes())
         self._ranks = ranks = self._define("ledger_job_ranks", *rank_columns())
-        self.lists = JobLists(jobs, ranks)
+        self.lists = JobLists(jobs, ranks, sizes=list_sizes)
         self._insert = Rows(insert(jobs), _COLUMNS)
         self._update = Rows(
             update(jobs)
@@ -138,6 +151,9 @@ class Jobs(Projection):
         )
         moment = select(schema.head.c.position).scalar_subquery()
         self._get = Query(select(moment, json_of(jobs)).where(jobs.c.id == bindparam("job_id")))
+
+    def twin(self, *, shadow: bool = False, replacement: bool = False) -> Self:
+        return type(self)(shadow=shadow, replacement=replacement, list_sizes=self._list_sizes)
 
     # --- following the ledger
 

@@ -17,7 +17,6 @@ from sqlalchemy import Connection
 from ledger.projections.models.job_lists import JobList, JobLists
 from ledger.rules.job import LIVE_STATES
 
-# Maximum number of jobs of one list that are read at once.
 LARGEST_PIECE: Final = 1_000
 
 
@@ -41,6 +40,7 @@ def page_of_type(
     *,
     descending: bool = False,
     by_priority: bool = False,
+    largest_piece: int = LARGEST_PIECE,
 ) -> str:
     """Return the jobs of a type with the ranks *first* to *last*, as a JSON array.
 
@@ -52,6 +52,7 @@ def page_of_type(
         last: Rank of the last job, inclusive.
         descending: Reverse the whole list first.
         by_priority: Order by priority, then age, instead of by age alone.
+        largest_piece: Maximum number of jobs of one list that are read at once; 1,000 by default.
     """
     names = [JobList(state, type_) for state in LIVE_STATES]
     last = min(last, sum(lists.length(connection, each) for each in names) - 1)
@@ -60,7 +61,7 @@ def page_of_type(
 
     def listed(each: JobList) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Yield the jobs of a list, each after its place."""
-        size = min(last + 1, LARGEST_PIECE)
+        size = min(last + 1, largest_piece)
         for start in range(0, last + 1, size):
             page = lists.page(
                 connection,

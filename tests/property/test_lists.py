@@ -12,10 +12,9 @@ from sqlalchemy import Connection
 
 from ledger.database.migration import migrate
 from ledger.processes.composition import System
-from ledger.projections.models import job_lists
-from ledger.projections.models import jobs_of_type as of_type_module
 from ledger.projections.models.job_json import JobJson
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_lists import JobList, ListSizes
+from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.rules.commands import (
     Command,
@@ -74,12 +73,10 @@ pages_of_type = st.builds(
 
 
 @pytest.fixture
-def empty(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+def empty(database_url: str) -> Iterator[System]:
     """Yield a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
-    monkeypatch.setattr(job_lists, "SHALLOW", 5)
-    monkeypatch.setattr(job_lists, "SPANS", (2, 4, 62))
-    monkeypatch.setattr(of_type_module, "LARGEST_PIECE", 7)
-    system = open_system(database_url)
+    jobs = Jobs(list_sizes=ListSizes(spans=(2, 4), shallow=5))
+    system = open_system(database_url, jobs=jobs)
     migrate(system.database)
     try:
         yield system
@@ -206,6 +203,7 @@ def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
         asked.last,
         descending=asked.descending,
         by_priority=asked.by_priority,
+        largest_piece=7,
     )
     return shown_ids(JobJson(0, page))
 
@@ -222,8 +220,8 @@ def test_a_page_of_a_type_reads_no_other_jobs(
 
     monkeypatch.setattr(filled.jobs.lists, "page", counted)
     with filled.database.snapshot() as connection:
-        page_of_type(filled.jobs.lists, connection, "sms", 0, 4)
-        page_of_type(filled.jobs.lists, connection, "sms", 2**40, 2**40 + 4)
+        page_of_type(filled.jobs.lists, connection, "sms", 0, 4, largest_piece=7)
+        page_of_type(filled.jobs.lists, connection, "sms", 2**40, 2**40 + 4, largest_piece=7)
 
     lists = [JobList(state, "sms") for state in LIVE_STATES]
     assert {each for each, _ in asked} == set(lists)
