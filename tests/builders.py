@@ -17,6 +17,7 @@ from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.models.job_json import JobJson
 from ledger.projections.models.jobs import Jobs
+from ledger.projections.rebuild.steps import Steps
 from ledger.projections.report import Report
 from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Command, Complete, Create, FailAttempt, Remove, Start
@@ -112,6 +113,11 @@ def verified(system: System) -> Report:
 
 def silently(done: int, total: int) -> None:
     """Ignore a report of progress."""
+
+
+def batches_of(events: int) -> Steps:
+    """Return the steps of a rebuild whose batches all have the same number of events."""
+    return Steps(first_batch=events, smallest_batch=events, largest_batch=events)
 
 
 def rows(system: System, query: str, **parameters: object) -> list[dict[str, Any]]:

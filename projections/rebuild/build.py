@@ -21,12 +21,10 @@ from ledger.log.schema import checkpoints, failures, rebuilds
 from ledger.projections.follower import ChangeConsumer
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
+from ledger.projections.rebuild.steps import STEPS, Steps
 
 # Time that a batch should hold the database for; a writer waits for at most one batch.
 HELD_S: Final = 0.2
-FIRST_BATCH: Final = 2_000
-SMALLEST_BATCH: Final = 100
-LARGEST_BATCH: Final = 40_000
 # A fast batch predicts little about the next one, so a batch at most doubles in size.
 _GROWTH: Final = 2.0
 
@@ -64,13 +62,17 @@ class Build(ChangeConsumer):
     Args:
         database: The ledger's database.
         lives: The projections to replace; one pass over history builds all replacements.
+        steps: The sizes of batches, and of the steps in which old tables are dropped.
     """
 
-    def __init__(self, database: Database, lives: Sequence[Projection]) -> None:
+    def __init__(
+        self, database: Database, lives: Sequence[Projection], *, steps: Steps = STEPS
+    ) -> None:
         self.twins = [Twin(live=live, replacement=live.twin(replacement=True)) for live in lives]
         self.wants_content = any(live.wants_content for live in lives)
         self.wants_envelope = any(live.wants_envelope for live in lives)
-        self.batch = FIRST_BATCH
+        self.batch = steps.first_batch
+        self._steps = steps
         self._database = database
         self._title = "rebuild"
 
@@ -84,7 +86,7 @@ class Build(ChangeConsumer):
         A replacement cannot be continued if it is of another version, or ahead of the ledger.
         """
         for twin in self.twins:
-            table_swap.drop_old(self._database, twin.live)
+            table_swap.drop_old(self._database, twin.live, self._steps)
             with self._database.write() as tx:
                 begun = tx.execute(_POSITION, {"name": twin.live.name}).first()
                 if (
@@ -108,7 +110,7 @@ class Build(ChangeConsumer):
     def finish(self) -> None:
         """Create the indexes, which is faster at once than row by row."""
         for twin in self.twins:
-            table_swap.create_indexes(self._database, twin.replacement)
+            table_swap.create_indexes(self._database, twin.replacement, self._steps)
 
     # --- as a follower
 
@@ -156,7 +158,7 @@ class Build(ChangeConsumer):
     def _pace(self, held_s: float, events: int) -> None:
         """Set the size of the next batch so that it takes about HELD_S."""
         right = int(events * min(_GROWTH, HELD_S / max(held_s, 0.001)))
-        self.batch = max(SMALLEST_BATCH, min(LARGEST_BATCH, right))
+        self.batch = max(self._steps.smallest_batch, min(self._steps.largest_batch, right))
 
     def leadership(self) -> Leadership:
         """Return the claim to rebuild; one process at a time may rebuild, whichever read models."""
@@ -185,14 +187,14 @@ class Build(ChangeConsumer):
     def drop_old(self) -> None:
         """Drop the tables that were replaced."""
         for twin in self.twins:
-            table_swap.drop_old(self._database, twin.live)
+            table_swap.drop_old(self._database, twin.live, self._steps)
 
     def drop(self) -> None:
         """Drop what has been built so far."""
         for twin in self.twins:
             with self._database.write() as tx:
                 _drop(tx, twin)
-            table_swap.drop_old(self._database, twin.live)
+            table_swap.drop_old(self._database, twin.live, self._steps)
 
     def begun(self) -> int | None:
         """Return the lowest position that a replacement has reached, or None if there are none."""

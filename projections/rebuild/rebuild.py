@@ -30,6 +30,7 @@ from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
 from ledger.projections.rebuild.build import Build, Twin, read_checkpoint
 from ledger.projections.rebuild.compare import compare
+from ledger.projections.rebuild.steps import STEPS, Steps
 from ledger.projections.replay import Advance, replay, uncollected
 from ledger.projections.report import Difference, Report
 
@@ -59,6 +60,7 @@ def rebuild(
     differs: Differs | None = None,
     phase: Phase | None = None,
     patience_s: float = PATIENCE_S,
+    steps: Steps = STEPS,
 ) -> int:
     """Replace *models* with what history says they are.
 
@@ -68,7 +70,8 @@ def rebuild(
         advance: Called after each batch with the number of events done and the total.
         differs: Called with each difference of the live tables, before they are replaced.
         phase: Called with the name of each phase after the build, and when a swap has to wait.
-        patience_s: Time for which a swap waits for readers of the live tables.
+        patience_s: Time for which a swap waits for readers of the live tables; 300 s by default.
+        steps: The sizes of its steps.
 
     Returns:
         The position up to which they are built.
@@ -84,7 +87,7 @@ def rebuild(
             done = 0
             tables = [model for model in models if isinstance(model, Projection)]
             if tables:
-                build = Build(database, tables)
+                build = Build(database, tables, steps=steps)
                 build.begin()
                 with database.read_once():
                     done = complete(

@@ -33,14 +33,11 @@ from sqlalchemy.schema import CreateTable
 from ledger.database.contract import Database
 from ledger.errors import LedgerError
 from ledger.projections.projection import REPLACEMENT_SUFFIX, Projection
+from ledger.projections.rebuild.steps import Steps
 
 OLD_SUFFIX: Final = "_old"
 # Maximum time that others wait behind a swap that waits for a reader.
 SWAP_LOCK_MS: Final = 100
-# Rows that are deleted in one transaction without a noticeable delay for writers.
-ROWS_AT_ONCE: Final = 20_000
-# Long enough for a process to wake up on a busy machine.
-GIVE_WAY_S: Final = 0.02
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
@@ -54,7 +51,7 @@ def create_tables(tx: Connection, projection: Projection) -> None:
         tx.execute(CreateTable(table))
 
 
-def create_indexes(database: Database, projection: Projection) -> None:
+def create_indexes(database: Database, projection: Projection, steps: Steps) -> None:
     """Create the indexes that are missing, each in a transaction of its own."""
     for table in projection.tables:
         with database.read() as connection:
@@ -63,14 +60,14 @@ def create_indexes(database: Database, projection: Projection) -> None:
             if index.name not in there:
                 with database.write() as tx:
                     index.create(tx)
-                give_way(database)
+                give_way(database, steps)
         if not database.is_embedded:
             with database.write() as tx:
                 # Otherwise the first queries after the swap are planned for an empty table.
                 tx.execute(text(f"ANALYZE {_quoted(tx, table.name)}"))
 
 
-def give_way(database: Database) -> None:
+def give_way(database: Database, steps: Steps) -> None:
     """Let waiting writers proceed.
 
     On SQLite the lock is not passed on: waiting writers are woken when it is free, and a
@@ -78,7 +75,7 @@ def give_way(database: Database) -> None:
     one writer waited for six indexes.
     """
     if database.is_embedded:
-        time.sleep(GIVE_WAY_S)
+        time.sleep(steps.give_way_s)
 
 
 def drop_tables(tx: Connection, projection: Projection) -> None:
@@ -139,7 +136,7 @@ def locked_for_swap(tx: Connection, tables: Sequence[Table]) -> Iterator[None]:
     yield
 
 
-def drop_old(database: Database, live: Projection) -> None:
+def drop_old(database: Database, live: Projection, steps: Steps) -> None:
     """Drop the tables that swaps have left of *live*, in small steps."""
     if not database.is_embedded:
         return
@@ -153,21 +150,21 @@ def drop_old(database: Database, live: Projection) -> None:
         for index in indexes:
             with database.write() as tx:
                 tx.execute(text(f"DROP INDEX {_quoted(tx, str(index))}"))
-            give_way(database)
+            give_way(database, steps)
         has_rowid = table.dialect_options["sqlite"]["with_rowid"]
-        while has_rowid and _delete_some(database, name):
-            give_way(database)
+        while has_rowid and _delete_some(database, name, most=steps.rows_at_once):
+            give_way(database, steps)
         with database.write() as tx:
             tx.execute(text(f"DROP TABLE {_quoted(tx, name)}"))
 
 
-def _delete_some(database: Database, name: str) -> bool:
-    """Delete some rows; return whether there may be more."""
+def _delete_some(database: Database, name: str, *, most: int) -> bool:
+    """Delete up to *most* rows; return whether there may be more."""
     with database.write() as tx:
         quoted = _quoted(tx, name)
-        some = f"SELECT rowid FROM {quoted} ORDER BY rowid LIMIT {ROWS_AT_ONCE}"  # noqa: S608
+        some = f"SELECT rowid FROM {quoted} ORDER BY rowid LIMIT {most}"  # noqa: S608
         deleted = tx.execute(text(f"DELETE FROM {quoted} WHERE rowid IN ({some})"))  # noqa: S608
-    return deleted.rowcount == ROWS_AT_ONCE
+    return deleted.rowcount == most
 
 
 # --- PostgreSQL

@@ -294,26 +294,22 @@ def test_a_server_that_is_started_before_postgresql_serves_once_it_is_there(
 
 # --- a rebuild dies
 
-# The command itself, made to stand still after a number of events.
+# Rebuilds everything, and stands still after a number of events.
 REBUILD: Final = """
 import signal, sys
-from contextlib import contextmanager, suppress
-import ledger.projections.rebuild.build
-from ledger.cli import main, output
+from ledger.processes.composition import compose
+from ledger.processes.settings import Settings
+from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.rebuild.steps import Steps
 
-@contextmanager
-def standing_still(what):
-    def advance(done, total):
-        if done >= int(sys.argv[2]):
-            print("standing still", flush=True)
-            signal.pause()
-    advance.phase = lambda what: None
-    yield advance
+def advance(done, total):
+    if done >= int(sys.argv[2]):
+        print("standing still", flush=True)
+        signal.pause()
 
-for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-    setattr(ledger.projections.rebuild.build, name, 10)
-output.progress = standing_still
-main(["--database", sys.argv[1], "rebuild", "--all"])
+system = compose(Settings(database_url=sys.argv[1]))
+steps = Steps(first_batch=10, smallest_batch=10, largest_batch=10)
+rebuild(system.database, list(system.models.values()), advance, steps=steps)
 """
 STATES: Final = ("inactive", "delayed", "active", "complete", "failed", "removed")
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Connection
@@ -33,7 +33,16 @@ from ledger.rules.commands import (
     Start,
 )
 from ledger.rules.events import Created, Event, Paused, Resumed
-from tests.builders import START_MS, carry_out, open_system, rows, silently, tamper, verified
+from tests.builders import (
+    START_MS,
+    batches_of,
+    carry_out,
+    open_system,
+    rows,
+    silently,
+    tamper,
+    verified,
+)
 
 TABLES = (
     "ledger_jobs",
@@ -42,6 +51,8 @@ TABLES = (
     "ledger_unique_keys",
     "ledger_state",
 )
+# A rebuild takes small steps.
+SMALL: Final = batches_of(50)
 
 
 def contents(system: System) -> dict[str, list[dict[str, Any]]]:
@@ -94,13 +105,6 @@ def filled(system: System) -> System:
     """Return a ledger of a few hundred events."""
     system.ledger.submit(busy(60), actor="test")
     return system
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a rebuild take small steps."""
-    for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-        monkeypatch.setattr(f"ledger.projections.rebuild.build.{name}", 50)
 
 
 def changes_of(system: System, *, remembered: int | None = None, batch: int = 7) -> list[AnyChange]:
@@ -178,7 +182,7 @@ def test_the_indexes_are_there_after_a_rebuild(filled: System) -> None:
     assert rows(filled, indexes) == before
 
 
-def test_a_rebuild_that_fails_half_way_changes_nothing(filled: System, small: None) -> None:
+def test_a_rebuild_that_fails_half_way_changes_nothing(filled: System) -> None:
     before = contents(filled)
 
     class Breaking(StateCounts):
@@ -187,17 +191,18 @@ def test_a_rebuild_that_fails_half_way_changes_nothing(filled: System, small: No
             if any(change.recorded.position == 130 for change in changes):
                 raise ZeroDivisionError("no")
 
+    models = [filled.jobs, Breaking(), filled.unique_keys]
     with pytest.raises(
         Stuck, match=r"state_counts stopped before event 130: ZeroDivisionError: no"
     ):
-        rebuild(filled.database, [filled.jobs, Breaking(), filled.unique_keys], silently)
+        rebuild(filled.database, models, silently, steps=SMALL)
 
     assert contents(filled) == before
     assert verified(filled).differences == []
     carry_out(filled, Create(type="x"))
 
 
-def test_a_rebuild_that_is_interrupted_changes_nothing(filled: System, small: None) -> None:
+def test_a_rebuild_that_is_interrupted_changes_nothing(filled: System) -> None:
     before = contents(filled)
 
     def interrupt(done: int, _total: int) -> None:
@@ -205,7 +210,7 @@ def test_a_rebuild_that_is_interrupted_changes_nothing(filled: System, small: No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rebuild(filled.database, filled.projections, interrupt)
+        rebuild(filled.database, filled.projections, interrupt, steps=SMALL)
 
     assert contents(filled) == before
     carry_out(filled, Create(type="x"))
@@ -243,11 +248,14 @@ def test_an_event_that_stops_the_rebuild_is_named(
     assert stop.value.position == 9
 
 
-def test_progress_is_told_from_the_beginning_to_the_end(filled: System, small: None) -> None:
+def test_progress_is_told_from_the_beginning_to_the_end(filled: System) -> None:
     told: list[tuple[int, int]] = []
 
     total = rebuild(
-        filled.database, filled.projections, lambda done, all_: told.append((done, all_))
+        filled.database,
+        filled.projections,
+        lambda done, all_: told.append((done, all_)),
+        steps=SMALL,
     )
 
     assert told == [*((done, total) for done in (*range(0, total, 50), total)), (total, total)]
@@ -290,7 +298,7 @@ def test_readers_see_the_old_rows_until_the_rebuild_is_done(
     assert seen
 
 
-def test_a_writer_goes_on_all_along(filled: System, database_url: str, small: None) -> None:
+def test_a_writer_goes_on_all_along(filled: System, database_url: str) -> None:
     writer = open_system(database_url)
     written: list[int] = []
 
@@ -298,7 +306,7 @@ def test_a_writer_goes_on_all_along(filled: System, database_url: str, small: No
         outcome = writer.ledger.execute(Create(type="x", unique=f"{len(written)}"), actor="test")
         written.append(outcome.position)
 
-    done = rebuild(filled.database, filled.projections, write)
+    done = rebuild(filled.database, filled.projections, write, steps=SMALL)
     writer.close()
 
     # The last is told when all is done.
@@ -307,9 +315,7 @@ def test_a_writer_goes_on_all_along(filled: System, database_url: str, small: No
     assert verified(filled).differences == []
 
 
-def test_what_a_running_rebuild_builds_is_not_dropped(
-    filled: System, database_url: str, small: None
-) -> None:
+def test_what_a_running_rebuild_builds_is_not_dropped(filled: System, database_url: str) -> None:
     tamper(filled, "UPDATE ledger_jobs SET priority = 99")
     refused: list[str] = []
 
@@ -319,7 +325,7 @@ def test_what_a_running_rebuild_builds_is_not_dropped(
                 drop(other.database, other.projections)
             refused.append(str(refusal.value))
 
-    rebuild(filled.database, filled.projections, drop_beside)
+    rebuild(filled.database, filled.projections, drop_beside, steps=SMALL)
 
     assert refused == ["another rebuild is running; try again when it has finished"]
     assert verified(filled).differences == []

@@ -26,8 +26,9 @@ from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild.build import Build
 from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.rebuild.steps import Steps
 from ledger.rules.commands import Complete, Create, Remove, Start
-from tests.builders import carry_out, open_system, rows, silently, tamper, verified
+from tests.builders import batches_of, carry_out, open_system, rows, silently, tamper, verified
 from tests.integration.servers import surroundings
 from tests.integration.test_catch_up import eventually, lives
 from tests.integration.test_crashes import is_free
@@ -35,6 +36,8 @@ from tests.integration.test_crashes import is_free
 JOBS: Final = 600
 EVENTS: Final = JOBS * 5
 BATCH: Final = EVENTS // 50
+# A rebuild takes many steps.
+SMALL: Final = batches_of(BATCH)
 
 
 @pytest.fixture
@@ -42,13 +45,6 @@ def filled(system: System) -> System:
     """Return a ledger of ``EVENTS`` events."""
     system.ledger.submit(lives(JOBS), actor="test")
     return system
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a rebuild take many steps."""
-    for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-        monkeypatch.setattr(f"ledger.projections.rebuild.build.{name}", BATCH)
 
 
 @contextmanager
@@ -76,9 +72,7 @@ def beside(*works: Callable[[threading.Event], None]) -> Iterator[None]:
         raise errors[0]
 
 
-def test_writers_go_on_and_readers_see_whole_views(
-    filled: System, database_url: str, small: None
-) -> None:
+def test_writers_go_on_and_readers_see_whole_views(filled: System, database_url: str) -> None:
     rebuild_beside_others(filled, database_url, rebuilds=1)
 
 
@@ -124,7 +118,8 @@ def rebuild_beside_others(filled: System, database_url: str, *, rebuilds: int) -
 
     with beside(write, read, read):
         for _ in range(rebuilds):
-            rebuild(filled.database, list(filled.models.values()), others_go_on)
+            models = list(filled.models.values())
+            rebuild(filled.database, models, others_go_on, steps=SMALL)
 
     assert verified(filled).differences == []
     assert filled.activity.checkpoint() > 0
@@ -191,7 +186,7 @@ def test_two_rebuilds_do_not_meet(filled: System, database_url: str) -> None:
 # --- interrupted
 
 
-def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None) -> None:
+def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System) -> None:
     told: list[int] = []
 
     def interrupt(done: int, _total: int) -> None:
@@ -199,9 +194,9 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rebuild(filled.database, filled.projections, interrupt)
+        rebuild(filled.database, filled.projections, interrupt, steps=SMALL)
     kept = [Build(filled.database, [each]).begun() for each in filled.projections]
-    rebuild(filled.database, filled.projections, lambda done, _: told.append(done))
+    rebuild(filled.database, filled.projections, lambda done, _: told.append(done), steps=SMALL)
 
     assert kept == [5 * BATCH] * 4
     assert told[:2] == [5 * BATCH, 6 * BATCH]
@@ -209,40 +204,40 @@ def test_an_interrupted_rebuild_goes_on_where_it_was(filled: System, small: None
     assert verified(filled).differences == []
 
 
-def test_twins_that_were_begun_apart_are_finished_together(filled: System, small: None) -> None:
+def test_twins_that_were_begun_apart_are_finished_together(filled: System) -> None:
     for projection, stop in ((filled.jobs, 400), (filled.state_counts, 800)):
-        build = Build(filled.database, [projection])
+        build = Build(filled.database, [projection], steps=SMALL)
         build.begin()
         catch_up(filled.database, build, through=stop)
 
-    rebuild(filled.database, filled.projections, silently)
+    rebuild(filled.database, filled.projections, silently, steps=SMALL)
 
     assert verified(filled).differences == []
 
 
-def test_what_was_begun_by_another_version_is_begun_anew(filled: System, small: None) -> None:
+def test_what_was_begun_by_another_version_is_begun_anew(filled: System) -> None:
     class Newer(StateCounts):
         version = 2
 
-    build = Build(filled.database, [filled.state_counts])
+    build = Build(filled.database, [filled.state_counts], steps=SMALL)
     build.begin()
     catch_up(filled.database, build, through=400)
 
-    newer = Build(filled.database, [Newer()])
+    newer = Build(filled.database, [Newer()], steps=SMALL)
     newer.begin()
 
     assert newer.begun() == 0
     assert rows(filled, "SELECT * FROM ledger_state_counts_green") == []
 
 
-def test_what_was_begun_can_be_thrown_away(filled: System, small: None) -> None:
+def test_what_was_begun_can_be_thrown_away(filled: System) -> None:
     names = {
         True: "SELECT name FROM sqlite_master ORDER BY 1",
         False: "SELECT relname AS name FROM pg_class WHERE relnamespace = "
         "'public'::regnamespace ORDER BY 1",
     }[filled.database.is_embedded]
     before = rows(filled, names)
-    build = Build(filled.database, filled.projections)
+    build = Build(filled.database, filled.projections, steps=SMALL)
     build.begin()
     catch_up(filled.database, build, through=400)
     build.finish()
@@ -258,16 +253,17 @@ def test_what_was_begun_can_be_thrown_away(filled: System, small: None) -> None:
 # Rebuilds everything, a few events at a time, and again.
 REBUILD: Final = """
 import sys
-import ledger.projections.rebuild.build
 from ledger.processes.composition import compose
 from ledger.processes.settings import Settings
 from ledger.projections.rebuild.rebuild import rebuild
+from ledger.projections.rebuild.steps import Steps
 
-for name in ("FIRST_BATCH", "SMALLEST_BATCH", "LARGEST_BATCH"):
-    setattr(ledger.projections.rebuild.build, name, int(sys.argv[2]))
+batch = int(sys.argv[2])
+steps = Steps(first_batch=batch, smallest_batch=batch, largest_batch=batch)
 system = compose(Settings(database_url=sys.argv[1]))
+models = list(system.models.values())
 while True:
-    rebuild(system.database, list(system.models.values()), lambda *_: print(".", flush=True))
+    rebuild(system.database, models, lambda *_: print(".", flush=True), steps=steps)
 """
 
 
@@ -321,12 +317,10 @@ def leftovers(system: System) -> list[Any]:
     ]
 
 
-def test_a_large_old_table_is_emptied_little_by_little(
-    filled: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.projections.rebuild.table_swap.ROWS_AT_ONCE", JOBS // 7)
+def test_a_large_old_table_is_emptied_little_by_little(filled: System) -> None:
+    steps = Steps(rows_at_once=JOBS // 7)
 
-    rebuild(filled.database, filled.projections, silently)
+    rebuild(filled.database, filled.projections, silently, steps=steps)
 
     assert leftovers(filled) == []
     assert verified(filled).differences == []

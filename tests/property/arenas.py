@@ -3,10 +3,14 @@
 import shutil
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from ledger.database.migration import migrate
+from ledger.projections.rebuild.steps import Steps
 from tests.builders import make_empty, open_system
+
+# Of rebuilds: an example has no other process to give way to.
+WITHOUT_PAUSES: Final = Steps(give_way_s=0)
 
 
 class Arena(Protocol):

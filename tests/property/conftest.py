@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.projections.rebuild import table_swap
 from tests.property.arenas import Arena, PostgresArena, SqliteArena
 
 
 @pytest.fixture
-def arena(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Arena]:
-    """Yield a source of fresh databases, on each engine in turn; rebuilds make no pauses."""
-    monkeypatch.setattr(table_swap, "GIVE_WAY_S", 0)
+def arena(database_url: str, tmp_path: Path) -> Iterator[Arena]:
+    """Yield a source of fresh databases, on each engine in turn."""
     if database_url.startswith("sqlite"):
         yield SqliteArena(tmp_path)
         return

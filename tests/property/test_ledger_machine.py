@@ -67,7 +67,7 @@ from tests.builders import (
     silently,
     verified,
 )
-from tests.property.arenas import Arena
+from tests.property.arenas import WITHOUT_PAUSES, Arena
 from tests.strategies import Target, Words
 
 Job = dict[str, Any]
@@ -580,14 +580,15 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.system.close()
                 self.system = self._opened()
             case "rebuild":
-                done = rebuild(self.system.database, list(self.system.models.values()), silently)
+                models = list(self.system.models.values())
+                done = rebuild(self.system.database, models, silently, steps=WITHOUT_PAUSES)
                 assert done == len(self.model.rows)
                 assert self.system.activity.checkpoint() == done
             case "catch up":
                 catch_up(self.system.database, self.system.activity, batch=3)
             case "begin a rebuild":
                 # And leave it, for a later one to go on with.
-                build = Build(self.system.database, self.system.projections)
+                build = Build(self.system.database, self.system.projections, steps=WITHOUT_PAUSES)
                 build.begin()
                 half = (build.checkpoint() + len(self.model.rows)) // 2
                 catch_up(self.system.database, build, batch=2, through=half)
@@ -763,7 +764,13 @@ class LedgerMachine(RuleBasedStateMachine):
             self._verify()
             told: list[Difference] = []
             models = list(self.system.models.values())
-            rebuild(self.system.database, models, silently, differs=told.append)
+            rebuild(
+                self.system.database,
+                models,
+                silently,
+                differs=told.append,
+                steps=WITHOUT_PAUSES,
+            )
 
             assert self.model.wiped == set()
             assert told == []

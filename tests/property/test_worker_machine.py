@@ -49,7 +49,7 @@ from ledger.rules.commands import (
 from ledger.rules.events import Backoff
 from ledger.worker.sweeper import Sweeper
 from tests.builders import Clock, open_system, rows, silently, verified
-from tests.property.arenas import Arena
+from tests.property.arenas import WITHOUT_PAUSES, Arena
 
 TYPES: Final = ("email", "sms")
 WORKERS: Final = ("ann", "bob", "eve")
@@ -547,7 +547,7 @@ class WorkerMachine(RuleBasedStateMachine):
             self._audit()
 
     def _audit(self) -> None:
-        rebuild(self.system.database, self.system.projections, silently)
+        rebuild(self.system.database, self.system.projections, silently, steps=WITHOUT_PAUSES)
 
         assert verified(self.system).differences == []
 

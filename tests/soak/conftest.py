@@ -2,7 +2,7 @@
 
 from tests.contract.conftest import rabble
 from tests.integration.test_crashes import killable
-from tests.integration.test_rebuild_under_load import filled, small
+from tests.integration.test_rebuild_under_load import filled
 from tests.integration.test_release_before import bare
 from tests.integration.test_search import folder
 from tests.integration.test_search_server import kind, server
@@ -20,5 +20,4 @@ __all__ = [
     "path",
     "rabble",
     "server",
-    "small",
 ]

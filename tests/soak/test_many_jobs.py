@@ -11,9 +11,7 @@ def test_a_ledger_with_ten_thousand_jobs_goes_down_and_up(bare: System) -> None:
     go_down_and_up(bare, jobs=10_000)
 
 
-def test_writers_go_on_and_readers_see_whole_views(
-    filled: System, database_url: str, small: None
-) -> None:
+def test_writers_go_on_and_readers_see_whole_views(filled: System, database_url: str) -> None:
     rebuild_beside_others(filled, database_url, rebuilds=5)
 
 
