@@ -36,17 +36,13 @@ from ledger.rules.events import Completed, Failed, Progressed
 from ledger.worker.held_attempts import HeldAttempts
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
+from ledger.worker.pauses import PAUSES, Pauses
 from ledger.worker.running_job import RunningJob, perform
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
 
 # How long running jobs may take to end once the worker is told to stop.
 GRACE_S: Final = 10.0
-# The loop checks for jobs at least this often, even if it is not woken.
-_LONGEST_PAUSE_S: Final = 2.0
-# Pause between tries while the database is unavailable.
-_RETRY_S: Final = 0.5
-
 # The reports that end an attempt.
 _LAST_REPORTS: Final = (commands.Complete, commands.FailAttempt)
 
@@ -82,6 +78,7 @@ class Worker:
             must return quickly and not raise.
         sweep: Whether to sweep as well: promote jobs that are due and find lost workers,
             where neither a server nor ``ledger work`` does.
+        pauses: How long the loop waits; the default suits every queue, and tests pass others.
 
     Raises:
         InvalidInput: A type has no handler, or there is none at all; or *name* or
@@ -97,6 +94,7 @@ class Worker:
         grace_s: float = GRACE_S,
         observer: Callable[[WorkerReport], None] | None = None,
         sweep: bool = False,
+        pauses: Pauses = PAUSES,
     ) -> None:
         self.name = commands.worker_name(name or f"{own_name()}:{next(_numbers)}")
         if not grace_s >= 0:
@@ -107,6 +105,7 @@ class Worker:
         self._grace_s = grace_s
         self._observer = observer
         self._sweeps = sweep
+        self._pauses = pauses
         self._mailbox = Mailbox()
         self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
@@ -214,7 +213,7 @@ class Worker:
 
     def _pause(self) -> None:
         self._wants_jobs = True
-        time.sleep(min(_RETRY_S, max(0.0, self._stop_by_s - time.monotonic())))
+        time.sleep(min(self._pauses.retry_s, max(0.0, self._stop_by_s - time.monotonic())))
 
     def _wait_for_reports(self) -> list[RunningJob]:
         """Wait until jobs have new reports or something else is due; return those jobs."""
@@ -232,7 +231,7 @@ class Worker:
         if self._wants_jobs and self._held.free(self._slots):
             return 0.0
         now_s = time.monotonic()
-        until_s = min(now_s + _LONGEST_PAUSE_S, self._next_beat_s, self._stop_by_s)
+        until_s = min(now_s + self._pauses.longest_s, self._next_beat_s, self._stop_by_s)
         expiry_ms = self._held.next_expiry_ms()
         if expiry_ms is not None:
             until_s = min(until_s, now_s + (expiry_ms - self._queue.ledger.now_ms()) / 1000)

@@ -21,11 +21,16 @@ from ledger.log.answers import Answer
 from ledger.processes.composition import System
 from ledger.queue.queue import own_name
 from ledger.rules.commands import Claim, Command, Elapse
+from ledger.worker.pauses import Pauses
 from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, open_system, rows, verified
 from tests.integration.servers import DEADLINE_S, postgres, wait_until
 
 LEASE_MS: Final = 30_000
+# A worker looks for jobs only when it is woken, or has to.
+UNHURRIED: Final = Pauses(longest_s=10 * DEADLINE_S)
+# A worker tries again soon.
+EAGER: Final = Pauses(retry_s=0.01)
 
 
 @pytest.fixture
@@ -413,12 +418,11 @@ def test_no_more_jobs_run_at_once_than_asked_for(queue: Queue) -> None:
     assert max(most) <= 3
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_an_idle_worker_is_woken_by_a_job_of_another_process(
     queue: Queue, database_url: str
 ) -> None:
     queue.process("email")(lambda _: "sent")
-    with working(queue), another(database_url) as elsewhere:
+    with working(queue, pauses=UNHURRIED), another(database_url) as elsewhere:
         first = elsewhere.create("email")
         first.wait(DEADLINE_S)
         second = elsewhere.create("email")
@@ -434,12 +438,6 @@ def another(url: str) -> Iterator[Queue]:
         yield queue
     finally:
         queue.close()
-
-
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a worker look only when it is woken, or has to."""
-    monkeypatch.setattr("ledger.worker.worker._LONGEST_PAUSE_S", 10 * DEADLINE_S)
 
 
 def test_two_workers_share_the_jobs_and_do_none_twice(queue: Queue, database_url: str) -> None:
@@ -635,7 +633,6 @@ def test_an_expired_attempt_is_tried_again_by_the_same_worker(queue: Queue) -> N
     assert kinds(job)[:4] == ["created", "started", "failed", "started"]
 
 
-@pytest.mark.usefixtures("unhurried")
 def test_the_slot_of_an_expired_attempt_is_free_once_its_handler_ends(
     queue: Queue, gate: Gate
 ) -> None:
@@ -650,7 +647,7 @@ def test_the_slot_of_an_expired_attempt_is_free_once_its_handler_ends(
 
     queue.process("sms")(lambda _: None)
     first = queue.create("email", ttl=50)
-    with working(queue) as worker:
+    with working(queue, pauses=UNHURRIED) as worker:
         become(first, "failed")
         second = queue.create("email")
         wait_until(lambda: not worker._wants_jobs, "it has looked, and had no room but for an sms")
@@ -948,7 +945,6 @@ class Weather:
 
 @pytest.fixture
 def weather(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Weather:
-    monkeypatch.setattr("ledger.worker.worker._RETRY_S", 0.01)
     weather = Weather(queue)
     monkeypatch.setattr(queue.ledger, "submit", weather)
     return weather
@@ -966,7 +962,7 @@ def test_while_the_database_is_away_no_word_is_lost(
         return job.id
 
     jobs = queue.create_many([{"type": "email"}] * 4)
-    with working(queue), caplog.at_level(logging.WARNING):
+    with working(queue, pauses=EAGER), caplog.at_level(logging.WARNING):
         gate.wait_entered()
         weather.away = True
         gate.opened.set()
@@ -998,7 +994,7 @@ def test_a_handler_waits_while_the_database_takes_none_of_its_reports(
             logged += 1
 
     job = queue.create("email")
-    with working(queue):
+    with working(queue, pauses=EAGER):
         gate.wait_entered()
         weather.away = True
         gate.opened.set()
@@ -1021,7 +1017,7 @@ def test_jobs_whose_claim_was_not_heard_are_given_back(
     jobs = queue.create_many([{"type": "email"}] * 2)
     weather.lose_answer_to = Claim
 
-    with working(queue):
+    with working(queue, pauses=EAGER):
         results = [job.wait(DEADLINE_S) for job in jobs]
 
     assert (weather.lost, results) == (1, [2, 2])
@@ -1042,7 +1038,7 @@ def test_a_completion_whose_answer_was_lost_is_told_again_and_changes_nothing(
     job = queue.create("email")
     weather.lose_answer_to = ledger.rules.commands.Complete
 
-    with working(queue) as worker:
+    with working(queue, pauses=EAGER) as worker:
         result = job.wait(DEADLINE_S)
         wait_until(lambda: worker.running == 0, "the worker knows that it has ended")
         again = queue.create("email").wait(DEADLINE_S)
@@ -1059,7 +1055,7 @@ def test_a_worker_that_cannot_give_back_leaves_it_to_the_sweeper(
         gate.pass_through()
 
     job = queue.create("email")
-    worker = Worker(queue)
+    worker = Worker(queue, pauses=EAGER)
     thread = worker.start()
     gate.wait_entered()
     weather.away = True
