@@ -15,12 +15,11 @@ from ledger.database.contract import Database, Watch
 from ledger.errors import LedgerError
 from ledger.log import store
 
-# How often the watching thread checks whether there are still subscribers.
-_PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 2.0
+LONGEST_END_S: Final = 10.0
+LONGEST_WAIT_S: Final = 1.0
 # Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
-# Longest wait for the thread to end: it may be connecting to a server that does not answer.
-_LONGEST_END_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +31,29 @@ class CommitNotifier:
 
     Args:
         database: The database to watch.
+        patience_s: How often the watching thread checks whether there are still subscribers;
+            2 s by default.
+        longest_end_s: Longest wait for the thread to end, which may be connecting to a server
+            that does not answer; 10 s by default.
+        longest_wait_s: See the attribute; 1 s by default.
+
+    Attributes:
+        longest_wait_s: ``Job.wait`` checks the state at least this often, even if it is not
+            notified.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        patience_s: float = PATIENCE_S,
+        longest_end_s: float = LONGEST_END_S,
+        longest_wait_s: float = LONGEST_WAIT_S,
+    ) -> None:
+        self.longest_wait_s = longest_wait_s
         self._database = database
+        self._patience_s = patience_s
+        self._longest_end_s = longest_end_s
         self.forget()
 
     def forget(self) -> None:
@@ -55,7 +73,7 @@ class CommitNotifier:
                 self._watch.wake()
             thread = self._thread
         if thread is not None:
-            thread.join(_LONGEST_END_S)
+            thread.join(self._longest_end_s)
 
     @contextmanager
     def subscribed(self, callback: Callback) -> Iterator[None]:
@@ -73,7 +91,7 @@ class CommitNotifier:
                 )
                 self._thread.start()
         if starts:
-            ready.wait(_PATIENCE_S)
+            ready.wait(self._patience_s)
         try:
             yield
         finally:
@@ -119,7 +137,7 @@ class CommitNotifier:
         self._notify()
         while self._needed():
             # A heartbeat is a commit too, but appends no event.
-            if watch.wait(_PATIENCE_S) and (now := self._position(watch)) != position:
+            if watch.wait(self._patience_s) and (now := self._position(watch)) != position:
                 position = now
                 self._notify()
 

@@ -4,6 +4,7 @@ The rules of a job are in ``rules/job.py``; the job that a handler is called wit
 more methods, is in ``worker/running_job.py``.
 """
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ledger.log.store import Envelope
 
 _ENDED: Final = frozenset({State.COMPLETE, State.FAILED, State.REMOVED})
-# ``Job.wait`` checks the state at least this often, even if it is not woken.
-_LONGEST_WAIT_S: Final = 1.0
 
 
 class OwningQueue(Protocol):
@@ -200,14 +199,15 @@ class Job:
             JobFailed: The job has failed and is not tried again.
             JobNotFound: The job was removed before it was complete.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         notified = threading.Event()
-        with self._queue.commit_notifier.subscribed(notified.set):
+        commit_notifier = self._queue.commit_notifier
+        with commit_notifier.subscribed(notified.set):
             while (state := self.state) not in _ENDED:
-                left_s = _LONGEST_WAIT_S if deadline is None else deadline - time.monotonic()
+                left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise TimeoutError(f"job {self.id} is still {state} after {timeout} seconds")
-                notified.wait(min(left_s, _LONGEST_WAIT_S))
+                notified.wait(min(left_s, commit_notifier.longest_wait_s))
                 notified.clear()
         return self._result(state)
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ledger.database import sqlite_watch
 from ledger.database.contract import Watch
 from ledger.database.migration import migrate
+from ledger.log.commit_notifier import CommitNotifier
 from ledger.processes.composition import System, compose
 from ledger.processes.connect import connect
 from ledger.processes.settings import Settings
@@ -44,11 +46,10 @@ def notifier_threads() -> NotifierThreads:
     return NotifierThreads()
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the notifier check for its end so seldom that no test waits for that."""
-    monkeypatch.setattr("ledger.log.commit_notifier._PATIENCE_S", 10 * DEADLINE_S)
-    monkeypatch.setattr("ledger.log.commit_notifier._LONGEST_END_S", DEADLINE_S)
+def patient(system: System) -> System:
+    """Return *system* with a notifier that checks for its end too seldom for a test to see."""
+    notifier = CommitNotifier(system.database, patience_s=10 * DEADLINE_S, longest_end_s=DEADLINE_S)
+    return replace(system, commit_notifier=notifier)
 
 
 @contextmanager
@@ -111,12 +112,12 @@ def test_who_comes_while_the_thread_ends_is_woken_all_the_same(
         assert event.wait(DEADLINE_S)
 
 
-@pytest.mark.usefixtures("patient")
 def test_closing_does_not_wait_for_the_bells_patience(
     system: System, notifier_threads: NotifierThreads
 ) -> None:
-    with subscription(system):
-        system.close()
+    watched = patient(system)
+    with subscription(watched):
+        watched.close()
 
         assert not notifier_threads()
 
@@ -213,7 +214,6 @@ def test_signs_of_life_wake_nobody(system: System, other: System) -> None:
         assert not watch.wait(0.1)
 
 
-@pytest.mark.usefixtures("patient")
 def test_where_the_system_tells_of_no_writes_commits_are_counted(
     tmp_path: Path, notifier_threads: NotifierThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +223,7 @@ def test_where_the_system_tells_of_no_writes_commits_are_counted(
     monkeypatch.setattr(sqlite_watch, "WrittenFile", none)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     with (
-        closing(compose(Settings(database_url=url))) as system,
+        closing(patient(compose(Settings(database_url=url)))) as system,
         closing(compose(Settings(database_url=url))) as other,
     ):
         migrate(system.database)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -28,12 +29,14 @@ from ledger.errors import (
 )
 from ledger.log.answers import Claimed, Outcome
 from ledger.log.batch import Submission
-from ledger.processes.composition import System
+from ledger.log.commit_notifier import CommitNotifier
+from ledger.processes.composition import System, queue_of
 from ledger.projections.rebuild.rebuild import rebuild
+from ledger.queue.lease import LEASE_MS
 from ledger.queue.queue import own_name
 from ledger.rules import commands
 from ledger.rules.commands import Claim, Complete, Create, FailAttempt, Pause, Start
-from tests.builders import START_MS, Clock, rows, silently, verified
+from tests.builders import START_MS, Clock, open_system, rows, silently, verified
 from tests.integration.servers import DEADLINE_S, surroundings, wait_until
 
 START: Final = datetime.fromtimestamp(START_MS / 1000, tz=UTC)
@@ -541,9 +544,13 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a waiter look only when it is woken."""
-    monkeypatch.setattr("ledger.queue.job._LONGEST_WAIT_S", DEADLINE_S)
+def unhurried(system: System, database_url: str) -> Iterator[Queue]:
+    """Yield a queue of another system, in which a waiter looks only when it is woken."""
+    own = open_system(database_url)
+    notifier = CommitNotifier(own.database, longest_wait_s=DEADLINE_S)
+    queue = queue_of(replace(own, commit_notifier=notifier), actor="tests", lease_ms=LEASE_MS)
+    yield queue
+    queue.close()
 
 
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
@@ -555,26 +562,24 @@ def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
         return waiting.exception() or waiting.result()
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_who_waits_for_a_job_is_woken_with_its_result(queue: Queue, system: System) -> None:
-    job = queue.create("email")
+def test_who_waits_for_a_job_is_woken_with_its_result(unhurried: Queue, system: System) -> None:
+    job = unhurried.create("email")
 
     def work_elsewhere() -> None:
         system.ledger.execute(Start(job_id=job.id), actor="test")
         system.ledger.execute(Complete(job_id=job.id, attempt=1, result='{"n":1}'), actor="test")
 
-    assert when_waited_for(queue, job, work_elsewhere) == {"n": 1}
+    assert when_waited_for(unhurried, job, work_elsewhere) == {"n": 1}
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_who_waits_for_a_job_is_told_that_it_failed_for_good(queue: Queue) -> None:
-    job = queue.create("email", attempts=2)
+def test_who_waits_for_a_job_is_told_that_it_failed_for_good(unhurried: Queue) -> None:
+    job = unhurried.create("email", attempts=2)
 
     def fail_twice() -> None:
-        run(queue, job, error="once")
-        run(queue, job, error="broken: it\nTraceback")
+        run(unhurried, job, error="once")
+        run(unhurried, job, error="broken: it\nTraceback")
 
-    failure = when_waited_for(queue, job, fail_twice)
+    failure = when_waited_for(unhurried, job, fail_twice)
     assert isinstance(failure, JobFailed)
     assert (str(failure), failure.job_id, failure.error) == (
         "job 1 failed: broken: it",
@@ -583,11 +588,10 @@ def test_who_waits_for_a_job_is_told_that_it_failed_for_good(queue: Queue) -> No
     )
 
 
-@pytest.mark.usefixtures("unhurried")
-def test_who_waits_for_a_job_is_told_that_it_was_removed(queue: Queue) -> None:
-    job = queue.create("email")
+def test_who_waits_for_a_job_is_told_that_it_was_removed(unhurried: Queue) -> None:
+    job = unhurried.create("email")
 
-    failure = when_waited_for(queue, job, queue.get(job.id).remove)
+    failure = when_waited_for(unhurried, job, unhurried.get(job.id).remove)
 
     assert (type(failure), str(failure)) == (JobNotFound, 'job "1" doesnt exist')
 
