@@ -21,9 +21,7 @@ INTERVAL_S: Final = 0.25
 LARGEST_SWEEP: Final = 1_000
 # How often workers that died long ago are removed from the list.
 FORGET_EVERY_S: Final = 600.0
-# If wall clock and monotonic clock differ by more, the clock was set or the machine was
-# suspended.
-_JUMP_MS: Final = 1_000
+JUMP_MS: Final = 1_000
 
 
 class Sweeper:
@@ -34,11 +32,16 @@ class Sweeper:
         jobs: The jobs that are due, and the attempts that workers hold.
         lease_ms: How long a worker may be silent of which no heartbeat, with a lease of its
             own, is recorded.
+        jump_ms: If the wall clock and the monotonic clock differ by more between two sweeps, the
+            clock was set or the machine was suspended; 1 s by default.
     """
 
-    def __init__(self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = LEASE_MS) -> None:
+    def __init__(
+        self, ledger: Ledger, jobs: DueJobs, *, lease_ms: int = LEASE_MS, jump_ms: int = JUMP_MS
+    ) -> None:
         self._ledger = ledger
         self._jobs = jobs
+        self._jump_ms = jump_ms
         self._lost_workers = presence.LostWorkers(lease_ms=lease_ms)
         self._last_step = time.monotonic(), ledger.now_ms()
         self._forget_at_s = 0.0
@@ -110,5 +113,5 @@ class Sweeper:
         """Ignore silence if the clock was set or the machine was suspended."""
         before_s, before_ms = self._last_step
         now_s, now_ms = self._last_step = time.monotonic(), self._ledger.now_ms()
-        if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > _JUMP_MS:
+        if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > self._jump_ms:
             self._lost_workers.ignore_silence_before(now_ms)

@@ -655,10 +655,9 @@ def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by
 def test_silence_while_the_database_was_away_is_nobodys(
     system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeper = Sweeper(system.ledger, system.jobs)
+    sweeper = Sweeper(system.ledger, system.jobs, jump_ms=10 * LATE_MS)
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
-    monkeypatch.setattr("ledger.worker.sweeper._JUMP_MS", 10 * LATE_MS)
 
     def unavailable(_role: str) -> Leadership:
         raise Unavailable("the database is away")
