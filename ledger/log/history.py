@@ -1,7 +1,7 @@
 """Reading history decoded: events as ``Recorded``, in the order in which they happened."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
@@ -54,9 +54,8 @@ _SELECT_HISTORIES = Listed(
     .limit(bindparam("limit")),
     events.c.job_id,
 )
-# The number of jobs whose histories are read at once, and of events read at once.
-_HISTORIES_AT_ONCE = 500
-_PAGE = 10_000
+HISTORIES_AT_ONCE: Final = 500
+PAGE: Final = 10_000
 
 
 def read_recorded(
@@ -100,7 +99,12 @@ def read_recorded(
 
 
 def read_histories(
-    connection: Connection, job_ids: Collection[int], *, through: int
+    connection: Connection,
+    job_ids: Collection[int],
+    *,
+    through: int,
+    at_once: int = HISTORIES_AT_ONCE,
+    page: int = PAGE,
 ) -> Iterator[Recorded]:
     """Read the histories of some jobs, decoded without content, one job after the other.
 
@@ -108,20 +112,22 @@ def read_histories(
         connection: Where to read.
         job_ids: The jobs.
         through: Position of the last event to read.
+        at_once: Number of jobs whose histories are read with one statement; 500 by default.
+        page: Number of events that are read at once; 10,000 by default.
 
     Raises:
         Corrupt: A body cannot be read.
     """
     ordered = sorted(job_ids)
-    for start in range(0, len(ordered), _HISTORIES_AT_ONCE):
-        some = ordered[start : start + _HISTORIES_AT_ONCE]
+    for start in range(0, len(ordered), at_once):
+        some = ordered[start : start + at_once]
         job_id = version = 0
         while some:
             rows = _SELECT_HISTORIES.all(
-                connection, some, through=through, job_id=job_id, version=version, limit=_PAGE
+                connection, some, through=through, job_id=job_id, version=version, limit=page
             )
             yield from map(_recorded, rows)
-            if len(rows) < _PAGE:
+            if len(rows) < page:
                 break
             _, job_id, version, *_ = rows[-1]
             some = [each for each in some if each >= job_id]

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event, insert
 
 from ledger.errors import Overtaken, Stuck, Unavailable
+from ledger.log.history import read_histories
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import failures
 from ledger.processes.composition import System
@@ -163,11 +164,20 @@ def test_the_jobs_of_a_batch_are_recalled_together(filled: System) -> None:
 
 
 @pytest.mark.parametrize("page", [1, 3, 10_000])
-def test_a_long_past_is_read_in_pages(
-    filled: System, page: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.log.history._PAGE", page)
-    monkeypatch.setattr("ledger.log.history._HISTORIES_AT_ONCE", 7)
+def test_a_long_past_is_read_in_pages(filled: System, page: int) -> None:
+    job_ids = range(1, 40, 2)
+    before = [change.recorded for change in replayed(filled)[:130]]
+
+    with filled.database.read() as connection:
+        past = list(read_histories(connection, job_ids, through=130, at_once=7, page=page))
+
+    assert past == sorted(
+        (recorded for recorded in before if recorded.job_id in job_ids),
+        key=lambda recorded: (recorded.job_id, recorded.version),
+    )
+
+
+def test_it_is_told_the_same_from_any_position_on(filled: System) -> None:
     follower = Remembering(filled)
     follower.position = 130
 

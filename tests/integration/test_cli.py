@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 from ledger.cli import COMMANDS, main
+from ledger.cli.history import PAGE
 from ledger.database.file_lock import FileLeadership
 from ledger.database.migration import migrate
 from ledger.processes.composition import System
@@ -296,15 +298,14 @@ def test_events_are_chosen_by_job_place_and_number(shell: Shell, system: System)
     assert kinds("--after", "5") == []
 
 
-def test_a_page_of_events_is_followed_by_the_next(
-    quick: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.cli.history.PAGE", 3)
-    for _ in range(7):
-        quick.says("create", "email")
+def test_a_page_of_events_is_followed_by_the_next(quick: Shell) -> None:
+    number = 2 * PAGE + 1
+    with closing(open_system(quick.url)) as system:
+        system.ledger.submit([Create(type="email")] * number, actor="test")
+    limited = quick.json("events", "--limit", f"{PAGE + 1}")
 
-    assert [event["position"] for event in quick.json("events")] == [1, 2, 3, 4, 5, 6, 7]
-    assert [event["position"] for event in quick.json("events", "--limit", "4")] == [1, 2, 3, 4]
+    assert [event["position"] for event in quick.json("events")] == [*range(1, number + 1)]
+    assert [event["position"] for event in limited] == [*range(1, PAGE + 2)]
 
 
 def test_following_shows_the_events_of_others_until_ctrl_c(
