@@ -46,8 +46,7 @@ from ledger.projections.search.engine import Update
 from ledger.projections.search.words import in_ascii
 
 _TABLE: Final = "ledger_search_words"
-# Time limit for PostgreSQL's search of the newest jobs first; see ``Tsvector.find``.
-_QUICK_MS: Final = 50
+QUICK_MS: Final = 50
 _QUERY_CANCELED: Final = "57014"
 
 _job_ids: Final = msgspec.json.Decoder(list[int])
@@ -179,10 +178,21 @@ class Fts5(Words):
 
 
 class Tsvector(Words):
-    """PostgreSQL's full-text index: a vector of words per job, and a GIN index over them."""
+    """PostgreSQL's full-text index: a vector of words per job, and a GIN index over them.
 
-    def __init__(self, database: Database, suffix: str, moment: Select[Any]) -> None:
+    Args:
+        database: See ``Words``.
+        suffix: See ``Words``.
+        moment: See ``Words``.
+        quick_ms: Time limit for the search of the newest jobs first, see ``find``; 50 ms by
+            default.
+    """
+
+    def __init__(
+        self, database: Database, suffix: str, moment: Select[Any], *, quick_ms: int = QUICK_MS
+    ) -> None:
         super().__init__(database, suffix, moment)
+        self._quick_ms = quick_ms
         self._table = table = Table(
             self.name,
             MetaData(),
@@ -216,7 +226,7 @@ class Tsvector(Words):
         # A word consists of letters, digits and marks: nothing in it needs escaping.
         given = {"asked": " & ".join(f"'{word}'" for word in asked), **wanted}
         with self.database.translated(), self.database.engine.connect() as connection:
-            connection.exec_driver_sql(f"BEGIN; SET LOCAL statement_timeout = {_QUICK_MS}")
+            connection.exec_driver_sql(f"BEGIN; SET LOCAL statement_timeout = {self._quick_ms}")
             try:
                 return _page(connection.execute(self._quick, given).first())
             except exc.OperationalError as error:

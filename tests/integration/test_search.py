@@ -722,18 +722,17 @@ def test_a_query_that_is_too_long_is_refused(system: System, query: str) -> None
 
 
 def test_postgresql_collects_all_matches_where_the_newest_are_not_soon_found(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str,
 ) -> None:
-    monkeypatch.setattr(sql_words, "_QUICK_MS", 1)
-    system = compose(Settings(database_url=postgres_url, search="sql"))
-    migrate(system.database)
+    composed = compose(Settings(database_url=postgres_url))
+    migrate(composed.database)
+    engine = SqlEngine(composed.database, quick_ms=1)
+    system = replace(composed, make_search=lambda: Search(composed.database, engine, wait_ms=5_000))
     system.ledger.submit(
         [Create(type="t", data=f'"w{n % 2} v{(n + 1) % 2} all"') for n in range(4_000)],
         actor="test",
     )
     found(system, "all")
-    engine = system.search.engine
-    assert isinstance(engine, SqlEngine)
     words = engine._words
     assert isinstance(words, sql_words.Tsvector)
     with system.database.write() as tx:
