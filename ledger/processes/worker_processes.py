@@ -18,8 +18,7 @@ from ledger.processes.log_format import say
 from ledger.processes.supervisor import Supervisor
 from ledger.processes.worker_process import TICK_S
 
-# How long processes that must stop at once may take to return their jobs.
-_AT_ONCE_S: Final = 5.0
+AT_ONCE_S: Final = 5.0
 _NOTHING: Final = Count()
 
 
@@ -32,6 +31,8 @@ class WorkerProcesses:
         as_json: Whether they log JSON.
         output: Reads their standard output; None if it goes where ours goes.
         stderr: Where their standard error goes.
+        at_once_s: How long processes that must stop at once may take to return their jobs; 5 s by
+            default.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class WorkerProcesses:
         as_json: bool,
         output: ChildOutput | None = None,
         stderr: Output = "inherited",
+        at_once_s: float = AT_ONCE_S,
     ) -> None:
         spec = ChildSpec(
             name="process",
@@ -50,6 +52,7 @@ class WorkerProcesses:
             stderr=stderr,
         )
         self._grace_s = target.grace_s
+        self._at_once_s = at_once_s
         self._counts = [_NOTHING] * processes
         self._ended = _NOTHING
         self._supervisor = Supervisor(
@@ -70,7 +73,7 @@ class WorkerProcesses:
             while not sent or supervisor.running:
                 if (number := stop_requests()) > sent:
                     say("work stopping", at_once=number > 1, processes=supervisor.running)
-                    limit_s = _AT_ONCE_S if number > 1 else float("inf")
+                    limit_s = self._at_once_s if number > 1 else float("inf")
                     supervisor.request_stop(number, kill_after_s=limit_s)
                     sent = number
                 supervisor.run_once(timeout_s=TICK_S)
@@ -80,7 +83,7 @@ class WorkerProcesses:
                     tick_at_s = time.monotonic() + TICK_S
         finally:
             # If we end for another reason.
-            supervisor.stop(kill_after_s=self._grace_s + _AT_ONCE_S)
+            supervisor.stop(kill_after_s=self._grace_s + self._at_once_s)
 
     def _record(self, number: int, report: bytes) -> None:
         self._counts[number] = msgspec.json.decode(report, type=Count)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,11 +51,8 @@ import sys
 import time
 
 import ledger
-from ledger.processes import worker_processes
 
 queue = ledger.connect()
-# On a slow machine, to give back takes longer than who asks twice will usually wait.
-worker_processes._AT_ONCE_S = 60.0
 
 
 @queue.process("quick", concurrency=4)
@@ -85,6 +82,20 @@ def talks(job):
     time.sleep(0.1)
     subprocess.run(["echo", f"echoed {job.id}"])
     sys.stdout.write("-" * 150 + "\\n")
+"""
+
+
+# Two processes, which may take their time to give back, as they need to on a slow machine.
+PATIENT: Final = """
+from ledger.processes.import_target import Target
+from ledger.processes.stop_requests import StopRequests
+from ledger.processes.worker_processes import WorkerProcesses
+
+target = Target(name="jobs:queue", types=(), concurrency=None, grace_s=3600)
+processes = WorkerProcesses(target, 2, as_json=False, at_once_s=60)
+stop_requests = StopRequests()
+with stop_requests.handled():
+    processes.run(stop_requests=lambda: stop_requests.number, tick=lambda: None)
 """
 
 
@@ -174,12 +185,19 @@ class Work:
         lines = [_facts(line) for line in self.output.splitlines()]
         return [facts for facts in lines if facts["event"] == event]
 
-    @contextmanager
-    def running(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def running(self, *arguments: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         """Yield the running command; at the end it and its children are killed."""
+        return self._running([tool("ledger"), "work", "jobs:queue", *arguments])
+
+    def running_patiently(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+        """Yield what runs two processes that may take long to give back; as ``running``."""
+        return self._running([sys.executable, "-c", PATIENT])
+
+    @contextmanager
+    def _running(self, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
         with (self.folder / "output").open("wb") as output:
             process = subprocess.Popen(
-                [tool("ledger"), "work", "jobs:queue", *arguments],
+                command,
                 env=self.environment,
                 cwd=self.folder,
                 stdout=output,
@@ -419,12 +437,13 @@ def test_a_job_that_ends_within_the_grace_is_complete(quick: Work, processes: st
 
 
 @pytest.mark.parametrize(
-    ("database_url", "processes"), [("sqlite", "1"), ("postgres", "2")], indirect=["database_url"]
+    ("database_url", "processes"), [("sqlite", 1), ("postgres", 2)], indirect=["database_url"]
 )
-def test_a_second_signal_ends_it_at_once(work: Work, processes: str) -> None:
-    job_ids = work.fill(int(processes))
+def test_a_second_signal_ends_it_at_once(work: Work, processes: int) -> None:
+    job_ids = work.fill(processes)
+    running = work.running("--grace", "3600") if processes == 1 else work.running_patiently()
 
-    with work.running("--processes", processes, "--grace", "3600") as process:
+    with running as process:
         work.wait_for(active=len(job_ids))
         process.send_signal(signal.SIGINT)
         wait_until(lambda: bool(work.said("worker stopping")), "it stops")
