@@ -547,7 +547,7 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 def unhurried(system: System, database_url: str) -> Iterator[Queue]:
     """Yield a queue of another system, in which a waiter looks only when it is woken."""
     own = open_system(database_url)
-    notifier = CommitNotifier(own.database, longest_wait_s=DEADLINE_S)
+    notifier = CommitNotifier(own.database, longest_wait_s=2 * DEADLINE_S)
     queue = queue_of(replace(own, commit_notifier=notifier), actor="tests", lease_ms=LEASE_MS)
     yield queue
     queue.close()
@@ -556,10 +556,11 @@ def unhurried(system: System, database_url: str) -> Iterator[Queue]:
 def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
     """Do something once *job* is waited for; return what the wait returns or raises."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(job.wait, timeout=DEADLINE_S)
+        # A wait that is not woken looks once more at its end, which would be too late.
+        waiting = pool.submit(job.wait, timeout=2 * DEADLINE_S)
         wait_until(lambda: bool(queue.commit_notifier._callbacks), "the job is waited for")
         then()
-        return waiting.exception() or waiting.result()
+        return waiting.exception(DEADLINE_S) or waiting.result()
 
 
 def test_who_waits_for_a_job_is_woken_with_its_result(unhurried: Queue, system: System) -> None:
