@@ -37,6 +37,7 @@ hypothesis.register_profile(
 hypothesis.load_profile("ledger")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the number of pytest processes: tests wait for others a third of their time."""
     return 3 * (os.cpu_count() or 1) // 2

@@ -25,6 +25,10 @@ USAGE: Final = 2
 NO_DATABASE: Final = 3
 
 
+# The options whose names are not those of the settings that they override.
+_OPTIONS: Final = {"database_url": "--database", "server_processes": "--processes"}
+
+
 class Context:
     """The first argument of every command: the settings, and access to the ledger."""
 
@@ -41,7 +45,7 @@ class Context:
         from ledger.processes.unknown_variables import warn_once
 
         warn_once(lambda text: click.echo(f"Warning: {text}", err=True))
-        return read_settings({"database_url": self._database_url} | flags)
+        return read_settings({"database_url": self._database_url} | flags, name_of=_option)
 
     @contextmanager
     def system(self, *, any_rows: bool = False) -> "Iterator[System]":
@@ -112,6 +116,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(f"cannot write the output: {error}") from error
 
     return called
+
+
+def _option(field: str) -> str:
+    """Return the option that overrides a setting."""
+    return _OPTIONS.get(field, f"--{field}")
 
 
 class _Refusal(click.ClickException):

@@ -249,10 +249,18 @@ SETTINGS: Final = (
 def read_settings(
     overrides: Mapping[str, object] = MappingProxyType({}),
     environment: Mapping[str, str] = os.environ,
+    *,
+    name_of: Callable[[str], str] = str,
 ) -> Settings:
     """Return the settings in *environment*, replaced by *overrides* that are not None.
 
     Unknown variables are ignored; ``unknown_variables`` warns about some of them.
+
+    Args:
+        overrides: Values by the names of the fields of ``Settings``.
+        environment: The variables.
+        name_of: Returns what the caller calls the override of a field, for error messages; by
+            default as the field.
 
     Raises:
         SettingsError: Values are invalid; the error names all of them.
@@ -264,7 +272,7 @@ def read_settings(
         if text is None and setting.formerly:
             variable, text = setting.formerly, environment.get(setting.formerly)
         if (given := overrides.get(setting.field)) is not None:
-            variable, text = setting.variable, str(given)
+            variable, text = name_of(setting.field), str(given)
         if text is None:
             continue
         try:
@@ -273,7 +281,8 @@ def read_settings(
             problems.append(f"{variable}: expected {setting.expected}, got {hide_password(text)!r}")
     settings = Settings(**values)
     if not problems and settings.schema and settings.database_url.startswith("sqlite"):
-        problems.append(f"LEDGER_SCHEMA: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
+        name = "LEDGER_SCHEMA" if overrides.get("schema") is None else name_of("schema")
+        problems.append(f"{name}: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
     if problems:
         raise SettingsError(problems)
     return settings

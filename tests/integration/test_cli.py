@@ -776,7 +776,7 @@ def test_sweeping_ends_on_ctrl_c(quick: Shell, tmp_path: Path) -> None:
         (("serve", "--processes", "0"), USAGE, "expected an integer from 1 to 1000, got '0'"),
         (("serve", "--bind", "nowhere.invalid:80"), REFUSED, "cannot listen on nowhere.invalid:80"),
         (("serve", "--bind", "unix:/no/where/s"), REFUSED, "a socket in /no/where: the directory"),
-        (("serve", "--bind", "3000"), USAGE, "LEDGER_BIND: expected HOST:PORT or unix:PATH"),
+        (("serve", "--bind", "3000"), USAGE, "--bind: expected HOST:PORT or unix:PATH"),
     ],
 )
 def test_a_wrong_request_is_refused_and_changes_nothing(
@@ -793,9 +793,9 @@ def test_a_wrong_request_is_refused_and_changes_nothing(
 @pytest.mark.parametrize(
     ("url", "code", "complaint"),
     [
-        ("nonsense", USAGE, "LEDGER_DATABASE_URL: expected sqlite:///PATH or postgresql"),
-        ("mysql://host/name", USAGE, "LEDGER_DATABASE_URL: expected sqlite:///PATH or postgresql"),
-        ("sqlite://", USAGE, "LEDGER_DATABASE_URL: expected sqlite:///PATH or postgresql"),
+        ("nonsense", USAGE, "--database: expected sqlite:///PATH or postgresql"),
+        ("mysql://host/name", USAGE, "--database: expected sqlite:///PATH or postgresql"),
+        ("sqlite://", USAGE, "--database: expected sqlite:///PATH or postgresql"),
         ("postgresql://u@127.0.0.1:1/n", NO_DATABASE, "the database does not answer"),
         ("postgresql://u@127.0.0.1:1/n?bogus=1", NO_DATABASE, "cannot connect"),
     ],

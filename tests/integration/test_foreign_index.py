@@ -263,11 +263,12 @@ def test_an_index_that_is_not_ours_alone_is_left_and_built_anew_beside_it(
     with pytest.raises(Unavailable, match=f"is being rebuilt from the ledger: {why}"):
         another.search.engine.reached()  # type: ignore[union-attr]  # it is on
     status = json.loads(run(path, "status", "--json").stdout)["projections"]["search"]
+    caplog.clear()
     search = run(path, "search", "avi", "--json")
 
     assert re.match(f"stopped: the search index is damaged .* {why}", status)
     assert json.loads(search.stdout) == ["2", "1"]
-    assert re.search(why, search.stderr)
+    assert re.search(why, caplog.text)
     assert another.search.find("avi").job_ids == [2, 1]
     assert (home / CURRENT).resolve() != folder
     assert seen(folder, *folder.resolve().iterdir()) == before

@@ -834,7 +834,7 @@ def test_a_relative_path_leads_from_where_connect_was_called(
 
 @pytest.mark.parametrize("url", ["jobs.db", "mysql://h/n", "sqlite://", "postgresql://h:port/n"])
 def test_a_bad_url_is_refused_at_once(url: str) -> None:
-    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL: expected"):
+    with pytest.raises(SettingsError, match="database_url: expected"):
         ledger.connect(url)
 
 

@@ -213,7 +213,7 @@ def test_all_bad_settings_are_named_together(tmp_path: Path) -> None:
 
     assert (end.returncode, end.stdout) == (2, "")
     assert end.stderr == (
-        "Error: LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'\n"
+        "Error: --bind: expected HOST:PORT or unix:PATH, got 'nowhere'\n"
         "LEDGER_SERVER_PROCESSES: expected an integer from 1 to 1000, got 'many'\n"
         "LEDGER_SWEEP: expected on or off, got 'perhaps'\n"
     )

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from ledger.errors import SchemaMismatch
 from ledger.log import store
+from ledger.processes import composition
 from ledger.processes.composition import System, prepare
 from ledger.projections.model_versions import record_versions, require_versions
 from ledger.projections.rebuild.build import set_checkpoint
@@ -101,6 +102,8 @@ REBUILT: Final = (
 
 
 def of_a_newer_release(database_url: str, monkeypatch: pytest.MonkeyPatch) -> System:
+    # Another process has read models of its own.
+    composition._inline_projections.cache_clear()
     system = open_system(database_url)
     monkeypatch.setattr(system.state_counts, "version", 2)
     return system

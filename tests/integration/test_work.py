@@ -588,8 +588,7 @@ def test_a_terminal_shows_what_is_done(quick: Work, processes: str) -> None:
     assert re.search(r"quick\s*│\s*0 │\s*0 │\s*0 │\s*30 │\s*0 │", last)
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("columns", [60, 120])
+@pytest.mark.parametrize(("processes", "columns"), [("1", 120), ("2", 60)])
 def test_what_is_printed_stands_above_what_is_shown(
     quick: Work, processes: str, columns: int
 ) -> None:

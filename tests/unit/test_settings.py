@@ -207,7 +207,7 @@ def test_all_bad_values_are_reported_together() -> None:
 
     assert found == (
         f"LEDGER_DATABASE_URL: expected {URL}, got 'nonsense'",
-        "LEDGER_BIND: expected HOST:PORT or unix:PATH, got 'nowhere'",
+        "bind: expected HOST:PORT or unix:PATH, got 'nowhere'",
         "LEDGER_SERVER_PROCESSES: expected an integer from 1 to 1000, got 'x'",
     )
 
