@@ -1,6 +1,11 @@
 """What users put in is kept byte for byte, or refused on its way in."""
 
+import json
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ledger.errors import InvalidInput
 from ledger.rules import json_text
@@ -72,6 +77,19 @@ def test_a_refusal_says_what_came() -> None:
         json_text.text("data", b'"\\u0000"')
 
     assert str(refusal.value) == "data: expected JSON without U+0000, got JSON that contains it"
+
+
+@given(st.lists(st.sampled_from(("\\", "\\\\", "u0000", "\\u0000", "u0001", "a", '\\"'))))
+def test_a_nul_is_found_behind_any_backslashes(parts: list[str]) -> None:
+    raw = '"' + "".join(parts) + '"'
+    with suppress(ValueError):
+        has_nul = "\0" in json.loads(raw)
+        try:
+            json_text.text("data", raw.encode())
+        except InvalidInput:
+            assert has_nul
+        else:
+            assert not has_nul
 
 
 def test_backslashes_without_end_take_no_time() -> None:
