@@ -13,7 +13,6 @@ import msgspec
 from ledger.errors import InvalidInput
 
 _ESCAPED_NUL: Final = b"\\u0000"
-_BACKSLASH: Final = ord("\\")
 
 
 def text(field: str, raw: bytes) -> str:
@@ -54,17 +53,16 @@ def parse(field: str, raw: bytes) -> Any:  # noqa: ANN401 - JSON is any of its t
 def _has_escaped_nul(raw: bytes) -> bool:
     """Return whether *raw* has U+0000 as an escape: u0000 after an odd number of backslashes.
 
-    A regular expression took 82 ms for a megabyte and 17 microseconds for a job of 200 bytes,
-    because it looks at each byte; most content has no u0000 at all.
+    Most content has no u0000, which ``find`` sees at once.  A regular expression took 17
+    microseconds for a job of 200 bytes, and 82 ms for a megabyte.
     """
-    found = raw.find(_ESCAPED_NUL)
-    while found >= 0:
-        first = found
-        while first and raw[first - 1] == _BACKSLASH:
-            first -= 1
-        if (found - first) % 2 == 0:
+    start = 0
+    while (found := raw.find(_ESCAPED_NUL, start)) >= 0:
+        # Backslashes before it do not reach beyond the last one found, which ends in 0.
+        before = raw[start:found]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
             return True
-        found = raw.find(_ESCAPED_NUL, found + len(_ESCAPED_NUL))
+        start = found + len(_ESCAPED_NUL)
     return False
 
 
