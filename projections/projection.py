@@ -4,16 +4,15 @@ A projection receives changes in order, a batch at a time, and writes each batch
 set-based statements.  The same ``apply`` serves live batches and rebuilds, so a rebuilt
 projection can differ from a followed one only through a bug, which ``ledger verify`` reports.
 
-Each instance has its own table definitions and statements, and no other state: all systems of
-a process share the instances that need no database.  A *shadow* is the same projection on temporary
-tables, which are built to be compared with the live ones.  A *replacement* (``green``) is the
-same on permanent tables, which are built to take the place of the live ones.
+Each instance has its own table definitions and statements.  Instances that need no database
+have no other state, so all systems of a process share them.  A *shadow* is the same projection
+on temporary tables, which are built to be compared with the live ones.  A *replacement*
+(``green``) is the same on permanent tables, which are built to take the place of the live ones.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from sqlalchemy import (
@@ -67,7 +66,7 @@ class Projection(ABC):
 
     def __init__(self, *, shadow: bool = False, replacement: bool = False) -> None:
         self.metadata = MetaData()
-        self._shadow = shadow
+        self.shadow = shadow
         self._replacement = replacement
         self._names: dict[str, Table] = {}
 
@@ -113,11 +112,6 @@ class Projection(ABC):
         """
         return {name: select(table) for name, table in self._names.items()}
 
-    @cached_property
-    def shadow(self) -> Self:
-        """Return the same projection on temporary tables, which are compared with its own."""
-        return self.twin(shadow=True)
-
     def twin(self, *, shadow: bool = False, replacement: bool = False) -> Self:
         """Return the same projection on other tables."""
         return type(self)(shadow=shadow, replacement=replacement)
@@ -133,7 +127,7 @@ class Projection(ABC):
         return table
 
     def _placed(self, name: str, items: Sequence[SchemaItem]) -> Table:
-        if self._shadow:
+        if self.shadow:
             columns = [item for item in items if not isinstance(item, Index)]
             return Table(SHADOW_PREFIX + name, self.metadata, *columns, prefixes=["TEMPORARY"])
         if self._replacement:

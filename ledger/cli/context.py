@@ -25,7 +25,7 @@ USAGE: Final = 2
 NO_DATABASE: Final = 3
 
 
-# The options whose names are not those of the settings that they override.
+# Options that are named differently from their settings.
 _OPTIONS: Final = {"database_url": "--database", "server_processes": "--processes"}
 
 
@@ -120,7 +120,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def _option(field: str) -> str:
     """Return the option that overrides a setting."""
-    return _OPTIONS.get(field, f"--{field}")
+    return _OPTIONS.get(field, "--" + field.replace("_", "-"))
 
 
 class _Refusal(click.ClickException):

@@ -73,8 +73,8 @@ class SqliteDatabase(Database):
         url: The path of the file.
         synchronous: SQLite's pragma; see ``open_database``.
         directory: The directory to which a relative path refers; None is the working directory.
-        lock_timeout_ms: How long a writer waits for a lock before ``Unavailable`` is raised;
-            10 s by default.
+        lock_timeout_ms: How long a writer waits for each lock, its process's and the file's,
+            before ``Unavailable`` is raised; 10 s by default.
         wal_limit_bytes: A writer resets a WAL that is larger; 64 MB by default.
         check_file_every_s: Interval at which readers check that the file at the path is the one
             that is open; 1 s by default.

@@ -31,8 +31,8 @@ class CommitNotifier:
 
     Args:
         database: The database to watch.
-        patience_s: How often the watching thread checks whether there are still subscribers;
-            2 s by default.
+        patience_s: How often the watching thread checks whether there are still subscribers,
+            and how long the first one waits for the watch at most; 2 s by default.
         longest_end_s: Longest wait for the thread to end, which may be connecting to a server
             that does not answer; 10 s by default.
         longest_wait_s: See the attribute; 1 s by default.

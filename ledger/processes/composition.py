@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Table
 
@@ -115,7 +116,9 @@ class System:
     def compared(self) -> list[tuple[Projection, Projection]]:
         """Return the projections that ``ledger verify`` compares, each with its shadow."""
         return [
-            (model, model.shadow) for model in self.models.values() if isinstance(model, Projection)
+            (model, _shadow_of(model))
+            for model in self.models.values()
+            if isinstance(model, Projection)
         ]
 
     @property
@@ -271,8 +274,23 @@ def compose(
 
 @cache
 def _inline_projections() -> tuple[Jobs, StateCounts, UniqueKeys, LedgerState]:
-    """Return the read models that commit with the events; building their statements takes long."""
+    """Return the read models that commit with the events.
+
+    Defining them takes 40 ms.  If two threads are the first at once, each may get its own.
+    """
     return Jobs(), StateCounts(), UniqueKeys(), LedgerState()
+
+
+# Defining them takes as long again.
+_shadows: Final = WeakKeyDictionary[Projection, Projection]()
+
+
+def _shadow_of(model: Projection) -> Projection:
+    """Return the same projection on temporary tables, which are compared with its own."""
+    shadow = _shadows.get(model)
+    if shadow is None:
+        shadow = _shadows[model] = model.twin(shadow=True)
+    return shadow
 
 
 def _plug_ins(database: Database, ours: Sequence[Projection]) -> "PlugIns":

@@ -78,7 +78,7 @@ class Worker:
             must return quickly and not raise.
         sweep: Whether to sweep as well: promote jobs that are due and find lost workers,
             where neither a server nor ``ledger work`` does.
-        pauses: How long the loop waits; the default suits every queue, and tests pass others.
+        pauses: How long the loop waits; tests pass shorter or longer ones.
 
     Raises:
         InvalidInput: A type has no handler, or there is none at all; or *name* or

@@ -41,7 +41,7 @@ WHOLE_LIST: Final = 62
 
 
 class ListSizes(NamedTuple):
-    """What of a list is counted, and what of it is walked.
+    """Which runs of a list are counted, and how far a page is walked to.
 
     Attributes:
         spans: Lengths of the runs of ids that are counted, as powers of two, ascending; the

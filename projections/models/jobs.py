@@ -74,8 +74,8 @@ class Jobs(Projection):
     Args:
         shadow: See ``Projection``.
         replacement: See ``Projection``.
-        list_sizes: What of the lists is counted and what is walked; all processes that use the
-            tables must agree on it.
+        list_sizes: Which runs of the lists are counted; all processes that use the tables must
+            agree on it.
 
     Attributes:
         lists: All lists of them, page by page.
