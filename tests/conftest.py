@@ -18,11 +18,18 @@ from tests.builders import open_system
 from tests.postgres import Databases, databases_on, running_server
 
 ENGINES = ("sqlite", "postgres")
+# Each pytest process has a PostgreSQL server.
+MOST_PROCESSES = 16
 
 # Containers often forbid bytecode.  Without it each pytest process rewrites the asserts of all
 # tests, and each of the many processes that tests start compiles Ledger.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A developer's own settings are not those of the tests.
+for name in [*os.environ]:
+    if name.startswith("LEDGER_") and not name.startswith("LEDGER_TEST_"):
+        del os.environ[name]
 
 # Slow machines and examples that Hypothesis must discard are no fault of Ledger.
 hypothesis.register_profile(
@@ -38,13 +45,16 @@ hypothesis.load_profile("ledger")
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of pytest processes: tests wait for others a third of their time."""
-    return 3 * (os.cpu_count() or 1) // 2
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Return the number of pytest processes: a third of a test's time is waiting for others."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(max(1, 3 * cores // 2), MOST_PROCESSES)
 
 
 def pytest_collection_finish() -> None:
-    """Exempt the thousands of tests from garbage collection, which took a tenth of all time."""
+    """Exempt the collected tests from garbage collection; it took a tenth of the time."""
     gc.collect()
     gc.freeze()
 

@@ -1,12 +1,17 @@
 """The command line, called in the process of the test."""
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from click.testing import CliRunner, Result
 
 from ledger.cli import main
+from tests.integration.servers import DEADLINE_S
+
+Returned = TypeVar("Returned")
 
 # Exit codes.
 REFUSED: Final = 1
@@ -18,6 +23,21 @@ def invoke(*arguments: str, stdin: str | None = None, **variables: str) -> Resul
     """Return how a command ended, in an environment that has *variables* too."""
     runner = CliRunner(env=variables)
     return runner.invoke(main, arguments, input=stdin, prog_name="ledger")
+
+
+def in_time(call: Callable[[], Returned]) -> Returned:
+    """Return what *call* returns.
+
+    Raises:
+        TimeoutError: It takes too long; its thread is left behind.
+    """
+    returned: list[Returned] = []
+    thread = threading.Thread(target=lambda: returned.append(call()), daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    if thread.is_alive():
+        raise TimeoutError(f"it takes longer than {DEADLINE_S} s")
+    return returned[0]
 
 
 class Shell:

@@ -120,7 +120,8 @@ def test_what_is_no_history_is_not_judged_and_the_docs_say_so(filled: System) ->
 def test_a_change_of_any_column_of_a_read_model_is_named(filled: System) -> None:
     """One column of each table is changed at a time."""
     tables = [table for live, _ in filled.compared for table in live.tables]
-    named = []
+    unnamed = []
+    number = 0
     for columns in zip_longest(*(table.columns for table in tables)):
         changed = [
             (table, column, _row(filled, table))
@@ -132,13 +133,12 @@ def test_a_change_of_any_column_of_a_read_model_is_named(filled: System) -> None
         places = [each.where for each in verified(filled).differences]
         for table, column, row in changed:
             _restore(filled, table, row, column)
-            if any(place.startswith(f"{table.name} ") for place in places):
-                named.append((table.name, column.name))
+            number += 1
+            if not any(place.startswith(f"{table.name} ") for place in places):
+                unnamed.append(f"{table.name}.{column.name}: {places}")
 
-    assert sorted(named) == sorted(
-        (table.name, column.name) for table in tables for column in table.columns
-    )
-    assert len(tables) > 5
+    assert unnamed == []
+    assert number == sum(len(table.columns) for table in tables)
     assert verified(filled).differences == []
 
 

@@ -105,6 +105,7 @@ def of_a_newer_release(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Sy
     # Another process has read models of its own.
     composition._inline_projections.cache_clear()
     system = open_system(database_url)
+    composition._inline_projections.cache_clear()
     monkeypatch.setattr(system.state_counts, "version", 2)
     return system
 

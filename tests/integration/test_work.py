@@ -36,7 +36,7 @@ from tests.integration.servers import (
     tool,
     wait_until,
 )
-from tests.integration.shell import REFUSED, USAGE, Shell
+from tests.integration.shell import REFUSED, USAGE, Shell, in_time
 from tests.integration.terminal import shown
 
 # As the application below says.
@@ -85,7 +85,7 @@ def talks(job):
 """
 
 
-# Two processes, which may take their time to give back, as they need to on a slow machine.
+# Two processes with enough time to return their jobs on a slow machine.
 PATIENT: Final = """
 from ledger.processes.import_target import Target
 from ledger.processes.stop_requests import StopRequests
@@ -455,6 +455,20 @@ def test_a_second_signal_ends_it_at_once(work: Work, processes: int) -> None:
         assert work.kinds(job_id) == ["created", "started", "returned"]
 
 
+def test_a_second_signal_ends_two_processes_at_once(quick: Work) -> None:
+    job_ids = quick.fill(2)
+
+    with quick.running("--processes", "2", "--grace", "3600") as process:
+        quick.wait_for(active=len(job_ids))
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: len(quick.said("worker stopping")) == 2, "they stop")
+        code = stopped(process, signal.SIGINT)
+
+    # Whether a slow machine gave them the time to return their jobs or not.
+    assert code == 0
+    assert quick.pids() == []
+
+
 def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) -> None:
     queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
     queue.process("quick")(print)
@@ -710,7 +724,7 @@ def targets(quick: Work, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
 def test_what_is_no_target_is_told(
     targets: Shell, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    code, said = targets.refusal("work", *arguments)
+    code, said = in_time(lambda: targets.refusal("work", *arguments))
 
     assert code == USAGE
     assert complaint in said
