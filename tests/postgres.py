@@ -95,7 +95,7 @@ class Databases:
             migrate(system.database)
             system.close()
         # Copying files is fastest where no checkpoint has to reach a disk, as on our own server.
-        strategy = "" if GIVEN in os.environ else "STRATEGY FILE_COPY"
+        strategy = "" if os.environ.get(GIVEN) else "STRATEGY FILE_COPY"
         with self._created(f"TEMPLATE {self._template} {strategy}") as url:
             yield url
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,13 +32,16 @@ def in_time(call: Callable[[], Returned]) -> Returned:
     Raises:
         TimeoutError: It takes too long; its thread is left behind.
     """
-    returned: list[Returned] = []
-    thread = threading.Thread(target=lambda: returned.append(call()), daemon=True)
-    thread.start()
-    thread.join(DEADLINE_S)
-    if thread.is_alive():
-        raise TimeoutError(f"it takes longer than {DEADLINE_S} s")
-    return returned[0]
+    future: Future[Returned] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result(DEADLINE_S)
 
 
 class Shell:
