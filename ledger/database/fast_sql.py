@@ -13,7 +13,7 @@ parameter, where psycopg takes a microsecond for each.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -32,9 +32,11 @@ from sqlalchemy import (
     Update,
     any_,
     bindparam,
+    column,
     func,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy import cast as cast_
 from sqlalchemy.dialects import postgresql
@@ -63,7 +65,7 @@ class Rows:
         self._statement = statement
         self._names = tuple(names)
         # One per dialect: a process may have databases of both.
-        self._texts: dict[tuple[str, int], str] = {}
+        self._compiled: dict[tuple[str, int], str] = {}
 
     def execute(self, tx: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute the statement for *rows*; do nothing if there are none."""
@@ -71,44 +73,48 @@ class Rows:
             return
         driver = driver_of(tx)
         if not tx.dialect.positional:
-            text = self._text(tx, _ANY_NUMBER, self._over_json)
+            sql = self._sql(tx, _ANY_NUMBER)
             for start in range(0, len(rows), ROWS_A_JSON):
                 some = rows[start : start + ROWS_A_JSON]
                 named = [dict(zip(self._names, row, strict=True)) for row in some]
-                driver.execute(text, {"rows": msgspec.json.encode(named).decode()})
+                driver.execute(sql, {"rows": msgspec.json.encode(named).decode()})
         elif isinstance(self._statement, Insert):
             for start in range(0, len(rows), ROWS_A_STATEMENT):
                 some = rows[start : start + ROWS_A_STATEMENT]
-                text = self._text(tx, len(some), self._of_values)
-                driver.execute(text, [value for row in some for value in row])
+                sql = self._sql(tx, len(some))
+                driver.execute(sql, [value for row in some for value in row])
         else:
-            driver.executemany(self._text(tx, 1, lambda _: self._statement), rows)
+            driver.executemany(self._sql(tx, 1), rows)
 
-    def _text(
-        self, tx: Connection, rows: int, build: Callable[[int], Insert | Update | Delete]
-    ) -> str:
+    def _sql(self, tx: Connection, rows: int) -> str:
         """Return the statement compiled for a number of rows."""
         key = tx.dialect.name, rows
-        text = self._texts.get(key)
-        if text is None:
-            compiled: Any = build(rows).compile(dialect=tx.dialect)
-            if tx.dialect.positional:
-                taken = tuple(name.partition("__")[0] for name in compiled.positiontup)
-                if taken != self._names * rows:
-                    raise AssertionError(f"{compiled} takes {taken}, not {self._names}")
-            text = self._texts[key] = str(compiled)
-        return text
+        sql = self._compiled.get(key)
+        if sql is None:
+            sql = self._compiled[key] = self._compile(tx, rows)
+        return sql
 
-    def _of_values(self, rows: int) -> Insert | Update | Delete:
-        """Return the insert with that number of rows of parameters."""
-        return cast("Insert", self._statement).values(
-            [
-                {name: bindparam(f"{name}__{number}") for name in self._names}
-                for number in range(rows)
-            ]
-        )
+    def _compile(self, tx: Connection, rows: int) -> str:
+        if not tx.dialect.positional:
+            return str(self._over_json().compile(dialect=tx.dialect))
+        if isinstance(self._statement, Insert):
+            return str(self._of_values(self._statement, rows).compile(dialect=tx.dialect))
+        compiled: Any = self._statement.compile(dialect=tx.dialect)
+        if tuple(compiled.positiontup) != self._names:
+            raise AssertionError(f"{compiled} takes {compiled.positiontup}, not {self._names}")
+        return str(compiled)
 
-    def _over_json(self, _: int) -> Insert | Update | Delete:
+    def _of_values(self, statement: Insert, rows: int) -> Insert:
+        """Return the insert with that number of rows of parameters.
+
+        The parameters are text, because SQLAlchemy takes 10 microseconds to compile each of
+        its own, and a process inserts each number of rows up to ROWS_A_STATEMENT.
+        """
+        row = f"({', '.join('?' * len(self._names))})"
+        values = text("VALUES " + ", ".join([row] * rows))
+        return statement.from_select(list(self._names), values.columns(*map(column, self._names)))
+
+    def _over_json(self) -> Insert | Update | Delete:
         """Return the statement over all rows of the JSON text that is its one parameter."""
         given = self._given()
         if isinstance(self._statement, Insert):

@@ -1,7 +1,7 @@
 """A recorded event, and the change that it made."""
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from ledger.log import hash_chain
 from ledger.rules.events import Event
@@ -92,8 +92,11 @@ class LedgerChange(NamedTuple):
 AnyChange = Change | LedgerChange
 
 
-def of_jobs(changes: Sequence[AnyChange]) -> list[Change]:
+def of_jobs(changes: Sequence[AnyChange]) -> Sequence[Change]:
     """Return those of *changes* that happened to jobs, in order."""
+    # Few batches have a change of the ledger, and each read model asks, so looking comes first.
+    if LedgerChange not in map(type, changes):
+        return cast("Sequence[Change]", changes)
     return [change for change in changes if isinstance(change, Change)]
 
 

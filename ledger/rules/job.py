@@ -171,7 +171,7 @@ def evolve(job: JobState, event: Event, *, position: int, at_ms: int) -> JobStat
         Corrupt: The table does not allow the event here.
     """
     kind = type(event)
-    state = _TARGETS.get(kind, _nowhere)(job, event)
+    state = _TARGETS[kind](job, event)
     if state not in TRANSITIONS[job.state].get(kind, ()):
         raise Corrupt(
             f"job {job.id}: event {event.kind!r} cannot lead from {job.state} to {state}; "
@@ -304,28 +304,24 @@ _CHANGES: Final = cast(
 )
 
 
-def _nowhere(job: JobState, event: Event) -> State:
-    """Return the job's state unchanged for an event of the ledger itself, which no job allows."""
+def _unchanged(job: JobState, event: Event) -> State:
     return job.state
 
 
 # The state to which each event leads, if the table allows it.
 _TARGETS: Final = cast(
     "Mapping[type[Event], Callable[[JobState, Event], State]]",
-    {
+    dict.fromkeys(events.EVENTS, _unchanged)
+    | {
         events.Created: lambda _, event: (
             State.INACTIVE if event.promote_at_ms is None else State.DELAYED
         ),
         events.Started: lambda _, __: State.ACTIVE,
-        events.Progressed: lambda job, _: job.state,
-        events.Logged: lambda job, _: job.state,
         events.Completed: lambda _, __: State.COMPLETE,
         events.Failed: lambda _, event: State(event.next),
         events.Promoted: lambda _, __: State.INACTIVE,
         events.Moved: lambda _, event: State(event.to),
-        events.Reprioritized: lambda job, _: job.state,
         events.Removed: lambda _, __: State.REMOVED,
-        events.Erased: lambda job, _: job.state,
         events.Returned: lambda _, __: State.INACTIVE,
     },
 )

@@ -48,6 +48,7 @@ class CheckedHistory:
         head: The end of history, according to the ledger.
         report: Where to record differences.
         content: Whether to fill ``event.content``.
+        envelope: Whether to fill ``stored``.
         batch: Number of events read at once.
     """
 
@@ -58,18 +59,20 @@ class CheckedHistory:
         report: Report,
         *,
         content: bool,
+        envelope: bool,
         batch: int = BATCH,
     ) -> None:
         self._connection = connection
         self._head = head
         self._report = report
         self._content = content
+        self._envelope = envelope
         self._batch = batch
         self._erasures = Erasures(connection)
         self._at_ms = 0
         self._last_job_id = 0
         self._link = hash_chain.GENESIS
-        self._reader_version = 1
+        self._reader_versions = {1}
 
     def __iter__(self) -> Iterator[list[Recorded]]:
         """Yield the decoded events, in lists.
@@ -115,7 +118,7 @@ class CheckedHistory:
             event = codec.decode(envelope.kind, envelope.schema, envelope.body)
         except Corrupt as error:
             raise Corrupt(str(error), position=position) from error
-        self._reader_version = max(self._reader_version, event.reader_version)
+        self._reader_versions.add(event.reader_version)
         if isinstance(event, Created):
             self._last_job_id += 1
             if envelope.job_id != self._last_job_id:
@@ -125,6 +128,9 @@ class CheckedHistory:
             self._erasures.note_erased(position, envelope.job_id, envelope.version, event)
         if self._content and envelope.content is not None:
             event = replace(event, content=envelope.content)
+        stored = None
+        if self._envelope:
+            stored = Stored(envelope.schema, envelope.body, envelope.digest)
         return Recorded(
             position,
             envelope.job_id,
@@ -133,7 +139,7 @@ class CheckedHistory:
             envelope.actor,
             envelope.cause,
             event,
-            Stored(envelope.schema, envelope.body, envelope.digest),
+            stored,
         )
 
     def _check_content(self, envelope: Envelope) -> None:
@@ -201,7 +207,7 @@ class CheckedHistory:
             self._link,
             self._last_job_id,
             self._at_ms,
-            self._reader_version,
+            max(self._reader_versions),
         )
         for name, expected, found in zip(Head._fields, computed, self._head, strict=True):
             if expected != found:

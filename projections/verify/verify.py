@@ -117,7 +117,10 @@ def _compare_history(
         shadow.metadata.create_all(connection, checkfirst=False)
     through = {live.name: _end(connection, live, end, report) for live, _ in shadows}
     content = any(live.wants_content for live, _ in shadows)
-    history = CheckedHistory(connection, end, report, content=content, batch=batch)
+    envelope = any(live.wants_envelope for live, _ in shadows)
+    history = CheckedHistory(
+        connection, end, report, content=content, envelope=envelope, batch=batch
+    )
     try:
         for changes in Replay(connection, history):
             last = changes[-1].recorded.position
