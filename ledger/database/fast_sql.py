@@ -38,7 +38,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy import cast as cast_
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.visitors import replacement_traverse
 
@@ -132,7 +131,7 @@ class Rows:
         # msgspec writes bytes in Base64.
         as_bytes = {name for name, type_ in types.items() if isinstance(type_, LargeBinary)}
         raw = (
-            func.json_to_recordset(cast_(bindparam("rows", type_=Text), postgresql.JSON))
+            func.json_to_recordset(bindparam("rows", type_=postgresql.JSON))
             .table_valued(
                 *(Column(name, Text if name in as_bytes else types[name]) for name in self._names)
             )
