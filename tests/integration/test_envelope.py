@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import pytest
-from sqlalchemy import Column, Connection, LargeBinary, insert
+from sqlalchemy import Column, Connection, LargeBinary, insert, text
 
 from ledger.log import hash_chain, store
 from ledger.log.history import read_recorded
@@ -13,6 +13,7 @@ from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.table_follower import TableFollower
+from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Create, Erase, Log, Pause, Start
 from tests.builders import START_MS, carry_out, rows, silently
 from tests.followers import Remembering
@@ -89,6 +90,18 @@ def test_the_chain_can_be_computed_from_what_a_follower_is_told(
 
     assert followed == head(system)
     assert chained(system) == head(system)
+
+
+def test_verify_gives_the_envelope_to_what_it_compares(system: System, leaves: Leaves) -> None:
+    catch_up(system.database, leaves)
+    compared = [(leaves, leaves.twin(shadow=True))]
+    followed = verify(system.database, compared, silently, tables=())
+    with system.database.write() as tx:
+        tx.execute(text("UPDATE leaves SET leaf = :other WHERE position = 3"), {"other": b"other"})
+    altered = verify(system.database, compared, silently, tables=())
+
+    assert (followed.clean, followed.projections) == (True, ["leaves"])
+    assert not altered.clean
 
 
 def test_the_envelope_comes_with_content_too(system: System) -> None:
