@@ -32,7 +32,6 @@ from sqlalchemy import (
     Update,
     any_,
     bindparam,
-    column,
     func,
     literal_column,
     select,
@@ -106,12 +105,13 @@ class Rows:
     def _of_values(self, statement: Insert, rows: int) -> Insert:
         """Return the insert with that number of rows of parameters.
 
-        The parameters are text, because SQLAlchemy takes 10 microseconds to compile each of
-        its own, and a process inserts each number of rows up to ROWS_A_STATEMENT.
+        The parameters are text.  With one of SQLAlchemy's own for each value, compiling the
+        inserts of events and jobs for all numbers of rows took 0.42 s instead of 0.05 s.
         """
         row = f"({', '.join('?' * len(self._names))})"
         values = text("VALUES " + ", ".join([row] * rows))
-        return statement.from_select(list(self._names), values.columns(*map(column, self._names)))
+        columns = (statement.table.c[name] for name in self._names)
+        return statement.from_select(list(self._names), values.columns(*columns))
 
     def _over_json(self) -> Insert | Update | Delete:
         """Return the statement over all rows of the JSON text that is its one parameter."""
@@ -161,10 +161,10 @@ class Query:
         if compiled is None:
             compiled = _compile(self._statement, connection, values)
             self._compiled[connection.dialect.name] = compiled
-        text, names, defaults = compiled
+        sql, names, defaults = compiled
         given = defaults | values
         parameters = given if names is None else [given[name] for name in names]
-        rows: list[Any] = driver_of(connection).execute(text, parameters).fetchall()
+        rows: list[Any] = driver_of(connection).execute(sql, parameters).fetchall()
         return rows
 
     def first(self, connection: Connection, **values: Any) -> Any:  # noqa: ANN401 - as all
@@ -176,7 +176,7 @@ class Query:
 class _Compiled(NamedTuple):
     """A statement for a driver; *names* is None if the driver takes parameters by name."""
 
-    text: str
+    sql: str
     names: tuple[str, ...] | None
     defaults: dict[str, Any]
 

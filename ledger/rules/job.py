@@ -308,7 +308,8 @@ def _unchanged(job: JobState, event: Event) -> State:
     return job.state
 
 
-# The state to which each event leads, if the table allows it.
+# The state to which each event leads, if the table allows it; it allows no job the events of the
+# ledger itself.
 _TARGETS: Final = cast(
     "Mapping[type[Event], Callable[[JobState, Event], State]]",
     dict.fromkeys(events.EVENTS, _unchanged)
