@@ -165,7 +165,6 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(
     home: Path,
     spoil: Spoil,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     why = f"cannot use {home}: {spoil(home, monkeypatch)}; "
     before = seen(home, *home.resolve().iterdir())
@@ -264,7 +263,6 @@ def test_an_index_that_is_not_ours_alone_is_left_and_built_anew_beside_it(
     home: Path,
     spoil: Spoil,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = (home / CURRENT).resolve()
     why = f"cannot use {folder}: {spoil(folder, monkeypatch)}"
