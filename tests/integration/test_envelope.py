@@ -1,6 +1,7 @@
 """The envelope that followers may ask for: from it alone the chain can be computed."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import pytest
 from sqlalchemy import Column, Connection, LargeBinary, insert, text
@@ -51,6 +52,14 @@ class Leaves(TableFollower):
         )
 
 
+class Careless(Leaves):
+    """The same, from a list that is not left as it came."""
+
+    def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
+        super().apply(tx, changes)
+        cast("list[Change]", changes).reverse()
+
+
 @pytest.fixture
 def leaves(system: System) -> Iterator[Leaves]:
     carry_out(
@@ -87,6 +96,18 @@ def test_the_chain_can_be_computed_from_what_a_follower_is_told(
     catch_up(system.database, leaves, batch=2)
     followed = chained(system)
     rebuild(system.database, [leaves], silently)
+
+    assert followed == head(system)
+    assert chained(system) == head(system)
+
+
+def test_one_that_alters_the_list_it_is_told_changes_nothing_else(
+    system: System, leaves: Leaves
+) -> None:
+    careless = Careless(system.database)
+    catch_up(system.database, careless, batch=4)
+    followed = chained(system)
+    rebuild(system.database, [careless], silently)
 
     assert followed == head(system)
     assert chained(system) == head(system)
