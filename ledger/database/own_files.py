@@ -70,10 +70,10 @@ def open_regular(
         raise
     except OSError:
         there = os.stat(path, dir_fd=directory, follow_symlinks=False)
-        _require_regular(there)
+        require_regular(there)
         raise
     try:
-        _require_regular(os.fstat(descriptor))
+        require_regular(os.fstat(descriptor))
     except Strange:
         os.close(descriptor)
         raise
@@ -102,6 +102,11 @@ def require_one_name(there: os.stat_result) -> None:
         raise Strange(f"it is a hard link to a file with {there.st_nlink} names")
 
 
-def _require_regular(there: os.stat_result) -> None:
+def require_regular(there: os.stat_result) -> None:
+    """Raise unless a file is a regular one.
+
+    Raises:
+        Strange: It is something else.
+    """
     if not stat.S_ISREG(there.st_mode):
         raise Strange(f"it is {kind(there.st_mode)}")

@@ -5,22 +5,36 @@ whatever they contain.  A file of the user's with such a name would be lost, and
 commits that are only in the ``-wal`` when the database file itself is missing: SQLite
 deletes a log beside an empty database.
 
-Source: https://www.sqlite.org/fileformat2.html and https://www.sqlite.org/walformat.html
+The ``-shm`` is judged by its size, and never opened.  SQLite's locks on it belong to the
+process, not to a descriptor: a process that closes any descriptor of the file loses them
+all.  If another connection of this process has the file mapped, the next process to open it
+takes itself for the first one and truncates it, and this process dies of SIGBUS.
+
+Source: https://www.sqlite.org/fileformat2.html, https://www.sqlite.org/walformat.html and
+https://www.sqlite.org/howtocorrupt.html (section 2.2)
 """
 
 import os
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ledger.database.own_files import NotOurs, Strange, kind, open_regular, require_one_name
+from ledger.database.own_files import (
+    NotOurs,
+    Strange,
+    kind,
+    open_regular,
+    require_one_name,
+    require_regular,
+)
 from ledger.errors import Unavailable
 
 _WAL_HEADER_BYTES: Final = 32
 _WAL_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-_SHM_VERSION: Final = (3_007_000).to_bytes(4, sys.byteorder)
+# The process that first opens the file leaves so many bytes of it, and it grows by pages.
+_SHM_FIRST_BYTES: Final = 3
+_SHM_PAGE_BYTES: Final = 4096
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")
 # The field of a journal's header with the number of pages before the transaction.
 _JOURNAL_PAGES: Final = slice(16, 20)
@@ -38,20 +52,18 @@ def require_ours(database: Path) -> None:
     # SQLite follows a link to the database, but no link to the other files.
     path = os.path.realpath(database)
     is_empty = _is_empty(path)
-    for suffix, is_sqlites in _LOOKS.items():
+    for suffix, has_commits in _CHECKS.items():
         beside = f"{path}-{suffix}"
         try:
-            head = _head(beside)
+            must_have_database = has_commits(beside)
         except FileNotFoundError:
             continue
         except Strange as error:
             raise NotOurs(beside, str(error), _MOVE) from error
         except OSError as error:
             raise Unavailable(f"{beside} cannot be read: {error.strerror}") from error
-        if not is_sqlites(head):
-            raise NotOurs(beside, f"it is not a -{suffix} file of SQLite", _MOVE)
         # Checked again: a process that creates the database writes to it before there is a log.
-        if is_empty and _has_commits(suffix, head) and _is_empty(path):
+        if is_empty and must_have_database and _is_empty(path):
             raise Unavailable(
                 f"{beside} exists, but its database {database} is missing or empty; restore the "
                 f"database, or move {beside} away: SQLite would delete it"
@@ -83,32 +95,38 @@ def _head(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _is_wal(head: bytes) -> bool:
+# --- each raises Strange if the file is not SQLite's, and returns whether it holds changes that
+# its database lacks
+
+
+def _check_wal(path: str) -> bool:
+    head = _head(path)
     # A power failure leaves zeros in a log that had just grown.
-    return not any(head) or head.startswith(_WAL_MAGIC)
+    if any(head) and not head.startswith(_WAL_MAGIC):
+        raise Strange("it is not a -wal file of SQLite")
+    return any(head)
 
 
-def _is_shm(head: bytes) -> bool:
-    # The process that first opens the file leaves three bytes of it.
-    return not any(head) or _SHM_VERSION.startswith(head[: len(_SHM_VERSION)])
-
-
-def _is_journal(head: bytes) -> bool:
+def _check_journal(path: str) -> bool:
+    head = _head(path)
     # The magic is written last: until then there are zeros, also after a power failure.
-    return not any(head[: len(_JOURNAL_MAGIC)]) or head.startswith(_JOURNAL_MAGIC)
+    if any(head[: len(_JOURNAL_MAGIC)]) and not head.startswith(_JOURNAL_MAGIC):
+        raise Strange("it is not a -journal file of SQLite")
+    # It holds the pages from before a transaction: none if another process creates the tables.
+    return any(head[_JOURNAL_PAGES])
 
 
-def _has_commits(suffix: str, head: bytes) -> bool:
-    """Return whether a log contains changes that its database lacks.
+def _check_shm(path: str) -> bool:
+    there = os.lstat(path)
+    require_regular(there)
+    require_one_name(there)
+    if there.st_size != _SHM_FIRST_BYTES and there.st_size % _SHM_PAGE_BYTES:
+        raise Strange("it is not a -shm file of SQLite")
+    return False
 
-    A journal contains the pages from before a transaction.  There are none if the database
-    was empty, as it is while another process creates its first tables.
-    """
-    return any(head) and (suffix == "wal" or (suffix == "journal" and any(head[_JOURNAL_PAGES])))
 
-
-_LOOKS: Final[dict[str, Callable[[bytes], bool]]] = {
-    "wal": _is_wal,
-    "journal": _is_journal,
-    "shm": _is_shm,
+_CHECKS: Final[dict[str, Callable[[str], bool]]] = {
+    "wal": _check_wal,
+    "journal": _check_journal,
+    "shm": _check_shm,
 }

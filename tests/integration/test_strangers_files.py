@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -150,6 +152,8 @@ def test_the_files_of_a_running_ledger_are_sqlites(ledger: System, path: Path) -
         ("shm", bytes(32_768)),
         # The first to open it leaves three bytes.
         ("shm", (3_007_000).to_bytes(4, sys.byteorder)[:3]),
+        # It was killed while the file grew.
+        ("shm", (3_007_000).to_bytes(4, sys.byteorder) + b"\1" * 8_188),
         ("shm", (3_007_000).to_bytes(4, sys.byteorder) + b"\1" * 32_764),
         ("journal", b""),
         ("journal", bytes(512)),
@@ -160,6 +164,37 @@ def test_what_a_crash_leaves_is_sqlites(path: Path, suffix: str, content: bytes)
     path.with_name(f"ledger.db-{suffix}").write_bytes(content)
 
     require_ours(path)
+
+
+def test_opening_the_file_again_leaves_this_process_its_locks(path: Path) -> None:
+    """Closing any descriptor of the ``-shm`` would release the locks of the whole process."""
+    with closing(sqlite3.connect(path)) as applications:
+        applications.execute("PRAGMA journal_mode=WAL")
+        applications.execute("SELECT count(*) FROM ledger_events").fetchone()
+        for last_job in (1, 2):
+            with closing(open_sqlite(path)) as ledger:
+                assert carry_out(ledger, Create(type="t"))[0].job_id == last_job
+
+            assert _is_in_use(path.with_name("ledger.db-shm"))
+    assert not path.with_name("ledger.db-shm").exists()
+
+
+def _is_in_use(shm: Path) -> bool:
+    """Return whether SQLite in another process would see that a process uses the file.
+
+    It tries this lock first (``unixLockSharedMemory`` in os_unix.c), and truncates the file if
+    it gets it, under the feet of whoever has it mapped.
+    """
+    script = """if True:
+        import fcntl, sys
+        with open(sys.argv[1], "r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)
+            except BlockingIOError:
+                print("in use")
+    """
+    command = [sys.executable, "-c", script, str(shm)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout != ""
 
 
 def test_a_log_is_kept_whose_database_is_missing(ledger: System, path: Path) -> None:
