@@ -8,6 +8,7 @@ The tree::
     │   ├── JobNotFound     the job does not exist or was removed
     │   └── AttemptOver     a report on an attempt that has ended
     ├── JobFailed           the job that the caller waited for has failed
+    ├── NameTaken           another live worker has the worker's name
     ├── Unavailable         the database is down or overloaded; try again
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
@@ -91,6 +92,10 @@ class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
         super().__init__(f"job {job_id} failed: {error.partition(chr(10))[0]}")
         self.job_id = job_id
         self.error = error
+
+
+class NameTaken(LedgerError):  # noqa: N818 - as InvalidInput
+    """The name of a worker that another live worker has."""
 
 
 class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput

@@ -15,13 +15,13 @@ are applied, and the position of the event is known.
 
 import logging
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
 from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
@@ -302,7 +302,7 @@ class Following:
         standby_s: float = STANDBY_S,
     ) -> None:
         self.follower = follower
-        self.failure: Failure | None = None
+        self.failure: Stuck | None = None
         self._database = database
         self._catch_up = CatchUp(database, follower)
         self._stuck_s, self._standby_s = stuck_s, standby_s
@@ -361,15 +361,12 @@ class Following:
         known = self.failure
         if known is None or (known.position, known.reason) != (error.position, error.reason):
             _log.error("%s", error)
-            failure = Failure(
-                error.follower, error.position, error.reason, time.time_ns() // 1_000_000
-            )
             try:
-                self._note(failure)
+                self._note(error)
             except LedgerError as unrecorded:
                 _log.warning("cannot record the failure: %s", unrecorded)
 
-    def _note(self, failure: Failure | None) -> None:
+    def _note(self, failure: Stuck | None) -> None:
         """Store the failure, or that there is none, for this object and for ``ledger status``."""
         previous, self.failure = self.failure, failure
         if failure is None and previous is None and not self._may_be_stored:
@@ -377,5 +374,8 @@ class Following:
         with self._database.write() as tx:
             tx.execute(_DELETE_FAILURE, {"name_": self.follower.name})
             if failure is not None:
-                tx.execute(insert(failures), failure._asdict())
+                row = Failure(
+                    failure.follower, failure.position, failure.reason, current_time_ms(tx)
+                )
+                tx.execute(insert(failures), row._asdict())
         self._may_be_stored = failure is not None

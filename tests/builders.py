@@ -96,7 +96,7 @@ def open_system(
         jobs=jobs,
     )
     if clock is not None:
-        system.ledger.now_ms = clock
+        system.ledger.clock = clock
     return system
 
 

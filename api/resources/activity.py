@@ -3,6 +3,7 @@
 from typing import Final
 
 import falcon
+from sqlalchemy import Connection
 
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer, is_current
@@ -39,17 +40,19 @@ class ActivityByMinute:
         """Answer the number of jobs created, started, completed and failed in each minute."""
         # Unless both ends are given, the answer changes without a new event, and has no version.
         fixed = from_ms is not None and to_ms is not None
-        begin_ms, end_ms = self._range(from_ms, to_ms)
         with self._ledger.database.read() as connection:
+            begin_ms, end_ms = self._range(connection, from_ms, to_ms)
             busy = self._activity.minutes(connection, from_ms=begin_ms, to_ms=end_ms, type_=type_)
             if fixed and is_current(req, resp, connection, busy.position):
                 return
         answer(resp, json_out.activity(busy.minutes), busy.position if fixed else None)
 
-    def _range(self, from_ms: int | None, to_ms: int | None) -> tuple[int, int]:
+    def _range(
+        self, connection: Connection, from_ms: int | None, to_ms: int | None
+    ) -> tuple[int, int]:
         """Return the start of the first minute, and the time before which the last one starts."""
         if to_ms is None:
-            to_ms = self._ledger.now_ms() + 1
+            to_ms = self._ledger.time_ms(connection) + 1
         if from_ms is None:
             from_ms = max(0, to_ms - _HOUR_MS)
         if from_ms > to_ms:

@@ -62,13 +62,7 @@ class Claims:
         """Start waiting jobs, and return their JSON."""
         # The heartbeat comes first, so that the sweeper knows the worker of each claimed job.
         database = self._ledger.database
-        presence.beat_if_due(
-            database,
-            claim.worker,
-            dict(claim.slots),
-            now_ms=self._ledger.now_ms(),
-            lease_ms=self._lease_ms,
-        )
+        presence.beat_if_due(self._ledger, claim.worker, dict(claim.slots), lease_ms=self._lease_ms)
         with database.read() as connection:
             if not self._read_models.any_claimable(connection, claim.slots):
                 return []
@@ -99,8 +93,7 @@ class Workers:
     def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
         """Record a heartbeat, and answer with the attempts that the worker holds."""
         database = self._ledger.database
-        now_ms = self._ledger.now_ms()
-        presence.beat_if_due(database, name, None, now_ms=now_ms, lease_ms=self._lease_ms)
+        presence.beat_if_due(self._ledger, name, None, lease_ms=self._lease_ms)
         with database.read() as connection:
             held = self._read_models.held_by(connection, name)
         jobs = [HeldAttempt(id=str(job_id), attempt=attempt) for job_id, attempt in held]
@@ -124,7 +117,7 @@ class Workers:
 
     def show(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer all workers, with the number of jobs that each holds."""
-        now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
+            now_ms = self._ledger.time_ms(connection)
             listed = self._read_models.workers(connection, now_ms=now_ms)
         answer(resp, json_out.workers(listed))

@@ -322,7 +322,7 @@ _ErrorsWrapper: Final[Any] = getattr(wsgi, "WSGIErrorsWrapper", None)
 
 def _http_date(timestamp: float | None = None) -> str:
     """Return the text of ``gunicorn.util.http_date``, formatted once per second."""
-    return _date_of(int(time.time() if timestamp is None else timestamp))
+    return _date_of(int(time.time() if timestamp is None else timestamp))  # noqa: TID251 - HTTP's Date is this machine's
 
 
 @lru_cache(maxsize=1)

@@ -50,10 +50,10 @@ def activity(
             catch_up_once(system.database, system.activity)
         except Stuck as error:
             click.echo(f"Warning: {error}", err=True)
-        end_ms = system.ledger.now_ms() if to is None else _moment(to)
-        last_ms = end_ms - end_ms % MINUTE_MS
-        from_ms = last_ms - (minutes - 1) * MINUTE_MS
         with system.database.read() as connection:
+            end_ms = system.ledger.time_ms(connection) if to is None else _moment(to)
+            last_ms = end_ms - end_ms % MINUTE_MS
+            from_ms = last_ms - (minutes - 1) * MINUTE_MS
             busy = system.activity.minutes(
                 connection, from_ms=from_ms, to_ms=last_ms + MINUTE_MS, type_=type_
             )

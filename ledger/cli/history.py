@@ -224,11 +224,13 @@ def status(context: Context, *, as_json: bool) -> None:
         stats = system.state_counts.stats(connection)
         paused = system.ledger_state.paused(connection)
         standing = lags(system.database, system.followers, system.plug_ins.broken)
+        time_ms = system.ledger.time_ms(connection)
     shown: dict[str, object] = {
         "database": system.database.shown_url,
         "position": head.position,
         "chain": head.chain.hex(),
         "last_event": output.moment(head.at_ms) if head.position else None,
+        "database_time": output.moment(time_ms),
         "jobs_created": head.last_job_id,
         "jobs_now": sum(stats.counts.values()),
     }

@@ -1,6 +1,5 @@
 """The commands that show and change existing jobs."""
 
-import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -150,10 +149,11 @@ def jobs(
             descending=not (oldest or by_priority),
             by_priority=by_priority,
         )
+        now_ms = system.ledger.time_ms(connection)
     if as_json:
         output.json_line(page)
         return
-    _print_list(page, "no matching jobs")
+    _print_list(page, "no matching jobs", now_ms=now_ms)
 
 
 @click.command()
@@ -187,19 +187,20 @@ def search(
             return
         with system.database.read() as connection:
             shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
+            now_ms = system.ledger.time_ms(connection)
         none = (
             "no job contains all of these words" if system.search.engine else "LEDGER_SEARCH is off"
         )
-    _print_list(f"[{','.join(job.json for job in shown if job is not None)}]", none)
+    listed = ",".join(job.json for job in shown if job is not None)
+    _print_list(f"[{listed}]", none, now_ms=now_ms)
 
 
-def _print_list(json: str, none: str) -> None:
+def _print_list(json: str, none: str, *, now_ms: int) -> None:
     """Print one line per job, or *none* if there are no jobs."""
     jobs = msgspec.json.decode(json, type=list[_Listed])
     if not jobs:
         click.echo(none)
         return
-    now_ms = time.time_ns() // 1_000_000
     output.table(
         ("id", "type", "state", "prio", "%", "tries", "age", "data"),
         [

@@ -23,7 +23,7 @@ def workers(context: Context, *, as_json: bool) -> None:
     fail, and the jobs are tried again if they have attempts left.
     """
     with context.reading() as (system, connection):
-        now_ms = system.ledger.now_ms()
+        now_ms = system.ledger.time_ms(connection)
         listed = system.read_models.workers(connection, now_ms=now_ms)
     if as_json:
         output.json_line(json_out.encode([_fields(worker) for worker in listed]))

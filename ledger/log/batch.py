@@ -36,11 +36,21 @@ class Submission(Struct, frozen=True, kw_only=True):
 
 
 class Batch:
-    """The jobs as the batch has left them so far, and the changes that led there."""
+    """The jobs as the batch has left them so far, and the changes that led there.
 
-    def __init__(self, tx: Connection, stores: InlineStores, head: Head, *, at_ms: int) -> None:
+    Args:
+        tx: The transaction, which holds the head's lock.
+        stores: Where commands find what they are decided on.
+        head: The end of the ledger.
+        time_ms: The time, UTC milliseconds.
+    """
+
+    def __init__(self, tx: Connection, stores: InlineStores, head: Head, *, time_ms: int) -> None:
         self.head = head
-        self.at_ms = at_ms
+        # Recorded times never decrease, although the clock may be set back.  What falls due is
+        # judged by the clock all the same, or delays would stand still until it has caught up.
+        self.at_ms = max(time_ms, head.at_ms)
+        self.time_ms = time_ms
         self.last_job_id = head.last_job_id
         self.changes: list[AnyChange] = []
         self._tx = tx
@@ -110,7 +120,7 @@ class Batch:
 
     def _carry_out(self, command: Command, job: JobState, submission: Submission) -> Answer:
         try:
-            events = decide(command, job, at_ms=self.at_ms)
+            events = decide(command, job, time_ms=self.time_ms)
         except (Refused, InvalidInput) as refusal:
             return refusal
         for event in events:
@@ -122,7 +132,7 @@ class Batch:
         claimed = []
         for job, data in self._most_urgent(claim):
             start = Start(job_id=job.id, worker=claim.worker)
-            (event,) = decide(start, job, at_ms=self.at_ms)
+            (event,) = decide(start, job, time_ms=self.time_ms)
             claimed.append(JobWithData(self._fold(job, event, submission), data))
         return Claimed(jobs=tuple(claimed), position=self._position)
 

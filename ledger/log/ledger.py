@@ -6,14 +6,15 @@ the events, move the head, apply the inline projections, commit.  A refused comm
 not affect the others, unless its submission is atomic.
 """
 
-import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection
 
+from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, Unavailable
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.append import append, erase
@@ -22,11 +23,14 @@ from ledger.log.group_commit import Appender, Take
 from ledger.log.inline_versions import InlineVersions
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
 from ledger.log.recorded import of_jobs, of_ledger
+from ledger.log.store import Locked
 from ledger.rules.commands import Claim, Command, storable
 from ledger.rules.events import Erased
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000
+# A clock that is set a little, as over the network, is no reason to stop.
+MOST_AHEAD_MS: Final = 60_000
 
 
 class Ledger:
@@ -39,7 +43,9 @@ class Ledger:
             whose jobs must not be started.
         unique_keys: The jobs by unique key, so that a second creation returns the first job.
         projections: Read models that commit with the events, applied in this order.
-        now_ms: The clock, UTC milliseconds.
+        refuses_future: Whether to record nothing while the last event lies more than a minute in
+            the future of the database's clock.
+        clock: Returns the time, UTC milliseconds, in place of the database's clock, for tests.
     """
 
     def __init__(
@@ -50,14 +56,20 @@ class Ledger:
         entries: EntryStore,
         unique_keys: UniqueKeyStore,
         projections: Sequence[InlineProjection],
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        refuses_future: bool = False,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self.database = database
-        self.now_ms = now_ms
+        self.clock = clock
+        self._refuses_future = refuses_future
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._versions = InlineVersions(self._projections)
         self._appender = self._new_appender()
+
+    def time_ms(self, connection: Connection) -> int:
+        """Return the time by which delays, ttls and leases are judged, UTC milliseconds."""
+        return current_time_ms(connection) if self.clock is None else self.clock()
 
     def forget(self) -> None:
         """Reset the state in a forked child, which has none of its parent's threads."""
@@ -144,15 +156,31 @@ class Ledger:
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:
         """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
-            head, rebuilds = store.lock_for_append(tx)
-            self._versions.require(tx, rebuilds)
+            locked = store.lock_for_append(tx)
+            self._versions.require(tx, locked.inline_rebuilds)
+            time_ms = self._time_ms(locked)
             submissions = take()
-            batch = Batch(tx, self._stores, head, at_ms=max(self.now_ms(), head.at_ms))
+            batch = Batch(tx, self._stores, locked.head, time_ms=time_ms)
             batch.load(submissions)
             answers = [batch.decide(submission) for submission in submissions]
             if batch.changes:
                 self._record(tx, batch)
         return answers
+
+    def _time_ms(self, locked: Locked) -> int:
+        """Return the time, or raise if the last event lies too far in its future."""
+        if self.clock is not None:
+            return self.clock()
+        if self._refuses_future and locked.head.at_ms - locked.time_ms > MOST_AHEAD_MS:
+            raise Unavailable(
+                "nothing was recorded: the last event has the time "
+                f"{_shown(locked.head.at_ms)}, but this machine's clock shows "
+                f"{_shown(locked.time_ms)}.  If the clock is wrong, set it.  If it is right, it "
+                "was wrong when that event was recorded: wait until that time, or set "
+                "LEDGER_ALLOW_FUTURE=on.  Then delays, ttls and leases follow the clock, and "
+                "events have the time of the last one until the clock has passed it"
+            )
+        return locked.time_ms
 
     def _record(self, tx: Connection, batch: Batch) -> None:
         recorded = [change.recorded for change in batch.changes]
@@ -168,6 +196,14 @@ class Ledger:
                 if of_itself:
                     projection.apply_ledger(tx, of_itself)
             self.database.announce(tx)
+
+
+def _shown(time_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, tz=UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError):
+        # After the year 9999.
+        return f"{time_ms} ms after 1970"
 
 
 def _check_text(field: str, value: str, longest: int) -> None:

@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
         job_id: The stream; 0 is the ledger's own.
         version: Place in the stream: 1, 2, 3 …
         at_ms: UTC milliseconds, never less than those of the event before.
-        actor: Who caused it: ``token:NAME``, ``worker:HOST:PID:N``, ``cli:USER``,
+        actor: Who caused it: ``token:NAME``, ``worker:HOST:PID:RANDOM``, ``cli:USER``,
             ``sweeper``, ``anonymous``.
         cause: Why: a request id, a lease, the command line; None if unknown.
         stored: The rest of the envelope, for those that set ``wants_envelope``.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
+from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
 from ledger.errors import SchemaMismatch
 from ledger.log.schema import events, head
@@ -27,6 +28,20 @@ class Head(NamedTuple):
     last_job_id: int
     at_ms: int
     reader_version: int = 1
+
+
+class Locked(NamedTuple):
+    """The head as it was locked.
+
+    Attributes:
+        head: The end of the ledger.
+        inline_rebuilds: Number of rebuilds of inline projections.
+        time_ms: The time of the database's clock once the lock was held, UTC milliseconds.
+    """
+
+    head: Head
+    inline_rebuilds: int
+    time_ms: int
 
 
 class Envelope(NamedTuple):
@@ -54,7 +69,12 @@ _HEAD = tuple(head.c[name] for name in Head._fields)
 _HEAD_ID = 1
 
 _SELECT_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds))
-_LOCK_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds).with_for_update())
+# A subquery, because the time must be taken after the lock, for which this may have waited.
+_LOCK_HEAD = Query(
+    select(
+        select(*_HEAD, head.c.inline_rebuilds).with_for_update().subquery("locked"), CurrentTime()
+    )
+)
 _SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
 _UPDATE_HEAD = Rows(
     update(head)
@@ -97,14 +117,13 @@ _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("posi
 
 def lock_head(tx: Connection) -> Head:
     """Return the head and exclude all other writers until *tx* ends."""
-    locked, _ = lock_for_append(tx)
-    return locked
+    return lock_for_append(tx).head
 
 
-def lock_for_append(tx: Connection) -> tuple[Head, int]:
-    """Lock the head; return it, and the number of rebuilds of inline projections."""
+def lock_for_append(tx: Connection) -> Locked:
+    """Return what an append needs, and exclude all other writers until *tx* ends."""
     row = _LOCK_HEAD.first(tx)
-    return _head(row), row[-1]
+    return Locked(_head(row and row[:-1]), *row[-2:])
 
 
 def count_inline_rebuild(tx: Connection) -> None:

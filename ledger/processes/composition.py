@@ -259,6 +259,8 @@ def compose(
         entries=ledger_state,
         unique_keys=unique_keys,
         projections=(jobs, state_counts, unique_keys, ledger_state),
+        # A server's clock is its administrator's; we cannot say which of two servers is right.
+        refuses_future=database.is_embedded and not settings.allow_future,
     )
     return System(
         database=database,

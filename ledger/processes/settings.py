@@ -36,6 +36,7 @@ class Settings:
     database_url: str = "sqlite:///ledger.db"
     schema: str = ""
     sqlite_synchronous: "SqliteSynchronous" = "FULL"
+    allow_future: bool = False
     bind: str = "127.0.0.1:3000"
     server_processes: int = 2
     threads: int = 16
@@ -165,6 +166,13 @@ SETTINGS: Final = (
         expected="FULL or NORMAL",
         meaning="FULL: acknowledged writes survive a power failure. NORMAL: only a crash.",
         parse=_synchronous,
+    ),
+    Setting(
+        field="allow_future",
+        expected="on or off",
+        meaning="Whether a SQLite file is written to although the last event is more than a minute "
+        "in the future of the machine's clock.",
+        parse=_switch,
     ),
     Setting(
         field="bind",

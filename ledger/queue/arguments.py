@@ -28,36 +28,39 @@ _OPTIONS: Final = (
 )
 
 
-def create_command(type_: object, data: Json, given: Mapping[str, Any], *, now_ms: int) -> Create:
+def create_command(type_: object, data: Json, given: Mapping[str, Any]) -> Create:
     """Return the command that creates a job.
 
     Args:
         type_: The job's type.
         data: Any value that JSON can represent; None is {}.
         given: The arguments of ``Queue.create``; None counts as not given.
-        now_ms: The current time, UTC milliseconds; a datetime is converted to a delay from it.
 
     Raises:
         InvalidInput: A value is invalid.
     """
     text = "{}" if data is None else json_text.of("data", data)
     kues: dict[str, Any] = {}
+    run_at_ms = None
     for name, value in given.items():
-        if value is not None:
-            kues[_KUES_NAMES.get(name, name)] = _kues(name, value, now_ms)
-    return kue_options.create_command(type_, text, kues)
+        if name == "delay" and isinstance(value, datetime):
+            # The ledger's clock says how far away that is, not this machine's.
+            run_at_ms = _time_ms(value)
+        elif value is not None:
+            kues[_KUES_NAMES.get(name, name)] = _kues(name, value)
+    return kue_options.create_command(type_, text, kues, run_at_ms=run_at_ms)
 
 
-def create_commands(jobs: Iterable[Mapping[str, Any]], *, now_ms: int) -> list[Create]:
+def create_commands(jobs: Iterable[Mapping[str, Any]]) -> list[Create]:
     """Return the commands that create *jobs*, each given by the arguments of ``Queue.create``.
 
     Raises:
         InvalidInput: One of the jobs is invalid; the message says which.
     """
-    return [_create_of(place, job, now_ms) for place, job in enumerate(jobs)]
+    return [_create_of(place, job) for place, job in enumerate(jobs)]
 
 
-def _create_of(place: int, job: Mapping[str, Any], now_ms: int) -> Create:
+def _create_of(place: int, job: Mapping[str, Any]) -> Create:
     if not isinstance(job, Mapping):
         expected = f"jobs[{place}]: expected a mapping of arguments for create, got {job!r}"
         raise InvalidInput("jobs", expected)
@@ -70,28 +73,26 @@ def _create_of(place: int, job: Mapping[str, Any], now_ms: int) -> Create:
         )
     given = {name: job[name] for name in _OPTIONS if name in job}
     try:
-        return create_command(job.get("type"), job.get("data"), given, now_ms=now_ms)
+        return create_command(job.get("type"), job.get("data"), given)
     except InvalidInput as error:
         raise InvalidInput(error.field, f"jobs[{place}]: {error}") from error
 
 
-def _kues(name: str, value: Any, now_ms: int) -> Any:  # noqa: ANN401 - any option's
-    if isinstance(value, datetime) and name == "delay":
-        return _until(value, now_ms)
+def _kues(name: str, value: Any) -> Any:  # noqa: ANN401 - any option's
     if isinstance(value, timedelta):
         return milliseconds(name, value)
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, Mapping):
-        return {key: _kues(f"{name}.{key}", item, now_ms) for key, item in value.items()}
+        return {key: _kues(f"{name}.{key}", item) for key, item in value.items()}
     return value
 
 
-def _until(at: datetime, now_ms: int) -> int | None:
-    """Return the delay until *at* in milliseconds, or None if *at* is past."""
+def _time_ms(at: datetime) -> int:
+    """Return *at* in UTC milliseconds; 0 if it is before 1970, which is past as well."""
     if at.tzinfo is None:
         raise InvalidInput.expected("delay", "an aware datetime, such as datetime.now(UTC)", at)
-    return max(0, round(at.timestamp() * 1000) - now_ms) or None
+    return max(0, round(at.timestamp() * 1000))
 
 
 @overload

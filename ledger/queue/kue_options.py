@@ -29,13 +29,16 @@ _DECIMAL: Final = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 _DIGITS: Final = re.compile(r"-?[0-9]+", re.ASCII)
 
 
-def create_command(type_: object, data: str, options: object) -> Create:
+def create_command(
+    type_: object, data: str, options: object, *, run_at_ms: int | None = None
+) -> Create:
     """Return the command that creates a job with Kue's *options*.
 
     Args:
         type_: The job's type.
         data: The job's data, JSON text that has been checked.
         options: The client's options, a JSON object or null.
+        run_at_ms: When the job may run, UTC milliseconds, in place of the option ``delay``.
 
     Raises:
         InvalidInput: An option is unknown or its value is invalid.
@@ -58,7 +61,7 @@ def create_command(type_: object, data: str, options: object) -> Create:
         if value is not None:
             field, read = reader
             fields[field] = read(name, value)
-    return Create(type=type_, data=data, **_with_delay(fields))
+    return Create(type=type_, data=data, run_at_ms=run_at_ms, **_with_delay(fields))
 
 
 def priority(name: str, value: object) -> int:

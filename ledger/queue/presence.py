@@ -7,6 +7,7 @@ an event like any other.
 Each worker has a *lease*, the time for which it may be silent.  The rules, each of which is
 stated once, here:
 
+* A worker's name is its own until it leaves or is silent: ``enter``, ``renew``.
 * A worker sends a few heartbeats per lease, so that one may be late: ``beat_interval_ms``.
 * A heartbeat that follows another sooner than half of that is not recorded: ``beat_if_due``.
 * A worker that has not been heard from for longer than its lease is silent: ``is_silent``.
@@ -19,15 +20,16 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ledger.database.contract import Database
+from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import workers
 from ledger.rules.commands import Lose
 
 if TYPE_CHECKING:
+    from ledger.log.ledger import Ledger
     from ledger.projections.models.jobs import Held
 
 # Heartbeats that a worker sends per lease.
@@ -42,7 +44,7 @@ class WorkerSeen(NamedTuple):
     """A worker, as of its last heartbeat.
 
     Attributes:
-        name: ``HOST:PID:N``, or the name that it was given.
+        name: ``HOST:PID:RANDOM``, or the name that it was given.
         types: The types of jobs that it claims, with the number of each that it runs at once.
         started_at_ms: Time of its first heartbeat, UTC milliseconds.
         seen_at_ms: Time of its last heartbeat, UTC milliseconds.
@@ -105,7 +107,23 @@ _UPSERT: Final = {
     dialect.dialect.name: Rows(_upsert(dialect), _COLUMNS) for dialect in (sqlite, postgresql)
 }
 _SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(workers.c.name)
-_FIND: Final = Query(_SELECT.where(workers.c.name == bindparam("name_")))
+_FIND: Final = Query(
+    _SELECT.where(workers.c.name == bindparam("name_")).add_columns(CurrentTime().label("time_ms"))
+)
+_OWN: Final = (workers.c.name == bindparam("name_")) & (
+    workers.c.started_at_ms == bindparam("started_at_ms_")
+)
+_RENEW: Final = (
+    update(workers)
+    .where(_OWN)
+    .values({name: bindparam(name) for name in ("types", "seen_at_ms", "lease_ms")})
+)
+_REPLACE: Final = (
+    update(workers)
+    .where(_OWN, workers.c.seen_at_ms == bindparam("seen_at_ms_"))
+    .values({name: bindparam(name) for name in _COLUMNS[1:]})
+)
+_DELETE_OWN: Final = Rows(delete(workers).where(_OWN), ("name_", "started_at_ms_"))
 _DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
 _FORGET: Final = Rows(
     delete(workers).where(
@@ -125,7 +143,7 @@ def beat(tx: Connection, name: str, types: dict[str, int], *, now_ms: int, lease
 
 
 def beat_if_due(
-    database: Database, name: str, types: dict[str, int] | None, *, now_ms: int, lease_ms: int
+    ledger: "Ledger", name: str, types: dict[str, int] | None, *, lease_ms: int
 ) -> None:
     """Record that a worker is alive, unless this was recorded a moment ago.
 
@@ -133,45 +151,87 @@ def beat_if_due(
     a commit, but each heartbeat has a commit of its own.
 
     Args:
-        database: The database, which is written only if the heartbeat is due.
+        ledger: Its database is written only if the heartbeat is due.
         name: The worker's name.
         types: The types of jobs that it claims; None if it does not state them.
-        now_ms: The current time, UTC milliseconds.
         lease_ms: How long it may be silent.
     """
-    with database.read() as connection:
-        known = find(connection, name)
-    if known is not None:
+    with ledger.database.read() as connection:
+        row = _FIND.first(connection, name_=name)
+    if row is not None:
+        known = _seen(row[:-1])
+        now_ms = row[-1] if ledger.clock is None else ledger.clock()
         types = known.types if types is None else types
         # Compare the types only: the number of each that it asks for changes with every claim.
         same = known.lease_ms == lease_ms and known.types.keys() == types.keys()
         if same and 0 <= now_ms - known.seen_at_ms < beat_interval_ms(lease_ms) / 2:
             return
-    with database.write() as tx:
-        beat(tx, name, types or {}, now_ms=now_ms, lease_ms=lease_ms)
+    with ledger.database.write() as tx:
+        beat(tx, name, types or {}, now_ms=ledger.time_ms(tx), lease_ms=lease_ms)
 
 
-def leave(tx: Connection, name: str) -> None:
-    """Remove a worker that has ended."""
-    _DELETE.execute(tx, [(name,)])
+def enter(tx: Connection, new: WorkerSeen, *, in_place_of: WorkerSeen | None) -> bool:
+    """Record the first heartbeat of a worker; return whether it has the name now.
+
+    Args:
+        tx: A transaction.
+        new: The worker.
+        in_place_of: The worker whose name it takes over, as it was last seen; None if there is
+            none.
+
+    Raises:
+        IntegrityError: Another worker has entered the name since we looked.
+    """
+    if in_place_of is None:
+        tx.execute(insert(workers), _row(new))
+        return True
+    before = {f"{name}_": value for name, value in _row(in_place_of).items()}
+    replaced: int = tx.execute(_REPLACE, _row(new) | before).rowcount
+    return replaced == 1
 
 
-def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
+def renew(tx: Connection, seen: WorkerSeen) -> bool:
+    """Record a heartbeat of a worker that has entered its name; return whether it still has it."""
+    row = _row(seen)
+    own = {"name_": row.pop("name"), "started_at_ms_": row.pop("started_at_ms")}
+    renewed: int = tx.execute(_RENEW, row | own).rowcount
+    return renewed == 1
+
+
+def _row(seen: WorkerSeen) -> dict[str, Any]:
+    return seen._asdict() | {"types": msgspec.json.encode(seen.types).decode()}
+
+
+def leave(tx: Connection, name: str, *, started_at_ms: int | None = None) -> None:
+    """Remove a worker that has ended.
+
+    Args:
+        tx: A transaction.
+        name: The worker's name.
+        started_at_ms: Remove it only if this is the time of its first heartbeat.
+    """
+    if started_at_ms is None:
+        _DELETE.execute(tx, [(name,)])
+    else:
+        _DELETE_OWN.execute(tx, [(name, started_at_ms)])
+
+
+def forget(ledger: "Ledger", holders: Collection[str]) -> int:
     """Remove workers that have been silent for more than ``FORGOTTEN_MS``; return how many.
 
     These workers have died, because a worker that ends removes itself.  A worker that comes
     back is added to the list again.
 
     Args:
-        database: The database, which is written only if there are such workers.
+        ledger: Its database is written only if there are such workers.
         holders: Names of workers that hold jobs; these are kept.
-        now_ms: The current time, UTC milliseconds.
     """
-    with database.read() as connection:
+    with ledger.database.read() as connection:
+        now_ms = ledger.time_ms(connection)
         dead = [one.name for one in seen(connection) if one.silent_ms(now_ms) > FORGOTTEN_MS]
     gone = [(name, now_ms - FORGOTTEN_MS) for name in dead if name not in holders]
     if gone:
-        with database.write() as tx:
+        with ledger.database.write() as tx:
             _FORGET.execute(tx, gone)
     return len(gone)
 
@@ -182,7 +242,7 @@ def forget(database: Database, holders: Collection[str], *, now_ms: int) -> int:
 def find(connection: Connection, name: str) -> WorkerSeen | None:
     """Return the worker named *name*, or None if it was never seen or has ended."""
     row = _FIND.first(connection, name_=name)
-    return None if row is None else _seen(row)
+    return None if row is None else _seen(row[:-1])
 
 
 def seen(connection: Connection) -> list[WorkerSeen]:

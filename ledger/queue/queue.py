@@ -194,7 +194,6 @@ class Queue:
                 "remove_on_complete": remove_on_complete,
                 "unique": unique,
             },
-            now_ms=self.ledger.now_ms(),
         )
         return self._created(command, self.execute(command))
 
@@ -209,7 +208,7 @@ class Queue:
             InvalidInput: One of the jobs is invalid; none was created.
             Unavailable: The database is unavailable or overloaded.
         """
-        commands = create_commands(jobs, now_ms=self.ledger.now_ms())
+        commands = create_commands(jobs)
         outcomes = self.ledger.execute_all(commands, actor=self.actor)
         return [
             self._created(command, outcome)
@@ -307,7 +306,8 @@ class Queue:
     def workers(self) -> "list[WorkerSeen]":
         """Return the workers that have sent heartbeats, sorted by name."""
         with self.database.read() as connection:
-            listed = self.read_models.workers(connection, now_ms=self.ledger.now_ms())
+            now_ms = self.ledger.time_ms(connection)
+            listed = self.read_models.workers(connection, now_ms=now_ms)
         return [worker.seen for worker in listed]
 
     # --- working

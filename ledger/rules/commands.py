@@ -34,6 +34,8 @@ class Create(Struct, frozen=True, kw_only=True):
         priority: The lower the number, the sooner the job runs.
         attempts: How often the job may run, at least 1.
         delay_ms: Wait before the job may run, greater than 0; None for no wait.
+        run_at_ms: When the job may run, UTC milliseconds, in place of ``delay_ms``; a time in
+            the past is no wait.
         ttl_ms: How long an attempt may go without progress, greater than 0; None for no limit.
         search_keys: Paths into the data to index; None means all of it.
         unique: A key of 1 to 255 characters; at most one job is ever created with it.
@@ -44,6 +46,7 @@ class Create(Struct, frozen=True, kw_only=True):
     priority: int = 0
     attempts: int = 1
     delay_ms: int | None = None
+    run_at_ms: int | None = None
     ttl_ms: int | None = None
     backoff: Backoff | None = None
     remove_on_complete: bool = False
@@ -59,6 +62,10 @@ class Create(Struct, frozen=True, kw_only=True):
         integer("attempts", self.attempts, least=1)
         if self.delay_ms is not None:
             integer("delay", self.delay_ms, least=1)
+        if self.run_at_ms is not None:
+            integer("delay", self.run_at_ms, least=0)
+            if self.delay_ms is not None:
+                raise InvalidInput("delay", "delay: expected a wait or a time, got both")
         if self.ttl_ms is not None:
             integer("ttl", self.ttl_ms, least=1)
         if self.backoff is not None:

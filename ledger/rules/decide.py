@@ -14,13 +14,14 @@ from ledger.rules.events import Event
 from ledger.rules.job import LIVE_STATES, TRANSITIONS, JobState, State
 
 
-def decide(command: commands.Command, job: JobState, *, at_ms: int) -> tuple[Event, ...]:
+def decide(command: commands.Command, job: JobState, *, time_ms: int) -> tuple[Event, ...]:
     """Return the events that *command* causes; none if it changes nothing.
 
     Args:
         command: The command.
         job: The present state of the job, ``JobState(id)`` if it does not exist.
-        at_ms: The time at which the events will be recorded.
+        time_ms: The time, UTC milliseconds.  It may be before that of the job's last event, because
+            the clock can be set back.
 
     Raises:
         JobNotFound: The job does not exist or was removed.
@@ -28,7 +29,7 @@ def decide(command: commands.Command, job: JobState, *, at_ms: int) -> tuple[Eve
         Refused: The job's state forbids the command.
         InvalidInput: The command names a version that the job does not have.
     """
-    return tuple(_DECISIONS[type(command)](command, job, at_ms))
+    return tuple(_DECISIONS[type(command)](command, job, time_ms))
 
 
 def backoff_wait_ms(job: JobState) -> int:
@@ -98,13 +99,16 @@ def _require_attempt(job: JobState, attempt: int, event: type[Event]) -> None:
     )
 
 
-def _create(command: commands.Create, job: JobState, at_ms: int) -> Iterator[Event]:
+def _create(command: commands.Create, job: JobState, time_ms: int) -> Iterator[Event]:
+    delay_ms = command.delay_ms
+    if command.run_at_ms is not None:
+        delay_ms = max(0, command.run_at_ms - time_ms) or None
     yield events.Created(
         type=command.type,
         priority=command.priority,
         attempts=command.attempts,
-        delay_ms=command.delay_ms,
-        promote_at_ms=None if command.delay_ms is None else at_ms + command.delay_ms,
+        delay_ms=delay_ms,
+        promote_at_ms=None if delay_ms is None else time_ms + delay_ms,
         ttl_ms=command.ttl_ms,
         backoff=command.backoff,
         remove_on_complete=command.remove_on_complete,
@@ -114,50 +118,50 @@ def _create(command: commands.Create, job: JobState, at_ms: int) -> Iterator[Eve
     )
 
 
-def _expiry(job: JobState, at_ms: int) -> int | None:
-    return None if job.ttl_ms is None else at_ms + job.ttl_ms
+def _expiry(job: JobState, time_ms: int) -> int | None:
+    return None if job.ttl_ms is None else time_ms + job.ttl_ms
 
 
-def _start(command: commands.Start, job: JobState, at_ms: int) -> Iterator[Event]:
+def _start(command: commands.Start, job: JobState, time_ms: int) -> Iterator[Event]:
     _require(job, events.Started)
     yield events.Started(
-        attempt=job.attempt + 1, worker=command.worker, expires_at_ms=_expiry(job, at_ms)
+        attempt=job.attempt + 1, worker=command.worker, expires_at_ms=_expiry(job, time_ms)
     )
 
 
-def _progress(command: commands.Progress, job: JobState, at_ms: int) -> Iterator[Event]:
+def _progress(command: commands.Progress, job: JobState, time_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Progressed)
     yield events.Progressed(
         attempt=command.attempt,
         progress=command.progress,
         has_data=command.data is not None,
-        expires_at_ms=_expiry(job, at_ms),
+        expires_at_ms=_expiry(job, time_ms),
         content=command.data,
     )
 
 
-def _log(command: commands.Log, job: JobState, at_ms: int) -> Iterator[Event]:
+def _log(command: commands.Log, job: JobState, time_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Logged)
     yield events.Logged(attempt=command.attempt, content=command.line)
 
 
-def _complete(command: commands.Complete, job: JobState, at_ms: int) -> Iterator[Event]:
+def _complete(command: commands.Complete, job: JobState, time_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Completed)
     started_at_ms = job.started_at_ms if job.started_attempt == job.attempt else None
     yield events.Completed(
         attempt=command.attempt,
-        duration_ms=None if started_at_ms is None else at_ms - started_at_ms,
+        duration_ms=None if started_at_ms is None else max(0, time_ms - started_at_ms),
         content=command.result,
     )
     if job.remove_on_complete:
         yield events.Removed(reason="complete")
 
 
-def _fail(command: commands.FailAttempt, job: JobState, at_ms: int) -> Iterator[Event]:
+def _fail(command: commands.FailAttempt, job: JobState, time_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Failed)
     yield _failure(
         job,
-        at_ms,
+        time_ms,
         reason="error",
         error=command.error,
         wait_ms=command.retry_after_ms,
@@ -165,20 +169,20 @@ def _fail(command: commands.FailAttempt, job: JobState, at_ms: int) -> Iterator[
     )
 
 
-def _lose(command: commands.Lose, job: JobState, at_ms: int) -> Iterator[Event]:
+def _lose(command: commands.Lose, job: JobState, time_ms: int) -> Iterator[Event]:
     if job.state is State.ACTIVE and (job.attempt, job.worker) == (command.attempt, command.worker):
         error = f"worker {command.worker} was lost: silent for {command.silent_ms} ms"
-        yield _failure(job, at_ms, reason="lost", error=json.dumps(error, ensure_ascii=False))
+        yield _failure(job, time_ms, reason="lost", error=json.dumps(error, ensure_ascii=False))
 
 
-def _return(command: commands.Return, job: JobState, at_ms: int) -> Iterator[Event]:
+def _return(command: commands.Return, job: JobState, time_ms: int) -> Iterator[Event]:
     _require_attempt(job, command.attempt, events.Returned)
     yield events.Returned(attempt=command.attempt, reason=command.reason)
 
 
 def _failure(
     job: JobState,
-    at_ms: int,
+    time_ms: int,
     *,
     reason: Literal["error", "ttl", "lost"],
     error: str,
@@ -196,46 +200,46 @@ def _failure(
         changes = {
             "next": State.DELAYED.value,
             "delay_ms": wait_ms,
-            "promote_at_ms": at_ms + wait_ms,
+            "promote_at_ms": time_ms + wait_ms,
         }
     else:
         changes = {"next": State.INACTIVE.value}
     return events.Failed(attempt=job.attempt, reason=reason, content=error, **changes)
 
 
-def _elapse(command: commands.Elapse, job: JobState, at_ms: int) -> Iterator[Event]:
-    if job.due_at_ms is None or job.due_at_ms > at_ms:
+def _elapse(command: commands.Elapse, job: JobState, time_ms: int) -> Iterator[Event]:
+    if job.due_at_ms is None or job.due_at_ms > time_ms:
         return
     if job.state is State.DELAYED:
         yield events.Promoted()
     else:
         # Kue's wording, in its error and its log line.
-        yield _failure(job, at_ms, reason="ttl", error='"TTL exceeded"')
+        yield _failure(job, time_ms, reason="ttl", error='"TTL exceeded"')
 
 
-def _move(command: commands.Move, job: JobState, at_ms: int) -> Iterator[Event]:
+def _move(command: commands.Move, job: JobState, time_ms: int) -> Iterator[Event]:
     _require(job, events.Moved)
     if job.state == command.to:
         return
     to = cast("events.MovedTo", command.to)
     if State(to) is State.ACTIVE:
-        yield events.Moved(to=to, attempt=job.attempt + 1, expires_at_ms=_expiry(job, at_ms))
+        yield events.Moved(to=to, attempt=job.attempt + 1, expires_at_ms=_expiry(job, time_ms))
     else:
         yield events.Moved(to=to)
 
 
-def _reprioritize(command: commands.Reprioritize, job: JobState, at_ms: int) -> Iterator[Event]:
+def _reprioritize(command: commands.Reprioritize, job: JobState, time_ms: int) -> Iterator[Event]:
     _require(job, events.Reprioritized)
     if job.priority != command.priority:
         yield events.Reprioritized(priority=command.priority)
 
 
-def _remove(command: commands.Remove, job: JobState, at_ms: int) -> Iterator[Event]:
+def _remove(command: commands.Remove, job: JobState, time_ms: int) -> Iterator[Event]:
     _require(job, events.Removed)
     yield events.Removed()
 
 
-def _erase(command: commands.Erase, job: JobState, at_ms: int) -> Iterator[Event]:
+def _erase(command: commands.Erase, job: JobState, time_ms: int) -> Iterator[Event]:
     _require(job, events.Erased)
     for version in command.versions or ():
         if not 1 <= version <= job.version:

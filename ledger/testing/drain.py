@@ -162,7 +162,10 @@ class _TimedJob(RunningJob):
     @property
     def is_late(self) -> bool:
         """Return whether its ttl has run out and this is not recorded yet."""
-        return self.expires_at_ms is not None and self.expires_at_ms <= self._queue.ledger.now_ms()
+        if self.expires_at_ms is None:
+            return False
+        with self._queue.database.read() as connection:
+            return self.expires_at_ms <= self._queue.ledger.time_ms(connection)
 
     @property
     def expired(self) -> bool:

@@ -51,7 +51,7 @@ def open_queue(
         path = Path(folder) / "ledger.db"
         path.write_bytes(_migrated())
         system = compose(_settings(path))
-        system.ledger.now_ms = clock or Clock()
+        system.ledger.clock = clock or Clock()
         queue = queue_of(system, actor="app:test", lease_ms=lease_ms)
         try:
             if in_place_of is None:

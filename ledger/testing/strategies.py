@@ -324,7 +324,7 @@ class _History:
         if job is None:
             return
         try:
-            events = decide(command, job, at_ms=self.at_ms)
+            events = decide(command, job, time_ms=self.at_ms)
         except (Refused, InvalidInput):
             return
         for event in events:

@@ -7,20 +7,21 @@ not hold, and tells the handler.  A worker of the same name died: it holds that 
 and fails them, because its own heartbeats would keep them for ever.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from ledger.errors import LedgerError
 from ledger.log.answers import Answer, Outcome
-from ledger.queue import presence
 from ledger.queue.queue import Queue
 from ledger.rules import commands
 from ledger.rules.events import Failed
 from ledger.worker.running_job import RunningJob
 
 # When to look again at an attempt that is past its ttl here and not in the ledger.
-_CHECK_AGAIN_MS: Final = 2_000
+_CHECK_AGAIN_S: Final = 2.0
 
 
 class HeldAttempts:
@@ -49,6 +50,8 @@ class HeldAttempts:
         self._worker = worker
         self._on_over = on_over
         self._running: dict[tuple[int, int], RunningJob] = {}
+        # When each attempt expires, by this machine's monotonic clock, which nobody can set.
+        self._expires_s: dict[tuple[int, int], float] = {}
         # True until we have checked for attempts left by a dead predecessor with our name
         # (restarted containers reuse it).
         self._may_have_predecessor = True
@@ -60,18 +63,27 @@ class HeldAttempts:
         return iter(self._running.values())
 
     def add(self, jobs: Iterable[RunningJob]) -> None:
-        """Add jobs that were started."""
-        self._running.update({(job.id, job.attempt): job for job in jobs})
+        """Add jobs that were started just now."""
+        for job in jobs:
+            self._running[job.id, job.attempt] = job
+            self.renew(job)
+
+    def renew(self, job: RunningJob) -> None:
+        """Let the job's ttl begin now."""
+        if job.ttl_ms is not None:
+            self._expires_s[job.id, job.attempt] = time.monotonic() + job.ttl_ms / 1000
 
     def remove(self, job: RunningJob) -> None:
         """Remove a job whose handler has ended, and whose last report needs no more answer."""
         self._running.pop((job.id, job.attempt), None)
+        self._expires_s.pop((job.id, job.attempt), None)
 
     def clear(self) -> None:
         """Remove all jobs, and discard what their handlers still report."""
         for job in self:
             job.end()
         self._running.clear()
+        self._expires_s.clear()
 
     def free(
         self, slots: Mapping[str, int], ending: Collection[tuple[int, int]] = ()
@@ -81,22 +93,22 @@ class HeldAttempts:
         free = {type_: number - held[type_] for type_, number in slots.items()}
         return {type_: number for type_, number in free.items() if number > 0}
 
-    def next_expiry_ms(self) -> int | None:
-        """Return the time at which the next attempt expires; None if none does."""
-        expiries = [job.expires_at_ms for job in self if job.expires_at_ms]
-        return min(expiries, default=None)
+    def next_expiry_s(self) -> float:
+        """Return when the next attempt expires, on the monotonic clock; infinite if none does."""
+        return min(self._expires_s.values(), default=math.inf)
 
-    def fail_predecessor(self) -> None:
+    def fail_predecessor(self, silent_ms: int) -> None:
         """Fail attempts held by a dead worker with our name, once.
 
         Our own heartbeats would keep them alive.
+
+        Args:
+            silent_ms: How long that worker had been silent when its name became ours.
         """
         if not self._may_have_predecessor:
             return
         with self._queue.database.read() as connection:
             held = self._queue.read_models.held_by(connection, self._worker)
-            seen = presence.find(connection, self._worker) if held else None
-        silent_ms = 0 if seen is None else seen.silent_ms(self._queue.ledger.now_ms())
         lost = [
             commands.Lose(job_id=id_, attempt=attempt, worker=self._worker, silent_ms=silent_ms)
             for id_, attempt in held
@@ -106,12 +118,16 @@ class HeldAttempts:
 
     def expire(self) -> None:
         """Fail the attempts that are past their ttl, and tell their handlers."""
-        now_ms = self._queue.ledger.now_ms()
-        late = [
-            job
-            for job in self
-            if job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired
-        ]
+        now_s = time.monotonic()
+        over = [key for key, at_s in self._expires_s.items() if at_s <= now_s]
+        late = []
+        for key in over:
+            job = self._running[key]
+            if job.expired:
+                # It is over already, by the ledger's answer to a report.
+                del self._expires_s[key]
+            else:
+                late.append(job)
         if not late:
             return
         elapse = [commands.Elapse(job_id=job.id) for job in late]
@@ -157,7 +173,7 @@ class HeldAttempts:
     def _check(self, job: RunningJob) -> None:
         if (job.id, job.attempt) in self._held():
             # It continues; only the ledger knows until when, so check again soon.
-            job.expires_at_ms = self._queue.ledger.now_ms() + _CHECK_AGAIN_MS
+            self._expires_s[job.id, job.attempt] = time.monotonic() + _CHECK_AGAIN_S
         else:
             self._release(job)
 
@@ -168,5 +184,6 @@ class HeldAttempts:
     def _release(self, job: RunningJob) -> None:
         """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
         job.expires_at_ms = None
+        self._expires_s.pop((job.id, job.attempt), None)
         self._on_over(job)
         job.end()

@@ -69,7 +69,9 @@ class RunningJob(Job):
         expired: Whether the attempt is over, because its ttl ran out or this worker was
             considered lost.  Further reports are ignored, so the handler should end.
         ended: Whether the handler has ended.
-        expires_at_ms: When the attempt expires unless the handler reports progress.
+        expires_at_ms: When the attempt expires unless the handler reports progress, by the
+            ledger's clock; None for never.
+        ttl_ms: How long the attempt may go without progress; None for no limit.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class RunningJob(Job):
         self.expired = False
         self.ended = False
         self.expires_at_ms = job.due_at_ms
+        self.ttl_ms = job.ttl_ms
         self._text = data
         self._data: Json = None
         self._notify = notify

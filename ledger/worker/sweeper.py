@@ -32,8 +32,8 @@ class Sweeper:
         jobs: The jobs that are due, and the attempts that workers hold.
         lease_ms: How long a worker may be silent of which no heartbeat, with a lease of its
             own, is recorded.
-        jump_ms: If the wall clock and the monotonic clock differ by more between two sweeps, the
-            clock was set or the machine was suspended; 1 s by default.
+        jump_ms: If the database's clock and this machine's monotonic clock differ by more between
+            two sweeps, the clock was set or a machine was suspended; 1 s by default.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class Sweeper:
         self._jobs = jobs
         self._jump_ms = jump_ms
         self._lost_workers = presence.LostWorkers(lease_ms=lease_ms)
-        self._last_step = time.monotonic(), ledger.now_ms()
+        self._was_unavailable = False
+        # The monotonic and the database's clock at the last step.
+        self._last_step: tuple[float, int] | None = None
         self._forget_at_s = 0.0
         self._loop = LeaderLoop(
             "sweeper",
@@ -57,8 +59,8 @@ class Sweeper:
         changed = self._fail_lost()
         self._forget_dead()
         while True:
-            now_ms = self._ledger.now_ms()
             with self._ledger.database.read() as connection:
+                now_ms = self._ledger.time_ms(connection)
                 due = self._jobs.due(connection, now_ms=now_ms, limit=LARGEST_SWEEP)
             commands = [Elapse(job_id=job_id) for job_id in due]
             answers = self._ledger.submit(commands, actor="sweeper", cause="time")
@@ -69,8 +71,8 @@ class Sweeper:
 
     def _fail_lost(self) -> int:
         """Fail the attempts of silent workers; return how many."""
-        now_ms = self._ledger.now_ms()
         with self._ledger.database.read() as connection:
+            now_ms = self._ledger.time_ms(connection)
             held = self._jobs.held(connection)
             lose = self._lost_workers.attempts(connection, held, now_ms=now_ms)
         answers = self._ledger.submit(lose, actor="sweeper", cause="lease")
@@ -82,10 +84,9 @@ class Sweeper:
         if now_s < self._forget_at_s:
             return
         self._forget_at_s = now_s + FORGET_EVERY_S
-        database = self._ledger.database
-        with database.read() as connection:
+        with self._ledger.database.read() as connection:
             holders = {attempt.worker for attempt in self._jobs.held(connection)}
-        presence.forget(database, holders, now_ms=self._ledger.now_ms())
+        presence.forget(self._ledger, holders)
 
     def run(self) -> None:
         """Sweep until ``stop`` is called, even while the database is unavailable."""
@@ -100,18 +101,25 @@ class Sweeper:
         self._loop.stop()
 
     def _step(self) -> float:
-        self._allow_for_clock_jump()
+        self._excuse_silence()
         self.sweep()
         return INTERVAL_S
 
     def _on_error(self, error: LedgerError) -> None:
-        """Ignore silence while the database is unavailable: no worker can report either."""
         if isinstance(error, Unavailable):
-            self._lost_workers.ignore_silence_before(self._ledger.now_ms())
+            self._was_unavailable = True
 
-    def _allow_for_clock_jump(self) -> None:
-        """Ignore silence if the clock was set or the machine was suspended."""
-        before_s, before_ms = self._last_step
-        now_s, now_ms = self._last_step = time.monotonic(), self._ledger.now_ms()
-        if abs((now_ms - before_ms) - (now_s - before_s) * 1000) > self._jump_ms:
+    def _excuse_silence(self) -> None:
+        """Ignore silence of which the workers are innocent.
+
+        The database was unavailable: no worker could report either.  Or its clock was set, or a
+        machine was suspended.
+        """
+        with self._ledger.database.read() as connection:
+            now_s, now_ms = time.monotonic(), self._ledger.time_ms(connection)
+        before_s, before_ms = self._last_step or (now_s, now_ms)
+        self._last_step = now_s, now_ms
+        jumped_ms = abs((now_ms - before_ms) - (now_s - before_s) * 1000)
+        if self._was_unavailable or jumped_ms > self._jump_ms:
             self._lost_workers.ignore_silence_before(now_ms)
+        self._was_unavailable = False

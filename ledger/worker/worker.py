@@ -20,16 +20,15 @@ that we do not know: the loop returns them (``held_attempts.py``).
 
 import logging
 import math
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import count
 from typing import Final, Literal, NamedTuple
 
-from ledger.errors import InvalidInput, LedgerError, Unavailable
+from ledger.errors import InvalidInput, LedgerError, NameTaken, Unavailable
 from ledger.log.answers import Answer, Claimed, Outcome
-from ledger.queue import presence
 from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
@@ -37,6 +36,7 @@ from ledger.worker.held_attempts import HeldAttempts
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
+from ledger.worker.registration import Registration
 from ledger.worker.running_job import RunningJob, perform
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
@@ -47,7 +47,6 @@ GRACE_S: Final = 10.0
 _LAST_REPORTS: Final = (commands.Complete, commands.FailAttempt)
 
 _log = logging.getLogger(__name__)
-_numbers = count(1)
 
 
 class WorkerReport(NamedTuple):
@@ -72,7 +71,8 @@ class Worker:
     Args:
         queue: The queue whose handlers to call.
         types: The types of jobs to do; None for all that have a handler.
-        name: A name that no other worker has; by default ``HOST:PID:N``.
+        name: A name that no other worker has; by default ``HOST:PID:RANDOM``.  With the name of a
+            worker that died, it waits until that one's lease is over.
         grace_s: Seconds that running jobs may take to end once the worker is told to stop.
         observer: Called when an attempt starts and when it ends, by the worker's only loop: it
             must return quickly and not raise.
@@ -96,7 +96,7 @@ class Worker:
         sweep: bool = False,
         pauses: Pauses = PAUSES,
     ) -> None:
-        self.name = commands.worker_name(name or f"{own_name()}:{next(_numbers)}")
+        self.name = commands.worker_name(name or f"{own_name()}:{secrets.token_hex(4)}")
         if not grace_s >= 0:
             raise InvalidInput.expected("grace_s", "seconds, 0 or more", grace_s)
         self._queue = queue
@@ -108,11 +108,11 @@ class Worker:
         self._pauses = pauses
         self._mailbox = Mailbox()
         self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
+        self._registration = Registration(queue, self.name, self._slots)
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
-        self._next_beat_s = 0.0
         self._stop_by_s = math.inf
         self._stopped_at_s = math.inf
         self._stopping = False
@@ -140,6 +140,7 @@ class Worker:
         """Work until ``stop`` is called, even if the database becomes unavailable.
 
         Raises:
+            NameTaken: Another live worker has this one's name.
             SchemaMismatch: The tables are not those of this version.
             Unavailable: The database is unavailable at the beginning.
         """
@@ -196,11 +197,16 @@ class Worker:
                 # Nor is there a commit that would notify us, although its slot is free.
                 self._wants_jobs = True
         try:
-            self._held.fail_predecessor()
             self._beat()
+            if not self._registration.is_ours:
+                self._pause()
+                return
+            self._held.fail_predecessor(self._registration.predecessor_silent_ms)
             self._held.expire()
             self._held.reconcile()
             self._exchange()
+        except NameTaken:
+            raise
         except Unavailable as error:
             _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
             self._pause()
@@ -231,28 +237,19 @@ class Worker:
         if self._wants_jobs and self._held.free(self._slots):
             return 0.0
         now_s = time.monotonic()
-        until_s = min(now_s + self._pauses.longest_s, self._next_beat_s, self._stop_by_s)
-        expiry_ms = self._held.next_expiry_ms()
-        if expiry_ms is not None:
-            until_s = min(until_s, now_s + (expiry_ms - self._queue.ledger.now_ms()) / 1000)
+        until_s = min(
+            now_s + self._pauses.longest_s,
+            self._registration.next_beat_s,
+            self._stop_by_s,
+            self._held.next_expiry_s(),
+        )
         return max(0.001, until_s - now_s)
 
     def _beat(self) -> None:
         """Record a heartbeat if it is due."""
-        now_s = time.monotonic()
-        if now_s < self._next_beat_s:
-            return
-        queue = self._queue
-        with queue.database.write() as tx:
-            presence.beat(
-                tx,
-                self.name,
-                self._slots,
-                now_ms=queue.ledger.now_ms(),
-                lease_ms=queue.lease_ms,
-            )
-        self._next_beat_s = now_s + presence.beat_interval_ms(queue.lease_ms) / 1000
-        self._held.must_compare = bool(self._held)
+        if self._registration.is_due:
+            self._registration.beat()
+            self._held.must_compare = bool(self._held)
 
     def _exchange(self) -> None:
         """Send the reports and claim jobs, in one commit."""
@@ -308,6 +305,7 @@ class Worker:
             for event in answer.events:
                 if isinstance(event, Progressed):
                     job.expires_at_ms = event.expires_at_ms
+                    self._held.renew(job)
                 elif isinstance(event, Failed) and isinstance(report, commands.FailAttempt):
                     line = json_text.log_line("failed", report.error)
                     self._observe("failed", job, line, event.next)
@@ -343,8 +341,7 @@ class Worker:
                 for (job, report), answer in zip(batch, answers, strict=True):
                     self._process(job, report, answer)
             self._give_back_rest()
-            with self._queue.database.write() as tx:
-                presence.leave(tx, self.name)
+            self._registration.leave()
         except LedgerError as error:
             # The sweeper will fail them as lost.
             _log.warning("worker %s could not return its jobs: %s", self.name, error)

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken
 from ledger.log import store
@@ -103,7 +104,7 @@ class Build(ChangeConsumer):
                         "name": twin.live.name,
                         "position": 0,
                         "fingerprint": twin.replacement.fingerprint,
-                        "begun_at_ms": time.time_ns() // 1_000_000,
+                        "begun_at_ms": current_time_ms(tx),
                     },
                 )
 

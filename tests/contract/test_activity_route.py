@@ -20,7 +20,7 @@ FIELDS: Final = ("created", "started", "completed", "failed", "work_ms")
 def busy(client: Client) -> Client:
     """Return a ledger in which something happened in three of seven minutes."""
     clock = Clock()
-    client.system.ledger.now_ms = clock
+    client.system.ledger.clock = clock
     clock.now_ms = FIRST_MS
     carry_out(client.system, Create(type="email", attempts=2), Create(type="video"))
     clock.now_ms = FIRST_MS + 2 * MINUTE_MS + 59_990
@@ -52,7 +52,7 @@ def test_what_happened_is_counted_by_minute(busy: Client) -> None:
 
 
 def test_the_last_hour_is_what_is_shown_unasked(busy: Client) -> None:
-    busy.system.ledger.now_ms = lambda: FIRST_MS + 60 * MINUTE_MS + 1  # of minutes 1 to 60
+    busy.system.ledger.clock = lambda: FIRST_MS + 60 * MINUTE_MS + 1  # of minutes 1 to 60
 
     assert [each["at_ms"] for each in busy.get("/activity").json] == [
         FIRST_MS,

@@ -25,7 +25,7 @@ ORIGIN = "https://ui.example.org"
 def clock(system: System) -> Clock:
     """Return the ledger's clock, which stands until it is set."""
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     return clock
 
 

@@ -52,7 +52,7 @@ def say(client: Client, word: str, job_id: int | str, attempt: int, **said: Any)
 def clock(system: System) -> Clock:
     """Return a clock that tells the ledger its time."""
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     return clock
 
 

@@ -108,7 +108,7 @@ def _blotted(key: str, value: Any) -> Any:
 def replay(section: str, system: System) -> Iterator[tuple[Record, Said]]:
     """Send the requests of *section* to the app on an empty ledger; yield its answers."""
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     stage = Stage(system, clock)
     client = Client(system)
     for record in records():

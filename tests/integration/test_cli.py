@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from ledger.cli import COMMANDS, main
+from ledger.cli import COMMANDS, main, output
 from ledger.cli.history import PAGE
 from ledger.database.file_lock import FileLeadership
 from ledger.database.migration import migrate
@@ -185,7 +185,7 @@ def test_the_examples_in_helps_stand_as_they_were_written(quick: Shell) -> None:
 def test_a_job_is_printed_with_its_log(quick: Shell) -> None:
     system = open_system(quick.url, Clock())
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     carry_out(
         system,
         Create(type="email", data='{"a": 1}', attempts=2, ttl_ms=90_000),
@@ -508,7 +508,7 @@ def told(system: System, shell: Shell) -> dict[str, Any]:
     job = json.loads(shown.stdout) if shown.exit_code == 0 else None
     return {
         "position": shell.json("status")["position"],
-        "at_ms": system.ledger.now_ms(),
+        "at_ms": system.ledger.clock and system.ledger.clock(),
         "stats": shell.json("stats"),
         "job": job,
     }
@@ -516,7 +516,7 @@ def told(system: System, shell: Shell) -> dict[str, Any]:
 
 def test_a_replay_says_what_was_said_on_the_way(shell: Shell, system: System) -> None:
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     moments = [told(system, shell)]
     for step in (
         Create(type="email", data='{"a": 1.50}', attempts=2),
@@ -635,13 +635,19 @@ def test_search_cannot_be_followed_when_it_is_off(
 
 
 def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
-    system.ledger.now_ms = Clock()
+    system.ledger.clock = Clock()
     for state in ("inactive", "removed"):
         job_in(system, state)
     (head,) = rows(system, "SELECT chain FROM ledger_head")
+    system.ledger.clock = None
+    with system.database.read() as connection:
+        before = output.moment(system.ledger.time_ms(connection))
 
     status = shell.json("status")
 
+    with system.database.read() as connection:
+        after = output.moment(system.ledger.time_ms(connection))
+    assert before <= status.pop("database_time") <= after
     assert status == {
         "database": system.database.shown_url,
         "position": 3,
@@ -675,7 +681,7 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
 def test_sweeping_once_does_what_is_due(shell: Shell, system: System) -> None:
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     job_in(system, "delayed", delay_ms=1)
     job_in(system, "active", ttl_ms=1)
     job_in(system, "inactive")

@@ -28,7 +28,7 @@ TO: Final = "2023-11-14T22:16:00Z"
 def shell(system: System, database_url: str, tmp_path: Path) -> Shell:
     """Return the command line on a ledger in which something happened in two minutes."""
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     carry_out(system, Create(type="email"), Create(type="video", attempts=2))
     clock.now_ms = START_MS + 2 * MINUTE_MS
     carry_out(

@@ -68,7 +68,7 @@ def durations(system: System) -> Any:
 
 
 def complete(system: System, type_: str, *, duration_ms: int) -> None:
-    clock = system.ledger.now_ms
+    clock = system.ledger.clock
     assert isinstance(clock, Clock)
     (created,) = carry_out(system, Create(type=type_))
     carry_out(system, Start(job_id=created.job_id))
@@ -79,7 +79,7 @@ def complete(system: System, type_: str, *, duration_ms: int) -> None:
 @pytest.fixture
 def busy(system: System, shell: Shell) -> System:
     """Return a ledger in which jobs took known times."""
-    system.ledger.now_ms = Clock()
+    system.ledger.clock = Clock()
     for type_, duration_ms in (("email", 10), ("email", 30), ("video", 5_000)):
         complete(system, type_, duration_ms=duration_ms)
     return system

@@ -8,7 +8,7 @@ from ledger.processes.composition import System
 from ledger.queue import presence
 from ledger.queue.presence import ListedWorker, WorkerSeen
 from ledger.rules.commands import Start
-from tests.builders import START_MS, carry_out, job_in
+from tests.builders import START_MS, Clock, carry_out, job_in
 
 LEASE_MS: Final = 600
 # A heartbeat that comes sooner after another one is not recorded.
@@ -64,7 +64,8 @@ def test_a_heartbeat_that_comes_soon_after_another_is_not_recorded(
 ) -> None:
     """Unless the clock was set back: the worker would seem to be heard from in the future."""
     for now_ms in (START_MS, START_MS + after_ms):
-        presence.beat_if_due(system.database, "a", {"email": 1}, now_ms=now_ms, lease_ms=LEASE_MS)
+        system.ledger.clock = Clock(now_ms)
+        presence.beat_if_due(system.ledger, "a", {"email": 1}, lease_ms=LEASE_MS)
 
     expected_ms = START_MS + after_ms if is_recorded else START_MS
     assert seen(system) == [(expected_ms, {"email": 1}, LEASE_MS)]
@@ -86,9 +87,11 @@ def test_a_heartbeat_that_says_something_new_is_recorded_at_once(
     lease_ms: int,
     recorded: tuple[int, dict[str, int], int],
 ) -> None:
-    presence.beat_if_due(system.database, "a", {"email": 1}, now_ms=START_MS, lease_ms=LEASE_MS)
+    system.ledger.clock = clock = Clock()
+    presence.beat_if_due(system.ledger, "a", {"email": 1}, lease_ms=LEASE_MS)
+    clock.now_ms += 1
 
-    presence.beat_if_due(system.database, "a", types, now_ms=START_MS + 1, lease_ms=lease_ms)
+    presence.beat_if_due(system.ledger, "a", types, lease_ms=lease_ms)
 
     assert seen(system) == [recorded]
 
@@ -100,7 +103,8 @@ def test_each_heartbeat_of_a_worker_that_sends_them_in_time_is_recorded(
     recorded = []
     for number in range(4):
         now_ms = START_MS + int(number * presence.beat_interval_ms(lease_ms))
-        presence.beat_if_due(system.database, "a", {}, now_ms=now_ms, lease_ms=lease_ms)
+        system.ledger.clock = Clock(now_ms)
+        presence.beat_if_due(system.ledger, "a", {}, lease_ms=lease_ms)
         recorded.append(seen(system) == [(now_ms, {}, lease_ms)])
 
     assert recorded == [True] * 4

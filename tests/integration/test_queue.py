@@ -54,7 +54,7 @@ def queue(system: System, database_url: str) -> Iterator[Queue]:
 @pytest.fixture
 def clock(queue: Queue) -> Clock:
     clock = Clock()
-    queue.ledger.now_ms = clock
+    queue.ledger.clock = clock
     return clock
 
 

@@ -265,7 +265,7 @@ def test_a_second_writer_waits_and_goes_on_from_the_first(
 ) -> None:
     with another(database_url) as other:
         meeting = Meeting(other, waits_for_the_lock(system, other, monkeypatch))
-        system.ledger.now_ms = meeting
+        system.ledger.clock = meeting
         first = system.ledger.execute(Create(type="email"), actor="first")
         assert meeting.came is not None
         second = meeting.came.result(PATIENCE_S)
@@ -298,7 +298,7 @@ def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     monkeypatch.setattr(SqliteDatabase, "write", deferred)
     with another(database_url) as other:
         meeting = Meeting(other, kept_out=lambda: False)
-        system.ledger.now_ms = meeting
+        system.ledger.clock = meeting
         with pytest.raises((psycopg.IntegrityError, sqlite3.OperationalError)):
             system.ledger.execute(Create(type="email"), actor="first")
         assert meeting.came is not None

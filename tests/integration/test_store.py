@@ -20,7 +20,7 @@ from tests.builders import START_MS, Clock, carry_out, open_system, rows, tamper
 def filled(system: System) -> System:
     """Return a ledger of two jobs and eight events, one a second."""
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     for command in (
         Create(type="email", data='{"n": 1.50}', unique="one"),
         Create(type="sms", data="[2]"),
@@ -148,7 +148,7 @@ def test_a_moment_is_a_position(filled: System, at_ms: int, position: int) -> No
 
 
 def test_a_moment_in_which_much_happened_is_behind_all_of_it(system: System) -> None:
-    system.ledger.now_ms = Clock()
+    system.ledger.clock = Clock()
     system.ledger.submit([Create(type="email")] * 5, actor="test")
     with system.database.snapshot() as connection:
         positions = [store.position_at(connection, START_MS + by) for by in (-1, 0, 1)]

@@ -43,7 +43,7 @@ LATE_MS: Final = 60_000
 @pytest.fixture
 def clock(system: System) -> Clock:
     clock = Clock()
-    system.ledger.now_ms = clock
+    system.ledger.clock = clock
     return clock
 
 
@@ -285,7 +285,8 @@ def test_a_job_that_is_removed_while_it_is_swept_is_refused_alone(
 
 def beat(system: System, worker: str, *, lease_ms: int) -> None:
     with system.database.write() as tx:
-        presence.beat(tx, worker, {"email": 1}, now_ms=system.ledger.now_ms(), lease_ms=lease_ms)
+        now_ms = system.ledger.time_ms(tx)
+        presence.beat(tx, worker, {"email": 1}, now_ms=now_ms, lease_ms=lease_ms)
 
 
 def held_by(system: System, worker: str | None, **options: Any) -> int:
@@ -426,7 +427,7 @@ def test_a_worker_that_died_is_struck_from_the_list_after_a_day(
     beat(system, "alive", lease_ms=SOON_MS)
     clock.now_ms += 1
     job_id = held_by(system, "holder")
-    kept = presence.forget(system.database, {"holder", "dead"}, now_ms=clock.now_ms)
+    kept = presence.forget(system.ledger, {"holder", "dead"})
     # What it holds is failed first.
     Sweeper(system.ledger, system.jobs).sweep()
     with system.database.read() as connection:
@@ -637,6 +638,7 @@ def test_a_server_told_not_to_sweep_leaves_it_to_the_command(
 @pytest.mark.parametrize("by_ms", [LATE_MS, -LATE_MS])
 def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by_ms: int) -> None:
     sweeper = Sweeper(system.ledger, system.jobs)
+    sweeper._step()
     beat(system, "host:17:1", lease_ms=SOON_MS)
     job_id = held_by(system, "host:17:1")
 

@@ -99,7 +99,7 @@ def said(kind: str, content: str | None = None, /, **body: object) -> Said:
     return Said(kind, {name: value for name, value in body.items() if value is not None}, content)
 
 
-def creation(command: Create, at_ms: int) -> Said:
+def creation(command: Create, now_ms: int) -> Said:
     backoff = command.backoff
     return said(
         "created",
@@ -108,7 +108,7 @@ def creation(command: Create, at_ms: int) -> Said:
         priority=command.priority or None,
         attempts=command.attempts if command.attempts != 1 else None,
         delay_ms=command.delay_ms,
-        promote_at_ms=at_ms + command.delay_ms if command.delay_ms else None,
+        promote_at_ms=now_ms + command.delay_ms if command.delay_ms else None,
         ttl_ms=command.ttl_ms,
         backoff=backoff
         and {
@@ -127,24 +127,24 @@ def creation(command: Create, at_ms: int) -> Said:
 
 
 def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
-    command: OnJob, job: Job, at_ms: int
+    command: OnJob, job: Job, now_ms: int
 ) -> list[Said] | type[LedgerError]:
     """Return what *command* must cause, or how it must be refused."""
     state = job["state"]
     gone = state in {"absent", "removed"}
-    expires = at_ms + job["ttl_ms"] if not gone and job["ttl_ms"] else None
+    expires = now_ms + job["ttl_ms"] if not gone and job["ttl_ms"] else None
     match command:
         case Elapse():
-            if gone or job["due_at_ms"] is None or job["due_at_ms"] > at_ms:
+            if gone or job["due_at_ms"] is None or job["due_at_ms"] > now_ms:
                 return []
             if state == "delayed":
                 return [said("promoted")]
-            return [failure(job, at_ms, '"TTL exceeded"', reason="ttl")]
+            return [failure(job, now_ms, '"TTL exceeded"', reason="ttl")]
         case Lose(attempt=attempt, worker=worker, silent_ms=silent_ms):
             if gone or (state, job["attempt"], job["worker"]) != ("active", attempt, worker):
                 return []
             error = f'"worker {worker} was lost: silent for {silent_ms} ms"'
-            return [failure(job, at_ms, error, reason="lost")]
+            return [failure(job, now_ms, error, reason="lost")]
         case Erase(versions=versions, reason=reason):
             if state == "absent":
                 return JobNotFound
@@ -156,7 +156,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
             return JobNotFound
         case Progress() | Log() | Complete() | FailAttempt() | Return():
             if state == "active" and command.attempt == job["attempt"]:
-                return spoken(command, job, at_ms, expires)
+                return spoken(command, job, now_ms, expires)
             return AttemptOver if command.attempt <= job["attempt"] else Refused
         case Start(worker=worker):
             if state != "inactive":
@@ -178,7 +178,7 @@ def answer(  # noqa: C901, PLR0911, PLR0912 - a clause a command
 def spoken(
     command: Progress | Log | Complete | FailAttempt | Return,
     job: Job,
-    at_ms: int,
+    now_ms: int,
     expires: int | None,
 ) -> list[Said]:
     """Return what a word about the running attempt must cause."""
@@ -199,7 +199,7 @@ def spoken(
         case Complete(attempt=attempt, result=result):
             # An attempt that an operator began was never started by anyone.
             by_worker = job["started_attempt"] == attempt
-            took_ms = at_ms - job["started_at_ms"] if by_worker else None
+            took_ms = max(0, now_ms - job["started_at_ms"]) if by_worker else None
             completed = said("completed", result, attempt=attempt, duration_ms=took_ms)
             if job["remove_on_complete"]:
                 return [completed, said("removed", reason="complete")]
@@ -207,12 +207,12 @@ def spoken(
         case Return(attempt=attempt, reason=reason):
             return [said("returned", attempt=attempt, reason=reason)]
         case FailAttempt(error=error, retry_after_ms=after_ms, final=final):
-            return [failure(job, at_ms, error, after_ms=after_ms, final=final)]
+            return [failure(job, now_ms, error, after_ms=after_ms, final=final)]
 
 
 def failure(
     job: Job,
-    at_ms: int,
+    now_ms: int,
     error: str,
     *,
     reason: str | None = None,
@@ -232,7 +232,7 @@ def failure(
         next="delayed",
         reason=reason,
         delay_ms=wait_ms,
-        promote_at_ms=at_ms + wait_ms,
+        promote_at_ms=now_ms + wait_ms,
     )
 
 
@@ -383,25 +383,25 @@ class Model:
         """Carry out what one caller asks; return what must be answered."""
         before = list(self.rows), dict(self.jobs), dict(self.keys), self.at_ms, set(self.wiped)
         at_ms = max(now_ms, self.at_ms)
-        answers = [self._carry_out(command, words, at_ms) for command in words.commands]
+        answers = [self._carry_out(command, words, now_ms, at_ms) for command in words.commands]
         if words.atomic and any(isinstance(given, type) for given in answers):
             self.rows, self.jobs, self.keys, self.at_ms, self.wiped = before
         return answers
 
     def _carry_out(
-        self, command: Command, words: Words, at_ms: int
+        self, command: Command, words: Words, now_ms: int, at_ms: int
     ) -> list[Said] | type[LedgerError]:
         if isinstance(command, Create):
             if command.unique in self.keys:
                 return []
             job_id = len(self.jobs) + 1
-            caused: list[Said] | type[LedgerError] = [creation(command, at_ms)]
+            caused: list[Said] | type[LedgerError] = [creation(command, now_ms)]
             if command.unique is not None:
                 self.keys[command.unique] = job_id
         else:
             assert isinstance(command, OnJob)
             job_id = command.job_id
-            caused = answer(command, self.jobs.get(job_id) or unborn(job_id), at_ms)
+            caused = answer(command, self.jobs.get(job_id) or unborn(job_id), now_ms)
         if isinstance(caused, list):
             for event in caused:
                 self._record(job_id, event, words, at_ms)
@@ -563,7 +563,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def let_time_pass(self, by_ms: int) -> None:
         """Move the clock, also backwards, and let time take effect as the sweeper does."""
         self.clock.now_ms = max(0, self.clock.now_ms + by_ms)
-        now_ms = max(self.clock.now_ms, self.model.at_ms)
+        now_ms = self.clock.now_ms
         with self.system.database.read() as connection:
             due = self.system.jobs.due(connection, now_ms=now_ms, limit=100)
 

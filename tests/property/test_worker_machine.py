@@ -106,7 +106,7 @@ class Job:
     attempt: int = 0
     holder: str | None = None
 
-    def fail(self, at_ms: int, *, wait_ms: int | None = None, final: bool = False) -> None:
+    def fail(self, now_ms: int, *, wait_ms: int | None = None, final: bool = False) -> None:
         """End the running attempt without success."""
         self.made = min(self.made + 1, self.asked.attempts)
         self.holder, self.due_ms = None, None
@@ -116,12 +116,12 @@ class Job:
             self.state = "failed"
         elif wait_ms:
             self.state = "delayed"
-            self.due_ms = self.promote_ms = at_ms + wait_ms
+            self.due_ms = self.promote_ms = now_ms + wait_ms
         else:
             self.state = "inactive"
 
-    def expires_ms(self, at_ms: int) -> int | None:
-        return at_ms + self.asked.ttl_ms if self.asked.ttl_ms else None
+    def expires_ms(self, now_ms: int) -> int | None:
+        return now_ms + self.asked.ttl_ms if self.asked.ttl_ms else None
 
 
 @dataclass
@@ -140,9 +140,9 @@ class Model:
     def in_state(self, *states: str) -> list[Job]:
         return [job for job in self.jobs.values() if job.state in states]
 
-    def create(self, command: Create, at_ms: int) -> None:
+    def create(self, command: Create, now_ms: int, at_ms: int) -> None:
         job_id = len(self.jobs) + 1
-        due_ms = at_ms + command.delay_ms if command.delay_ms else None
+        due_ms = now_ms + command.delay_ms if command.delay_ms else None
         state = "delayed" if due_ms else "inactive"
         self.jobs[job_id] = Job(job_id, command, state, due_ms, command.priority, due_ms or at_ms)
 
@@ -154,18 +154,18 @@ class Model:
         running = job.state == "active" and job.attempt == word.attempt
         return None if running else AttemptOver
 
-    def hear(self, word: OnAttempt, at_ms: int) -> None:
+    def hear(self, word: OnAttempt, now_ms: int) -> None:
         """Let a word that must be heard take effect."""
         job = self.jobs[word.job_id]
         match word:
             case Progress():
-                job.due_ms = job.expires_ms(at_ms)
+                job.due_ms = job.expires_ms(now_ms)
             case Complete():
                 job.state = "removed" if job.asked.remove_on_complete else "complete"
                 job.made = min(job.made + 1, job.asked.attempts)
                 job.holder, job.due_ms = None, None
             case FailAttempt(retry_after_ms=wait_ms, final=final):
-                job.fail(at_ms, wait_ms=wait_ms, final=final)
+                job.fail(now_ms, wait_ms=wait_ms, final=final)
             case Return():
                 job.state, job.holder, job.due_ms = "inactive", None, None
 
@@ -189,16 +189,16 @@ class Model:
                 chosen += sorted(turn, key=lambda job: job.id)
         return chosen[:limit]
 
-    def begin(self, job: Job, worker: str | None, at_ms: int) -> None:
+    def begin(self, job: Job, worker: str | None, now_ms: int) -> None:
         job.state, job.holder = "active", worker
         job.attempt += 1
-        job.due_ms = job.expires_ms(at_ms)
+        job.due_ms = job.expires_ms(now_ms)
 
-    def move(self, job: Job, to: str, at_ms: int) -> None:
+    def move(self, job: Job, to: str, now_ms: int) -> None:
         if to == job.state:
             return
         if to == "active":
-            self.begin(job, None, at_ms)
+            self.begin(job, None, now_ms)
             return
         job.state, job.holder = to, None
         job.due_ms = job.promote_ms if to == "delayed" else None
@@ -221,7 +221,7 @@ class Model:
             if name not in holders and now_ms - beat_ms > A_DAY_MS:
                 del self.beats[name]
 
-    def sweep(self, now_ms: int, at_ms: int) -> None:
+    def sweep(self, now_ms: int) -> None:
         """Let time take effect: on silent workers, delays that are over, and ttls."""
         held = [job for job in self.in_state("active") if job.holder is not None]
         holders = {job.holder for job in held if job.holder is not None}
@@ -233,7 +233,7 @@ class Model:
         }
         for job in held:
             if job.holder is not None and self.silent_ms(job.holder, now_ms) > LEASE_MS:
-                job.fail(at_ms)
+                job.fail(now_ms)
         self.forget(now_ms)
         for job in self.in_state("delayed", "active"):
             if job.due_ms is None or job.due_ms > now_ms:
@@ -241,7 +241,7 @@ class Model:
             if job.state == "delayed":
                 job.state, job.due_ms = "inactive", None
             else:
-                job.fail(at_ms)
+                job.fail(now_ms)
 
 
 # --- the witness -----------------------------------------------------------------
@@ -391,7 +391,7 @@ class WorkerMachine(RuleBasedStateMachine):
         at_ms = self._at_ms()
         self._submit(created, "app:test")
         for command in created:
-            self.model.create(command, at_ms)
+            self.model.create(command, self.clock.now_ms, at_ms)
 
     def _hold(self, data: st.DataObject) -> None:
         """Pause a type or resume it, also one that is paused, or not, already."""
@@ -417,9 +417,8 @@ class WorkerMachine(RuleBasedStateMachine):
                 to = st.lists(st.sampled_from(IN_VIEW), min_size=1, max_size=2)
                 # Taken from its worker and begun by hand.
                 for state in data.draw(to | st.just(["inactive", "active"]), label="to"):
-                    at_ms = self._at_ms()
                     self._order(Move(job_id=job.id, to=state))
-                    self.model.move(job, state, at_ms)
+                    self.model.move(job, state, self.clock.now_ms)
             case "reprioritize":
                 priority = data.draw(st.sampled_from((-10, 0, 10)), label="priority")
                 self._order(Reprioritize(job_id=job.id, priority=priority))
@@ -501,14 +500,13 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def _expire(self, name: str) -> None:
         """Ask what time has done to one's own attempts, as a worker does for their ttls."""
-        at_ms = self._at_ms()
         mine = [job for job in self._held_by_hands() if job.holder == name]
 
         self._submit([Elapse(job_id=job.id) for job in mine], f"worker:{name}")
 
         for job in mine:
-            if job.due_ms is not None and job.due_ms <= at_ms:
-                job.fail(at_ms)
+            if job.due_ms is not None and job.due_ms <= self.clock.now_ms:
+                job.fail(self.clock.now_ms)
 
     # --- what time does
 
@@ -526,13 +524,11 @@ class WorkerMachine(RuleBasedStateMachine):
             self._sweep()
 
     def _sweep(self) -> None:
-        at_ms = self._at_ms()
-
         # As if its ten minutes had passed.
         self.sweeper._forget_at_s = 0.0
         self.sweeper.sweep()
 
-        self.model.sweep(self.clock.now_ms, at_ms)
+        self.model.sweep(self.clock.now_ms)
         for job in self.model.in_state(*UNENDED):
             assert self._waits_for(job), job
 
@@ -589,7 +585,7 @@ class WorkerMachine(RuleBasedStateMachine):
 
     def _exchange(self, hand: Hand, words: Sequence[OnAttempt], claim: Claim | None) -> None:
         """Say all in one submission, and compare what is answered."""
-        at_ms = self._at_ms()
+        now_ms = self.clock.now_ms
         before = rows(self.system, "SELECT * FROM ledger_head")
         # What the words make ready is given to the next claim.
         ready = {job.id for job in self.model.in_state("inactive")}
@@ -602,19 +598,19 @@ class WorkerMachine(RuleBasedStateMachine):
             refusal = self.model.refusal(word)
             expected.append(refusal or Outcome)
             if refusal is None:
-                self.model.hear(word, at_ms)
+                self.model.hear(word, now_ms)
         assert [type(answer) for answer in answers[: len(words)]] == expected
-        begun = [] if claim is None else self._check_claim(hand, claim, ready, answers[-1], at_ms)
+        begun = [] if claim is None else self._check_claim(hand, claim, ready, answers[-1], now_ms)
         if Outcome not in expected and not begun:
             assert rows(self.system, "SELECT * FROM ledger_head") == before
 
     def _check_claim(
-        self, hand: Hand, claim: Claim, ready: set[int], answer: Answer, at_ms: int
+        self, hand: Hand, claim: Claim, ready: set[int], answer: Answer, now_ms: int
     ) -> list[Attempt]:
         waiting = [job for job in self.model.in_state("inactive") if job.id in ready]
         chosen = self.model.choose(claim, waiting)
         for job in chosen:
-            self.model.begin(job, hand.name, at_ms)
+            self.model.begin(job, hand.name, now_ms)
         expected = [(job.id, job.attempt) for job in chosen]
         assert isinstance(answer, Claimed)
         assert [(one.job.id, one.job.attempt) for one in answer.jobs] == expected

@@ -78,8 +78,8 @@ def a_job(state: str, **fields: Any) -> JobState:
     return folded(*IN_STATE[state])._replace(**fields)
 
 
-def asked(command: Command, job: JobState, at_ms: int = NOW_MS) -> tuple[Event, ...]:
-    return decide(command, job, at_ms=at_ms)
+def asked(command: Command, job: JobState, time_ms: int = NOW_MS) -> tuple[Event, ...]:
+    return decide(command, job, time_ms=time_ms)
 
 
 # --- the table
@@ -622,7 +622,7 @@ def test_a_command_is_refused_exactly_where_its_event_is_not_permitted(
 ) -> None:
     job = a_job(state)
     try:
-        decide(ON_JOB[kind], job, at_ms=NOW_MS)
+        decide(ON_JOB[kind], job, time_ms=NOW_MS)
         refused = False
     except Refused as refusal:
         refused = bool(str(refusal)) and refusal.job_id == 1
@@ -634,7 +634,7 @@ def test_a_command_is_refused_exactly_where_its_event_is_not_permitted(
 @pytest.mark.parametrize("kind", sorted(set(ON_JOB) - {"erased"}))
 def test_a_job_out_of_view_is_not_found(state: str, kind: str) -> None:
     with pytest.raises(JobNotFound, match=r'^job "1" doesnt exist$'):
-        decide(ON_JOB[kind], a_job(state), at_ms=NOW_MS)
+        decide(ON_JOB[kind], a_job(state), time_ms=NOW_MS)
 
 
 @pytest.mark.parametrize(
@@ -651,7 +651,7 @@ def test_a_job_out_of_view_is_not_found(state: str, kind: str) -> None:
 )
 def test_a_refusal_says_what_is_and_what_would_have_to_be(kind: str, state: str, text: str) -> None:
     with pytest.raises(Refused) as refusal:
-        decide(ON_JOB[kind], a_job(state), at_ms=NOW_MS)
+        decide(ON_JOB[kind], a_job(state), time_ms=NOW_MS)
 
     assert str(refusal.value) == text
 
@@ -659,7 +659,7 @@ def test_a_refusal_says_what_is_and_what_would_have_to_be(kind: str, state: str,
 @pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed", "returned"])
 def test_the_late_word_of_an_attempt_that_is_over_is_refused(kind: str) -> None:
     with pytest.raises(AttemptOver) as refusal:
-        decide(ON_JOB[kind], a_job("active", attempt=2), at_ms=NOW_MS)
+        decide(ON_JOB[kind], a_job("active", attempt=2), time_ms=NOW_MS)
 
     assert str(refusal.value) == (
         "job 1: attempt 1 is over; the job is active in attempt 2; "
@@ -670,7 +670,7 @@ def test_the_late_word_of_an_attempt_that_is_over_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["progressed", "logged", "completed", "failed", "returned"])
 def test_the_early_word_of_an_attempt_that_never_began_is_refused(kind: str) -> None:
     with pytest.raises(Refused) as refusal:
-        decide(ON_JOB[kind], a_job("active", attempt=0), at_ms=NOW_MS)
+        decide(ON_JOB[kind], a_job("active", attempt=0), time_ms=NOW_MS)
 
     assert str(refusal.value) == "job 1: attempt 1 never started; the latest is 0"
 

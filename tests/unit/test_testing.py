@@ -124,7 +124,7 @@ def test_a_queue_stands_in_for_the_applications(ledger_clock: Clock) -> None:
         with open_queue(in_place_of=application, clock=ledger_clock) as queue:
             application.create("email", "a test's")
             drain(queue)
-            during = queue is application, len(application.jobs()), application.ledger.now_ms
+            during = queue is application, len(application.jobs()), application.ledger.clock
         after = len(application.jobs()), application.lease_ms
 
     assert during == (True, 1, ledger_clock)
