@@ -17,6 +17,7 @@ from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.ports import InlineStores, JobWithData
 from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
+from ledger.log.repeated import RepeatedReports
 from ledger.log.store import Head
 from ledger.rules import ledger_state
 from ledger.rules.commands import Claim, Command, Create, OnJob, OnLedger, Start
@@ -33,6 +34,8 @@ class Submission(Struct, frozen=True, kw_only=True):
     actor: str
     cause: str | None
     atomic: bool
+    # The position after which it may have been recorded already; None if it is new.
+    since: int | None = None
 
 
 class Batch:
@@ -94,6 +97,12 @@ class Batch:
 
     def decide(self, submission: Submission) -> list[Answer]:
         """Decide a caller's commands in order: all or none if atomic, else each on its own."""
+        if submission.since is not None:
+            repeated = RepeatedReports(
+                self._tx, submission.commands, actor=submission.actor, since=submission.since
+            )
+            if repeated:
+                return self._decide_rest(submission, repeated)
         if not submission.atomic:
             return [self._decide(command, submission) for command in submission.commands]
         before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
@@ -104,6 +113,16 @@ class Batch:
             del self.changes[kept:]
             self._entries, self._version = of_itself
         return answers
+
+    def _decide_rest(self, submission: Submission, repeated: RepeatedReports) -> list[Answer]:
+        """Answer what was recorded before, and decide what was added since.
+
+        What was refused before is refused again: an attempt that is over remains so.
+        """
+        return [
+            repeated.answer(command) or self._decide(command, submission)
+            for command in submission.commands
+        ]
 
     def _decide(self, command: Command, submission: Submission) -> Answer:
         if isinstance(command, Create):

@@ -54,6 +54,12 @@ _SELECT_HISTORIES = Listed(
     .limit(bindparam("limit")),
     events.c.job_id,
 )
+_SELECT_OF_ACTOR = Listed(
+    select(*_REPLAYED)
+    .where(events.c.position > bindparam("after"), events.c.actor == bindparam("actor"))
+    .order_by(events.c.position),
+    events.c.job_id,
+)
 HISTORIES_AT_ONCE: Final = 500
 PAGE: Final = 10_000
 
@@ -131,6 +137,13 @@ def read_histories(
                 break
             _, job_id, version, *_ = rows[-1]
             some = [each for each in some if each >= job_id]
+
+
+def read_of_actor(
+    connection: Connection, job_ids: Sequence[int], *, actor: str, after: int
+) -> list[Recorded]:
+    """Return the events that an actor caused on some jobs after a position, in order."""
+    return _all_recorded(_SELECT_OF_ACTOR.all(connection, job_ids, actor=actor, after=after))
 
 
 def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:

@@ -125,6 +125,7 @@ class Ledger:
         actor: str,
         cause: str | None = None,
         atomic: bool = False,
+        since: int | None = None,
     ) -> list[Answer]:
         """Carry out *commands* in order, in one transaction.
 
@@ -133,6 +134,9 @@ class Ledger:
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
             atomic: Whether to record all or nothing: one refusal refuses all.
+            since: If this actor has submitted the same reports before and did not learn the
+                outcome, the ledger's position that it knew then.  Reports that were recorded are
+                not recorded again, and are answered as they would have been.
 
         Returns:
             For each command its outcome, or the error with which it was refused.  If *atomic* and
@@ -150,7 +154,7 @@ class Ledger:
         if cause is not None:
             _check_text("cause", cause, LONGEST_CAUSE)
         return self._appender.submit(
-            Submission(commands=commands, actor=actor, cause=cause, atomic=atomic)
+            Submission(commands=commands, actor=actor, cause=cause, atomic=atomic, since=since)
         )
 
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:

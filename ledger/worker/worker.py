@@ -38,6 +38,7 @@ from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
 from ledger.worker.registration import Registration
 from ledger.worker.running_job import RunningJob, perform
+from ledger.worker.submitter import Submitter
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
 
@@ -111,6 +112,9 @@ class Worker:
         self._registration = Registration(queue, self.name, self._slots)
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()
+        self._submitter = Submitter(queue, self._held.actor)
+        # Whether a claim may be recorded whose answer was lost.
+        self._has_lost_claim = False
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
         self._stop_by_s = math.inf
@@ -261,11 +265,14 @@ class Worker:
         if not submitted:
             return
         try:
-            answers = self._queue.ledger.submit(submitted, actor=self._held.actor)
+            answers = self._submitter.submit(submitted)
         except Unavailable:
-            # It may have been committed all the same.
-            self._held.may_hold_unknown = self._held.may_hold_unknown or bool(slots)
+            # The claim may be recorded all the same, now or a moment later.
+            self._has_lost_claim = self._has_lost_claim or bool(slots)
+            self._held.may_hold_unknown = self._has_lost_claim
             raise
+        # From now on no lost claim can be recorded any more: look once again.
+        self._held.may_hold_unknown, self._has_lost_claim = self._has_lost_claim, False
         self._outbox.remove(len(batch))
         for (job, report), answer in zip(batch, answers, strict=False):
             self._process(job, report, answer)
@@ -336,7 +343,7 @@ class Worker:
         try:
             while batch := self._outbox.batch():
                 reports = [report for _, report in batch]
-                answers = self._queue.ledger.submit(reports, actor=self._held.actor)
+                answers = self._submitter.submit(reports)
                 self._outbox.remove(len(batch))
                 for (job, report), answer in zip(batch, answers, strict=True):
                     self._process(job, report, answer)
