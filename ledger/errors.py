@@ -10,6 +10,7 @@ The tree::
     ├── JobFailed           the job that the caller waited for has failed
     ├── NameTaken           another live worker has the worker's name
     ├── Unavailable         the database is down or overloaded; try again
+    │   └── OutcomeUnknown  the connection broke during a commit
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
     ├── Stuck               a read model cannot apply an event
@@ -108,6 +109,15 @@ class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit that was not confirmed; what was asked for may be recorded or not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the commit was not confirmed, so it is unknown whether it was recorded: {reason}"
+        )
 
 
 class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput

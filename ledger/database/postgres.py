@@ -50,7 +50,7 @@ from ledger.database.contract import (
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.interruptible_wait import WakeableSleep
-from ledger.errors import InvalidInput, Unavailable
+from ledger.errors import InvalidInput, OutcomeUnknown, Unavailable
 
 # A role's other sessions, and functions of ours, do not depend on what this sets.
 _SET_UP_IN_SCHEMA: Final = """
@@ -255,13 +255,23 @@ class PostgresDatabase(Database):
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
-                connection.exec_driver_sql("COMMIT")
+                self._commit(connection)
             except BaseException:
                 try:
                     connection.exec_driver_sql("ROLLBACK")
                 except exc.SQLAlchemyError:
                     self.release()
                 raise
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            connection.exec_driver_sql("COMMIT")
+        except exc.DBAPIError as error:
+            if error.connection_invalidated:
+                # Otherwise the server itself says that it has not committed.
+                self._generation += 1
+                raise OutcomeUnknown(f"{error.orig}".strip()) from error
+            raise
 
     @contextmanager
     def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:

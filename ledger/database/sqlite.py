@@ -41,16 +41,14 @@ from ledger.database.contract import (
 from ledger.database.fast_sql import driver_of
 from ledger.database.file_lock import FileLeadership
 from ledger.database.sqlite_side_files import require_ours
+from ledger.database.sqlite_wal import WAL_LIMIT_BYTES, WalLimit
 from ledger.database.sqlite_watch import watch
 from ledger.database.sqlite_writer_queue import WriterQueue
-from ledger.errors import Unavailable
+from ledger.errors import OutcomeUnknown, Unavailable
 
 # OFF is for tests: a power failure can corrupt the file.
 SqliteSynchronous = Literal["FULL", "NORMAL", "OFF"]
 
-# A long reader keeps SQLite from resetting the WAL; beyond this size the writer resets it.
-# Without this limit, users have seen WAL files of 1.7 to 115 GB.
-WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 # 32 MB: a page that changes in every commit is copied to the database once per checkpoint.
 CHECKPOINT_PAGES: Final = 8_000
 # Pages are read through the system's page cache, which all processes share, without a system call
@@ -75,7 +73,7 @@ class SqliteDatabase(Database):
         directory: The directory to which a relative path refers; None is the working directory.
         lock_timeout_ms: How long a writer waits for each lock, its process's and the file's,
             before ``Unavailable`` is raised; 10 s by default.
-        wal_limit_bytes: A writer resets a WAL that is larger; 64 MB by default.
+        wal_limit_bytes: A write-ahead log that is larger is cut; 64 MB by default.
         check_file_every_s: Interval at which readers check that the file at the path is the one
             that is open; 1 s by default.
     """
@@ -141,14 +139,22 @@ class SqliteDatabase(Database):
         self._queue = WriterQueue(
             self.path.with_name(self.path.name + "-writer"), lock_timeout_ms=self.lock_timeout_ms
         )
+        self._wal = WalLimit(
+            self.path,
+            limit_bytes=self._wal_limit_bytes,
+            connect=self.engine.connect,
+            lock_timeout_ms=self.lock_timeout_ms,
+        )
         self._writer: Connection | None = None
         # The file that the writer's connection has open.
         self._written: os.stat_result | None = None
 
     def before_fork(self) -> None:
         self._queue.before_fork()
+        self._wal.before_fork()
 
     def after_fork(self) -> None:
+        self._wal.after_fork()
         self._queue.after_fork()
 
     def forget(self) -> None:
@@ -161,6 +167,7 @@ class SqliteDatabase(Database):
         self._fresh_locks()
 
     def close(self) -> None:
+        self._wal.close()
         with self._queue.own_turn():
             self._close_writer()
             self._queue.close()
@@ -308,33 +315,24 @@ class SqliteDatabase(Database):
                 self._written = self._opened
             with _immediately(driver_of(self._writer)):
                 yield self._writer
-            if self._has_news:
-                self._queue.notify()
-            self._bound_wal(self._writer)
-        except (exc.DBAPIError, sqlite3.Error):
+            writer = self._writer
+        except (exc.DBAPIError, sqlite3.Error, OutcomeUnknown):
             # The connection may be broken, so the next write opens a new one.
             if self._writer is not None:
                 self._writer.invalidate()
                 self._writer.close()
                 self._writer = None
             raise
+        # What was committed is told as committed, whatever happens from here on.
+        if self._has_news:
+            self._queue.notify()
+        if writer is not None:
+            self._wal.cut(writer)
 
     def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _bound_wal(self, connection: Connection) -> None:
-        try:
-            size = os.stat(f"{self.path}-wal").st_size  # noqa: PTH116 - a tenth of Path.stat's time
-        except FileNotFoundError:
-            return
-        if size <= self._wal_limit_bytes:
-            return
-        # Do not wait for a long reader: the next commit tries again.
-        connection.exec_driver_sql("PRAGMA busy_timeout=50")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={self.lock_timeout_ms}")
 
 
 @contextmanager
@@ -342,8 +340,19 @@ def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
     driver.execute("BEGIN IMMEDIATE")
     try:
         yield
-        driver.execute("COMMIT")
+        _commit(driver)
     except BaseException:
         with suppress(sqlite3.Error):
             driver.execute("ROLLBACK")
+        raise
+
+
+def _commit(driver: sqlite3.Connection) -> None:
+    try:
+        driver.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        primary_code = error.sqlite_errorcode & 0xFF
+        if primary_code == sqlite3.SQLITE_IOERR:
+            # Such as fsync's: the log may hold the commit, and then a restart finds it.
+            raise OutcomeUnknown(f"{error}") from error
         raise
