@@ -469,6 +469,61 @@ def test_a_second_signal_ends_two_processes_at_once(quick: Work) -> None:
     assert quick.pids() == []
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_any_number_of_hangups_is_one_request_to_stop(quick: Work, processes: str) -> None:
+    job_ids = quick.fill(int(processes))
+
+    with quick.running("--processes", processes, "--grace", "3600") as process:
+        quick.wait_for(active=len(job_ids))
+        # As the kernel and then a shell do when a terminal is closed: to parent and children.
+        os.killpg(process.pid, signal.SIGHUP)
+        wait_until(lambda: len(quick.said("worker stopping")) == int(processes), "they stop")
+        os.killpg(process.pid, signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        still = process.poll()
+        (quick.folder / "open").touch()
+        code = process.wait(DEADLINE_S)
+
+    assert (still, code) == (None, 0)
+    assert quick.states() == {"complete": len(job_ids)}
+    assert [facts["at_once"] for facts in quick.said("worker stopping")] == ["false"] * int(
+        processes
+    )
+
+
+def test_a_signal_after_a_hangup_ends_it_at_once(quick: Work) -> None:
+    job_ids = quick.fill(1)
+
+    with quick.running("--grace", "3600") as process:
+        quick.wait_for(active=len(job_ids))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert quick.states() == {"inactive": len(job_ids)}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_who_ignores_hangups_works_on(quick: Work, processes: str) -> None:
+    command = ["nohup", tool("ledger"), "work", "jobs:queue", "--processes", processes]
+
+    with quick._running(command) as process:
+        wait_until(lambda: len(quick.pids()) == int(processes), "they work")
+        # The follower process too has a group of its own.
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGHUP)
+        quick.create("quick", 10)
+        quick.wait_for(complete=10)
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert not quick.said("process died")
+    assert not quick.said("follower process died")
+    assert len(quick.said("worker stopping")) == int(processes)
+
+
 def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) -> None:
     queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
     queue.process("quick")(print)
@@ -512,13 +567,16 @@ def test_a_process_that_is_killed_is_replaced(work: Work) -> None:
     assert work.pids() == []
 
 
-def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(quick: Work) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(
+    quick: Work, number: int
+) -> None:
     (job_id,) = quick.create("long")
 
     with quick.running("--processes", "2", "--grace", "3600") as process:
         quick.wait_for(active=1)
         (holder,) = quick.holders()
-        os.kill(holder, signal.SIGTERM)
+        os.kill(holder, number)
         wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
         still = is_running(holder)
         (quick.folder / "open").touch()
@@ -528,6 +586,33 @@ def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(quick:
 
     assert (still, code, died) == (True, 0, [(str(holder), "0")])
     assert quick.kinds(job_id) == ["created", "started", "completed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_follower_process_that_is_told_to_end_is_replaced(quick: Work, number: int) -> None:
+    with quick.running() as process:
+        wait_until(lambda: len(children(process.pid)) == 1, "there is a follower process")
+        (follower,) = children(process.pid)
+        wait_until(lambda: _handles(follower, number), "it handles signals")
+        os.kill(follower, number)
+        wait_until(lambda: bool(quick.said("follower process died")), "it has ended")
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert [facts["exit"] for facts in quick.said("follower process died")] == ["0"]
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal, and does not block it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = {
+        name: int(value, 16)
+        for name, value in (
+            line.split() for line in lines if line.startswith("Sig") and "/" not in line
+        )
+    }
+    bit = 1 << number - 1
+    return bool(masks["SigCgt:"] & bit) and not masks["SigBlk:"] & bit
 
 
 def test_no_command_line_names_the_database(work: Work) -> None:
