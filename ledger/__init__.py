@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Refused,
         SchemaMismatch,
         Unavailable,
+        WorkerFailed,
     )
     from ledger.queue.job import Job
     from ledger.queue.queue import Queue
@@ -49,6 +50,7 @@ __all__: Final = [
     "SchemaMismatch",
     "Unavailable",
     "Worker",
+    "WorkerFailed",
     "alembic_include_name",
     "connect",
 ]
@@ -66,6 +68,7 @@ _HOMES: Final = {
         "Refused",
         "SchemaMismatch",
         "Unavailable",
+        "WorkerFailed",
     ),
     "ledger.database.table_names": ("alembic_include_name",),
     "ledger.queue.queue": ("Queue",),

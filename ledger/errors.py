@@ -8,6 +8,7 @@ The tree::
     │   ├── JobNotFound     the job does not exist or was removed
     │   └── AttemptOver     a report on an attempt that has ended
     ├── JobFailed           the job that the caller waited for has failed
+    ├── WorkerFailed        a worker that cannot work in its process any more
     ├── Unavailable         the database is down or overloaded; try again
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
@@ -91,6 +92,23 @@ class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
         super().__init__(f"job {job_id} failed: {error.partition(chr(10))[0]}")
         self.job_id = job_id
         self.error = error
+
+
+class WorkerFailed(LedgerError):  # noqa: N818 - as InvalidInput
+    """A worker that cannot work in its process any more.
+
+    Attributes:
+        worker: The worker's name.
+        failures: How many steps have failed in a row.
+    """
+
+    def __init__(self, worker: str, failures: int, last: str) -> None:
+        super().__init__(
+            f"worker {worker} cannot work: {failures} steps in a row have failed, the last with "
+            f"{last}; start it in another process"
+        )
+        self.worker = worker
+        self.failures = failures
 
 
 class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput

@@ -30,14 +30,16 @@ from typing import Final, Literal, NamedTuple
 from ledger.errors import InvalidInput, LedgerError, Unavailable
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.queue import presence
-from ledger.queue.queue import Handler, Queue, own_name
+from ledger.queue.queue import Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
+from ledger.worker.chosen_handlers import chosen_handlers
 from ledger.worker.held_attempts import HeldAttempts
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
 from ledger.worker.running_job import RunningJob, perform
+from ledger.worker.step_failures import StepFailures
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
 
@@ -100,7 +102,7 @@ class Worker:
         if not grace_s >= 0:
             raise InvalidInput.expected("grace_s", "seconds, 0 or more", grace_s)
         self._queue = queue
-        self._handlers = _chosen(queue, types)
+        self._handlers = chosen_handlers(queue, types)
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
         self._grace_s = grace_s
         self._observer = observer
@@ -110,6 +112,7 @@ class Worker:
         self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()
+        self._failures = StepFailures(self.name)
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
         self._next_beat_s = 0.0
@@ -142,6 +145,7 @@ class Worker:
         Raises:
             SchemaMismatch: The tables are not those of this version.
             Unavailable: The database is unavailable at the beginning.
+            WorkerFailed: Step after step failed for another reason.
         """
         self._queue.open()
         self._pool.start()
@@ -203,13 +207,15 @@ class Worker:
             self._exchange()
         except Unavailable as error:
             _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
+            self._failures.clear()
             self._pause()
-        except Exception:  # noqa: BLE001 - must not end the thread
-            # If the loop ended here, no job would be done any more, and no one would notice.
-            _log.exception("worker %s failed; retrying", self.name)
+        except Exception as error:  # noqa: BLE001 - one failure must not end the thread
+            self._failures.add(error)
             # It may have claimed jobs and not started them.
             self._held.may_hold_unknown = True
             self._pause()
+        else:
+            self._failures.clear()
 
     def _pause(self) -> None:
         self._wants_jobs = True
@@ -345,7 +351,7 @@ class Worker:
             self._give_back_rest()
             with self._queue.database.write() as tx:
                 presence.leave(tx, self.name)
-        except LedgerError as error:
+        except Exception as error:  # noqa: BLE001 - must not hide why the worker ends
             # The sweeper will fail them as lost.
             _log.warning("worker %s could not return its jobs: %s", self.name, error)
         self._held.clear()
@@ -378,19 +384,3 @@ class Worker:
     ) -> None:
         if self._observer is not None:
             self._observer(WorkerReport(kind, job, error, next_))
-
-
-def _chosen(queue: Queue, types: Collection[str] | None) -> dict[str, Handler]:
-    if types is None:
-        if not queue.handlers:
-            raise InvalidInput("types", "no handler is registered; use @queue.process(TYPE)")
-        return dict(queue.handlers)
-    if not types:
-        raise InvalidInput.expected("types", "at least one", types)
-    missing = sorted(set(types) - queue.handlers.keys())
-    if missing:
-        known = ", ".join(queue.handlers) or "none"
-        raise InvalidInput(
-            "types", f"no handler for {', '.join(missing)}; registered types: {known}"
-        )
-    return {type_: queue.handlers[type_] for type_ in types}

@@ -71,6 +71,15 @@ def long(job):
         time.sleep(0.01)
 
 
+@queue.process("breaks")
+def breaks(job):
+    def broken(*args, **options):
+        raise OSError(9, "Bad file descriptor")
+
+    if job.attempt == 1:
+        queue.ledger.submit = broken
+
+
 # It keeps the standard error that there is now.
 logging.basicConfig(format="logged %(message)s", level=logging.INFO)
 
@@ -327,7 +336,7 @@ def test_json_lines_are_json(quick: Work) -> None:
     lines = [json.loads(line) for line in quick.output.splitlines()]
 
     assert [line["event"] for line in lines if line["level"] == "warning"] == ["attempt failed"]
-    assert lines[0]["types"] == "quick:4,bad:1,long:2,talks:3"
+    assert lines[0]["types"] == "quick:4,bad:1,long:2,breaks:1,talks:3"
     assert lines[-1] | {"at": ""} == {
         "at": "",
         "level": "info",
@@ -649,6 +658,47 @@ def test_the_job_of_a_killed_process_is_tried_again(work: Work) -> None:
     ]
     assert events[2]["body"]["reason"] == "lost"
     assert f":{holder}:" in events[2]["content"]
+
+
+def test_a_process_in_which_every_step_fails_is_replaced(work: Work) -> None:
+    work.environment["LEDGER_LEASE_MS"] = "2000"
+    (job_id,) = work.create("breaks", attempts=2)
+
+    with work.running("--processes", "2") as process:
+        work.wait_for(complete=1)
+        code = stopped(process, signal.SIGTERM)
+    (died,) = work.said("process died")
+    (failed,) = work.said("process failed")
+
+    assert code == 0
+    assert died["exit"] == "1"
+    assert "steps in a row have failed, the last with OSError: " in failed["reason"]
+    assert [event["kind"] for event in work.events(job_id)][1:] == [
+        "started",
+        "failed",
+        "started",
+        "completed",
+    ]
+    assert work.output.count("Traceback") == 1
+
+
+def test_the_only_process_in_which_every_step_fails_ends_with_an_error(quick: Work) -> None:
+    quick.create("breaks")
+
+    with quick.running() as process:
+        code = process.wait(DEADLINE_S)
+
+    assert code == REFUSED
+    assert re.search(
+        r"^Error: worker \S+ cannot work: \d+ steps in a row have failed, the last with OSError: "
+        r"\[Errno 9\] Bad file descriptor; start it in another process$",
+        quick.output,
+        re.MULTILINE,
+    )
+    # The sweeper, which is in this process too, has its own.
+    lines = [line for line in quick.output.splitlines() if ' event="worker ' in line]
+    assert len(lines) > 1
+    assert sum("Traceback" in line for line in lines) == 1
 
 
 def test_children_end_by_themselves_when_their_parent_is_killed(quick: Work) -> None:

@@ -16,12 +16,13 @@ import pytest
 import ledger
 from ledger import Fail, InvalidInput, Job, Queue, Retry, RunningJob, Worker
 from ledger.database import migration
-from ledger.errors import AttemptOver, JobFailed, Unavailable
+from ledger.errors import AttemptOver, JobFailed, Unavailable, WorkerFailed
 from ledger.log.answers import Answer
 from ledger.processes.composition import System
 from ledger.queue.queue import own_name
 from ledger.rules.commands import Claim, Command, Elapse
 from ledger.worker.pauses import Pauses
+from ledger.worker.step_failures import MOST_IN_A_ROW
 from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, open_system, rows, verified
 from tests.integration.servers import DEADLINE_S, postgres, wait_until
@@ -1236,6 +1237,44 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker(
 
     assert result == 1
     assert "failed; retrying" in caplog.text
+
+
+def test_a_worker_whose_every_step_fails_ends_with_the_reason(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.process("email")
+    def send(_: RunningJob) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(queue.ledger, "submit", broken)
+
+    queue.create("email")
+    worker = Worker(queue, pauses=EAGER)
+    with pytest.raises(WorkerFailed, match=r"steps in a row have failed, the last with OSError: "):
+        worker.run()
+
+    assert caplog.text.count("Traceback") == 1
+    assert worker.running == 0
+
+
+def test_an_unavailable_database_does_not_end_the_worker(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    submit = queue.ledger.submit
+
+    def away(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) <= 3 * MOST_IN_A_ROW:
+            raise Unavailable("away")
+        return submit(*args, **options)
+
+    queue.process("email")(lambda job: job.attempt)
+    job = queue.create("email")
+    monkeypatch.setattr(queue.ledger, "submit", away)
+    with working(queue, pauses=EAGER):
+        assert job.wait(DEADLINE_S) == 1
 
 
 @pytest.mark.parametrize(
