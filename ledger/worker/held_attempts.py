@@ -17,6 +17,7 @@ from ledger.queue import presence
 from ledger.queue.queue import Queue
 from ledger.rules import commands
 from ledger.rules.events import Failed
+from ledger.worker.outbox import Outbox
 from ledger.worker.running_job import RunningJob
 
 # When to look again at an attempt that is past its ttl here and not in the ledger.
@@ -49,6 +50,8 @@ class HeldAttempts:
         self._worker = worker
         self._on_over = on_over
         self._running: dict[tuple[int, int], RunningJob] = {}
+        # The attempts past their ttl, each with the number of reports to answer before it fails.
+        self._late: dict[tuple[int, int], int] = {}
         # True until we have checked for attempts left by a dead predecessor with our name
         # (restarted containers reuse it).
         self._may_have_predecessor = True
@@ -72,6 +75,7 @@ class HeldAttempts:
         for job in self:
             job.end()
         self._running.clear()
+        self._late.clear()
 
     def free(
         self, slots: Mapping[str, int], ending: Collection[tuple[int, int]] = ()
@@ -104,14 +108,27 @@ class HeldAttempts:
         self._queue.ledger.submit(lost, actor=self.actor, cause="worker restart")
         self._may_have_predecessor = False
 
-    def expire(self) -> None:
-        """Fail the attempts that are past their ttl, and tell their handlers."""
+    def collect_late(self, outbox: Outbox[RunningJob]) -> None:
+        """Add what attempts past their ttl have reported to *outbox*, once for each attempt.
+
+        A handler that has returned, or reported progress, before its ttl was over came first,
+        however late the loop or the database is.  So ``expire`` fails an attempt only once the
+        ledger has answered all that was reported until now.
+        """
         now_ms = self._queue.ledger.now_ms()
-        late = [
-            job
-            for job in self
-            if job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired
-        ]
+        for key, job in self._running.items():
+            if key not in self._late and _is_late(job, now_ms):
+                outbox.add(job, job.take())
+                self._late[key] = outbox.added
+
+    def expire(self, outbox: Outbox[RunningJob]) -> None:
+        """Fail the attempts that are still past their ttl, and tell their handlers."""
+        ready = [key for key, number in self._late.items() if number <= outbox.answered]
+        for key in ready:
+            del self._late[key]
+        now_ms = self._queue.ledger.now_ms()
+        found = [self._running[key] for key in ready if key in self._running]
+        late = [job for job in found if _is_late(job, now_ms)]
         if not late:
             return
         elapse = [commands.Elapse(job_id=job.id) for job in late]
@@ -170,3 +187,7 @@ class HeldAttempts:
         job.expires_at_ms = None
         self._on_over(job)
         job.end()
+
+
+def _is_late(job: RunningJob, now_ms: int) -> bool:
+    return job.expires_at_ms is not None and job.expires_at_ms <= now_ms and not job.expired

@@ -202,9 +202,10 @@ class Worker:
         try:
             self._held.fail_predecessor()
             self._beat()
-            self._held.expire()
             self._held.reconcile()
+            self._held.collect_late(self._outbox)
             self._exchange()
+            self._held.expire(self._outbox)
         except Unavailable as error:
             _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
             self._failures.clear()
@@ -348,6 +349,9 @@ class Worker:
                 self._outbox.remove(len(batch))
                 for (job, report), answer in zip(batch, answers, strict=True):
                     self._process(job, report, answer)
+                # Handlers that have returned in the meantime came before their job is returned.
+                for job in self._held:
+                    self._outbox.add(job, job.take() if job.ended else ())
             self._give_back_rest()
             with self._queue.database.write() as tx:
                 presence.leave(tx, self.name)
