@@ -16,6 +16,10 @@ from ledger.processes.composition import compose
 from ledger.processes.settings import Settings
 from tests.integration.servers import (
     DEADLINE_S,
+    HOST,
+    ask,
+    children,
+    free_port,
     is_running,
     is_stopped,
     kill_family,
@@ -127,6 +131,9 @@ class Last:
 last = Last()
 time.sleep(0.2)
 """
+
+# How many processes a server has by default.
+SERVERS: Final = Settings().server_processes
 
 # Makes its standard input the controlling terminal, and becomes the command.
 IN_TERMINAL: Final = """
@@ -336,6 +343,21 @@ def test_a_closed_terminal_ends_what_waits_for_ctrl_c(work: Work, command: str) 
         code = process.wait(DEADLINE_S)
 
     assert code == 0
+
+
+def test_a_server_goes_on_serving_when_its_terminal_is_closed(work: Work) -> None:
+    port = free_port()
+    with in_terminal(work, "serve", "--bind", f"{HOST}:{port}") as (process, terminal):
+        wait_until(lambda: terminal.shows("Serving"), "it serves")
+        wait_until(lambda: len(children(process.pid)) == SERVERS, "its processes run")
+        before = set(children(process.pid))
+        terminal.close()
+        wait_until(lambda: not before & set(children(process.pid)), "all have been replaced")
+        created = ask(port, "POST", "/job", {"type": "email"})
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(DEADLINE_S)
+
+    assert (created.status, code) == (200, 0)
 
 
 def _catches(pid: int, number: int) -> bool:
