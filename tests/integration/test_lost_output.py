@@ -314,6 +314,24 @@ def test_no_stream_fails_when_the_program_behind_a_pipe_ends(work: Work, process
     assert endings(work, job_ids) == {"completed"}
 
 
+def test_a_descriptor_that_only_programs_write_to_is_replaced_as_well() -> None:
+    waiting = (
+        "import os, time\n"
+        "from ledger.processes.lost_output import survive_lost_output\n"
+        "survive_lost_output()\n"
+        "null = os.open(os.devnull, os.O_WRONLY)\n"
+        "while not os.path.sameopenfile(1, null): time.sleep(0.01)\n"
+        "os.write(1, b'discarded')\n"
+    )
+    read_end, write_end = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", waiting], stdout=write_end) as process:
+        os.close(write_end)
+        os.close(read_end)
+        code = process.wait(DEADLINE_S)
+
+    assert code == 0
+
+
 # --- a terminal
 
 

@@ -520,7 +520,8 @@ def test_who_ignores_hangups_works_on(quick: Work, processes: str) -> None:
 
     with quick._running(command) as process:
         wait_until(lambda: len(quick.pids()) == int(processes), "they work")
-        # The follower process too has a group of its own.
+        family = [process.pid, *quick.pids()]
+        ignoring = [pid for pid in family if _signals(pid)["SigIgn:"] & 1 << signal.SIGHUP - 1]
         for pid in (process.pid, *children(process.pid)):
             os.kill(pid, signal.SIGHUP)
         quick.create("quick", 10)
@@ -528,6 +529,7 @@ def test_who_ignores_hangups_works_on(quick: Work, processes: str) -> None:
         code = stopped(process, signal.SIGTERM)
 
     assert code == 0
+    assert ignoring == family
     assert not quick.said("process died")
     assert not quick.said("follower process died")
     assert len(quick.said("worker stopping")) == int(processes)
@@ -613,15 +615,15 @@ def test_the_follower_process_that_is_told_to_end_is_replaced(quick: Work, numbe
 
 def _handles(pid: int, number: int) -> bool:
     """Return whether a process has a handler for a signal, and does not block it."""
+    signals = _signals(pid)
+    return bool(signals["SigCgt:"] & ~signals["SigBlk:"] & 1 << number - 1)
+
+
+def _signals(pid: int) -> dict[str, int]:
+    """Return the sets of signals that a process blocks, ignores and handles, as bits."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    masks = {
-        name: int(value, 16)
-        for name, value in (
-            line.split() for line in lines if line.startswith("Sig") and "/" not in line
-        )
-    }
-    bit = 1 << number - 1
-    return bool(masks["SigCgt:"] & bit) and not masks["SigBlk:"] & bit
+    words = [line.split() for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+    return {name: int(bits, 16) for name, bits in words}
 
 
 def test_no_command_line_names_the_database(work: Work) -> None:
