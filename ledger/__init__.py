@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Refused,
         SchemaMismatch,
         Unavailable,
+        WorkerFailed,
     )
     from ledger.queue.job import Job
     from ledger.queue.queue import Queue
@@ -53,6 +54,7 @@ __all__: Final = [
     "SchemaMismatch",
     "Unavailable",
     "Worker",
+    "WorkerFailed",
     "alembic_include_name",
     "connect",
 ]
@@ -72,6 +74,7 @@ _HOMES: Final = {
         "Refused",
         "SchemaMismatch",
         "Unavailable",
+        "WorkerFailed",
     ),
     "ledger.database.table_names": ("alembic_include_name",),
     "ledger.queue.queue": ("Queue",),

@@ -9,6 +9,7 @@ The tree::
     │   └── AttemptOver     a report on an attempt that has ended
     ├── JobFailed           the job that the caller waited for has failed
     ├── NameTaken           another live worker has the worker's name
+    ├── WorkerFailed        a worker that cannot work in its process any more
     ├── Unavailable         the database is down or overloaded; try again
     │   └── OutcomeUnknown  the connection broke during a commit
     ├── SchemaMismatch      the tables are not those of this version
@@ -97,6 +98,23 @@ class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
 
 class NameTaken(LedgerError):  # noqa: N818 - as InvalidInput
     """The name of a worker that another live worker has."""
+
+
+class WorkerFailed(LedgerError):  # noqa: N818 - as InvalidInput
+    """A worker that cannot work in its process any more.
+
+    Attributes:
+        worker: The worker's name.
+        failures: How many steps have failed in a row.
+    """
+
+    def __init__(self, worker: str, failures: int, last: str) -> None:
+        super().__init__(
+            f"worker {worker} cannot work: {failures} steps in a row have failed, the last with "
+            f"{last}; start it in another process"
+        )
+        self.worker = worker
+        self.failures = failures
 
 
 class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput

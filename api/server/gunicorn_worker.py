@@ -22,6 +22,7 @@ warning.
 import inspect
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,6 +145,16 @@ def _misfit(unmet: Sequence[str]) -> str:
 
 class StoppableWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
     """``gthread``, with long polls that are answered as soon as the worker stops."""
+
+    def init_signals(self) -> None:
+        """Stop gracefully on SIGHUP too, which a closed terminal sends to every process.
+
+        gunicorn's parent process replaces all workers then; gunicorn's own workers die of the
+        signal, with the requests that they are answering.
+        """
+        super().init_signals()
+        signal.signal(signal.SIGHUP, self.handle_exit)
+        signal.siginterrupt(signal.SIGHUP, False)  # noqa: FBT003 - as gunicorn for SIGTERM
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Answer waiting requests, so that they do not delay the end."""

@@ -20,8 +20,10 @@ from ledger.database import migration
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_plug_ins, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
+from ledger.processes.lost_output import survive_lost_output
 from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
+from ledger.processes.stop_requests import interrupts
 from ledger.processes.unknown_variables import leave_to_parent
 from ledger.projections.follower import Follower, Following
 from ledger.projections.model_versions import record_versions
@@ -66,6 +68,9 @@ def serve(
     The server also promotes delayed jobs, fails jobs of lost workers, and updates the read
     models that follow. It runs no jobs: use `ledger work`, or a worker over HTTP. There is
     no authentication yet, so keep the address local; see docs/access.md.
+
+    On SIGTERM it answers the requests that it has begun, and ends. On SIGHUP, as when its
+    terminal is closed, it replaces its processes in the same way and continues to serve.
     """
     from ledger.api.server.run import run
 
@@ -215,7 +220,9 @@ def sweep(context: Context, *, once: bool) -> None:
 
     `ledger serve` and `ledger work` include a sweeper; use this command if neither runs.
     One sweeper of a ledger is active at a time; the others take over when it ends.
+    SIGTERM and, except under nohup, SIGHUP end it as Ctrl-C does.
     """
+    survive_lost_output()
     logging.basicConfig(format="%(asctime)s %(message)s")
     with context.system() as system:
         sweeper = Sweeper(system.ledger, system.jobs, lease_ms=context.settings().lease_ms)
@@ -223,7 +230,8 @@ def sweep(context: Context, *, once: bool) -> None:
             click.echo(f"{sweeper.sweep()} jobs changed")
             return
         try:
-            sweeper.run()
+            with interrupts():
+                sweeper.run()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
 
@@ -236,8 +244,16 @@ NICENESS: Final = 5
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--once", is_flag=True, help="Catch up with the current head, then exit.")
 @click.option("--parent", type=int, hidden=True)
+@click.option("--output", "read_end", type=int, hidden=True)
 @command
-def follow(context: Context, *, names: Sequence[str], once: bool, parent: int | None) -> None:
+def follow(
+    context: Context,
+    *,
+    names: Sequence[str],
+    once: bool,
+    parent: int | None,
+    read_end: int | None,
+) -> None:
     """Update the read models that follow, until Ctrl-C.
 
     \b
@@ -246,13 +262,17 @@ def follow(context: Context, *, names: Sequence[str], once: bool, parent: int | 
 
     These are search, activity and read models of your own. `ledger serve` updates all of
     them, and `ledger work` all except search; use this command if neither runs. One process
-    at a time updates a read model; the others take over when it ends.
+    at a time updates a read model; the others take over when it ends. SIGTERM and, except
+    under nohup, SIGHUP end it as Ctrl-C does.
     """
+    survive_lost_output()
     logging.basicConfig(format="%(asctime)s %(message)s")
     if parent is not None:
         leave_to_parent()
         os.nice(NICENESS)
-    wait = _wait_for_interrupt if parent is None else ParentConnection(parent).wait_for_stop
+    wait = (
+        _wait_for_interrupt if parent is None else ParentConnection(parent, read_end).wait_for_stop
+    )
     with context.system() as system:
         followers = _chosen(system, names)
         if once:
@@ -287,6 +307,7 @@ def _chosen(system: System, names: Sequence[str]) -> list[Follower]:
 
 def _wait_for_interrupt() -> None:
     try:
-        threading.Event().wait()
+        with interrupts():
+            threading.Event().wait()
     except KeyboardInterrupt:
         click.echo("stopped", err=True)

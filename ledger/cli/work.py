@@ -19,6 +19,7 @@ from ledger.processes.counters import Count, Counters
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.import_target import Target, TargetError, load, slots
 from ledger.processes.log_format import say, send_lines
+from ledger.processes.lost_output import survive_lost_output
 from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
 from ledger.processes.stop_requests import StopRequests
@@ -78,6 +79,7 @@ class _ChildOutput(TypedDict):
     "--json", "as_json", is_flag=True, help="Log one JSON object per line, even on a terminal."
 )
 @click.option("--parent", type=int, hidden=True)
+@click.option("--output", "read_end", type=int, hidden=True)
 @command
 def work(
     context: Context,
@@ -89,6 +91,7 @@ def work(
     grace_s: float,
     as_json: bool,
     parent: int | None,
+    read_end: int | None,
 ) -> None:
     """Run the jobs of the queue TARGET, such as myapp.jobs:queue, until it is stopped.
 
@@ -106,18 +109,21 @@ def work(
     jobs whose worker is lost, and starts a process that updates the read models that
     follow, except search; so no server needs to run.
 
-    On Ctrl-C or SIGTERM no more jobs start, and running jobs have --grace seconds to
-    end. Jobs that have not ended by then are returned to the queue, which uses up no
-    attempt. A second signal returns them at once.
+    On Ctrl-C, SIGTERM or SIGHUP (a closed terminal) no more jobs start, and running jobs
+    have --grace seconds to end. Jobs that have not ended by then are returned to the
+    queue, which uses up no attempt. A second Ctrl-C or SIGTERM returns them at once.
+    Under nohup, SIGHUP is ignored.
 
     On a terminal, handlers run in child processes whose standard input is empty, also
     with one process, and the command shows its progress below what they print.
     Elsewhere it logs starts, stops and failed attempts.
     """
     target = Target(name=name, types=types, concurrency=concurrency, grace_s=grace_s)
+    # Before the application is imported, which may keep a reference to a stream.
+    survive_lost_output()
     if parent is not None:
         leave_to_parent()
-        run_child(ParentConnection(parent), target, as_json=as_json)
+        run_child(ParentConnection(parent, read_end), target, as_json=as_json)
         return
     settings = context.settings()
     os.environ["LEDGER_DATABASE_URL"] = settings.database_url

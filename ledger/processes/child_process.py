@@ -4,6 +4,9 @@ The parent sends the number of stop requests so far, and the child sends reports
 ``parent_connection`` is the child's side.  The socket is also the child's lifeline: the kernel
 closes the parent's end when the parent dies, however it dies, and the child then stops.
 
+If we read the child's output through a pipe, the child inherits the end to read too: see
+``lost_output``.
+
 The socket is not the child's standard input, because handlers run in some children: a program
 that a handler starts inherits the standard input, and would read the stop requests.
 """
@@ -159,12 +162,14 @@ def _popen(spec: ChildSpec, connection: int, pipe: OutputPipe | None) -> "subpro
             *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
             # Do not import a module named ledger from the working directory.
             "-P",
-            *("-m", "ledger", command, f"--parent={connection}", *arguments),
+            *("-m", "ledger", command, f"--parent={connection}"),
+            *([] if pipe is None else [f"--output={pipe.read_end}"]),
+            *arguments,
         ],
         stdin=subprocess.DEVNULL,
         stdout=targets[spec.stdout],
         stderr=targets[spec.stderr],
-        pass_fds=(connection,),
+        pass_fds=(connection,) if pipe is None else (connection, pipe.read_end),
         env=os.environ | dict(spec.variables),
         process_group=0 if spec.own_group else None,
     )

@@ -1,10 +1,8 @@
 """The connection of a child process to the supervisor that started it."""
 
-import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -12,13 +10,11 @@ from types import FrameType
 from typing import Final
 
 from ledger.database.interruptible_wait import WakeableSleep
-from ledger.processes.stop_requests import STOP_SIGNALS
+from ledger.processes.lost_output import OutputToParent
+from ledger.processes.stop_requests import STOP_SIGNALS, handled_signals
 
 # How long the last report may wait for a parent that does not read.
 _LAST_REPORT_S: Final = 1.0
-# How long after the connection the pipes may break that the parent read: the kernel closes all
-# files of a process in one go.
-_BROKEN_AFTER_S: Final = 1.0
 # A poll cannot last for ever.
 _LONGEST_SLEEP_S: Final = 3600.0
 _CHUNK_BYTES: Final = 4096
@@ -28,11 +24,14 @@ class ParentConnection:
     """The connection of this child process to its parent.
 
     Only the parent's stop requests count.  A terminal's Ctrl-C reaches the children too, and
-    must not count a second time.  SIGTERM stops this process gracefully; the parent replaces it
-    unless it is stopping as well.  The end of the parent stops this process gracefully too.
+    must not count a second time.  SIGTERM and SIGHUP stop this process gracefully; the parent
+    replaces it unless it is stopping as well, as when a terminal is closed: then both get the
+    signal, and the parent's first request changes nothing.  The end of the parent stops this
+    process gracefully too.
 
     Args:
         descriptor: The socket that was inherited from the parent.
+        output: The end to read of the pipe that the parent reads, if it reads our output.
 
     Attributes:
         stop_requests: The number of stop requests so far.
@@ -41,17 +40,18 @@ class ParentConnection:
         OSError: *descriptor* is not a socket.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, output: int | None = None) -> None:
         self.stop_requests = 0
         self._sleep = WakeableSleep()
         self._socket = socket.socket(fileno=descriptor)
         # Programs that handlers start must not inherit it.
         self._socket.set_inheritable(False)
+        self._output = None if output is None else OutputToParent(output)
         self._unsent = b""
         self._reported = b""
         # A Python handler, because SIG_IGN would be inherited by programs that handlers start.
-        signal.signal(signal.SIGINT, _ignore)
-        signal.signal(signal.SIGTERM, self._handle_sigterm)
+        for number in handled_signals():
+            signal.signal(number, _ignore if number is signal.SIGINT else self._handle_stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         threading.Thread(target=self._receive, name="ledger-parent", daemon=True).start()
 
@@ -96,32 +96,17 @@ class ParentConnection:
                 for number in numbers:
                     self._stop(int(number))
         self._stop(1)
-        _discard_unreadable_output()
+        if self._output is not None:
+            self._output.discard()
 
-    def _handle_sigterm(self, number: int, frame: FrameType | None) -> None:
+    def _handle_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop(1)
 
     def _stop(self, number: int) -> None:
-        # No lock: the thread that SIGTERM interrupts may hold any.
+        # No lock: the thread that a signal interrupts may hold any.
         self.stop_requests = max(self.stop_requests, number)
         self._sleep.wake()
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     pass
-
-
-def _discard_unreadable_output() -> None:
-    """Discard output if the parent was its reader.
-
-    Otherwise ``print`` would raise, and a handler that has time to end would fail.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        poll = select.poll()
-        with suppress(OSError, ValueError, AttributeError):
-            # Without an event to wait for, it returns only when there is no reader any more.
-            poll.register(stream.fileno(), 0)
-            if poll.poll(_BROKEN_AFTER_S * 1000):
-                # The old stream stays open: what it still holds cannot be written.
-                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - not a path, and it stays open

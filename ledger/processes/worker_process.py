@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.errors import WorkerFailed
 from ledger.processes.counters import Counters
 from ledger.processes.import_target import Target, load
 from ledger.processes.log_format import log, log_end, say, send_lines
@@ -94,6 +95,10 @@ def run_child(parent: ParentConnection, target: Target, *, as_json: bool) -> Non
             stop_requests=lambda: parent.stop_requests,
             tick=lambda: parent.report(report()),
         )
+    except WorkerFailed as error:
+        # The tracebacks have been logged.
+        say("process failed", level=logging.ERROR, reason=str(error))
+        sys.exit(1)
     except Exception:  # noqa: BLE001 - the edge of the process
         log.exception("process failed")
         sys.exit(1)

@@ -18,6 +18,7 @@ from ledger.log.answers import Answer, Outcome
 from ledger.queue.queue import Queue
 from ledger.rules import commands
 from ledger.rules.events import Failed
+from ledger.worker.outbox import Outbox
 from ledger.worker.running_job import RunningJob
 
 # When to look again at an attempt that is past its ttl here and not in the ledger.
@@ -52,6 +53,8 @@ class HeldAttempts:
         self._running: dict[tuple[int, int], RunningJob] = {}
         # When each attempt expires, by this machine's monotonic clock, which nobody can set.
         self._expires_s: dict[tuple[int, int], float] = {}
+        # The attempts past their ttl, each with the number of reports to answer before it fails.
+        self._late: dict[tuple[int, int], int] = {}
         # True until we have checked for attempts left by a dead predecessor with our name
         # (restarted containers reuse it).
         self._may_have_predecessor = True
@@ -84,6 +87,7 @@ class HeldAttempts:
             job.end()
         self._running.clear()
         self._expires_s.clear()
+        self._late.clear()
 
     def free(
         self, slots: Mapping[str, int], ending: Collection[tuple[int, int]] = ()
@@ -116,18 +120,32 @@ class HeldAttempts:
         self._queue.ledger.submit(lost, actor=self.actor, cause="worker restart")
         self._may_have_predecessor = False
 
-    def expire(self) -> None:
-        """Fail the attempts that are past their ttl, and tell their handlers."""
+    def collect_late(self, outbox: Outbox[RunningJob]) -> None:
+        """Add what attempts past their ttl have reported to *outbox*, once for each attempt.
+
+        A handler that has returned, or reported progress, before its ttl was over came first,
+        however late the loop or the database is.  So ``expire`` fails an attempt only once the
+        ledger has answered all that was reported until now.
+        """
         now_s = time.monotonic()
         over = [key for key, at_s in self._expires_s.items() if at_s <= now_s]
-        late = []
         for key in over:
             job = self._running[key]
             if job.expired:
                 # It is over already, by the ledger's answer to a report.
                 del self._expires_s[key]
-            else:
-                late.append(job)
+            elif key not in self._late:
+                outbox.add(job, job.take())
+                self._late[key] = outbox.added
+
+    def expire(self, outbox: Outbox[RunningJob]) -> None:
+        """Fail the attempts that are still past their ttl, and tell their handlers."""
+        ready = [key for key, number in self._late.items() if number <= outbox.answered]
+        for key in ready:
+            del self._late[key]
+        now_s = time.monotonic()
+        over = [key for key in ready if self._expires_s.get(key, math.inf) <= now_s]
+        late = [job for job in map(self._running.__getitem__, over) if not job.expired]
         if not late:
             return
         elapse = [commands.Elapse(job_id=job.id) for job in late]

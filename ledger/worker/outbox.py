@@ -131,11 +131,17 @@ class Outbox(Generic[Sender]):
     Args:
         most: Maximum number of reports in a batch.
         most_characters: Maximum number of characters in a batch of more than one report.
+
+    Attributes:
+        added: How many reports have been added so far.
+        answered: How many of them the ledger has answered.
     """
 
     def __init__(
         self, *, most: int = _MOST_IN_BATCH, most_characters: int = _MOST_CHARACTERS
     ) -> None:
+        self.added = 0
+        self.answered = 0
         self._most = most
         self._most_characters = most_characters
         self._unanswered: deque[tuple[Sender, commands.OnAttempt]] = deque()
@@ -154,6 +160,7 @@ class Outbox(Generic[Sender]):
         for report in reports:
             self._unanswered.append((sender, report))
             self._characters += _size(report)
+            self.added += 1
 
     def batch(self) -> list[tuple[Sender, commands.OnAttempt]]:
         """Return the reports for the next commit, limited in number and in characters."""
@@ -168,6 +175,7 @@ class Outbox(Generic[Sender]):
 
     def remove(self, number: int) -> None:
         """Remove the oldest reports, because they have been answered."""
+        self.answered += number
         for _ in range(number):
             _, report = self._unanswered.popleft()
             self._characters -= _size(report)

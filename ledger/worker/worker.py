@@ -29,15 +29,17 @@ from typing import Final, Literal, NamedTuple
 
 from ledger.errors import InvalidInput, LedgerError, NameTaken, Unavailable
 from ledger.log.answers import Answer, Claimed, Outcome
-from ledger.queue.queue import Handler, Queue, own_name
+from ledger.queue.queue import Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
+from ledger.worker.chosen_handlers import chosen_handlers
 from ledger.worker.held_attempts import HeldAttempts
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
 from ledger.worker.registration import Registration
 from ledger.worker.running_job import RunningJob, perform
+from ledger.worker.step_failures import StepFailures
 from ledger.worker.submitter import Submitter
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
@@ -101,7 +103,7 @@ class Worker:
         if not grace_s >= 0:
             raise InvalidInput.expected("grace_s", "seconds, 0 or more", grace_s)
         self._queue = queue
-        self._handlers = _chosen(queue, types)
+        self._handlers = chosen_handlers(queue, types)
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
         self._grace_s = grace_s
         self._observer = observer
@@ -115,6 +117,7 @@ class Worker:
         self._submitter = Submitter(queue, self._held.actor)
         # Whether a claim may be recorded whose answer was lost.
         self._has_lost_claim = False
+        self._failures = StepFailures(self.name)
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
         self._stop_by_s = math.inf
@@ -147,6 +150,7 @@ class Worker:
             NameTaken: Another live worker has this one's name.
             SchemaMismatch: The tables are not those of this version.
             Unavailable: The database is unavailable at the beginning.
+            WorkerFailed: Step after step failed for another reason.
         """
         self._queue.open()
         self._pool.start()
@@ -206,20 +210,23 @@ class Worker:
                 self._pause()
                 return
             self._held.fail_predecessor(self._registration.predecessor_silent_ms)
-            self._held.expire()
             self._held.reconcile()
+            self._held.collect_late(self._outbox)
             self._exchange()
+            self._held.expire(self._outbox)
         except NameTaken:
             raise
         except Unavailable as error:
             _log.warning("worker %s cannot continue, will retry: %s", self.name, error)
+            self._failures.clear()
             self._pause()
-        except Exception:  # noqa: BLE001 - must not end the thread
-            # If the loop ended here, no job would be done any more, and no one would notice.
-            _log.exception("worker %s failed; retrying", self.name)
+        except Exception as error:  # noqa: BLE001 - one failure must not end the thread
+            self._failures.add(error)
             # It may have claimed jobs and not started them.
             self._held.may_hold_unknown = True
             self._pause()
+        else:
+            self._failures.clear()
 
     def _pause(self) -> None:
         self._wants_jobs = True
@@ -347,9 +354,12 @@ class Worker:
                 self._outbox.remove(len(batch))
                 for (job, report), answer in zip(batch, answers, strict=True):
                     self._process(job, report, answer)
+                # Handlers that have returned in the meantime came before their job is returned.
+                for job in self._held:
+                    self._outbox.add(job, job.take() if job.ended else ())
             self._give_back_rest()
             self._registration.leave()
-        except LedgerError as error:
+        except Exception as error:  # noqa: BLE001 - must not hide why the worker ends
             # The sweeper will fail them as lost.
             _log.warning("worker %s could not return its jobs: %s", self.name, error)
         self._held.clear()
@@ -382,19 +392,3 @@ class Worker:
     ) -> None:
         if self._observer is not None:
             self._observer(WorkerReport(kind, job, error, next_))
-
-
-def _chosen(queue: Queue, types: Collection[str] | None) -> dict[str, Handler]:
-    if types is None:
-        if not queue.handlers:
-            raise InvalidInput("types", "no handler is registered; use @queue.process(TYPE)")
-        return dict(queue.handlers)
-    if not types:
-        raise InvalidInput.expected("types", "at least one", types)
-    missing = sorted(set(types) - queue.handlers.keys())
-    if missing:
-        known = ", ".join(queue.handlers) or "none"
-        raise InvalidInput(
-            "types", f"no handler for {', '.join(missing)}; registered types: {known}"
-        )
-    return {type_: queue.handlers[type_] for type_ in types}

@@ -283,6 +283,27 @@ def test_a_stopped_server_answers_what_it_has_begun_and_ends_well(tmp_path: Path
     assert "Traceback" not in output
 
 
+def test_a_closed_terminal_replaces_the_processes_of_a_server_and_loses_no_request(
+    tmp_path: Path,
+) -> None:
+    data = b'{"type": "email"}'
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with Server(url, tmp_path) as server, request_under_way(server.port, data) as connection:
+        before = set(children(server.pid))
+        # A terminal sends it to the whole group.
+        os.killpg(server.pid, signal.SIGHUP)
+        wait_until(lambda: len(set(children(server.pid)) & before) == 1, "the others have ended")
+        connection.sendall(data)
+        answer = read_all(connection)
+        wait_until(lambda: not set(children(server.pid)) & before, "all have been replaced")
+        created = server.create()
+        os.kill(server.pid, signal.SIGTERM)
+        code = server.ended()
+
+    assert answer.endswith(b'{"message":"job 1 created","id":1}')
+    assert (created, code) == (2, 0)
+
+
 def test_ctrl_c_ends_a_server_and_all_of_its_processes(tmp_path: Path) -> None:
     with Server(f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path) as server:
         server.create()

@@ -71,6 +71,15 @@ def long(job):
         time.sleep(0.01)
 
 
+@queue.process("breaks")
+def breaks(job):
+    def broken(*args, **options):
+        raise OSError(9, "Bad file descriptor")
+
+    if job.attempt == 1:
+        queue.ledger.submit = broken
+
+
 # It keeps the standard error that there is now.
 logging.basicConfig(format="logged %(message)s", level=logging.INFO)
 
@@ -327,7 +336,7 @@ def test_json_lines_are_json(quick: Work) -> None:
     lines = [json.loads(line) for line in quick.output.splitlines()]
 
     assert [line["event"] for line in lines if line["level"] == "warning"] == ["attempt failed"]
-    assert lines[0]["types"] == "quick:4,bad:1,long:2,talks:3"
+    assert lines[0]["types"] == "quick:4,bad:1,long:2,breaks:1,talks:3"
     assert lines[-1] | {"at": ""} == {
         "at": "",
         "level": "info",
@@ -469,6 +478,63 @@ def test_a_second_signal_ends_two_processes_at_once(quick: Work) -> None:
     assert quick.pids() == []
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_any_number_of_hangups_is_one_request_to_stop(quick: Work, processes: str) -> None:
+    job_ids = quick.fill(int(processes))
+
+    with quick.running("--processes", processes, "--grace", "3600") as process:
+        quick.wait_for(active=len(job_ids))
+        # As the kernel and then a shell do when a terminal is closed: to parent and children.
+        os.killpg(process.pid, signal.SIGHUP)
+        wait_until(lambda: len(quick.said("worker stopping")) == int(processes), "they stop")
+        os.killpg(process.pid, signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        still = process.poll()
+        (quick.folder / "open").touch()
+        code = process.wait(DEADLINE_S)
+
+    assert (still, code) == (None, 0)
+    assert quick.states() == {"complete": len(job_ids)}
+    assert [facts["at_once"] for facts in quick.said("worker stopping")] == ["false"] * int(
+        processes
+    )
+
+
+def test_a_signal_after_a_hangup_ends_it_at_once(quick: Work) -> None:
+    job_ids = quick.fill(1)
+
+    with quick.running("--grace", "3600") as process:
+        quick.wait_for(active=len(job_ids))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert quick.states() == {"inactive": len(job_ids)}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_who_ignores_hangups_works_on(quick: Work, processes: str) -> None:
+    command = ["nohup", tool("ledger"), "work", "jobs:queue", "--processes", processes]
+
+    with quick._running(command) as process:
+        wait_until(lambda: len(quick.pids()) == int(processes), "they work")
+        family = [process.pid, *quick.pids()]
+        ignoring = [pid for pid in family if _signals(pid)["SigIgn:"] & 1 << signal.SIGHUP - 1]
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGHUP)
+        quick.create("quick", 10)
+        quick.wait_for(complete=10)
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert ignoring == family
+    assert not quick.said("process died")
+    assert not quick.said("follower process died")
+    assert len(quick.said("worker stopping")) == int(processes)
+
+
 def test_a_signal_handler_may_stop_a_worker_whatever_it_interrupts(quick: Work) -> None:
     queue = ledger.connect(quick.environment["LEDGER_DATABASE_URL"])
     queue.process("quick")(print)
@@ -512,13 +578,16 @@ def test_a_process_that_is_killed_is_replaced(work: Work) -> None:
     assert work.pids() == []
 
 
-def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(quick: Work) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(
+    quick: Work, number: int
+) -> None:
     (job_id,) = quick.create("long")
 
     with quick.running("--processes", "2", "--grace", "3600") as process:
         quick.wait_for(active=1)
         (holder,) = quick.holders()
-        os.kill(holder, signal.SIGTERM)
+        os.kill(holder, number)
         wait_until(lambda: bool(quick.said("worker stopping")), "it stops")
         still = is_running(holder)
         (quick.folder / "open").touch()
@@ -528,6 +597,33 @@ def test_a_process_that_is_told_to_end_is_replaced_once_its_job_has_ended(quick:
 
     assert (still, code, died) == (True, 0, [(str(holder), "0")])
     assert quick.kinds(job_id) == ["created", "started", "completed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_follower_process_that_is_told_to_end_is_replaced(quick: Work, number: int) -> None:
+    with quick.running() as process:
+        wait_until(lambda: len(children(process.pid)) == 1, "there is a follower process")
+        (follower,) = children(process.pid)
+        wait_until(lambda: _handles(follower, number), "it handles signals")
+        os.kill(follower, number)
+        wait_until(lambda: bool(quick.said("follower process died")), "it has ended")
+        code = stopped(process, signal.SIGTERM)
+
+    assert code == 0
+    assert [facts["exit"] for facts in quick.said("follower process died")] == ["0"]
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Return whether a process has a handler for a signal, and does not block it."""
+    signals = _signals(pid)
+    return bool(signals["SigCgt:"] & ~signals["SigBlk:"] & 1 << number - 1)
+
+
+def _signals(pid: int) -> dict[str, int]:
+    """Return the sets of signals that a process blocks, ignores and handles, as bits."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    words = [line.split() for line in lines if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+    return {name: int(bits, 16) for name, bits in words}
 
 
 def test_no_command_line_names_the_database(work: Work) -> None:
@@ -564,6 +660,47 @@ def test_the_job_of_a_killed_process_is_tried_again(work: Work) -> None:
     ]
     assert events[2]["body"]["reason"] == "lost"
     assert f":{holder}:" in events[2]["content"]
+
+
+def test_a_process_in_which_every_step_fails_is_replaced(work: Work) -> None:
+    work.environment["LEDGER_LEASE_MS"] = "2000"
+    (job_id,) = work.create("breaks", attempts=2)
+
+    with work.running("--processes", "2") as process:
+        work.wait_for(complete=1)
+        code = stopped(process, signal.SIGTERM)
+    (died,) = work.said("process died")
+    (failed,) = work.said("process failed")
+
+    assert code == 0
+    assert died["exit"] == "1"
+    assert "steps in a row have failed, the last with OSError: " in failed["reason"]
+    assert [event["kind"] for event in work.events(job_id)][1:] == [
+        "started",
+        "failed",
+        "started",
+        "completed",
+    ]
+    assert work.output.count("Traceback") == 1
+
+
+def test_the_only_process_in_which_every_step_fails_ends_with_an_error(quick: Work) -> None:
+    quick.create("breaks")
+
+    with quick.running() as process:
+        code = process.wait(DEADLINE_S)
+
+    assert code == REFUSED
+    assert re.search(
+        r"^Error: worker \S+ cannot work: \d+ steps in a row have failed, the last with OSError: "
+        r"\[Errno 9\] Bad file descriptor; start it in another process$",
+        quick.output,
+        re.MULTILINE,
+    )
+    # The sweeper, which is in this process too, has its own.
+    lines = [line for line in quick.output.splitlines() if ' event="worker ' in line]
+    assert len(lines) > 1
+    assert sum("Traceback" in line for line in lines) == 1
 
 
 def test_children_end_by_themselves_when_their_parent_is_killed(quick: Work) -> None:

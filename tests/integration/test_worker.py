@@ -16,12 +16,13 @@ import pytest
 import ledger
 from ledger import Fail, InvalidInput, Job, Queue, Retry, RunningJob, Worker
 from ledger.database import migration
-from ledger.errors import AttemptOver, JobFailed, Unavailable
+from ledger.errors import AttemptOver, JobFailed, Unavailable, WorkerFailed
 from ledger.log.answers import Answer
 from ledger.processes.composition import System
 from ledger.queue.queue import own_name
-from ledger.rules.commands import Claim, Command, Elapse
+from ledger.rules.commands import Claim, Command, Complete, Elapse
 from ledger.worker.pauses import Pauses
+from ledger.worker.step_failures import MOST_IN_A_ROW
 from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, open_system, rows, verified
 from tests.integration.servers import DEADLINE_S, postgres, wait_until
@@ -620,6 +621,125 @@ def test_an_attempt_past_its_ttl_fails_and_its_late_word_does_not_count(queue: Q
     assert job.attempts == {"made": 1, "remaining": 0, "max": 1}
 
 
+@pytest.mark.parametrize("reported", ["taken", "unheard", "unanswered"])
+def test_a_result_that_was_there_before_its_ttl_was_over_counts(
+    queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch, reported: str
+) -> None:
+    """Whether the loop, its wake-up or the database comes too late."""
+    queue.process("email")(lambda _: "in time")
+    job = queue.create("email", ttl=1_000)
+    worker = Worker(queue, pauses=EAGER)
+    take, submit = worker._mailbox.take, queue.ledger.submit
+
+    def pass_time() -> None:
+        clock.now_ms += 2_000
+        monkeypatch.setattr(worker._mailbox, "take", take)
+        monkeypatch.setattr(queue.ledger, "submit", submit)
+
+    def late_take(**options: Any) -> list[RunningJob]:
+        held = list(worker._held)
+        if held and reported == "unheard":
+            # The time passes just before the loop would hear of it.
+            wait_until(lambda: held[0].ended, "the handler has returned")
+            pass_time()
+            return []
+        jobs = take(**options)
+        if any(one.ended for one in jobs):
+            pass_time()
+        return jobs
+
+    def late_submit(commands: Sequence[Command], **options: Any) -> Any:
+        if any(isinstance(command, Complete) for command in commands):
+            pass_time()
+            raise Unavailable("away")
+        return submit(commands, **options)
+
+    if reported == "unanswered":
+        monkeypatch.setattr(queue.ledger, "submit", late_submit)
+    else:
+        monkeypatch.setattr(worker._mailbox, "take", late_take)
+    thread = worker.start()
+    result = job.wait(DEADLINE_S)
+    worker.stop()
+    ended(thread)
+
+    assert (result, kinds(job)) == ("in time", ["created", "started", "completed"])
+    assert clock.now_ms == START_MS + 2_000
+
+
+def test_progress_that_was_reported_before_the_ttl_was_over_restarts_it(
+    queue: Queue, clock: Clock, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @queue.process("email")
+    def send(job: RunningJob) -> str:
+        job.progress(1, 2)
+        gate.pass_through()
+        return "in time"
+
+    job = queue.create("email", ttl=1_000)
+    worker = Worker(queue, pauses=EAGER)
+    take = worker._mailbox.take
+
+    def late_take(**options: Any) -> list[RunningJob]:
+        jobs = take(**options)
+        if jobs and not gate.opened.is_set():
+            clock.now_ms += 1_500
+            gate.opened.set()
+        return jobs
+
+    monkeypatch.setattr(worker._mailbox, "take", late_take)
+    thread = worker.start()
+    result = job.wait(DEADLINE_S)
+    worker.stop()
+    ended(thread)
+
+    assert (result, kinds(job)) == ("in time", ["created", "started", "progressed", "completed"])
+
+
+def test_reports_that_wait_for_the_next_commit_come_before_the_end_of_their_ttl(
+    queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs report more than one commit takes."""
+
+    @queue.process("email", concurrency=2)
+    def send(job: RunningJob) -> str:
+        for _ in range(900):
+            job.log("line")
+        return "in time"
+
+    jobs = queue.create_many([{"type": "email", "ttl": 1_000}] * 2)
+    worker = Worker(queue, pauses=EAGER)
+    take = worker._mailbox.take
+
+    def late_take(**options: Any) -> list[RunningJob]:
+        held = list(worker._held)
+        if not held or clock.now_ms > START_MS:
+            return take(**options)
+        wait_until(lambda: all(one.ended for one in held), "the handlers have returned")
+        clock.now_ms += 2_000
+        return []
+
+    monkeypatch.setattr(worker._mailbox, "take", late_take)
+    thread = worker.start()
+    results = [job.wait(DEADLINE_S) for job in jobs]
+    worker.stop()
+    ended(thread)
+
+    assert results == ["in time"] * 2
+    assert [len(job.log()) for job in jobs] == [900, 900]
+
+
+def test_a_handler_that_never_stops_writing_does_not_outlive_its_ttl(queue: Queue) -> None:
+    @queue.process("email")
+    def send(job: RunningJob) -> None:
+        while not job.expired:
+            job.log("again")
+
+    job = queue.create("email", ttl=100)
+    with working(queue), pytest.raises(JobFailed, match="TTL exceeded"):
+        job.wait(DEADLINE_S)
+
+
 def test_an_expired_attempt_is_tried_again_by_the_same_worker(queue: Queue) -> None:
     @queue.process("email")
     def send(job: RunningJob) -> int:
@@ -857,6 +977,36 @@ def test_what_does_not_end_within_the_grace_is_given_back_and_uses_up_no_attempt
     assert [job.expired for job in said] == [True, True]
     assert (queue.workers(), worker.running) == ([], 0)
     assert verified(system).differences == []
+
+
+def test_a_result_that_comes_while_the_worker_stops_counts(
+    queue: Queue, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.process("sms")(lambda _: gate.pass_through())
+    worker = Worker(queue)
+    submit, leave = queue.ledger.submit, worker._leave
+    job = queue.create("sms")
+    thread = worker.start()
+    gate.wait_entered()
+    (running,) = worker._held
+
+    def slow_submit(commands: Sequence[Command], **options: Any) -> Any:
+        answers = submit(commands, **options)
+        if not gate.opened.is_set():
+            gate.opened.set()
+            wait_until(lambda: running.ended, "the handler has returned")
+        return answers
+
+    def leave_with_something_to_send() -> None:
+        monkeypatch.setattr(queue.ledger, "submit", slow_submit)
+        running.log("line")
+        leave()
+
+    monkeypatch.setattr(worker, "_leave", leave_with_something_to_send)
+    worker.stop(grace_s=0)
+    ended(thread)
+
+    assert kinds(job) == ["created", "started", "logged", "completed"]
 
 
 def test_a_job_that_was_given_back_is_done_by_the_next_worker(queue: Queue, gate: Gate) -> None:
@@ -1223,6 +1373,44 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker(
 
     assert result == 1
     assert "failed; retrying" in caplog.text
+
+
+def test_a_worker_whose_every_step_fails_ends_with_the_reason(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.process("email")
+    def send(_: RunningJob) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(queue.ledger, "submit", broken)
+
+    queue.create("email")
+    worker = Worker(queue, pauses=EAGER)
+    with pytest.raises(WorkerFailed, match=r"steps in a row have failed, the last with OSError: "):
+        worker.run()
+
+    assert caplog.text.count("Traceback") == 1
+    assert worker.running == 0
+
+
+def test_an_unavailable_database_does_not_end_the_worker(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    submit = queue.ledger.submit
+
+    def away(*args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) <= 3 * MOST_IN_A_ROW:
+            raise Unavailable("away")
+        return submit(*args, **options)
+
+    queue.process("email")(lambda job: job.attempt)
+    job = queue.create("email")
+    monkeypatch.setattr(queue.ledger, "submit", away)
+    with working(queue, pauses=EAGER):
+        assert job.wait(DEADLINE_S) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.contract.test_bad_input import send_odd_arrays, send_odd_bodies, send
 from tests.contract.test_openapi import compare_with_schemathesis
 from tests.property.arenas import Arena
 from tests.property.test_ledger_machine import run_ledger_machine
+from tests.property.test_one_outcome import end_attempts
 from tests.property.test_search_engines import ENGINES, compare_with_plain_python
 from tests.property.test_worker_machine import run_worker_machine
 from tests.unit.test_testing import (
@@ -26,6 +27,10 @@ def test_the_ledger_is_what_its_history_says(arena: Arena) -> None:
 
 def test_no_job_is_lost_or_done_twice_whatever_workers_do(arena: Arena) -> None:
     run_worker_machine(arena, examples=100)
+
+
+def test_one_command_ends_an_attempt_and_it_is_the_first(arena: Arena) -> None:
+    end_attempts(arena, examples=2_000)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
