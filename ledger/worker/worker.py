@@ -34,10 +34,11 @@ from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
 from ledger.worker.held_attempts import HeldAttempts
+from ledger.worker.last_report import perform
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
-from ledger.worker.running_job import RunningJob, perform
+from ledger.worker.running_job import RunningJob
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.thread_pool import ThreadPool
 
