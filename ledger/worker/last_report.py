@@ -6,11 +6,16 @@ object of the application, the result or the exception, happens within ``perform
 attempt if it fails.
 """
 
+import logging
+from typing import Final
+
 from ledger.queue.queue import Handler
 from ledger.rules import commands, json_text
 from ledger.rules.commands import LARGEST_REPORT
 from ledger.worker.error_text import described
 from ledger.worker.running_job import Fail, Retry, RunningJob
+
+_log: Final = logging.getLogger(__name__)
 
 
 def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
@@ -41,3 +46,14 @@ def _after_ms(error: Retry) -> int | None:
     # Checked again: a subclass can set it to anything.
     after_ms = error.after_ms
     return None if after_ms is None else commands.integer("after_ms", after_ms, least=0)
+
+
+def give_up(job: RunningJob, error: BaseException) -> None:
+    """Fail an attempt whose last report could not be made or left with the job.
+
+    ``perform`` does not raise, but an exception that another thread raises in this one can come
+    at any moment.
+    """
+    text = described(error)
+    job.finish(commands.FailAttempt(job_id=job.id, attempt=job.attempt, error=text))
+    _log.error("job %d: attempt %d was interrupted: %s", job.id, job.attempt, text)

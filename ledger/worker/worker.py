@@ -34,7 +34,7 @@ from ledger.queue.queue import Handler, Queue, own_name
 from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
 from ledger.worker.held_attempts import HeldAttempts
-from ledger.worker.last_report import perform
+from ledger.worker.last_report import give_up, perform
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
@@ -108,7 +108,8 @@ class Worker:
         self._sweeps = sweep
         self._pauses = pauses
         self._mailbox = Mailbox()
-        self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
+        threads = sum(self._slots.values())
+        self._pool = ThreadPool(self._perform, give_up, name=self.name, threads=threads)
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()
         # Whether there may be jobs to claim; set by other threads too.

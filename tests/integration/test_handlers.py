@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import ledger
 from ledger import InvalidInput, Job, Queue, Retry, RunningJob, Worker
 from ledger.processes.composition import System
-from ledger.rules.commands import LARGEST_REPORT, LONGEST_ERROR_LINE
+from ledger.rules.commands import LARGEST_REPORT, LONGEST_ERROR_LINE, OnAttempt
 from ledger.testing import drain, open_queue
 from tests.hostile_objects import Hostile, Linked, Odd, Outcome
 from tests.integration.servers import DEADLINE_S, wait_until
@@ -212,6 +212,26 @@ def test_the_first_line_of_an_error_is_bounded(handler: Handler) -> None:
     (line,) = job.log()
     assert len(line) <= LONGEST_ERROR_LINE
     assert "characters left out" in line
+
+
+def test_an_attempt_whose_last_report_is_interrupted_ends_too(
+    handler: Handler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception that another thread raises in this one comes at any moment."""
+    finish = RunningJob.finish
+    interruptions = [KeyboardInterrupt("too late")]
+
+    def interrupted(job: RunningJob, report: OnAttempt) -> None:
+        if interruptions:
+            raise interruptions.pop()
+        finish(job, report)
+
+    monkeypatch.setattr(RunningJob, "finish", interrupted)
+    (job,) = handler.run([Outcome("a result", raises=False)])
+    handler.check_slot()
+
+    assert job.log() == ["KeyboardInterrupt: too late"]
+    assert "attempt 1 was interrupted" in caplog.text
 
 
 def test_a_result_that_another_thread_changes_ends_its_attempt(handler: Handler) -> None:
