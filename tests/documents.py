@@ -13,6 +13,12 @@ import click
 from ledger.api.operations import OPERATIONS
 from ledger.cli import COMMANDS, main
 from ledger.processes.settings import SETTINGS, Settings
+from ledger.rules.commands import (
+    LARGEST_CONTENT,
+    LARGEST_REPORT,
+    LONGEST_ERROR,
+    LONGEST_ERROR_LINE,
+)
 from ledger.rules.events import Erased, Moved, Removed, Reprioritized
 from ledger.rules.job import LIVE_STATES, TRANSITIONS, State
 from tests.contract.mended import MENDED
@@ -91,6 +97,33 @@ def diagram() -> str:
     return "\n".join([*lines, "```"])
 
 
+def bounds() -> str:
+    """Return the table of how long the texts of a job and of its handler may be."""
+    raises = "`job.log` or `job.progress` raises `InvalidInput` in the function"
+    left_out = "is cut in the middle, and says how many characters were left out"
+    texts = (
+        ("the data of a job", LARGEST_CONTENT, "`create` raises `InvalidInput`"),
+        ("a result", LARGEST_REPORT, "fails the attempt"),
+        ("a line of the log, the data of `job.progress`", LARGEST_REPORT, raises),
+        ("the message and traceback of an exception", LONGEST_ERROR, left_out),
+        ("the first line of that, which is in the log", LONGEST_ERROR_LINE, left_out),
+    )
+    rows = ["| text | characters at most | a longer one |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| {text} | {most:,} | {then} |" for text, most, then in texts)])
+
+
+def bounds_of_reports() -> str:
+    """Return how long the texts of a worker over HTTP may be."""
+    rows = ["| text | at most | a larger one |", "|---|---|---|"]
+    body = f"`LEDGER_LARGEST_BODY_BYTES`, {Settings().largest_body_bytes:,} by default"
+    each = "`result`, a line of the log, `data` of progress, `error`, each as JSON"
+    rows += [
+        f"| the body of a request | {body} | is refused with 413 |",
+        f"| {each} | {LARGEST_REPORT:,} characters | is refused with 400 |",
+    ]
+    return "\n".join(rows)
+
+
 def differences_from_kue() -> str:
     """Return the table that the contract tests compare with recorded answers."""
     rows = ["| Kue | Ledger | why | records |", "|---|---|---|---|"]
@@ -124,6 +157,8 @@ PARTS: Final[Mapping[Path, Parts]] = {
     DOCS / "commands.md": {"commands": commands},
     DOCS / "http.md": {"routes": routes, "parameters": parameters},
     DOCS / "architecture.md": {"diagram": diagram},
+    DOCS / "queue.md": {"bounds": bounds},
+    DOCS / "workers.md": {"bounds": bounds_of_reports},
     DOCS / "kue.md": {"differences": differences_from_kue},
     DOCS / "projections.md": {"durations": durations, "entry point": entry_point},
 }

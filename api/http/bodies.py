@@ -14,7 +14,16 @@ from msgspec import Meta, Raw, Struct, field
 from ledger.api.http.json_body import NULL, JsonBody, require
 from ledger.api.schemas import REFERENCE, TEXT, AttemptNumber, Schema, WorkerName
 from ledger.errors import InvalidInput
-from ledger.rules.commands import COMPLETE_PERCENT, LARGEST_INTEGER, LONGEST_TYPE, percent
+from ledger.rules.commands import (
+    COMPLETE_PERCENT,
+    LARGEST_INTEGER,
+    LARGEST_REPORT,
+    LONGEST_TYPE,
+    percent,
+)
+
+# Of texts that are kept as they were written, the written characters count.
+_AT_MOST = f"At most {LARGEST_REPORT:,} characters of JSON."
 
 # A JSON string that is kept as it was written, including its escapes.
 Line = Annotated[
@@ -153,7 +162,8 @@ class ProgressReport(AttemptReport, frozen=True, kw_only=True):
     done: Amount | None = None
     total: Annotated[Amount, Meta(extra_json_schema={"exclusiveMinimum": 0})] | None = None
     data: Annotated[
-        Raw, Meta(description="Any JSON, shown as `progress_data`; stored byte for byte.")
+        Raw,
+        Meta(description=f"Any JSON, shown as `progress_data`; stored byte for byte. {_AT_MOST}"),
     ] = field(default_factory=_absent)
 
     def check(self) -> None:
@@ -189,8 +199,8 @@ class LogReport(AttemptReport, frozen=True, kw_only=True):
         ]
     }
 
-    line: Line = field(default_factory=_absent)
-    lines: Lines | None = None
+    line: Annotated[Line, Meta(description=_AT_MOST)] = field(default_factory=_absent)
+    lines: Annotated[Lines, Meta(description=f"Each: {_AT_MOST}")] | None = None
 
     def check(self) -> None:
         if self.lines is None:
@@ -203,14 +213,17 @@ class CompleteReport(AttemptReport, frozen=True, kw_only=True):
     """The success of an attempt."""
 
     result: Annotated[
-        Raw, Meta(description="Any JSON, stored byte for byte; null stores no result.")
+        Raw,
+        Meta(description=f"Any JSON, stored byte for byte; null stores no result. {_AT_MOST}"),
     ] = field(default_factory=_absent)
 
 
 class FailReport(AttemptReport, frozen=True, kw_only=True):
     """The failure of an attempt."""
 
-    error: Annotated[Line, Meta(description="Its first line is added to the log of the job.")]
+    error: Annotated[
+        Line, Meta(description=f"Its first line is added to the log of the job. {_AT_MOST}")
+    ]
     retry_after: (
         Annotated[
             int,

@@ -15,6 +15,7 @@ const CONCURRENCY = Number(process.env.CONCURRENCY ?? 4);
 const GRACE_S = Number(process.env.GRACE_S ?? 10);
 const WAIT_S = 20;
 const RETRY_MS = 1000;
+const LONGEST_ERROR = 65536;
 
 // One function per type.  It receives the job and returns the result; an error that it throws
 // fails the attempt.  `job.signal` is aborted when the attempt is over, for example because the
@@ -45,11 +46,12 @@ class Refused extends Error {
   }
 }
 
+// The body is JSON text.
 async function request(method, path, body, signal) {
   const answer = await fetch(SERVER + path, {
     method,
     headers: { "Content-Type": "application/json" },
-    body: body && JSON.stringify(body),
+    body,
     signal,
   });
   const json = await answer.json();
@@ -60,9 +62,10 @@ async function request(method, path, body, signal) {
 // Report on an attempt; repeat the request until the server answers.  If the answer to the first
 // request was lost, the second is refused with 409, which is harmless.
 async function report(job, action, fields) {
+  // Not in the loop: a result that JSON cannot represent would be sent for ever.
+  const body = JSON.stringify({ attempt: job.attempt, worker: WORKER, ...fields });
   for (;;) {
     try {
-      const body = { attempt: job.attempt, worker: WORKER, ...fields };
       return await request("POST", `/job/${job.id}/${action}`, body);
     } catch (error) {
       if (error instanceof Refused && error.status < 500 && error.status !== 429) throw error;
@@ -102,14 +105,25 @@ async function run(job) {
     await report(job, "complete", { result });
     print(`job ${job.id}: complete`);
   } catch (error) {
-    if (job.signal.aborted || error.status === 409 || error.status === 404) {
+    if (job.signal.aborted || (error instanceof Refused && [404, 409].includes(error.status))) {
       print(`job ${job.id}: attempt ${job.attempt} is over; its reports are no longer accepted`);
       return;
     }
-    print(`job ${job.id}: failed: ${String(error?.message ?? error)}`);
-    // A database cannot store U+0000, so it is written as an escape.
-    const text = String(error?.stack ?? error).replaceAll("\0", "\\0");
+    const text = textOf(error);
+    print(`job ${job.id}: failed: ${text.split("\n", 1)[0]}`);
     await report(job, "fail", { error: text }).catch(warn);
+  }
+}
+
+// Anything can be thrown, also what cannot be converted to a string.
+function textOf(error) {
+  try {
+    // A database cannot store U+0000, so it is written as an escape, nor half a surrogate pair,
+    // which Buffer replaces.
+    const text = String(error?.stack ?? error).replaceAll("\0", "\\0");
+    return Buffer.from(text.slice(0, LONGEST_ERROR)).toString();
+  } catch {
+    return "an error that cannot be described";
   }
 }
 
@@ -150,7 +164,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stopping.
 
 async function claim(limit) {
   const started_ms = Date.now();
-  const body = { types, worker: WORKER, limit, wait: WAIT_S };
+  const body = JSON.stringify({ types, worker: WORKER, limit, wait: WAIT_S });
   const jobs = await request("POST", "/jobs/claim", body, stopping.signal);
   // A server limits how many claims wait, and answers the others at once.
   if (!jobs.length && Date.now() - started_ms < RETRY_MS) await sleep(RETRY_MS);

@@ -321,9 +321,10 @@ class Queue:
         """Register the decorated function as the handler of a type of jobs.
 
         It is called with the job.  Its return value is the job's result, and must be a
-        value that JSON can represent; an exception fails the attempt.  It can also
-        ``raise Retry(after=…)`` or ``raise Fail(…)``.  ``ledger work`` or a ``Worker``
-        runs it.
+        value that JSON can represent, in at most 16 Mi characters; otherwise the attempt
+        fails.  An exception fails the attempt; of its message and traceback, at most 64 Ki
+        characters are kept.  The function can also ``raise Retry(after=…)`` or
+        ``raise Fail(…)``.  ``ledger work`` or a ``Worker`` runs it.
 
         Args:
             type: The type of jobs.

@@ -23,6 +23,12 @@ LONGEST_WORKER = 240
 COMPLETE_PERCENT = 100
 # In characters.  A whole batch goes to PostgreSQL as one text, which holds at most 1 GB.
 LARGEST_CONTENT = 64 * 1024 * 1024
+# In characters of JSON text: a result, a log line, progress data, an error.  Less than what can be
+# stored, because a worker encodes and sends it while its other jobs need the interpreter.
+LARGEST_REPORT = 16 * 1024 * 1024
+# In characters: to these, Ledger cuts the error of a Python handler, and its first line.
+LONGEST_ERROR = 64 * 1024
+LONGEST_ERROR_LINE = 1_000
 
 
 class Create(Struct, frozen=True, kw_only=True):
@@ -121,7 +127,7 @@ class Progress(OnAttempt, frozen=True, kw_only=True):
         if type(self.progress) is not int or not 0 <= self.progress <= COMPLETE_PERCENT:
             raise InvalidInput.expected("progress", "an integer from 0 to 100", self.progress)
         if self.data is not None:
-            storable("progress data", self.data)
+            storable("progress data", self.data, most=LARGEST_REPORT)
 
 
 class Log(OnAttempt, frozen=True, kw_only=True):
@@ -131,7 +137,7 @@ class Log(OnAttempt, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         OnAttempt.__post_init__(self)
-        storable("line", self.line)
+        storable("line", self.line, most=LARGEST_REPORT)
 
 
 class Complete(OnAttempt, frozen=True, kw_only=True):
@@ -142,7 +148,7 @@ class Complete(OnAttempt, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         OnAttempt.__post_init__(self)
         if self.result is not None:
-            storable("result", self.result)
+            storable("result", self.result, most=LARGEST_REPORT)
 
 
 class FailAttempt(OnAttempt, frozen=True, kw_only=True):
@@ -161,7 +167,7 @@ class FailAttempt(OnAttempt, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         OnAttempt.__post_init__(self)
-        storable("error", self.error)
+        storable("error", self.error, most=LARGEST_REPORT)
         if self.retry_after_ms is not None:
             integer("retry_after", self.retry_after_ms, least=0)
 
@@ -350,19 +356,27 @@ def _check_backoff(backoff: Backoff) -> None:
         integer("backoff.maxDelay", backoff.max_delay_ms, least=1)
 
 
-def storable(field: str, text: str) -> None:
+def storable(field: str, text: str, *, most: int | None = None) -> None:
     """Raise if *text* cannot be stored exactly.
 
     Raises:
         InvalidInput: *text* is not a string, contains NUL or a lone surrogate, or has more
-            than 64 Mi characters.
+            than *most* characters, by default 64 Mi.
     """
     try:
         if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):
-            if len(text) <= LARGEST_CONTENT:
-                return
-            expected = f"at most {LARGEST_CONTENT} characters, got {len(text)}"
-            raise InvalidInput(field, f"{field}: expected {expected}")
+            check_length(field, text, most=LARGEST_CONTENT if most is None else most)
+            return
     except UnicodeEncodeError:
         pass
     raise InvalidInput.expected(field, "text without NUL or lone surrogates", text)
+
+
+def check_length(field: str, text: str, *, most: int) -> None:
+    """Raise if *text* is too long.
+
+    Raises:
+        InvalidInput: It has more than *most* characters.
+    """
+    if len(text) > most:
+        raise InvalidInput(field, f"{field}: expected at most {most} characters, got {len(text)}")

@@ -5,7 +5,6 @@ in order, until the worker's loop takes them (``outbox.py``): a handler does not
 database, unless it reports more than the database can take.
 """
 
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, overload
 
@@ -13,7 +12,7 @@ import msgspec
 
 from ledger.queue.arguments import Json, Milliseconds, milliseconds
 from ledger.queue.job import Job
-from ledger.queue.queue import Handler, Queue
+from ledger.queue.queue import Queue
 from ledger.rules import commands, json_text
 from ledger.worker.outbox import Reports
 
@@ -32,7 +31,13 @@ class Retry(Exception):  # noqa: N818 - an instruction, not an error
     Args:
         message: Why, for the job's log.
         after: Milliseconds or a timedelta; None waits as the job's backoff says.
+
+    Attributes:
+        after_ms: *after* in milliseconds.
     """
+
+    # For subclasses that do not call this class's constructor.
+    after_ms: int | None = None
 
     def __init__(self, message: str = "", *, after: Milliseconds | None = None) -> None:
         super().__init__(message or "the handler asked to try again")
@@ -107,10 +112,15 @@ class RunningJob(Job):
         """Write *format* % *args* to the job's log; without arguments, return the log.
 
         The line is recorded soon, at the latest when the attempt ends.
+
+        Raises:
+            InvalidInput: The line has more than 16 Mi characters as JSON.
         """
         if format is None:
             return super().log()
         line = str(format) % args if args else str(format)
+        # Before it is encoded, which takes as long as the line is.
+        commands.check_length("line", line, most=commands.LARGEST_REPORT)
         self._report(
             commands.Log(job_id=self.id, attempt=self.attempt, line=json_text.string(line))
         )
@@ -127,10 +137,12 @@ class RunningJob(Job):
             data: Anything that JSON can represent, to show with it.
 
         Raises:
-            InvalidInput: *total* is not greater than 0, or *data* is not JSON.
+            InvalidInput: *total* is not greater than 0, or *data* is not JSON or has more than
+                16 Mi characters as JSON.
         """
         percent = commands.percent(done, total)
-        text = None if data is None else json_text.of("progress data", data)
+        most = commands.LARGEST_REPORT
+        text = None if data is None else json_text.of("progress data", data, most=most)
         self._report(
             commands.Progress(job_id=self.id, attempt=self.attempt, progress=percent, data=text)
         )
@@ -153,44 +165,3 @@ class RunningJob(Job):
     def _report(self, report: commands.OnAttempt) -> None:
         if self._reports.put(report):
             self._notify(self)
-
-
-def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
-    """Call the handler, and return the attempt's last report."""
-    try:
-        result = handler.function(job)
-        text = None if result is None else json_text.of("result", result)
-    except Retry as error:
-        return _failure(job, error, retry_after_ms=error.after_ms)
-    except Fail as error:
-        return _failure(job, error, final=True)
-    except BaseException as error:  # noqa: BLE001 - user code may raise anything
-        return _failure(job, error)
-    return commands.Complete(job_id=job.id, attempt=job.attempt, result=text)
-
-
-def _failure(
-    job: RunningJob,
-    error: BaseException,
-    *,
-    retry_after_ms: int | None = None,
-    final: bool = False,
-) -> commands.FailAttempt:
-    return commands.FailAttempt(
-        job_id=job.id,
-        attempt=job.attempt,
-        error=described(error),
-        retry_after_ms=retry_after_ms,
-        final=final,
-    )
-
-
-def described(error: BaseException) -> str:
-    """Return an error as the ledger stores it: a JSON string of its message and traceback."""
-    if isinstance(error, SyntaxError):
-        # Python prints the location of a syntax error before its message.
-        message = f"{type(error).__name__}: {error.msg}"
-    else:
-        message = "".join(traceback.format_exception_only(error)).strip()
-    first = next(iter(message.splitlines()), "an error without a name")
-    return json_text.string(f"{first}\n{''.join(traceback.format_exception(error))}")

@@ -34,11 +34,12 @@ from ledger.rules import commands, json_text
 from ledger.rules.events import Completed, Failed, Progressed
 from ledger.worker.chosen_handlers import chosen_handlers
 from ledger.worker.held_attempts import HeldAttempts
+from ledger.worker.last_report import give_up, perform
 from ledger.worker.mailbox import Mailbox
 from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import PAUSES, Pauses
 from ledger.worker.registration import Registration
-from ledger.worker.running_job import RunningJob, perform
+from ledger.worker.running_job import RunningJob
 from ledger.worker.step_failures import StepFailures
 from ledger.worker.submitter import Submitter
 from ledger.worker.sweeper import Sweeper
@@ -110,7 +111,8 @@ class Worker:
         self._sweeps = sweep
         self._pauses = pauses
         self._mailbox = Mailbox()
-        self._pool = ThreadPool(self._perform, name=self.name, threads=sum(self._slots.values()))
+        threads = sum(self._slots.values())
+        self._pool = ThreadPool(self._perform, give_up, name=self.name, threads=threads)
         self._registration = Registration(queue, self.name, self._slots)
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()

@@ -13,7 +13,7 @@ from falcon import testing
 
 from ledger.api.http.long_poll import LongPolls
 from ledger.processes.composition import System
-from ledger.rules.commands import LARGEST_INTEGER, Pause, Resume
+from ledger.rules.commands import LARGEST_INTEGER, LARGEST_REPORT, Pause, Resume
 from ledger.worker.sweeper import Sweeper
 from tests.builders import START_MS, Clock, carry_out, job_in, rows
 from tests.contract.bad_input import IDS_THAT_ARE_NONE, JSON, NO_JOB
@@ -852,3 +852,32 @@ def test_a_name_that_no_worker_can_have_is_refused(
 
     assert_refused(answer, 400, error)
     assert crowd.get("/workers").json == []
+
+
+# --- what is too large
+
+
+@pytest.mark.parametrize(
+    ("word", "field", "said", "name"),
+    [
+        ("progress", "data", {"progress": 40}, "progress data"),
+        ("log", "line", {}, "line"),
+        ("complete", "result", {}, "result"),
+        ("fail", "error", {}, "error"),
+    ],
+)
+def test_a_text_of_a_report_has_a_largest_size(
+    system: System, word: str, field: str, said: dict[str, Any], name: str
+) -> None:
+    """However large a body the operator allows."""
+    client = Client(system, largest_body_bytes=2 * LARGEST_REPORT)
+    job_in(system, "active")
+    text = "x" * (LARGEST_REPORT - 2)
+
+    too_large = say(client, word, 1, 1, **said, **{field: f"{text}x"})
+    fits = say(client, word, 1, 1, **said, **{field: text})
+
+    assert (too_large.status, fits.status) == (400, 200)
+    assert too_large.json == {
+        "error": f"{name}: expected at most {LARGEST_REPORT} characters, got {LARGEST_REPORT + 1}"
+    }

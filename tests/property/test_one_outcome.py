@@ -94,7 +94,7 @@ def submit(system: System, way: str, commands: Sequence[Command]) -> list[Answer
 
 def running_job(system: System, *, earlier: bool, **options: Any) -> tuple[int, int]:
     """Return the id of a job and the attempt that runs, whose ttl is over exactly now."""
-    clock = system.ledger.now_ms
+    clock = system.ledger.clock
     assert isinstance(clock, Clock)
     (created,) = carry_out(system, Create(type="email", ttl_ms=TTL_MS, **options))
     job_id = created.job_id

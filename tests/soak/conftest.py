@@ -2,6 +2,7 @@
 
 from tests.contract.conftest import rabble
 from tests.integration.test_crashes import killable
+from tests.integration.test_handlers import handler, queue
 from tests.integration.test_rebuild_under_load import filled
 from tests.integration.test_release_before import bare
 from tests.integration.test_search import folder
@@ -14,10 +15,12 @@ __all__ = [
     "bare",
     "filled",
     "folder",
+    "handler",
     "killable",
     "kind",
     "ledger",
     "path",
+    "queue",
     "rabble",
     "server",
 ]

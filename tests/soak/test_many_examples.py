@@ -8,11 +8,13 @@ from ledger.processes.settings import SearchOn
 from tests.contract.client import Client
 from tests.contract.test_bad_input import send_odd_arrays, send_odd_bodies, send_odd_requests
 from tests.contract.test_openapi import compare_with_schemathesis
+from tests.integration.test_handlers import Handler, run_any_handlers
 from tests.property.arenas import Arena
 from tests.property.test_ledger_machine import run_ledger_machine
 from tests.property.test_one_outcome import end_attempts
 from tests.property.test_search_engines import ENGINES, compare_with_plain_python
 from tests.property.test_worker_machine import run_worker_machine
+from tests.unit.test_last_report import perform_any_outcomes
 from tests.unit.test_testing import (
     create_jobs_of_the_strategy,
     follow_histories_of_the_strategy,
@@ -31,6 +33,14 @@ def test_no_job_is_lost_or_done_twice_whatever_workers_do(arena: Arena) -> None:
 
 def test_one_command_ends_an_attempt_and_it_is_the_first(arena: Arena) -> None:
     end_attempts(arena, examples=2_000)
+
+
+def test_whatever_a_handler_does_ends_its_attempt() -> None:
+    perform_any_outcomes(examples=5_000)
+
+
+def test_every_job_ends_whatever_its_handler_does_and_its_slot_is_free(handler: Handler) -> None:
+    run_any_handlers(handler, examples=200)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
