@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 from ledger.database.contract import LOCK_TIMEOUT_MS
-from ledger.errors import Unavailable
+from ledger.errors import OutcomeUnknown, Unavailable
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -141,9 +141,7 @@ class Appender(Generic[Work, Result]):
             if not batch:
                 take()
             for ticket in batch:
-                ticket.error = Unavailable(
-                    "the process is stopping; the command may or may not have been recorded"
-                )
+                ticket.error = OutcomeUnknown("the process is stopping")
             raise
         finally:
             self._pass_lead()

@@ -17,8 +17,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection, exc, select
 
+from ledger.database.clock import CurrentTime
+from ledger.database.fast_sql import Query
 from ledger.database.file_lock import LockFile
 from ledger.database.migration import migrate
 from ledger.database.own_files import open_regular
@@ -27,6 +29,7 @@ from ledger.errors import AttemptOver, JobNotFound, Refused, Unavailable
 from ledger.log import store
 from ledger.log.answers import Outcome
 from ledger.log.batch import Submission
+from ledger.log.schema import head
 from ledger.processes.composition import System
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.queue import presence
@@ -294,7 +297,8 @@ def deferred(database: SqliteDatabase) -> Iterator[Connection]:
 def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     system: System, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_LOCK_HEAD", store._SELECT_HEAD)
+    without_lock = Query(select(*store._HEAD, head.c.inline_rebuilds, CurrentTime()))
+    monkeypatch.setattr(store, "_LOCK_HEAD", without_lock)
     monkeypatch.setattr(SqliteDatabase, "write", deferred)
     with another(database_url) as other:
         meeting = Meeting(other, kept_out=lambda: False)

@@ -26,7 +26,7 @@ _VARYING: Final = (
     (re.compile(r"\b\d{13}\b"), "MILLISECONDS"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+Z"), "TIME"),
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{32}\b"), "HASH"),
-    (re.compile(r"[\w.-]+:\d+:\d+"), "WORKER"),
+    (re.compile(r"[\w.-]+:\d+:[0-9a-f]{8}\b"), "WORKER"),
     (re.compile(r'"(workTime|duration_ms)":\d+'), r'"\1":DURATION'),
 )
 
