@@ -6,7 +6,8 @@ The tree::
     ├── InvalidInput        a value that is not allowed
     ├── Refused             a command that the rules forbid
     │   ├── JobNotFound     the job does not exist or was removed
-    │   └── AttemptOver     a report on an attempt that has ended
+    │   ├── AttemptOver     a report on an attempt that has ended
+    │   └── DataErased      the job cannot run without its data
     ├── JobFailed           the job that the caller waited for has failed
     ├── NameTaken           another live worker has the worker's name
     ├── WorkerFailed        a worker that cannot work in its process any more
@@ -80,6 +81,13 @@ class JobNotFound(Refused):
 
 class AttemptOver(Refused):
     """A report on an attempt that has ended."""
+
+
+class DataErased(Refused):
+    """A job that cannot run, because its data was erased."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(job_id, f"the data of job {job_id} was erased, so it cannot run")
 
 
 class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput

@@ -5,14 +5,16 @@ decides the commands in order, each on what the ones before it have left, and co
 changes, which ``Ledger`` then records.
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from operator import itemgetter
+from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import Connection
 
-from ledger.errors import InvalidInput, LedgerError, Refused
+from ledger.errors import DataErased, InvalidInput, LedgerError, Refused
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.ports import InlineStores, JobWithData
@@ -20,11 +22,16 @@ from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, 
 from ledger.log.repeated import RepeatedReports
 from ledger.log.store import Head
 from ledger.rules import ledger_state
-from ledger.rules.commands import Claim, Command, Create, OnJob, OnLedger, Start
+from ledger.rules.commands import Claim, Command, Create, FailAttempt, OnJob, OnLedger, Start
 from ledger.rules.decide import decide
-from ledger.rules.events import Created, Event, Subject
+from ledger.rules.events import Created, Erased, Event, Subject
 from ledger.rules.job import JobState, State, evolve
 from ledger.rules.ledger_state import Entry, EntryState, Key
+
+# The version of the event that holds a job's data.
+_DATA: Final = 1
+# Bounds how long one claim holds the lock, if very many jobs are erased.
+_MOST_ROUNDS: Final = 100
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -62,6 +69,8 @@ class Batch:
         self._keys: dict[str, int] = {}
         # Number of jobs that wait in the read model but no longer in this batch.
         self._left_waiting = 0
+        # Jobs whose data this batch erases: it can still be read.
+        self._erased: set[int] = set()
         # Entries that commands of the batch name, and the version of the ledger's own stream.
         self._entries: dict[Key, Entry] = {}
         self._version = 0
@@ -148,12 +157,36 @@ class Batch:
 
     def _claim(self, claim: Claim, submission: Submission) -> Claimed:
         """Start the most urgent waiting jobs."""
-        claimed = []
-        for job, data in self._most_urgent(claim):
-            start = Start(job_id=job.id, worker=claim.worker)
-            (event,) = decide(start, job, time_ms=self.time_ms)
-            claimed.append(JobWithData(self._fold(job, event, submission), data))
+        chosen = self._most_urgent(claim)
+        for _ in range(_MOST_ROUNDS):
+            erased = [job for job, data in chosen if self._is_erased(job, data)]
+            if not erased:
+                break
+            for job in erased:
+                self._fail_erased(job, claim, submission)
+            chosen = self._most_urgent(claim)
+        claimed = [
+            JobWithData(self._start(job, claim, submission), data)
+            for job, data in chosen
+            if not self._is_erased(job, data)
+        ]
         return Claimed(jobs=tuple(claimed), position=self._position)
+
+    def _start(self, job: JobState, claim: Claim, submission: Submission) -> JobState:
+        start = Start(job_id=job.id, worker=claim.worker)
+        (event,) = decide(start, job, time_ms=self.time_ms)
+        return self._fold(job, event, submission)
+
+    def _fail_erased(self, job: JobState, claim: Claim, submission: Submission) -> None:
+        """Fail a job instead of giving it to a worker: without data it could do anything."""
+        started = self._start(job, claim, submission)
+        error = json.dumps(str(DataErased(job.id)))
+        fail = FailAttempt(job_id=job.id, attempt=started.attempt, error=error, final=True)
+        (event,) = decide(fail, started, time_ms=self.time_ms)
+        self._fold(started, event, submission)
+
+    def _is_erased(self, job: JobState, data: str | None) -> bool:
+        return data is None or job.id in self._erased
 
     def _most_urgent(self, claim: Claim) -> list[JobWithData]:
         """Return the jobs to start: by priority, then in turns between types, then by age."""
@@ -211,6 +244,8 @@ class Batch:
         if before.state is State.INACTIVE and after.state is not State.INACTIVE:
             self._left_waiting += 1
         self._jobs[after.id] = after
+        if isinstance(event, Erased) and (event.versions is None or _DATA in event.versions):
+            self._erased.add(after.id)
         if isinstance(event, Created):
             self.last_job_id = after.id
             if event.unique is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, overload
 
 import msgspec
 
+from ledger.errors import DataErased
 from ledger.queue.arguments import Json, Milliseconds, milliseconds
 from ledger.queue.job import Job
 from ledger.queue.queue import Queue
@@ -90,6 +91,7 @@ class RunningJob(Job):
         self.expires_at_ms = job.due_at_ms
         self.ttl_ms = job.ttl_ms
         self._text = data
+        self._is_decoded = False
         self._data: Json = None
         self._notify = notify
         self._reports = Reports(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
@@ -98,10 +100,12 @@ class RunningJob(Job):
     def data(self) -> Json:
         # Decoded here, in the handler's thread, so that data that cannot be decoded because it is
         # nested too deeply fails its own attempt, not the worker.
-        if self._text is not None:
+        if not self._is_decoded:
+            if self._text is None:
+                # No claim gives such a job to a worker.
+                raise DataErased(self.id)
             self._data, self._text = msgspec.json.decode(self._text), None
-        elif self._data is None:
-            self._data = {}
+            self._is_decoded = True
         return self._data
 
     @overload

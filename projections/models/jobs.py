@@ -139,7 +139,10 @@ class Jobs(Projection):
         )
         self._running = Listed(
             select(jobs.c.id, jobs.c.attempt, json_of(jobs)).where(
-                jobs.c.state == literal_column(f"'{State.ACTIVE.value}'")
+                jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
+                content.where(schema.events.c.position == jobs.c.data_position)
+                .scalar_subquery()
+                .is_not(None),
             ),
             jobs.c.id,
         )
@@ -223,6 +226,8 @@ class Jobs(Projection):
 
     def running(self, connection: Connection, attempts: Mapping[int, int]) -> list[tuple[str, int]]:
         """Return the JSON object and the attempt of each job whose attempt is still running.
+
+        A job whose data was erased meanwhile is left out.
 
         Args:
             connection: Where to read.
