@@ -3,14 +3,13 @@
 import logging
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import event, exc, text
+from sqlalchemy import Connection, event, exc, text
 
 from ledger.database.fast_sql import driver_of
 from ledger.database.migration import migrate
@@ -313,6 +312,11 @@ def postgres(postgres_url: str) -> Iterator[System]:
         yield opened
 
 
+def _sessions(connection: Connection) -> Sequence[int]:
+    """Return the processes of the server that serve a session."""
+    return connection.scalars(text("SELECT pid FROM pg_stat_activity")).all()
+
+
 def test_a_session_that_ends_at_the_commit_leaves_it_unknown(
     postgres: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +328,7 @@ def test_a_session_that_ends_at_the_commit_leaves_it_unknown(
         own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         with database.engine.connect() as other:
             other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
-        time.sleep(0.1)
+            wait_until(lambda: own not in _sessions(other), "the session has ended")
         commit(connection)
 
     with monkeypatch.context() as patched:
