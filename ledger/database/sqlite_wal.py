@@ -60,6 +60,7 @@ class WalLimit:
         self._connect = connect
         self._lock_timeout_ms = lock_timeout_ms
         self._copying = threading.Lock()
+        self._is_forking = False
         self._is_copied = False
         self._retry_at_s = 0.0
         self._complaint = ""
@@ -76,27 +77,44 @@ class WalLimit:
         if size <= self._limit_bytes or time.monotonic() < self._retry_at_s:
             return
         if not self._is_copied:
-            if self._copying.acquire(blocking=False):
-                threading.Thread(target=self._copy, name="ledger-wal", daemon=True).start()
+            self._start_copying()
             return
         self._is_copied = False
         try:
-            driver = driver_of(writer)
-            driver.execute("PRAGMA busy_timeout=0")
-            is_busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            driver.execute(f"PRAGMA busy_timeout={self._lock_timeout_ms}")
+            is_busy = self._truncate(driver_of(writer))
         except sqlite3.Error as error:
             self._complain(error)
         else:
             self._retry_at_s = time.monotonic() + _RETRY_S if is_busy else 0.0
 
+    def _truncate(self, driver: sqlite3.Connection) -> bool:
+        """Cut the log; return whether a reader was in the way."""
+        driver.execute("PRAGMA busy_timeout=0")
+        try:
+            is_busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            # The next transaction waits for the locks of writers that do not queue.
+            driver.execute(f"PRAGMA busy_timeout={self._lock_timeout_ms}")
+        return bool(is_busy)
+
+    def _start_copying(self) -> None:
+        if not self._copying.acquire(blocking=False):
+            return
+        try:
+            threading.Thread(target=self._copy, name="ledger-wal", daemon=True).start()
+        except RuntimeError as error:
+            # The system has no thread left, or Python is ending.
+            self._copying.release()
+            self._complain(error)
+
     def _copy(self) -> None:
         try:
             with self._connect() as connection:
                 driver = driver_of(connection)
-                _, pages, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                is_busy, pages, copied = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             left_bytes = (pages - copied) * _PAGE_BYTES
-            self._is_copied = left_bytes <= self._limit_bytes * _LITTLE
+            # It is busy while another process copies, and then the numbers are -1.
+            self._is_copied = not is_busy and left_bytes <= self._limit_bytes * _LITTLE
             if not self._is_copied:
                 self._retry_at_s = time.monotonic() + _RETRY_S
             self._complaint = ""
@@ -112,11 +130,13 @@ class WalLimit:
 
     def before_fork(self) -> None:
         """Wait until no thread copies: SQLite's locks are in the memory of the process."""
-        self._copying.acquire(timeout=self._lock_timeout_ms / 1000)
+        self._is_forking = self._copying.acquire(timeout=self._lock_timeout_ms / 1000)
 
     def after_fork(self) -> None:
         """Undo ``before_fork`` in the process that has forked."""
-        if self._copying.locked():
+        # If the thread takes longer than we wait, the lock is its own.
+        if self._is_forking:
+            self._is_forking = False
             self._copying.release()
 
     def _complain(self, error: Exception) -> None:

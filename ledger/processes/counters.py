@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ledger.worker.running_job import RunningJob
 from ledger.worker.worker import WorkerReport
 
 # Number of running jobs that fit on a screen.
@@ -48,7 +47,8 @@ class Counters:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._running: dict[RunningJob, Running] = {}
+        # By job and attempt: the handler of an earlier attempt may still run.
+        self._running: dict[tuple[int, int], Running] = {}
         self._ended: Counter[str] = Counter()
 
     def record(self, report: WorkerReport) -> None:
@@ -57,9 +57,9 @@ class Counters:
             job = report.job
             if report.kind == "started":
                 now_s = time.monotonic()
-                self._running[job] = Running(job.id, job.type, job.attempt, now_s)
+                self._running[job.key] = Running(job.id, job.type, job.attempt, now_s)
             else:
-                self._running.pop(job, None)
+                self._running.pop(job.key, None)
                 self._ended[report.kind] += 1
 
     def count(self) -> Count:

@@ -93,9 +93,9 @@ def log_end(report: WorkerReport) -> None:
     say(
         _EVENTS[report.kind],
         level=logging.INFO if report.kind == "returned" else logging.WARNING,
-        job=report.job.id,
+        job=report.job.key[0],
         type=report.job.type,
-        attempt=report.job.attempt,
+        attempt=report.job.key[1],
         **then,
         reason=report.error,
     )

@@ -57,7 +57,7 @@ def survive_lost_output() -> None:
 def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     """Return a stream like *stream* that discards what cannot be written any more."""
     stream.flush()
-    raw = _LastingFile(stream.fileno(), stream.name)
+    raw = _LastingFile(stream)
     # With ``python -u``, nothing is buffered.
     unbuffered = isinstance(stream.buffer, io.RawIOBase)
     return io.TextIOWrapper(
@@ -72,9 +72,12 @@ def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 class _LastingFile(io.FileIO):
     """A descriptor that is replaced by the null device as soon as it has no reader."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
-        super().__init__(descriptor, "wb", closefd=False)
-        self.name = name
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        super().__init__(stream.fileno(), "wb", closefd=False)
+        self.name = stream.name
+        # A stream that is not Python's own, such as open(1, "w"), would close the descriptor with
+        # its last reference.
+        self._stream = stream
 
     def write(self, data: "ReadableBuffer", /) -> int:
         try:

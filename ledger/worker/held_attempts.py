@@ -68,18 +68,18 @@ class HeldAttempts:
     def add(self, jobs: Iterable[RunningJob]) -> None:
         """Add jobs that were started just now."""
         for job in jobs:
-            self._running[job.id, job.attempt] = job
+            self._running[job.key] = job
             self.renew(job)
 
     def renew(self, job: RunningJob) -> None:
         """Let the job's ttl begin now."""
         if job.ttl_ms is not None:
-            self._expires_s[job.id, job.attempt] = time.monotonic() + job.ttl_ms / 1000
+            self._expires_s[job.key] = time.monotonic() + job.ttl_ms / 1000
 
     def remove(self, job: RunningJob) -> None:
         """Remove a job whose handler has ended, and whose last report needs no more answer."""
-        self._running.pop((job.id, job.attempt), None)
-        self._expires_s.pop((job.id, job.attempt), None)
+        self._running.pop(job.key, None)
+        self._expires_s.pop(job.key, None)
 
     def clear(self) -> None:
         """Remove all jobs, and discard what their handlers still report."""
@@ -148,7 +148,7 @@ class HeldAttempts:
         late = [job for job in map(self._running.__getitem__, over) if not job.expired]
         if not late:
             return
-        elapse = [commands.Elapse(job_id=job.id) for job in late]
+        elapse = [commands.Elapse(job_id=job.key[0]) for job in late]
         answers = self._queue.ledger.submit(elapse, actor=self.actor, cause="ttl")
         for job, answer in zip(late, answers, strict=True):
             if isinstance(answer, LedgerError):
@@ -189,9 +189,9 @@ class HeldAttempts:
         return self._queue.ledger.submit(back, actor=self.actor, cause=cause)
 
     def _check(self, job: RunningJob) -> None:
-        if (job.id, job.attempt) in self._held():
+        if job.key in self._held():
             # It continues; only the ledger knows until when, so check again soon.
-            self._expires_s[job.id, job.attempt] = time.monotonic() + _CHECK_AGAIN_S
+            self._expires_s[job.key] = time.monotonic() + _CHECK_AGAIN_S
         else:
             self._release(job)
 
@@ -202,6 +202,6 @@ class HeldAttempts:
     def _release(self, job: RunningJob) -> None:
         """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
         job.expires_at_ms = None
-        self._expires_s.pop((job.id, job.attempt), None)
+        self._expires_s.pop(job.key, None)
         self._on_over(job)
         job.end()

@@ -20,8 +20,7 @@ _log: Final = logging.getLogger(__name__)
 
 def perform(handler: Handler, job: RunningJob) -> commands.OnAttempt:
     """Call the handler, and return the attempt's last report."""
-    # Read first: they are attributes, so the handler could set them.
-    job_id, attempt = job.id, job.attempt
+    job_id, attempt = job.key
     try:
         try:
             result = handler.function(job)
@@ -55,5 +54,6 @@ def give_up(job: RunningJob, error: BaseException) -> None:
     at any moment.
     """
     text = described(error)
-    job.finish(commands.FailAttempt(job_id=job.id, attempt=job.attempt, error=text))
-    _log.error("job %d: attempt %d was interrupted: %s", job.id, job.attempt, text)
+    job_id, attempt = job.key
+    job.finish(commands.FailAttempt(job_id=job_id, attempt=attempt, error=text))
+    _log.error("job %d: attempt %d was interrupted: %s", job_id, attempt, text)

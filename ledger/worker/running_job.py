@@ -90,11 +90,18 @@ class RunningJob(Job):
         self.ended = False
         self.expires_at_ms = job.due_at_ms
         self.ttl_ms = job.ttl_ms
+        # The handler could set the attributes above.
+        self._key = job.id, job.attempt
         self._text = data
         self._is_decoded = False
         self._data: Json = None
         self._notify = notify
         self._reports = Reports(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Return the job's id and the number of the attempt, whatever the handler has set."""
+        return self._key
 
     @property
     def data(self) -> Json:
@@ -125,9 +132,8 @@ class RunningJob(Job):
         line = str(format) % args if args else str(format)
         # Before it is encoded, which takes as long as the line is.
         commands.check_length("line", line, most=commands.LARGEST_REPORT)
-        self._report(
-            commands.Log(job_id=self.id, attempt=self.attempt, line=json_text.string(line))
-        )
+        job_id, attempt = self._key
+        self._report(commands.Log(job_id=job_id, attempt=attempt, line=json_text.string(line)))
         return None
 
     def progress(self, done: float, total: float, data: Json = None) -> None:
@@ -147,9 +153,8 @@ class RunningJob(Job):
         percent = commands.percent(done, total)
         most = commands.LARGEST_REPORT
         text = None if data is None else json_text.of("progress data", data, most=most)
-        self._report(
-            commands.Progress(job_id=self.id, attempt=self.attempt, progress=percent, data=text)
-        )
+        job_id, attempt = self._key
+        self._report(commands.Progress(job_id=job_id, attempt=attempt, progress=percent, data=text))
 
     def finish(self, report: commands.OnAttempt) -> None:
         """Add the attempt's last report; even if it no longer counts, the handler has ended."""

@@ -73,6 +73,8 @@ class Sweeper:
         """Fail the attempts of silent workers; return how many."""
         with self._ledger.database.read() as connection:
             now_ms = self._ledger.time_ms(connection)
+            if self._last_step is not None:
+                self._excuse_silence(now_ms)
             held = self._jobs.held(connection)
             lose = self._lost_workers.attempts(connection, held, now_ms=now_ms)
         answers = self._ledger.submit(lose, actor="sweeper", cause="lease")
@@ -101,7 +103,9 @@ class Sweeper:
         self._loop.stop()
 
     def _step(self) -> float:
-        self._excuse_silence()
+        if self._last_step is None:
+            with self._ledger.database.read() as connection:
+                self._last_step = time.monotonic(), self._ledger.time_ms(connection)
         self.sweep()
         return INTERVAL_S
 
@@ -109,14 +113,17 @@ class Sweeper:
         if isinstance(error, Unavailable):
             self._was_unavailable = True
 
-    def _excuse_silence(self) -> None:
+    def _excuse_silence(self, now_ms: int) -> None:
         """Ignore silence of which the workers are innocent.
 
         The database was unavailable: no worker could report either.  Or its clock was set, or a
         machine was suspended.
+
+        Args:
+            now_ms: The time by which silence is judged.  Asked a second time for that, the clock
+                could have been set in between.
         """
-        with self._ledger.database.read() as connection:
-            now_s, now_ms = time.monotonic(), self._ledger.time_ms(connection)
+        now_s = time.monotonic()
         before_s, before_ms = self._last_step or (now_s, now_ms)
         self._last_step = now_s, now_ms
         jumped_ms = abs((now_ms - before_ms) - (now_s - before_s) * 1000)

@@ -370,7 +370,7 @@ class Worker:
         waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
         reason = f"worker {self.name} was stopped; the job had not ended after {waited_s:.1f} s"
         rest = list(self._held)
-        held = [(job.id, job.attempt) for job in rest]
+        held = [job.key for job in rest]
         answers = self._held.give_back(held, reason, cause="stop")
         for job, answer in zip(rest, answers, strict=True):
             if isinstance(answer, Outcome):

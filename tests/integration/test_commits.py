@@ -3,14 +3,13 @@
 import logging
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import event, exc, text
+from sqlalchemy import Connection, event, exc, text
 
 from ledger.database.fast_sql import driver_of
 from ledger.database.migration import migrate
@@ -20,7 +19,7 @@ from ledger.log import store
 from ledger.processes.composition import System
 from ledger.rules.commands import Create
 from tests.builders import carry_out, open_sqlite, open_system, rows, verified
-from tests.integration.servers import DEADLINE_S
+from tests.integration.servers import DEADLINE_S, wait_until
 
 LIMIT_BYTES: Final = 256 * 1024
 A_JOB: Final = Create(type="email", data=f'"{"x" * 10_000}"')
@@ -157,6 +156,55 @@ def test_a_process_is_not_forked_while_the_log_is_copied(
     assert (waits, forking.is_alive()) == (True, False)
 
 
+def test_a_process_that_is_forked_during_a_long_copy_leaves_the_lock_to_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying, goes_on = threading.Event(), threading.Event()
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    database = tmp_path / "ledger.db"
+    with closing(open_sqlite(database, wal_limit_bytes=LIMIT_BYTES, lock_timeout_ms=50)) as system:
+        migrate(system.database)
+        wal = system.database._wal  # type: ignore[attr-defined]
+        connect = wal._connect
+
+        @contextmanager
+        def slowly() -> Iterator[Any]:
+            copying.set()
+            assert goes_on.wait(DEADLINE_S)
+            with connect() as connection:
+                yield connection
+
+        monkeypatch.setattr(wal, "_connect", slowly)
+        fill(system)
+        assert copying.wait(DEADLINE_S)
+        system.database.before_fork()
+        system.database.after_fork()
+        still = wal._copying.locked()
+        goes_on.set()
+        wait_until(lambda: not wal._copying.locked(), "the log is copied")
+
+    assert (still, failed) == (True, [])
+
+
+def test_a_log_that_another_process_is_copying_does_not_count_as_copied(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy:
+        def execute(self, _: str) -> "Busy":
+            return self
+
+        def fetchone(self) -> tuple[int, int, int]:
+            return 1, -1, -1
+
+    monkeypatch.setattr("ledger.database.sqlite_wal.driver_of", lambda _: Busy())
+    fill(system)
+    wal = system.database._wal  # type: ignore[attr-defined]
+    wal.close()
+
+    assert not wal._is_copied
+
+
 # --- what was committed
 
 
@@ -191,6 +239,33 @@ def test_an_error_after_the_commit_is_logged_once_and_not_told(
     (told,) = {record.getMessage() for record in caplog.records}
     assert told.endswith("-wal cannot be copied into the database: database or disk is full")
     assert len(caplog.records) == 1
+    # An application's own connection may write for a moment without being refused.
+    writer = system.database._writer  # type: ignore[attr-defined]
+    waits_ms = writer.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    assert waits_ms == system.database.lock_timeout_ms
+    assert verified(system).differences == []
+
+
+def test_a_commit_after_which_no_thread_can_be_started_is_told_as_committed(
+    system: System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system may have none left, and Python starts none while it ends."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        patched.setattr(threading.Thread, "start", refused)
+        fill(system)
+    monkeypatch.setattr("ledger.database.sqlite_wal._RETRY_S", 0.0)
+    monkeypatch.setattr(system.database._wal, "_retry_at_s", 0.0)  # type: ignore[attr-defined]
+    for _ in range(2):
+        carry_out(system, A_JOB)
+        system.database._wal.close()  # type: ignore[attr-defined]
+
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.endswith("-wal cannot be copied into the database: can't start new thread")
+    assert log_bytes(system) < LIMIT_BYTES
     assert verified(system).differences == []
 
 
@@ -237,6 +312,11 @@ def postgres(postgres_url: str) -> Iterator[System]:
         yield opened
 
 
+def _sessions(connection: Connection) -> Sequence[int]:
+    """Return the processes of the server that serve a session."""
+    return connection.scalars(text("SELECT pid FROM pg_stat_activity")).all()
+
+
 def test_a_session_that_ends_at_the_commit_leaves_it_unknown(
     postgres: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +328,7 @@ def test_a_session_that_ends_at_the_commit_leaves_it_unknown(
         own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         with database.engine.connect() as other:
             other.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": own})
-        time.sleep(0.1)
+            wait_until(lambda: own not in _sessions(other), "the session has ended")
         commit(connection)
 
     with monkeypatch.context() as patched:

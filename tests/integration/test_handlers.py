@@ -234,6 +234,28 @@ def test_an_attempt_whose_last_report_is_interrupted_ends_too(
     assert "attempt 1 was interrupted" in caplog.text
 
 
+def test_a_handler_that_changes_its_job_does_not_keep_the_slot(queue: Queue) -> None:
+    @queue.process("changes", concurrency=1)
+    def change(job: RunningJob) -> int:
+        job.attempt += 6
+        job.id = 1_000_000
+        job.log("line")
+        job.progress(1, 2)
+        return job.attempt
+
+    worker = Worker(queue)
+    thread = worker.start()
+    try:
+        for _ in range(3):
+            job = queue.create("changes")
+            assert job.wait(DEADLINE_S) == 7
+            assert job.log() == ["line"]
+        wait_until(lambda: worker.running == 0, "nothing runs")
+    finally:
+        worker.stop(grace_s=0)
+        thread.join(DEADLINE_S)
+
+
 def test_a_result_that_another_thread_changes_ends_its_attempt(handler: Handler) -> None:
     shared: dict[str, Any] = {str(number): [number] for number in range(20_000)}
     stop = threading.Event()

@@ -332,6 +332,22 @@ def test_a_descriptor_that_only_programs_write_to_is_replaced_as_well() -> None:
     assert code == 0
 
 
+def test_a_stream_that_owns_its_descriptor_is_replaced_too() -> None:
+    """As in a sitecustomize that sets another buffering or encoding."""
+    writing = (
+        "import os, sys\n"
+        "sys.stdout = os.fdopen(1, 'w')\n"
+        "from ledger.processes.lost_output import survive_lost_output\n"
+        "survive_lost_output()\n"
+        "print('written')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", writing], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.stdout, ended.returncode) == ("written\n", 0)
+
+
 # --- a terminal
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -34,6 +34,15 @@ def queue(system: System, database_url: str) -> Iterator[Queue]:
 
 def registration(queue: Queue) -> Registration:
     return Registration(queue, NAME, {"email": 1})
+
+
+def watch(one: Registration) -> None:
+    """Look at the entry of another worker as often as a worker does, until the name is ours."""
+    end_s = time.monotonic() + DEADLINE_S
+    while not one.is_ours:
+        assert time.monotonic() < end_s
+        one.beat()
+        time.sleep(0.02)
 
 
 def names(system: System) -> list[str]:
@@ -144,9 +153,7 @@ def test_a_worker_that_was_suspended_finds_its_name_taken_and_leaves_it(
 ) -> None:
     suspended, successor = registration(queue), registration(queue)
     suspended.beat()
-    time.sleep(1.1 * LEASE_MS / 1000)
-    successor.beat()
-    assert successor.is_ours
+    watch(successor)
     suspended.next_beat_s = 0.0
 
     with pytest.raises(NameTaken):
@@ -183,9 +190,7 @@ def test_a_dead_worker_that_was_heard_from_in_the_future_is_replaced_after_a_lea
     successor = registration(queue)
 
     began_s = time.monotonic()
-    while not successor.is_ours:
-        successor.beat()
-        time.sleep(0.02)
+    watch(successor)
 
     assert time.monotonic() - began_s >= LEASE_MS / 1000
     assert successor.predecessor_silent_ms > LEASE_MS
@@ -197,17 +202,66 @@ def test_of_two_workers_that_find_the_name_free_one_gets_it(
 ) -> None:
     if not was_free:
         registration(queue).beat()
-        time.sleep(1.1 * LEASE_MS / 1000)
     find = presence.find
     with queue.database.read() as connection:
         looked = find(connection, NAME)
     first, second = registration(queue), registration(queue)
-    first.beat()
+    watch(first)
+    entered: list[bool] = []
+    enter = presence.enter
+
+    def note(*args: Any, **options: Any) -> bool:
+        entered.append(False)
+        entered[-1] = enter(*args, **options)
+        return entered[-1]
+
     monkeypatch.setattr(presence, "find", lambda *_: looked)
+    monkeypatch.setattr(presence, "enter", note)
+    while not entered:
+        second.beat()
+        time.sleep(0.02)
+
+    assert (first.is_ours, second.is_ours, entered) == (True, False, [False])
+
+
+def test_a_jump_of_the_clock_takes_no_name_from_a_live_worker(queue: Queue) -> None:
+    queue.ledger.clock = clock = Clock()
+    first, second = registration(queue), registration(queue)
+    first.beat()
+    clock.now_ms += 10 * LEASE_MS
 
     second.beat()
+    first.beat()
 
     assert (first.is_ours, second.is_ours) == (True, False)
+    with pytest.raises(NameTaken):
+        second.beat()
+
+
+def test_silence_while_the_database_is_away_takes_no_name(queue: Queue) -> None:
+    """Neither worker reaches it for longer than the lease, and the waiting one comes first."""
+    first, second = registration(queue), registration(queue)
+    first.beat()
+    second.beat()
+    time.sleep(2.2)
+
+    second.beat()
+    first.beat()
+
+    assert (first.is_ours, second.is_ours) == (True, False)
+    with pytest.raises(NameTaken):
+        second.beat()
+
+
+def test_a_suspended_worker_does_not_take_back_its_name_from_a_dead_one(queue: Queue) -> None:
+    """It does not know which attempts that one held, and its heartbeats would keep them."""
+    suspended, successor = registration(queue), registration(queue)
+    suspended.beat()
+    watch(successor)
+    time.sleep(1.1 * LEASE_MS / 1000)
+
+    with pytest.raises(NameTaken):
+        suspended.beat()
 
 
 def test_a_name_is_one_workers_although_many_want_it_at_once(queue: Queue, system: System) -> None:

@@ -654,6 +654,32 @@ def test_a_clock_that_jumps_makes_nobody_silent(system: System, clock: Clock, by
     assert (jumped, silent, state_of(system, job_id)) == ("active", "active", "failed")
 
 
+@pytest.mark.parametrize("looks", range(4))
+def test_a_clock_that_jumps_during_a_sweep_makes_nobody_silent(
+    system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """Between any two of the times that it asks for."""
+    sweeper = Sweeper(system.ledger, system.jobs)
+    sweeper._step()
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    job_id = held_by(system, "host:17:1")
+    looked = 0
+
+    def look(_: Connection) -> int:
+        nonlocal looked
+        if looked == looks:
+            clock.now_ms += LATE_MS
+        looked += 1
+        return clock.now_ms
+
+    monkeypatch.setattr(system.ledger, "time_ms", look)
+    for _ in range(3):
+        sweeper._step()
+
+    assert looked > looks
+    assert state_of(system, job_id) == "active"
+
+
 def test_silence_while_the_database_was_away_is_nobodys(
     system: System, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

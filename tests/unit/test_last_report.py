@@ -34,8 +34,7 @@ class JobAlone(RunningJob):
     """A running job without a queue: it has an id and an attempt, and keeps its reports."""
 
     def __init__(self) -> None:
-        self.id = 7
-        self.attempt = 2
+        self.id, self.attempt = self._key = 7, 2
         self.reports: list[OnAttempt] = []
 
     def _report(self, report: OnAttempt) -> None:
