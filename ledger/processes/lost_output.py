@@ -21,6 +21,7 @@ import select
 import stat
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -84,7 +85,11 @@ class _LastingFile(io.FileIO):
             return super().write(data)
         except OSError:
             if _is_lost(self.fileno()):
-                _discard(self.fileno())
+                try:
+                    _discard(self.fileno())
+                except OSError:
+                    # No descriptor is left for the null device: the next write tries again.
+                    return memoryview(data).nbytes
             # If the error has another reason, it comes again.  It does not if another thread
             # has replaced the descriptor in between.
             return super().write(data)
@@ -117,11 +122,16 @@ def _discard_lost(descriptors: set[int]) -> None:
         poll.register(each, 0)
     while descriptors:
         for each, happened in poll.poll(_CHECK_MS):
-            poll.unregister(each)
-            descriptors.discard(each)
             # Not if it was closed: another file may have its number by now.
             if happened & _LOST:
-                _discard(each)
+                try:
+                    _discard(each)
+                except OSError:
+                    # No descriptor is left for the null device.
+                    time.sleep(_CHECK_MS / 1000)
+                    continue
+            poll.unregister(each)
+            descriptors.discard(each)
 
 
 class OutputToParent:

@@ -146,7 +146,7 @@ class _Attempt:
         elif isinstance(answer, Outcome):
             for event in answer.events:
                 if isinstance(event, Progressed):
-                    self._job.expires_at_ms = event.expires_at_ms
+                    self._job.expire_at(event.expires_at_ms)
                 elif isinstance(event, Failed):
                     self._end(event.next)
                 elif isinstance(event, Completed):
@@ -154,7 +154,7 @@ class _Attempt:
 
     def _end(self, state: str) -> None:
         self._state = state
-        self._job.expires_at_ms = None
+        self._job.expire_at(None)
         self._job.end()
 
 
@@ -171,8 +171,4 @@ class _TimedJob(RunningJob):
 
     @property
     def expired(self) -> bool:
-        return self._over or self.is_late
-
-    @expired.setter
-    def expired(self, over: bool) -> None:
-        self._over = over
+        return super().expired or self.is_late

@@ -201,7 +201,7 @@ class HeldAttempts:
 
     def _release(self, job: RunningJob) -> None:
         """Tell a handler that its attempt is over; its thread stays occupied until it ends."""
-        job.expires_at_ms = None
+        job.expire_at(None)
         self._expires_s.pop(job.key, None)
         self._on_over(job)
         job.end()

@@ -72,12 +72,6 @@ class RunningJob(Job):
 
     Attributes:
         attempt: The number of this attempt, from 1.
-        expired: Whether the attempt is over, because its ttl ran out or this worker was
-            considered lost.  Further reports are ignored, so the handler should end.
-        ended: Whether the handler has ended.
-        expires_at_ms: When the attempt expires unless the handler reports progress, by the
-            ledger's clock; None for never.
-        ttl_ms: How long the attempt may go without progress; None for no limit.
     """
 
     def __init__(
@@ -86,12 +80,12 @@ class RunningJob(Job):
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)
         self.attempt = job.attempt
-        self.expired = False
-        self.ended = False
-        self.expires_at_ms = job.due_at_ms
-        self.ttl_ms = job.ttl_ms
         # The handler could set the attributes above.
         self._key = job.id, job.attempt
+        self._is_over = False
+        self._has_ended = False
+        self._expires_at_ms = job.due_at_ms
+        self._ttl_ms = job.ttl_ms
         self._text = data
         self._is_decoded = False
         self._data: Json = None
@@ -102,6 +96,43 @@ class RunningJob(Job):
     def key(self) -> tuple[int, int]:
         """Return the job's id and the number of the attempt, whatever the handler has set."""
         return self._key
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # The worker calls them too: with another object in their place, the attempt could not end.
+        if callable(getattr(type(self), name, None)):
+            raise AttributeError(f"{name} is a method of the job: keep your value elsewhere")  # noqa: TRY004 - as for a property
+        super().__setattr__(name, value)
+
+    @property
+    def expired(self) -> bool:
+        """Return whether the attempt is over, although the handler has not ended.
+
+        Its ttl ran out, this worker was considered lost, or the job was taken away.  Further
+        reports are ignored, so the handler should end.
+        """
+        return self._is_over
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the handler has ended."""
+        return self._has_ended
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """Return how long the attempt may go without progress; None if there is no limit."""
+        return self._ttl_ms
+
+    @property
+    def expires_at_ms(self) -> int | None:
+        """Return when the attempt expires unless the handler reports progress; None for never.
+
+        It is a time of the ledger's clock, in UTC milliseconds.
+        """
+        return self._expires_at_ms
+
+    def expire_at(self, at_ms: int | None) -> None:
+        """Set when the attempt expires; None for never."""
+        self._expires_at_ms = at_ms
 
     @property
     def data(self) -> Json:
@@ -159,7 +190,7 @@ class RunningJob(Job):
     def finish(self, report: commands.OnAttempt) -> None:
         """Add the attempt's last report; even if it no longer counts, the handler has ended."""
         self._reports.put(report)
-        self.ended = True
+        self._has_ended = True
         self._notify(self)
 
     def take(self) -> list[commands.OnAttempt]:
@@ -168,7 +199,7 @@ class RunningJob(Job):
 
     def end(self) -> None:
         """Discard the reports that were not taken: the attempt is over."""
-        self.expired = True
+        self._is_over = True
         self._reports.close()
 
     def _report(self, report: commands.OnAttempt) -> None:

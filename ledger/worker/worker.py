@@ -320,7 +320,7 @@ class Worker:
         elif isinstance(answer, Outcome):
             for event in answer.events:
                 if isinstance(event, Progressed):
-                    job.expires_at_ms = event.expires_at_ms
+                    job.expire_at(event.expires_at_ms)
                     self._held.renew(job)
                 elif isinstance(event, Failed) and isinstance(report, commands.FailAttempt):
                     line = json_text.log_line("failed", report.error)

@@ -293,3 +293,25 @@ class Shared(dict[str, Any]):
 
     def items(self) -> Any:
         return self._of.items()
+
+
+@pytest.mark.parametrize("name", ["end", "take", "finish", "log", "ended", "expired", "ttl_ms"])
+def test_a_handler_cannot_replace_what_its_worker_needs_of_the_job(queue: Queue, name: str) -> None:
+    """As with ``job.end = time.time()``: it is told so, and the slot is free."""
+
+    @queue.process("email")
+    def send(job: RunningJob) -> int:
+        if job.data:
+            setattr(job, name, 1.5)
+        return job.attempt
+
+    first, second = queue.create("email", "set"), queue.create("email")
+    worker = Worker(queue)
+    thread = worker.start()
+    result = second.wait(DEADLINE_S)
+    worker.stop()
+    thread.join(DEADLINE_S)
+
+    assert (result, first.state) == (1, "failed")
+    assert f"{name}" in (first.error or "").splitlines()[0]
+    assert not thread.is_alive()
