@@ -12,7 +12,7 @@ The tree::
     ├── NameTaken           another live worker has the worker's name
     ├── WorkerFailed        a worker that cannot work in its process any more
     ├── Unavailable         the database is down or overloaded; try again
-    │   └── OutcomeUnknown  the connection broke during a commit
+    │   └── OutcomeUnknown  the commit was not confirmed
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
     ├── Stuck               a read model cannot apply an event
@@ -105,7 +105,7 @@ class JobFailed(LedgerError):  # noqa: N818 - as InvalidInput
 
 
 class NameTaken(LedgerError):  # noqa: N818 - as InvalidInput
-    """The name of a worker that another live worker has."""
+    """A worker's name that another live worker is using."""
 
 
 class WorkerFailed(LedgerError):  # noqa: N818 - as InvalidInput
@@ -142,7 +142,8 @@ class OutcomeUnknown(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(
-            f"the commit was not confirmed, so it is unknown whether it was recorded: {reason}"
+            "the commit was not confirmed, so it is unknown whether the changes were recorded: "
+            f"{reason}"
         )
 
 

@@ -22,8 +22,9 @@ from ledger.rules.commands import (
     percent,
 )
 
-# Of texts that are kept as they were written, the written characters count.
+# For texts that are stored as written, the characters as written count, with quotes and escapes.
 _AT_MOST = f"At most {LARGEST_REPORT:,} characters of JSON."
+_EACH_AT_MOST = f"Each has at most {LARGEST_REPORT:,} characters of JSON."
 
 # A JSON string that is kept as it was written, including its escapes.
 Line = Annotated[
@@ -200,7 +201,7 @@ class LogReport(AttemptReport, frozen=True, kw_only=True):
     }
 
     line: Annotated[Line, Meta(description=_AT_MOST)] = field(default_factory=_absent)
-    lines: Annotated[Lines, Meta(description=f"Each: {_AT_MOST}")] | None = None
+    lines: Annotated[Lines, Meta(description=_EACH_AT_MOST)] | None = None
 
     def check(self) -> None:
         if self.lines is None:

@@ -149,8 +149,8 @@ class StoppableWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn s
     def init_signals(self) -> None:
         """Stop gracefully on SIGHUP too, which a closed terminal sends to every process.
 
-        gunicorn's parent process replaces all workers then; gunicorn's own workers die of the
-        signal, with the requests that they are answering.
+        gunicorn's parent process replaces all workers on SIGHUP.  Its stock workers would die of
+        the signal and drop the requests that they are answering.
         """
         super().init_signals()
         signal.signal(signal.SIGHUP, self.handle_exit)

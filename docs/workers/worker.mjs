@@ -62,7 +62,7 @@ async function request(method, path, body, signal) {
 // Report on an attempt; repeat the request until the server answers.  If the answer to the first
 // request was lost, the second is refused with 409, which is harmless.
 async function report(job, action, fields) {
-  // Not in the loop: a result that JSON cannot represent would be sent for ever.
+  // Not in the loop: a result that JSON cannot represent would be retried for ever.
   const body = JSON.stringify({ attempt: job.attempt, worker: WORKER, ...fields });
   for (;;) {
     try {
@@ -115,11 +115,11 @@ async function run(job) {
   }
 }
 
-// Anything can be thrown, also what cannot be converted to a string.
+// Anything can be thrown, even a value that cannot be converted to a string.
 function textOf(error) {
   try {
-    // A database cannot store U+0000, so it is written as an escape, nor half a surrogate pair,
-    // which Buffer replaces.
+    // A database can store neither U+0000, which is written as an escape, nor half a surrogate
+    // pair, which Buffer replaces.
     const text = String(error?.stack ?? error).replaceAll("\0", "\\0");
     return Buffer.from(text.slice(0, LONGEST_ERROR)).toString();
   } catch {

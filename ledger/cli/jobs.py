@@ -325,8 +325,8 @@ def erase(context: Context, job_id: int, *, versions: tuple[int, ...], reason: s
     ledger erase 7 --reason 'the customer asked for it'
 
     The events stay, with their times and actors, and `ledger verify` still succeeds.
-    Removed jobs can be erased too. Copies in backups are not erased. A job that has
-    not run yet fails instead of running without its data.
+    Removed jobs can be erased too. Copies in backups are not erased. A job that is
+    still to run, also again, fails instead of running without its data.
     """
     with context.system() as system:
         system.ledger.execute(

@@ -69,7 +69,7 @@ def serve(
     models that follow. It runs no jobs: use `ledger work`, or a worker over HTTP. There is
     no authentication yet, so keep the address local; see docs/access.md.
 
-    On SIGTERM it answers the requests that it has begun, and ends. On SIGHUP, as when its
+    On SIGTERM it answers the requests in progress, and ends. On SIGHUP, as when its
     terminal is closed, it replaces its processes in the same way and continues to serve.
     """
     from ledger.api.server.run import run

@@ -111,7 +111,7 @@ def work(
 
     On Ctrl-C, SIGTERM or SIGHUP (a closed terminal) no more jobs start, and running jobs
     have --grace seconds to end. Jobs that have not ended by then are returned to the
-    queue, which uses up no attempt. A second Ctrl-C or SIGTERM returns them at once.
+    queue, which uses up no attempt. A further Ctrl-C or SIGTERM returns them at once.
     Under nohup, SIGHUP is ignored.
 
     On a terminal, handlers run in child processes whose standard input is empty, also

@@ -1,8 +1,8 @@
-"""The database's clock, the only one by which anything is decided.
+"""The database's clock, the only one by which delays, ttls and leases are judged.
 
-The machines of a ledger have clocks of their own, which differ, and are set.  PostgreSQL's
-time comes with the statement that needs it, so all machines have the same.  The processes
-of one SQLite file are on one machine; SQLite asks its clock.
+The clocks of a ledger's machines differ, and can be set while they run.  PostgreSQL returns
+its server's time with the statement that needs it, so all machines use one clock.  All
+processes that use a SQLite file run on one machine; SQLite reads that machine's clock.
 """
 
 from typing import Any, Final

@@ -323,7 +323,7 @@ class SqliteDatabase(Database):
                 self._writer.close()
                 self._writer = None
             raise
-        # What was committed is told as committed, whatever happens from here on.
+        # What was committed is reported as committed, whatever happens from here on.
         if self._has_news:
             self._queue.notify()
         if writer is not None:
@@ -353,6 +353,6 @@ def _commit(driver: sqlite3.Connection) -> None:
     except sqlite3.OperationalError as error:
         primary_code = error.sqlite_errorcode & 0xFF
         if primary_code == sqlite3.SQLITE_IOERR:
-            # Such as fsync's: the log may hold the commit, and then a restart finds it.
+            # For example from fsync: the log may hold the commit, and a restart would then find it.
             raise OutcomeUnknown(f"{error}") from error
         raise

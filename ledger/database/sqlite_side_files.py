@@ -32,7 +32,7 @@ from ledger.errors import Unavailable
 
 _WAL_HEADER_BYTES: Final = 32
 _WAL_MAGIC: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-# The process that first opens the file leaves so many bytes of it, and it grows by pages.
+# The process that first opens the file leaves this many bytes; after that it grows by pages.
 _SHM_FIRST_BYTES: Final = 3
 _SHM_PAGE_BYTES: Final = 4096
 _JOURNAL_MAGIC: Final = bytes.fromhex("d9d505f920a163d7")

@@ -1,8 +1,8 @@
 """The limit on the size of SQLite's write-ahead log.
 
-SQLite copies the log into the database whenever a commit has made it a certain length, and
-begins it anew when no one reads from it.  Beside a reader that reads for long, such as a
-backup, the log only grows: users have seen 1.7 to 115 GB.  So a log that is too long is
+SQLite copies the log into the database when a commit makes it longer than a threshold, and
+restarts it once it has no reader.  While a long reader, such as a backup, is open, the log only
+grows: users have seen 1.7 to 115 GB.  So a log that is too long is
 copied by us, and cut.
 
 Nobody waits for that.  A thread copies the pages while writers go on writing, and only what
@@ -28,7 +28,7 @@ from ledger.errors import LedgerError
 
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _RETRY_S: Final = 1.0
-# So much of the limit may be left to copy in the writers' turn.
+# The fraction of the limit that may be left to copy in the writers' turn.
 _LITTLE: Final = 1 / 16
 _PAGE_BYTES: Final = 4096
 
@@ -38,12 +38,12 @@ _log = logging.getLogger(__name__)
 class WalLimit:
     """The limit on the log of one database file.
 
-    Nothing here raises an error: it happens after a commit, which is told as committed.
+    Nothing here raises an error: it happens after a commit, which is reported as committed.
 
     Args:
         database: The path of the database file.
         limit_bytes: The size beyond which the log is cut.
-        connect: Yields a connection of its own.
+        connect: Returns a context manager that yields a new connection.
         lock_timeout_ms: How long connections wait for locks otherwise.
     """
 
@@ -134,7 +134,7 @@ class WalLimit:
 
     def after_fork(self) -> None:
         """Undo ``before_fork`` in the process that has forked."""
-        # If the thread takes longer than we wait, the lock is its own.
+        # If the thread takes longer than we wait, the lock still belongs to it.
         if self._is_forking:
             self._is_forking = False
             self._copying.release()

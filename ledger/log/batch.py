@@ -50,7 +50,7 @@ class Batch:
 
     Args:
         tx: The transaction, which holds the head's lock.
-        stores: Where commands find what they are decided on.
+        stores: From which the state that commands are decided on is read.
         head: The end of the ledger.
         time_ms: The time, UTC milliseconds.
     """
@@ -69,7 +69,7 @@ class Batch:
         self._keys: dict[str, int] = {}
         # Number of jobs that wait in the read model but no longer in this batch.
         self._left_waiting = 0
-        # Jobs whose data this batch erases: it can still be read.
+        # Jobs whose data this batch erases; until the commit, it can still be read.
         self._erased: set[int] = set()
         # Entries that commands of the batch name, and the version of the ledger's own stream.
         self._entries: dict[Key, Entry] = {}
@@ -178,7 +178,7 @@ class Batch:
         return self._fold(job, event, submission)
 
     def _fail_erased(self, job: JobState, claim: Claim, submission: Submission) -> None:
-        """Fail a job instead of giving it to a worker: without data it could do anything."""
+        """Fail a job instead of running it: without its data, the handler could do anything."""
         started = self._start(job, claim, submission)
         error = json.dumps(str(DataErased(job.id)))
         fail = FailAttempt(job_id=job.id, attempt=started.attempt, error=error, final=True)

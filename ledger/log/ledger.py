@@ -43,8 +43,8 @@ class Ledger:
             whose jobs must not be started.
         unique_keys: The jobs by unique key, so that a second creation returns the first job.
         projections: Read models that commit with the events, applied in this order.
-        refuses_future: Whether to record nothing while the last event lies more than a minute in
-            the future of the database's clock.
+        refuses_future: Whether to record nothing while the last event is more than a minute ahead
+            of the database's clock.
         clock: Returns the time, UTC milliseconds, in place of the database's clock, for tests.
     """
 
@@ -134,9 +134,9 @@ class Ledger:
             actor: Who asks, at most 255 characters.
             cause: Why, at most 1,000 characters.
             atomic: Whether to record all or nothing: one refusal refuses all.
-            since: If this actor has submitted the same reports before and did not learn the
-                outcome, the ledger's position that it knew then.  Reports that were recorded are
-                not recorded again, and are answered as they would have been.
+            since: None for new reports.  For reports that this actor has submitted before without
+                learning the outcome, the ledger's last position that it knew then.  Those that
+                were recorded are not recorded again, and are answered as they would have been.
 
         Returns:
             For each command its outcome, or the error with which it was refused.  If *atomic* and
@@ -181,7 +181,7 @@ class Ledger:
                 f"{_shown(locked.head.at_ms)}, but this machine's clock shows "
                 f"{_shown(locked.time_ms)}.  If the clock is wrong, set it.  If it is right, it "
                 "was wrong when that event was recorded: wait until that time, or set "
-                "LEDGER_ALLOW_FUTURE=on.  Then delays, ttls and leases follow the clock, and "
+                "LEDGER_ALLOW_FUTURE=on.  With it, delays, ttls and leases follow the clock, and "
                 "events have the time of the last one until the clock has passed it"
             )
         return locked.time_ms

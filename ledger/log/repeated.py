@@ -1,12 +1,12 @@
 """Answers to a submission that may have been recorded before.
 
 A connection that breaks during a commit leaves its outcome unknown.  A worker submits its
-reports again then, and nothing may be recorded twice: a log line would stand there twice,
+reports again then, and nothing may be recorded twice: a log line would appear twice,
 and the report of a completed job would be refused, as if the job had been taken away.
 
-Whether the first submission was recorded is asked under the head's lock, when it can no
-longer change: the transaction that was cut off held that lock, or has never had it.  It
-needs no mark of its own in history.  Nobody else reports in the worker's name, and an
+We look for the first submission under the head's lock, when the answer can no longer change:
+its transaction either held that lock and has ended, or never reached its commit.  History
+needs no mark for this.  Nobody else reports in the worker's name, and an
 attempt's number is used once, so an event of that actor and that attempt, after the
 position that the worker knew, is the one that its report has caused.
 """

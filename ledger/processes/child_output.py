@@ -35,7 +35,7 @@ class OutputPipe:
         os.close(self.write_end)
 
     def close(self) -> None:
-        """Close the end to read, even if something can still be written."""
+        """Close the read end, even if something can still be written."""
         self.at_end = True
         os.close(self.read_end)
 

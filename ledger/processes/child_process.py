@@ -4,7 +4,7 @@ The parent sends the number of stop requests so far, and the child sends reports
 ``parent_connection`` is the child's side.  The socket is also the child's lifeline: the kernel
 closes the parent's end when the parent dies, however it dies, and the child then stops.
 
-If we read the child's output through a pipe, the child inherits the end to read too: see
+If we read the child's output through a pipe, the child inherits the read end too: see
 ``lost_output``.
 
 The socket is not the child's standard input, because handlers run in some children: a program

@@ -137,7 +137,7 @@ def _discard_lost(descriptors: set[int]) -> None:
 class OutputToParent:
     """A pipe to our parent that does not break when the parent dies.
 
-    This process holds the end to read as well.  So the pipe has a reader as long as this
+    This process holds the read end as well.  So the pipe has a reader as long as this
     process lives, and there is no moment at which a write could fail: neither a write of this
     process nor one of a program that it has started.  While the parent lives, only the parent
     reads.

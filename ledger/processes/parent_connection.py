@@ -24,14 +24,14 @@ class ParentConnection:
     """The connection of this child process to its parent.
 
     Only the parent's stop requests count.  A terminal's Ctrl-C reaches the children too, and
-    must not count a second time.  SIGTERM and SIGHUP stop this process gracefully; the parent
-    replaces it unless it is stopping as well, as when a terminal is closed: then both get the
-    signal, and the parent's first request changes nothing.  The end of the parent stops this
+    must not count a second time.  SIGTERM and SIGHUP stop this process gracefully.  The parent
+    replaces it unless the parent is stopping too.  When a terminal is closed, both get SIGHUP,
+    and the parent's first stop request then changes nothing here.  The end of the parent stops this
     process gracefully too.
 
     Args:
         descriptor: The socket that was inherited from the parent.
-        output: The end to read of the pipe that the parent reads, if it reads our output.
+        output: The read end of the pipe that the parent reads, if it reads our output.
 
     Attributes:
         stop_requests: The number of stop requests so far.

@@ -170,8 +170,8 @@ SETTINGS: Final = (
     Setting(
         field="allow_future",
         expected="on or off",
-        meaning="Whether a SQLite file is written to although the last event is more than a minute "
-        "in the future of the machine's clock.",
+        meaning="Whether to write to a SQLite file whose last event is more than a minute ahead of "
+        "the machine's clock.",
         parse=_switch,
     ),
     Setting(

@@ -30,7 +30,8 @@ class StopRequests:
     def handled(self) -> Iterator[None]:
         """Handle the stop signals.
 
-        A third SIGINT or SIGTERM has its default action and ends the process.
+        From the second request on, the signal that made it has its default action again: sent
+        once more, it ends the process.
         """
         before = {number: signal.signal(number, self._count) for number in handled_signals()}
         try:
@@ -53,7 +54,7 @@ class StopRequests:
 def interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt for the first SIGTERM or SIGHUP too, and ignore later ones.
 
-    They are ignored until the process has ended, so that a second SIGHUP does not cut its end.
+    They are ignored until the process has ended, so that a second SIGHUP does not interrupt that.
     """
     handled = set(handled_signals()) - {signal.SIGINT}
     raised = False

@@ -26,7 +26,7 @@ LARGEST_CONTENT = 64 * 1024 * 1024
 # In characters of JSON text: a result, a log line, progress data, an error.  Less than what can be
 # stored, because a worker encodes and sends it while its other jobs need the interpreter.
 LARGEST_REPORT = 16 * 1024 * 1024
-# In characters: to these, Ledger cuts the error of a Python handler, and its first line.
+# In characters: Ledger cuts a Python handler's error, and its first line, to these lengths.
 LONGEST_ERROR = 64 * 1024
 LONGEST_ERROR_LINE = 1_000
 

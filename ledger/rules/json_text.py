@@ -15,7 +15,7 @@ from ledger.errors import InvalidInput
 
 _ESCAPED_NUL: Final = b"\\u0000"
 _ENCODER: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-# Up to these sizes a value is encoded at once: see _parts.
+# Up to these sizes a value is encoded at once: see _bounded.
 _FEW_VALUES: Final = 100_000
 _FEW_CHARACTERS: Final = 1024 * 1024
 _LARGEST_INTEGER: Final = 2**64
@@ -106,10 +106,10 @@ def of(field: str, value: Any, *, most: int | None = None) -> str:  # noqa: ANN4
 def _bounded(field: str, value: Any, most: int) -> str:  # noqa: ANN401 - as parse
     """Return *value* as JSON text; stop as soon as it has more than *most* characters.
 
-    The encoder in C encodes a value at once and holds the interpreter until the end, however
-    large the value is, or endless if it has methods of its own: 3.8 s for 40 million zeros,
-    measured.  The one in Python yields the text in parts, but takes three to six times as long,
-    so it is used only where a value is large or not plain.
+    The encoder in C encodes a value in one call and does not release the interpreter until it
+    is done: 3.8 s for 40 million zeros, measured.  If the value's class overrides methods, it
+    may never be done.  The encoder in Python yields the text in parts, but takes three to six
+    times as long, so it is used only where a value is large or not plain.
     """
     if type(value) is str and len(value) > most:
         raise _too_long(field, most)

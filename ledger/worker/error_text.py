@@ -20,8 +20,8 @@ from typing import Final
 from ledger.rules import json_text
 from ledger.rules.commands import LONGEST_ERROR, LONGEST_ERROR_LINE
 
-# Beyond these, an exception is described by itself, and only the innermost frames are shown: far
-# more than fit in the text.
+# An exception with more causes or notes is described without its causes; of more frames, only the
+# innermost are shown.  All this is far more than fits in the text.
 _MOST_EXCEPTIONS: Final = 1_000
 _MOST_NOTES: Final = 1_000
 _MOST_FRAMES: Final = 2_000
@@ -39,7 +39,8 @@ _ATTRIBUTES: Final = frozenset(
 )
 _ATTRIBUTES_OF_GROUP: Final = _ATTRIBUTES | {"exceptions"}
 _PYTHONS_OWN: Final = (object, BaseException, BaseExceptionGroup)
-# Where Python keeps them: a class can define those again, and a metaclass those of its classes.
+# Python's own descriptors: a class can override its instances' attributes, and a metaclass those
+# of its classes.
 _TRACEBACK: Final = BaseException.__dict__["__traceback__"]
 _NAME: Final = type.__dict__["__qualname__"]
 _MODULE: Final = type.__dict__["__module__"]

@@ -72,7 +72,7 @@ class HeldAttempts:
             self.renew(job)
 
     def renew(self, job: RunningJob) -> None:
-        """Let the job's ttl begin now."""
+        """Start the job's ttl, or restart it."""
         if job.ttl_ms is not None:
             self._expires_s[job.key] = time.monotonic() + job.ttl_ms / 1000
 

@@ -1,7 +1,7 @@
 """The last report on an attempt: what became of it, whatever its handler returned or raised.
 
-An attempt without a last report would never end: its worker is alive, so neither a lease nor the
-sweeper ends it, and one job fewer of its type runs for ever.  Therefore everything that touches an
+An attempt without a last report would not end unless it has a ttl: its worker is alive, so the
+lease does not run out, and its slot stays occupied.  Therefore everything that touches an
 object of the application, the result or the exception, happens within ``perform``, and ends the
 attempt if it fails.
 """
@@ -48,7 +48,7 @@ def _after_ms(error: Retry) -> int | None:
 
 
 def give_up(job: RunningJob, error: BaseException) -> None:
-    """Fail an attempt whose last report could not be made or left with the job.
+    """Fail an attempt whose last report could not be created or handed to the job.
 
     ``perform`` does not raise, but an exception that another thread raises in this one can come
     at any moment.

@@ -6,7 +6,7 @@ nothing before that.  It replaces the entry of another worker only once that one
 silent for longer than its lease: then its attempts are lost, whoever notices first.
 
 Its silence may be nobody's fault: the database was away, its clock was set, or all machines
-were suspended.  So we also watch the entry for a while ourselves, in which a live worker would
+were suspended.  So we also watch the entry ourselves, for long enough that a live worker would
 send a heartbeat.
 
 A worker that was suspended for longer than its lease may find that another one has its name
@@ -46,7 +46,7 @@ class Registration:
 
     Attributes:
         next_beat_s: When the next heartbeat is due, on the monotonic clock.
-        predecessor_silent_ms: How long the worker had been silent whose entry was replaced; 0 if
+        predecessor_silent_ms: How long the worker whose entry was replaced had been silent; 0 if
             there was none.
     """
 
@@ -128,9 +128,9 @@ class Registration:
     def _wait_for(self, other: WorkerSeen, silent_ms: int) -> None:
         if self._other is None and not self.is_ours:
             _log.warning(
-                "worker %s waits: a worker of this name was last heard from %s ms ago, and may "
-                "be alive until it has been silent for its lease, %s ms, and did not change "
-                "while we watched it for %d ms",
+                "worker %s waits: a worker of this name was last heard from %s ms ago; the name "
+                "is free once it has been silent for its lease, %s ms, and its entry has not "
+                "changed while we watched it for %d ms",
                 *(self._name, silent_ms, other.lease_ms, _watch_ms(other)),
             )
             self._other = other

@@ -2,7 +2,8 @@
 
 A step that fails once may work the next time: the loop goes on.  If step after step fails,
 something in the process is broken, such as descriptors that a handler has closed, and only
-another process can work.  ``ledger work`` starts one.
+another process can work.  ``ledger work`` replaces a child process; if it runs its only worker
+itself, it exits.
 """
 
 import logging
@@ -10,8 +11,8 @@ from typing import Final
 
 from ledger.errors import WorkerFailed
 
-# With the pause between two steps, ten seconds: longer than a shortage of descriptors or memory
-# that passes, and a third of the lease after which other workers get the jobs anyway.
+# With the pause between steps, about ten seconds: long enough for a shortage of descriptors or
+# memory to pass, and a third of the lease, after which other workers get the jobs anyway.
 MOST_IN_A_ROW: Final = 20
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class StepFailures:
         self._shown = ""
 
     def add(self, error: Exception) -> None:
-        """Log a failure, with its traceback if the last failure was another.
+        """Log a failure, with its traceback if it differs from the last one.
 
         Raises:
             WorkerFailed: So many steps have failed in a row that the worker must end.
@@ -48,6 +49,6 @@ class StepFailures:
             _log.error("worker %s failed; retrying", self._worker, exc_info=error)
 
     def clear(self) -> None:
-        """Forget the failures: a step has succeeded, or has only found no database."""
+        """Forget the failures: a step has succeeded, or has only found the database unavailable."""
         self._number = 0
         self._shown = ""

@@ -1,7 +1,7 @@
-"""Submissions of a worker's reports, of which each is recorded once.
+"""Submissions of a worker's reports, each of which is recorded once.
 
 If the answer to a submission is lost, its reports stay in the outbox and are submitted
-again.  The ledger is told then since when they may have been recorded.
+again.  The ledger is then told the position after which they may have been recorded.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ledger.rules.commands import Command
 
 
 class Submitter:
-    """The way of a worker's reports to the ledger.
+    """The submissions of a worker's reports and claims to the ledger.
 
     It is used by the worker's loop only.
 
@@ -24,9 +24,9 @@ class Submitter:
     def __init__(self, queue: Queue, actor: str) -> None:
         self._queue = queue
         self._actor = actor
-        # The ledger's position after the last reports of which we know that they are recorded.
+        # The ledger's position after the last reports that we know to be recorded.
         self._position = 0
-        # Whether reports may be recorded of which we do not know it.
+        # Whether the outcome of the last submission is unknown.
         self._is_unsure = False
 
     def submit(self, submitted: Sequence[Command]) -> list[Answer]:

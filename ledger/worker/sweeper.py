@@ -114,14 +114,14 @@ class Sweeper:
             self._was_unavailable = True
 
     def _excuse_silence(self, now_ms: int) -> None:
-        """Ignore silence of which the workers are innocent.
+        """Ignore silence that is not the workers' fault.
 
         The database was unavailable: no worker could report either.  Or its clock was set, or a
         machine was suspended.
 
         Args:
-            now_ms: The time by which silence is judged.  Asked a second time for that, the clock
-                could have been set in between.
+            now_ms: The time by which silence is judged.  It is passed in because the clock could
+                be set between two readings.
         """
         now_s = time.monotonic()
         before_s, before_ms = self._last_step or (now_s, now_ms)

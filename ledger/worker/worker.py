@@ -75,8 +75,9 @@ class Worker:
     Args:
         queue: The queue whose handlers to call.
         types: The types of jobs to do; None for all that have a handler.
-        name: A name that no other worker has; by default ``HOST:PID:RANDOM``.  With the name of a
-            worker that died, it waits until that one's lease is over.
+        name: A name that no other worker has; by default ``HOST:PID:RANDOM``.  If a dead worker's
+            entry has this name, the new worker waits until that lease is over and it has watched
+            the entry for half of it, at least 2 s.
         grace_s: Seconds that running jobs may take to end once the worker is told to stop.
         observer: Called when an attempt starts and when it ends, by the worker's only loop: it
             must return quickly and not raise.
@@ -117,7 +118,7 @@ class Worker:
         self._held = HeldAttempts(queue, self.name, on_over=self._on_over)
         self._outbox = Outbox[RunningJob]()
         self._submitter = Submitter(queue, self._held.actor)
-        # Whether a claim may be recorded whose answer was lost.
+        # Whether a claim whose answer was lost may have been recorded.
         self._has_lost_claim = False
         self._failures = StepFailures(self.name)
         # Whether there may be jobs to claim; set by other threads too.
@@ -152,7 +153,7 @@ class Worker:
             NameTaken: Another live worker has this one's name.
             SchemaMismatch: The tables are not those of this version.
             Unavailable: The database is unavailable at the beginning.
-            WorkerFailed: Step after step failed for another reason.
+            WorkerFailed: Too many steps in a row failed, not because of the database.
         """
         self._queue.open()
         self._pool.start()
@@ -356,7 +357,7 @@ class Worker:
                 self._outbox.remove(len(batch))
                 for (job, report), answer in zip(batch, answers, strict=True):
                     self._process(job, report, answer)
-                # Handlers that have returned in the meantime came before their job is returned.
+                # Handlers that have ended in the meantime count: their reports go first.
                 for job in self._held:
                     self._outbox.add(job, job.take() if job.ended else ())
             self._give_back_rest()

@@ -297,7 +297,7 @@ def test_a_commit_that_the_disk_may_have_taken_is_told_as_unknown(
         patched.setattr(
             "ledger.database.sqlite.driver_of", lambda connection: Driver(driver_of(connection))
         )
-        with pytest.raises(OutcomeUnknown, match="unknown whether it was recorded: disk I/O"):
+        with pytest.raises(OutcomeUnknown, match="changes were recorded: disk I/O"):
             carry_out(system, A_JOB)
 
     assert database._writer is None
@@ -333,7 +333,7 @@ def test_a_session_that_ends_at_the_commit_leaves_it_unknown(
 
     with monkeypatch.context() as patched:
         patched.setattr(database, "_commit", cut_off)
-        with pytest.raises(OutcomeUnknown, match="it is unknown whether it was recorded: "):
+        with pytest.raises(OutcomeUnknown, match="unknown whether the changes were recorded: "):
             carry_out(postgres, A_JOB)
 
     assert rows(postgres, "SELECT 1 FROM ledger_events") == []
