@@ -1,9 +1,8 @@
 """The limit on the size of SQLite's write-ahead log.
 
 SQLite copies the log into the database when a commit makes it longer than a threshold, and
-restarts it once it has no reader.  While a long reader, such as a backup, is open, the log only
-grows: users have seen 1.7 to 115 GB.  So a log that is too long is
-copied by us, and cut.
+restarts it once it has no reader.  While a long reader, such as a backup, is open, the log
+only grows: users have seen 1.7 to 115 GB.  So we copy a log that is too long, and cut it.
 
 Nobody waits for that.  A thread copies the pages while writers go on writing, and only what
 they have added meanwhile is left to copy when one of them cuts the log.  A reader that is in

@@ -116,11 +116,13 @@ class Batch:
             return [self._decide(command, submission) for command in submission.commands]
         before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
         of_itself = dict(self._entries), self._version
+        erased = set(self._erased)
         answers = [self._decide(command, submission) for command in submission.commands]
         if any(isinstance(answer, LedgerError) for answer in answers):
             self.last_job_id, kept, self._jobs, self._keys = before
             del self.changes[kept:]
             self._entries, self._version = of_itself
+            self._erased = erased
         return answers
 
     def _decide_rest(self, submission: Submission, repeated: RepeatedReports) -> list[Answer]:

@@ -72,8 +72,8 @@ class HeldAttempts:
             self.renew(job)
 
     def renew(self, job: RunningJob) -> None:
-        """Start the job's ttl, or restart it."""
-        if job.ttl_ms is not None:
+        """Start the job's ttl, or restart it, unless the job has been removed."""
+        if job.ttl_ms is not None and job.key in self._running:
             self._expires_s[job.key] = time.monotonic() + job.ttl_ms / 1000
 
     def remove(self, job: RunningJob) -> None:

@@ -62,6 +62,25 @@ def fill(system: System) -> None:
         carry_out(system, A_JOB)
 
 
+def begin_slow_copy(system: System, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Make the log too long, so that a thread copies it, which waits for the returned event."""
+    copying, goes_on = threading.Event(), threading.Event()
+    wal = system.database._wal  # type: ignore[attr-defined]
+    connect = wal._connect
+
+    @contextmanager
+    def slowly() -> Iterator[Any]:
+        copying.set()
+        assert goes_on.wait(DEADLINE_S)
+        with connect() as connection:
+            yield connection
+
+    monkeypatch.setattr(wal, "_connect", slowly)
+    fill(system)
+    assert copying.wait(DEADLINE_S)
+    return goes_on
+
+
 # --- a log that is too long
 
 
@@ -100,23 +119,10 @@ def test_beside_a_long_reader_a_commit_does_not_wait_for_it(
 def test_others_write_while_the_log_is_copied(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copying, goes_on = threading.Event(), threading.Event()
-    wal = system.database._wal  # type: ignore[attr-defined]
-    connect = wal._connect
-
-    @contextmanager
-    def slowly() -> Iterator[Any]:
-        copying.set()
-        assert goes_on.wait(DEADLINE_S)
-        with connect() as connection:
-            yield connection
-
-    monkeypatch.setattr(wal, "_connect", slowly)
-    fill(system)
-    assert copying.wait(DEADLINE_S)
+    goes_on = begin_slow_copy(system, monkeypatch)
     carry_out(system, *[A_JOB] * 3)
     goes_on.set()
-    wal.close()
+    system.database._wal.close()  # type: ignore[attr-defined]
     carry_out(system, A_JOB)
 
     assert log_bytes(system) < LIMIT_BYTES
@@ -127,20 +133,7 @@ def test_a_process_is_not_forked_while_the_log_is_copied(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child would inherit SQLite's lock, which is in the memory of the process."""
-    copying, goes_on = threading.Event(), threading.Event()
-    wal = system.database._wal  # type: ignore[attr-defined]
-    connect = wal._connect
-
-    @contextmanager
-    def slowly() -> Iterator[Any]:
-        copying.set()
-        assert goes_on.wait(DEADLINE_S)
-        with connect() as connection:
-            yield connection
-
-    monkeypatch.setattr(wal, "_connect", slowly)
-    fill(system)
-    assert copying.wait(DEADLINE_S)
+    goes_on = begin_slow_copy(system, monkeypatch)
 
     def fork() -> None:
         system.database.before_fork()
@@ -159,30 +152,18 @@ def test_a_process_is_not_forked_while_the_log_is_copied(
 def test_a_process_that_is_forked_during_a_long_copy_leaves_the_lock_to_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copying, goes_on = threading.Event(), threading.Event()
     failed: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", failed.append)
     database = tmp_path / "ledger.db"
     with closing(open_sqlite(database, wal_limit_bytes=LIMIT_BYTES, lock_timeout_ms=50)) as system:
         migrate(system.database)
-        wal = system.database._wal  # type: ignore[attr-defined]
-        connect = wal._connect
-
-        @contextmanager
-        def slowly() -> Iterator[Any]:
-            copying.set()
-            assert goes_on.wait(DEADLINE_S)
-            with connect() as connection:
-                yield connection
-
-        monkeypatch.setattr(wal, "_connect", slowly)
-        fill(system)
-        assert copying.wait(DEADLINE_S)
+        goes_on = begin_slow_copy(system, monkeypatch)
         system.database.before_fork()
         system.database.after_fork()
-        still = wal._copying.locked()
+        copying = system.database._wal._copying  # type: ignore[attr-defined]
+        still = copying.locked()
         goes_on.set()
-        wait_until(lambda: not wal._copying.locked(), "the log is copied")
+        wait_until(lambda: not copying.locked(), "the log is copied")
 
     assert (still, failed) == (True, [])
 

@@ -9,6 +9,7 @@ import pytest
 import ledger
 from ledger import Queue, Worker
 from ledger.log.answers import Claimed
+from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.rules.commands import Claim, Complete, Create, Erase, Move
 from ledger.testing import drain
@@ -80,6 +81,24 @@ def test_a_claim_in_the_same_commit_as_the_erasure_comes_after_it(system: System
     assert isinstance(answer, Claimed)
     assert answer.jobs == ()
     assert [job_id for job_id, _ in failures(system)] == [1]
+
+
+def test_an_erasure_that_was_rolled_back_changes_nothing_for_the_claims_of_its_batch(
+    system: System,
+) -> None:
+    carry_out(system, Create(type="email", data='"kept"'))
+    refused = Submission(
+        commands=[Erase(job_id=1), Complete(job_id=1, attempt=1)],
+        actor="app:a",
+        cause=None,
+        atomic=True,
+    )
+    claiming = Submission(commands=[CLAIM], actor="worker:a", cause=None, atomic=False)
+
+    _, (answer,) = system.ledger._append(lambda: [refused, claiming])
+
+    assert isinstance(answer, Claimed)
+    assert [one.data for one in answer.jobs] == ['"kept"']
 
 
 def test_a_worker_goes_on_with_the_next(queue: Queue) -> None:

@@ -77,7 +77,7 @@ def test_every_job_ends_whatever_its_handler_does_and_its_slot_is_free(handler: 
 
 
 def run_any_handlers(handler: Handler, *, examples: int) -> None:
-    """Let a worker call handlers that do anything; tests/soak does so more often."""
+    """Check that a worker outlives handlers that do anything; tests/soak does so more often."""
 
     # No examples are made smaller: a job that does not end is waited for each time.
     @settings(

@@ -1,6 +1,7 @@
 """A commit whose outcome was unknown: what is submitted again is recorded once."""
 
 import json
+import math
 import random
 import threading
 from collections import Counter
@@ -20,6 +21,7 @@ from ledger.errors import AttemptOver, LedgerError, Unavailable
 from ledger.log.answers import Answer, Outcome
 from ledger.processes.composition import System
 from ledger.rules.commands import (
+    Claim,
     Command,
     Complete,
     Create,
@@ -31,6 +33,8 @@ from ledger.rules.commands import (
     Return,
     Start,
 )
+from ledger.worker.held_attempts import HeldAttempts
+from ledger.worker.outbox import Outbox
 from ledger.worker.pauses import Pauses
 from ledger.worker.worker import WorkerReport
 from tests.builders import carry_out, open_system, rows, verified
@@ -49,7 +53,7 @@ def queue(database_url: str, system: System) -> Iterator[Queue]:
 
 
 def lose_answers(database: Database, is_lost: Callable[[], bool]) -> None:
-    """Let commits fail for those who wait for them, although they are done."""
+    """Raise an error after some commits, as if their answers had been lost."""
     write = database.write
 
     @contextmanager
@@ -140,6 +144,21 @@ def test_a_worker_that_loses_answers_says_everything_once(queue: Queue, seed: in
     assert reports["completed"] == JOBS
     assert reports["failed"] == reports["started"] - JOBS
     assert reports["expired"] == 0
+
+
+def test_a_late_answer_about_a_job_that_is_gone_does_not_start_its_ttl(queue: Queue) -> None:
+    """Its attempt was lost, and its handler has ended, before the answer to its progress came."""
+    queue.create("email", ttl=1)
+    held = HeldAttempts(queue, "a", on_over=lambda _: None)
+    (claimed,) = queue.ledger.claim(Claim(worker="a", slots={"email": 1}), actor=ACTOR).jobs
+    job = RunningJob(queue, claimed, lambda _: None)
+    held.add([job])
+    held.remove(job)
+
+    held.renew(job)
+
+    assert held.next_expiry_s() == math.inf
+    held.collect_late(Outbox())
 
 
 # --- the ledger

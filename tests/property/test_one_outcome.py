@@ -149,7 +149,7 @@ def test_one_command_ends_an_attempt_and_it_is_the_first(arena: Arena) -> None:
 
 
 def end_attempts(arena: Arena, *, examples: int) -> None:
-    """Let commands compete for the end of an attempt; tests/soak does it for longer."""
+    """Check that one of competing commands ends an attempt; tests/soak does so for longer."""
     system = open_system(arena.fresh(), Clock(), search_directory=arena.search)
 
     @settings(max_examples=examples, suppress_health_check=SHARED_FIXTURES)
