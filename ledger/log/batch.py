@@ -8,6 +8,7 @@ changes, which ``Ledger`` then records.
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Final
 
@@ -21,6 +22,7 @@ from ledger.log.ports import InlineStores, JobWithData
 from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
 from ledger.log.repeated import RepeatedReports
 from ledger.log.store import Head
+from ledger.log.waiting_jobs import WaitingJobs
 from ledger.rules import ledger_state
 from ledger.rules.commands import Claim, Command, Create, FailAttempt, OnJob, OnLedger, Start
 from ledger.rules.decide import decide
@@ -67,8 +69,7 @@ class Batch:
         self._stores = stores
         self._jobs: dict[int, JobState] = {}
         self._keys: dict[str, int] = {}
-        # Number of jobs that wait in the read model but no longer in this batch.
-        self._left_waiting = 0
+        self._submissions: Sequence[Submission] = ()
         # Jobs whose data this batch erases; until the commit, it can still be read.
         self._erased: set[int] = set()
         # Entries that commands of the batch name, and the version of the ledger's own stream.
@@ -82,6 +83,7 @@ class Batch:
         job_ids = set()
         keys = set()
         named = set()
+        self._submissions = submissions
         for submission in submissions:
             for command in submission.commands:
                 if isinstance(command, OnJob):
@@ -123,6 +125,7 @@ class Batch:
             del self.changes[kept:]
             self._entries, self._version = of_itself
             self._erased = erased
+            self._waiting.forget()
         return answers
 
     def _decide_rest(self, submission: Submission, repeated: RepeatedReports) -> list[Answer]:
@@ -157,16 +160,26 @@ class Batch:
             job = self._fold(job, event, submission)
         return Outcome(job_id=job.id, position=self._position, events=events)
 
+    @cached_property
+    def _waiting(self) -> WaitingJobs:
+        claims = [
+            command
+            for submission in self._submissions
+            for command in submission.commands
+            if isinstance(command, Claim)
+        ]
+        return WaitingJobs(self._tx, self._stores.jobs, claims)
+
     def _claim(self, claim: Claim, submission: Submission) -> Claimed:
         """Start the most urgent waiting jobs."""
-        chosen = self._most_urgent(claim)
+        chosen = self._waiting.with_data(self._most_urgent(claim))
         for _ in range(_MOST_ROUNDS):
             erased = [job for job, data in chosen if self._is_erased(job, data)]
             if not erased:
                 break
             for job in erased:
                 self._fail_erased(job, claim, submission)
-            chosen = self._most_urgent(claim)
+            chosen = self._waiting.with_data(self._most_urgent(claim))
         claimed = [
             JobWithData(self._start(job, claim, submission), data)
             for job, data in chosen
@@ -190,30 +203,18 @@ class Batch:
     def _is_erased(self, job: JobState, data: str | None) -> bool:
         return data is None or job.id in self._erased
 
-    def _most_urgent(self, claim: Claim) -> list[JobWithData]:
+    def _most_urgent(self, claim: Claim) -> list[JobState]:
         """Return the jobs to start: by priority, then in turns between types, then by age."""
         limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
         ranked = []
         for type_, slots in claim.slots.items():
             if slots and not self._is_paused(type_):
-                waiting = self._waiting(type_, min(slots, limit))
                 turns: Counter[int] = Counter()
-                for one in waiting:
-                    turns[one.job.priority] += 1
-                    ranked.append((one.job.priority, turns[one.job.priority], one.job.id, one))
+                for job in self._waiting.first(type_, min(slots, limit), self._jobs):
+                    turns[job.priority] += 1
+                    ranked.append((job.priority, turns[job.priority], job.id, job))
         ranked.sort(key=itemgetter(0, 1, 2))
-        return [one for *_, one in ranked[:limit]]
-
-    def _waiting(self, type_: str, limit: int) -> list[JobWithData]:
-        """Return waiting jobs of a type, as the batch has left them.
-
-        Jobs that the batch itself made ready are not in the read model yet; the next claim gets
-        them.
-        """
-        found = self._stores.jobs.claimable(self._tx, type_, limit=limit + self._left_waiting)
-        known = self._jobs
-        waiting = [JobWithData(known.get(one.job.id, one.job), one.data) for one in found]
-        return [one for one in waiting if one.job.state is State.INACTIVE][:limit]
+        return [job for *_, job in ranked[:limit]]
 
     def _is_paused(self, type_: str) -> bool:
         entry = self._entries.get(Key(Subject.TYPE, type_))
@@ -243,8 +244,6 @@ class Batch:
         after = evolve(before, event, position=self._position + 1, at_ms=self.at_ms)
         recorded = self._recorded(before.id, after.version, event, submission)
         self.changes.append(Change(recorded, before, after))
-        if before.state is State.INACTIVE and after.state is not State.INACTIVE:
-            self._left_waiting += 1
         self._jobs[after.id] = after
         if isinstance(event, Erased) and (event.versions is None or _DATA in event.versions):
             self._erased.add(after.id)

@@ -30,7 +30,7 @@ class JobWithData(NamedTuple):
     """A job with what its handler needs.
 
     Attributes:
-        data: Its data, JSON text; None if it was erased.
+        data: Its data, JSON text; None if it was erased, or was not read.
     """
 
     job: JobState
@@ -43,8 +43,13 @@ class JobStore(Protocol):
     def load(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, JobState]:
         """Return the states of those of the jobs that exist; a removed job does not."""
 
-    def claimable(self, tx: Connection, type_: str, *, limit: int) -> Sequence[JobWithData]:
-        """Return waiting jobs of a type, by priority, then by age."""
+    def claimable(
+        self, tx: Connection, type_: str, *, limit: int, with_data: bool
+    ) -> Sequence[JobWithData]:
+        """Return waiting jobs of a type, by priority, then by age, with their data if asked."""
+
+    def data(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, str | None]:
+        """Return the data of existing jobs; None is data that was erased."""
 
 
 class EntryStore(Protocol):

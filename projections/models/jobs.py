@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     insert,
     literal_column,
+    null,
     select,
     text,
     update,
@@ -105,20 +106,24 @@ class Jobs(Projection):
         self._delete = Rows(delete(jobs).where(jobs.c.id == bindparam("id_")), ("id_",))
         self._load = Listed(select(*(jobs.c[name] for name in JobState._fields)), jobs.c.id)
         content = select(schema.events.c.content)
-        self._claimable = Query(
-            select(
-                *(jobs.c[name] for name in JobState._fields),
-                content.where(schema.events.c.position == jobs.c.data_position)
-                .scalar_subquery()
-                .label("data"),
+        data = content.where(schema.events.c.position == jobs.c.data_position).scalar_subquery()
+        self._data = Listed(select(jobs.c.id, data), jobs.c.id)
+        # By whether their data is read.
+        self._claimable = {
+            with_data: Query(
+                select(
+                    *(jobs.c[name] for name in JobState._fields),
+                    (data if with_data else null()).label("data"),
+                )
+                .where(
+                    jobs.c.type == bindparam("type"),
+                    jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+                )
+                .order_by(jobs.c.priority, jobs.c.id)
+                .limit(bindparam("limit"))
             )
-            .where(
-                jobs.c.type == bindparam("type"),
-                jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
-            )
-            .order_by(jobs.c.priority, jobs.c.id)
-            .limit(bindparam("limit"))
-        )
+            for with_data in (False, True)
+        }
         self._any_claimable = Query(
             select(jobs.c.id)
             .where(
@@ -140,9 +145,7 @@ class Jobs(Projection):
         self._running = Listed(
             select(jobs.c.id, jobs.c.attempt, json_of(jobs)).where(
                 jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
-                content.where(schema.events.c.position == jobs.c.data_position)
-                .scalar_subquery()
-                .is_not(None),
+                data.is_not(None),
             ),
             jobs.c.id,
         )
@@ -198,12 +201,20 @@ class Jobs(Projection):
                 found[job.id] = job
         return found
 
-    def claimable(self, tx: Connection, type_: str, *, limit: int) -> list[JobWithData]:
+    def claimable(
+        self, tx: Connection, type_: str, *, limit: int, with_data: bool
+    ) -> list[JobWithData]:
         """Return jobs of a type that wait for a worker, by priority, then age."""
         return [
             JobWithData(_job(row[:-1]), row[-1])
-            for row in self._claimable.all(tx, type=type_, limit=limit)
+            for row in self._claimable[with_data].all(tx, type=type_, limit=limit)
         ]
+
+    def data(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, str | None]:
+        """Return the data of existing jobs, JSON text; None is data that was erased."""
+        return {
+            job_id: data for some in in_parts(job_ids) for job_id, data in self._data.all(tx, some)
+        }
 
     def any_claimable(self, connection: Connection, type_: str) -> bool:
         """Return whether a job of a type waits for a worker."""
