@@ -11,13 +11,15 @@ from sqlalchemy import Connection, column, select, table
 
 from ledger.database import release_before
 from ledger.database.contract import Database
+from ledger.database.fast_sql import Query
 from ledger.errors import SchemaMismatch
 
 # The migrations, oldest first; a test compares them with the files.
-REVISIONS: Final = (*release_before.REVISIONS, "0005", "0006", "0007")
+REVISIONS: Final = (*release_before.REVISIONS, "0005", "0006", "0007", "0008")
 # Has one row.  It is not Alembic's usual table, which is the application's.
 VERSION_TABLE: Final = "ledger_alembic_version"
 _VERSION: Final = table(VERSION_TABLE, column("version_num"))
+_NUMBER: Final = Query(select(_VERSION.c.version_num))
 
 
 def require_current(database: Database) -> None:
@@ -28,10 +30,10 @@ def require_current(database: Database) -> None:
             what to do.
         Unavailable: The database is unavailable.
     """
+    if _is_current(database):
+        return
     with database.read() as connection:
         found = current(connection)
-    if found == REVISIONS[-1]:
-        return
     if found is None:
         raise SchemaMismatch(
             f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
@@ -42,6 +44,17 @@ def require_current(database: Database) -> None:
         f"{database.shown_url} has the tables of revision {found}, this version needs "
         f"{REVISIONS[-1]}; run `ledger migrate`"
     )
+
+
+def _is_current(database: Database) -> bool:
+    """Return whether the tables are of this version's revision, with one statement."""
+    try:
+        with database.read() as connection:
+            row = _NUMBER.first(connection)
+    except SchemaMismatch:
+        # There is no version table.
+        return False
+    return row is not None and row[0] == REVISIONS[-1]
 
 
 def require_known(database: Database, found: str, known: Collection[str]) -> None:

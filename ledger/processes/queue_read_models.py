@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from ledger.log import store
 from ledger.projections.models.job_lists import JobList
-from ledger.projections.models.jobs import Held, Jobs
+from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
@@ -115,14 +115,13 @@ class QueueReadModels(ReadModels):
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
         return self._jobs.due(connection, now_ms=now_ms, limit=limit)
 
-    def held(self, connection: Connection) -> list[Held]:
-        return self._jobs.held(connection)
+    def holders(self, connection: Connection) -> list[str]:
+        return self._jobs.holders(connection)
 
     def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
-        held = self._jobs.held(connection)
-        return [(one.job_id, one.attempt) for one in held if one.worker == worker]
+        return self._jobs.held_by(connection, worker)
 
     def workers(self, connection: Connection, *, now_ms: int) -> list[presence.ListedWorker]:
         # The attempts first, as for lost workers: a worker is listed before it holds one.
-        held = self._jobs.held(connection)
+        held = self._jobs.held_counts(connection)
         return presence.listed(connection, held, now_ms=now_ms)

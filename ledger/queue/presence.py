@@ -15,8 +15,7 @@ stated once, here:
 * A worker that holds none is forgotten after a day of silence: ``forget``.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -26,11 +25,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import workers
-from ledger.rules.commands import Lose
 
 if TYPE_CHECKING:
     from ledger.log.ledger import Ledger
-    from ledger.projections.models.jobs import Held
 
 # Heartbeats that a worker sends per lease.
 BEATS_A_LEASE: Final = 3
@@ -255,19 +252,17 @@ def _seen(row: Sequence[Any]) -> WorkerSeen:
     return WorkerSeen(name, msgspec.json.decode(types), *times)
 
 
-def listed(
-    connection: Connection, attempts: "Iterable[Held]", *, now_ms: int
-) -> list[ListedWorker]:
+def listed(connection: Connection, held: Mapping[str, int], *, now_ms: int) -> list[ListedWorker]:
     """Return all workers with their states, sorted by name.
 
     Args:
         connection: Where to read the heartbeats.
-        attempts: The attempts that workers hold.
+        held: The number of attempts that each worker holds; 0 where there is none.
         now_ms: The current time, UTC milliseconds.
     """
-    held = Counter(attempt.worker for attempt in attempts)
     return [
-        ListedWorker(worker, worker.state(now_ms), held[worker.name]) for worker in seen(connection)
+        ListedWorker(worker, worker.state(now_ms), held.get(worker.name, 0))
+        for worker in seen(connection)
     ]
 
 
@@ -287,33 +282,32 @@ class LostWorkers:
         # Silence before this time is ignored.
         self._silent_since_ms = 0
 
-    def attempts(
-        self, connection: Connection, held: "Collection[Held]", *, now_ms: int
-    ) -> list[Lose]:
-        """Return the commands that fail the attempts of lost workers.
+    def among(
+        self, connection: Connection, holders: Collection[str], *, now_ms: int
+    ) -> dict[str, int]:
+        """Return the lost workers, and how long each has been silent, in milliseconds.
 
         Args:
             connection: Where to read the heartbeats.
-            held: The attempts that workers hold.  They were read before, because a worker is
+            holders: The workers that hold attempts.  They were read before, because a worker is
                 listed before it holds an attempt.
             now_ms: The current time, UTC milliseconds.
         """
-        known = {worker.name: worker for worker in seen(connection)} if held else {}
+        known = {worker.name: worker for worker in seen(connection)} if holders else {}
         missed = {}
-        lost = []
-        for attempt in held:
-            worker = known.get(attempt.worker)
+        lost = {}
+        for name in holders:
+            worker = known.get(name)
             seen_at_ms = None if worker is None else worker.seen_at_ms
             lease_ms = self._lease_ms if worker is None else worker.lease_ms
             if seen_at_ms is None or seen_at_ms > now_ms:
-                key = (attempt.worker, seen_at_ms)
+                key = (name, seen_at_ms)
                 since_ms = missed[key] = self._missed.get(key, now_ms)
             else:
                 since_ms = max(seen_at_ms, self._silent_since_ms)
             silent_ms = now_ms - since_ms
             if is_silent(silent_ms, lease_ms=lease_ms):
-                job_id, number, name = attempt
-                lost.append(Lose(job_id=job_id, attempt=number, worker=name, silent_ms=silent_ms))
+                lost[name] = silent_ms
         self._missed = missed
         return lost
 

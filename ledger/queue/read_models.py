@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from ledger.log.store import Envelope
-    from ledger.projections.models.jobs import Held
     from ledger.queue.presence import ListedWorker
 
 
@@ -19,8 +18,11 @@ class DueJobs(Protocol):
     def due(self, connection: "Connection", *, now_ms: int, limit: int) -> Sequence[int]:
         """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
 
-    def held(self, connection: "Connection") -> "Sequence[Held]":
-        """Return the attempts that workers hold."""
+    def holders(self, connection: "Connection") -> Sequence[str]:
+        """Return the names of the workers that hold attempts."""
+
+    def held_by(self, connection: "Connection", worker: str) -> Sequence[tuple[int, int]]:
+        """Return the job id and attempt number of each attempt that a worker holds."""
 
 
 class ReadModels(DueJobs, Protocol):
@@ -65,6 +67,3 @@ class ReadModels(DueJobs, Protocol):
 
     def any_claimable(self, connection: "Connection", types: Collection[str]) -> bool:
         """Return whether a job of one of the types waits for a worker."""
-
-    def held_by(self, connection: "Connection", worker: str) -> Sequence[tuple[int, int]]:
-        """Return the job id and attempt number of each attempt that a worker holds."""

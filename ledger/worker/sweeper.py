@@ -14,7 +14,7 @@ from ledger.log.ledger import Ledger
 from ledger.queue import presence
 from ledger.queue.lease import LEASE_MS
 from ledger.queue.read_models import DueJobs
-from ledger.rules.commands import Elapse
+from ledger.rules.commands import Elapse, Lose
 
 # A job is promoted within a second of being due: four sweeps a second leave time for the work.
 INTERVAL_S: Final = 0.25
@@ -75,8 +75,17 @@ class Sweeper:
             now_ms = self._ledger.time_ms(connection)
             if self._last_step is not None:
                 self._excuse_silence(now_ms)
-            held = self._jobs.held(connection)
-            lose = self._lost_workers.attempts(connection, held, now_ms=now_ms)
+            holders = self._jobs.holders(connection)
+            lost = self._lost_workers.among(connection, holders, now_ms=now_ms)
+            held = {name: self._jobs.held_by(connection, name) for name in lost}
+            if lost:
+                # One of them may have come back meanwhile, and claimed some of these.
+                lost = self._lost_workers.among(connection, holders, now_ms=now_ms)
+        lose = [
+            Lose(job_id=job_id, attempt=attempt, worker=name, silent_ms=silent_ms)
+            for name, silent_ms in lost.items()
+            for job_id, attempt in held.get(name, ())
+        ]
         answers = self._ledger.submit(lose, actor="sweeper", cause="lease")
         return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
 
@@ -87,7 +96,7 @@ class Sweeper:
             return
         self._forget_at_s = now_s + FORGET_EVERY_S
         with self._ledger.database.read() as connection:
-            holders = {attempt.worker for attempt in self._jobs.held(connection)}
+            holders = self._jobs.holders(connection)
         presence.forget(self._ledger, holders)
 
     def run(self) -> None:

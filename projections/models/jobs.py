@@ -8,7 +8,7 @@ is erased there is gone here.
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import (
     CheckConstraint,
@@ -17,9 +17,11 @@ from sqlalchemy import (
     Index,
     Integer,
     Select,
+    Table,
     Text,
     bindparam,
     delete,
+    func,
     insert,
     literal_column,
     null,
@@ -31,21 +33,12 @@ from sqlalchemy import (
 from ledger.database.fast_sql import Listed, Query, Rows
 from ledger.log import schema
 from ledger.log.ports import JobWithData
-from ledger.log.recorded import Change
+from ledger.log.recorded import LEDGER_STREAM, Change
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
 from ledger.projections.models.job_lists import LIST_SIZES, JobLists, ListSizes, rank_columns
 from ledger.projections.projection import Projection, in_parts
 from ledger.rules.job import LIVE_STATES, JobState, State
-
-
-class Held(NamedTuple):
-    """An attempt, and the worker that holds it."""
-
-    job_id: int
-    attempt: int
-    worker: str
-
 
 # These columns never change after creation, so an update does not write them.
 _CONSTANT: Final = frozenset(
@@ -65,6 +58,10 @@ _CONSTANT: Final = frozenset(
 )
 _COLUMNS: Final = (*JobState._fields, *Frame._fields)
 _CHANGING: Final = tuple(name for name in _COLUMNS if name not in _CONSTANT)
+# No worker holds an attempt that an operator began by hand.  It is text, as in the migration: an
+# index with a condition serves only queries in which the same condition stands.  The index has
+# the state as well, or SQLite would prefer another one that has.
+_IS_HELD: Final = "state = 'active' AND worker IS NOT NULL AND started_attempt = attempt"
 # Not with IN: SQLite builds a table for it in every statement, which took 3 of 15 µs a row.
 _STATE_IS_KNOWN: Final = " OR ".join(f"state = '{state}'" for state in LIVE_STATES)
 
@@ -132,16 +129,29 @@ class Jobs(Projection):
             )
             .limit(1)
         )
-        self._held = Query(
-            select(jobs.c.id, jobs.c.attempt, jobs.c.worker)
+        # The type is NULL for events of the ledger itself.
+        events = schema.events
+        self._claimable_between = Query(
+            select(jobs.c.type)
+            .distinct()
+            .select_from(events.outerjoin(jobs, jobs.c.id == events.c.job_id))
             .where(
-                jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
-                jobs.c.worker.is_not(None),
-                # No worker holds an attempt that an operator began by hand.
-                jobs.c.started_attempt == jobs.c.attempt,
+                events.c.position > bindparam("before"),
+                events.c.position <= bindparam("after"),
+                (events.c.job_id == LEDGER_STREAM)
+                | (jobs.c.state == literal_column(f"'{State.INACTIVE.value}'")),
             )
+        )
+        # Each uses the index of what workers hold, whose condition it repeats.
+        self._held_by = Query(
+            select(jobs.c.id, jobs.c.attempt)
+            .where(text(_IS_HELD), jobs.c.worker == bindparam("worker"))
             .order_by(jobs.c.id)
         )
+        self._held_counts = Query(
+            select(jobs.c.worker, func.count()).where(text(_IS_HELD)).group_by(jobs.c.worker)
+        )
+        self._holders = Query(_holders(jobs))
         self._running = Listed(
             select(jobs.c.id, jobs.c.attempt, json_of(jobs)).where(
                 jobs.c.state == literal_column(f"'{State.ACTIVE.value}'"),
@@ -220,9 +230,34 @@ class Jobs(Projection):
         """Return whether a job of a type waits for a worker."""
         return self._any_claimable.first(connection, type=type_) is not None
 
-    def held(self, connection: Connection) -> list[Held]:
-        """Return the attempts that workers hold."""
-        return [Held(*row) for row in self._held.all(connection)]
+    def claimable_between(self, connection: Connection, before: int, after: int) -> set[str] | None:
+        """Return the types of jobs that events may have made claimable, and that wait now.
+
+        Args:
+            connection: Where to read.
+            before: The position before the first event.
+            after: The position of the last one.
+
+        Returns:
+            The types; None if all may be claimable, because a pause has ended.
+        """
+        rows = self._claimable_between.all(connection, before=before, after=after)
+        types = {type_ for (type_,) in rows}
+        return None if None in types else types
+
+    def holders(self, connection: Connection) -> list[str]:
+        """Return the names of the workers that hold attempts, sorted."""
+        return [name for (name,) in self._holders.all(connection)]
+
+    def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
+        """Return the job id and attempt number of each attempt that a worker holds."""
+        return [
+            (job_id, attempt) for job_id, attempt in self._held_by.all(connection, worker=worker)
+        ]
+
+    def held_counts(self, connection: Connection) -> dict[str, int]:
+        """Return how many attempts each worker holds that holds any."""
+        return dict(tuple(row) for row in self._held_counts.all(connection))
 
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
         """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
@@ -247,6 +282,18 @@ class Jobs(Projection):
         rows = self._running.all(connection, list(attempts))
         found = {(job_id, attempt): json for job_id, attempt, json in rows}
         return [(found[key], key[1]) for key in attempts.items() if key in found]
+
+
+def _holders(jobs: Table) -> Select[Any]:
+    """Return the statement of the workers that hold attempts.
+
+    It goes from one name to the next in the index, because a worker may hold very many.
+    """
+    name = select(jobs.c.worker).where(text(_IS_HELD)).order_by(jobs.c.worker).limit(1)
+    found = select(name.scalar_subquery().label("name")).cte("found", recursive=True)
+    following = name.where(jobs.c.worker > found.c.name).scalar_subquery()
+    found = found.union_all(select(following).where(found.c.name.is_not(None)))
+    return select(found.c.name).where(found.c.name.is_not(None))
 
 
 _STATE: Final = JobState._fields.index("state")
@@ -298,8 +345,9 @@ def _job_columns() -> Sequence[Column[Any] | CheckConstraint]:
 
 
 def _job_indexes() -> Sequence[Index]:
-    """Return one index per list and order, and one for jobs that have a due time."""
+    """Return one index per list and order, one of jobs that fall due, and one of those held."""
     due = text("due_at_ms IS NOT NULL")
+    held = text(_IS_HELD)
     return (
         Index("ledger_jobs_by_state", "state", "id"),
         Index("ledger_jobs_by_type", "type", "state", "id"),
@@ -307,6 +355,9 @@ def _job_indexes() -> Sequence[Index]:
         Index("ledger_jobs_by_state_priority", "state", "priority", "id"),
         Index("ledger_jobs_by_type_priority", "type", "state", "priority", "id"),
         Index("ledger_jobs_due", "due_at_ms", sqlite_where=due, postgresql_where=due),
+        Index(
+            "ledger_jobs_held", "state", "worker", "id", sqlite_where=held, postgresql_where=held
+        ),
     )
 
 

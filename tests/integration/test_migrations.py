@@ -20,7 +20,7 @@ from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Create, Pause, Start
 from tests.builders import carry_out, open_system, rows, silently, verified
 
-HEAD = "0007"
+HEAD = "0008"
 
 
 @pytest.fixture
@@ -114,6 +114,7 @@ def test_every_constraint_and_index_has_its_name_in_the_database(system: System)
         "ledger_jobs_by_state_priority",
         "ledger_jobs_by_type_priority",
         "ledger_jobs_due",
+        "ledger_jobs_held",
     }
     assert checks == {"ledger_jobs_state_known", "ledger_jobs_made_bounded"}
 
@@ -238,7 +239,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0007; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0008; "
         "run `ledger migrate`"
     )
 

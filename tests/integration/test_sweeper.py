@@ -20,7 +20,6 @@ from ledger.errors import AttemptOver, Corrupt, LedgerError, SchemaMismatch, Una
 from ledger.log import store
 from ledger.log.ledger import Ledger
 from ledger.processes.composition import System
-from ledger.projections.models.jobs import Held
 from ledger.queue import presence
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Complete, Create, FailAttempt, Move, Progress, Remove, Start
@@ -65,7 +64,10 @@ class Watched:
             raise self._errors.pop(0)
         return ()
 
-    def held(self, connection: Connection) -> Sequence[Held]:
+    def holders(self, connection: Connection) -> Sequence[str]:
+        return ()
+
+    def held_by(self, connection: Connection, worker: str) -> Sequence[tuple[int, int]]:
         return ()
 
 
@@ -78,7 +80,10 @@ class Outdated:
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> Sequence[int]:
         return self._job_ids[:limit]
 
-    def held(self, connection: Connection) -> Sequence[Held]:
+    def holders(self, connection: Connection) -> Sequence[str]:
+        return ()
+
+    def held_by(self, connection: Connection, worker: str) -> Sequence[tuple[int, int]]:
         return ()
 
 
@@ -365,6 +370,34 @@ def test_a_worker_that_was_missed_and_came_back_is_not_lost(system: System, cloc
     changed = sweeper.sweep()
 
     assert (changed, state_of(system, job_id)) == (0, "active")
+
+
+class ComingBack:
+    """A read model of which a silent worker beats, and claims, while what it holds is read."""
+
+    def __init__(self, system: System, worker: str) -> None:
+        self._system = system
+        self._worker = worker
+        self.due = system.jobs.due
+        self.holders = system.jobs.holders
+
+    def held_by(self, connection: Connection, worker: str) -> Sequence[tuple[int, int]]:
+        beat(self._system, self._worker, lease_ms=SOON_MS)
+        held_by(self._system, self._worker)
+        return self._system.jobs.held_by(connection, worker)
+
+
+def test_a_worker_that_comes_back_during_the_sweep_keeps_what_it_claims(
+    system: System, clock: Clock
+) -> None:
+    beat(system, "host:17:1", lease_ms=SOON_MS)
+    held_by(system, "host:17:1")
+    clock.now_ms += SOON_MS + 1
+
+    changed = Sweeper(system.ledger, ComingBack(system, "host:17:1")).sweep()
+
+    assert changed == 0
+    assert counts(system) == {"active": 2}
 
 
 def test_an_attempt_that_no_worker_holds_cannot_lose_it(

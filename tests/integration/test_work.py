@@ -167,8 +167,8 @@ class Work:
     def holders(self) -> list[int]:
         """Return the processes that hold a job."""
         with self.system.database.read() as connection:
-            held = self.system.jobs.held(connection)
-        return [int(attempt.worker.split(":")[-2]) for attempt in held]
+            held = self.system.jobs.held_counts(connection)
+        return [int(name.split(":")[-2]) for name, number in held.items() for _ in range(number)]
 
     def refusal(self, *arguments: str) -> tuple[int, str]:
         """Return how a command that cannot work ends, and what it says."""

@@ -648,7 +648,7 @@ class WorkerMachine(RuleBasedStateMachine):
             "SELECT id, state, attempt, made, max_attempts, priority, due_at_ms FROM ledger_jobs "
             "ORDER BY id",
         )
-        held = {(one.job_id, one.attempt): one.worker for one in self._held()}
+        held = self._held()
         seen = {worker.name: worker.seen_at_ms for worker in self.queue.workers()}
 
         assert found == [
@@ -682,9 +682,13 @@ class WorkerMachine(RuleBasedStateMachine):
             )
         )
 
-    def _held(self) -> Sequence[Any]:
+    def _held(self) -> dict[tuple[int, int], str]:
         with self.system.database.read() as connection:
-            return self.queue.read_models.held(connection)
+            return {
+                attempt: worker
+                for worker in self.queue.read_models.holders(connection)
+                for attempt in self.queue.read_models.held_by(connection, worker)
+            }
 
     def _by_id(self, jobs: Iterable[Job]) -> list[Job]:
         return sorted(jobs, key=lambda job: job.id)
