@@ -12,7 +12,7 @@ so the connection is checked before each look.
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import ClassVar, Final, TypeVar
 
 import falcon
@@ -48,7 +48,14 @@ class LongPolls:
         """Answer all waiting requests of this process within a second, because it will end."""
         cls._stopping = True
 
-    def wait(self, req: falcon.Request, look: Callable[[], Found], wait_s: float) -> Found:
+    def wait(
+        self,
+        req: falcon.Request,
+        look: Callable[[], Found],
+        wait_s: float,
+        *,
+        types: Collection[str] | None = None,
+    ) -> Found:
         """Call *look* until it finds something or the time is over; return what it found.
 
         Args:
@@ -56,20 +63,28 @@ class LongPolls:
             look: Called at once, and then after each commit unless the client has closed its
                 connection.
             wait_s: Seconds to wait; 0 looks once.
+            types: Only commits after which jobs of these types may be claimable count; None is
+                for all commits.
         """
         found = look()
         if found or not wait_s or not self._room.acquire(blocking=False):
             return found
         try:
-            return self._wait(req, look, found, time.monotonic() + wait_s)
+            return self._wait(req, look, found, time.monotonic() + wait_s, types)
         finally:
             self._room.release()
 
     def _wait(
-        self, req: falcon.Request, look: Callable[[], Found], nothing: Found, until_s: float
+        self,
+        req: falcon.Request,
+        look: Callable[[], Found],
+        nothing: Found,
+        until_s: float,
+        types: Collection[str] | None,
     ) -> Found:
         notified = threading.Event()
-        with self._commit_notifier.subscribed(notified.set):
+        wanted = None if types is None else lambda: types
+        with self._commit_notifier.subscribed(notified.set, types=wanted):
             while True:
                 # Clear before looking: a commit after that sets it again.
                 notified.clear()

@@ -55,7 +55,9 @@ class Claims:
         limit = body.limit or 1
         claim = Claim(worker=body.worker, slots=dict.fromkeys(body.types, limit), limit=limit)
         cause = requests.cause(req)
-        claimed = self._polls.wait(req, lambda: self._take(claim, cause), body.wait or 0)
+        claimed = self._polls.wait(
+            req, lambda: self._take(claim, cause), body.wait or 0, types=body.types
+        )
         answer(resp, f"[{','.join(claimed)}]".encode())
 
     def _take(self, claim: Claim, cause: str | None) -> list[str]:

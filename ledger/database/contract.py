@@ -13,7 +13,7 @@ by the URL.
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import ClassVar, Final, NamedTuple
 from weakref import WeakSet
@@ -217,8 +217,13 @@ class Database(ABC):
         return nullcontext()
 
     @abstractmethod
-    def announce(self, tx: Connection) -> None:
-        """Notify every ``watch`` that *tx* changes something, once it commits."""
+    def announce(self, tx: Connection, types: Collection[str] | None) -> None:
+        """Notify every ``watch`` that *tx* changes something, once it commits.
+
+        Args:
+            tx: A transaction.
+            types: The types of which jobs become claimable; None if any may.
+        """
 
     @abstractmethod
     def watch(self) -> "Watch":
@@ -271,9 +276,12 @@ class Watch(ABC):
     Attributes:
         connection: The connection that it listens on; the thread may read on it between
             two waits.
+        types: The types that the commits which the last wait has reported announced; None if the
+            database does not tell.
     """
 
     connection: Connection
+    types: Collection[str] | None = None
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:

@@ -28,7 +28,7 @@ no transaction is open: in one, the snapshot stays between two statements.
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final
@@ -37,6 +37,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, create_engine, event, exc, text
 from sqlalchemy.engine import URL
 
+from ledger.database import announced_types
 from ledger.database.contract import (
     LOCK_TIMEOUT_MS,
     POOL_OVERFLOW,
@@ -154,7 +155,7 @@ class PostgresDatabase(Database):
 
     @property
     def channel(self) -> str:
-        """Return the channel on which a commit is announced, one word a batch."""
+        """Return the channel on which a commit is announced."""
         return f"ledger_{_digest(self._place).hex()[:16]}"
 
     def lock_key(self, name: str) -> int:
@@ -237,8 +238,10 @@ class PostgresDatabase(Database):
         pipeline: AbstractContextManager[object] = driver_of(tx).pipeline()
         return pipeline
 
-    def announce(self, tx: Connection) -> None:
-        driver_of(tx).execute(f"NOTIFY {self.channel}")
+    def announce(self, tx: Connection, types: Collection[str] | None) -> None:
+        driver_of(tx).execute(
+            "SELECT pg_notify(%s, %s)", (self.channel, announced_types.encode(types))
+        )
 
     def watch(self) -> Watch:
         with self.translated():
@@ -313,7 +316,9 @@ class _Listener(Watch):
 
     def _heard(self) -> bool:
         """Return whether a notification has arrived; several count as one."""
-        return len(list(driver_of(self.connection).notifies(timeout=0))) > 0
+        announced = [each.payload for each in driver_of(self.connection).notifies(timeout=0)]
+        self.types = announced_types.decode(announced)
+        return bool(announced)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -268,7 +268,7 @@ class SqliteDatabase(Database):
             self._writer = self._writer or self.engine.connect()
             self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
 
-    def announce(self, tx: Connection) -> None:
+    def announce(self, tx: Connection, types: Collection[str] | None) -> None:
         self._has_news = True
 
     def watch(self) -> Watch:

@@ -3,13 +3,19 @@
 A process has one watch on the database, however many threads wait, and none while no
 thread waits.  A thread subscribes first, then reads, then waits, so it is notified of
 every commit after the read.
+
+Hundreds of idle workers may be subscribed, and all would ask the database for jobs after a
+commit of which none is for them.  So a subscriber may name the types of jobs that it waits for.
+PostgreSQL's notification has the types with it; on SQLite they are read from the new events.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection
 
 from ledger.database.contract import Database, Watch
 from ledger.errors import LedgerError
@@ -20,10 +26,24 @@ LONGEST_END_S: Final = 10.0
 LONGEST_WAIT_S: Final = 1.0
 # Pause between tries while the database is unavailable.
 _RETRY_S: Final = 0.5
+# After more events, all subscribers look for themselves.
+_MOST_EVENTS: Final = 1_000
 
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[], object]
+# The types of which jobs may have become claimable between two positions; None if all may.
+ClaimableBetween = Callable[[Connection, int, int], Collection[str] | None]
+
+
+class _Subscriber(NamedTuple):
+    """A subscriber, and the types of jobs that it waits for; None if it waits for anything."""
+
+    callback: Callback
+    types: Callable[[], Collection[str]] | None
+
+    def wants(self, types: Collection[str] | None) -> bool:
+        return self.types is None or types is None or not set(types).isdisjoint(self.types())
 
 
 class CommitNotifier:
@@ -31,6 +51,7 @@ class CommitNotifier:
 
     Args:
         database: The database to watch.
+        claimable_between: See ``ClaimableBetween``.
         patience_s: How often the watching thread checks whether there are still subscribers,
             and how long the first one waits for the watch at most; 2 s by default.
         longest_end_s: Longest wait for the thread to end, which may be connecting to a server
@@ -45,6 +66,7 @@ class CommitNotifier:
     def __init__(
         self,
         database: Database,
+        claimable_between: ClaimableBetween,
         *,
         patience_s: float = PATIENCE_S,
         longest_end_s: float = LONGEST_END_S,
@@ -52,6 +74,7 @@ class CommitNotifier:
     ) -> None:
         self.longest_wait_s = longest_wait_s
         self._database = database
+        self._claimable_between = claimable_between
         self._patience_s = patience_s
         self._longest_end_s = longest_end_s
         self.forget()
@@ -59,7 +82,7 @@ class CommitNotifier:
     def forget(self) -> None:
         """Reset the state in a forked child, which has none of its parent's threads."""
         self._mutex = threading.Lock()
-        self._callbacks: list[Callback] = []
+        self._subscribers: list[_Subscriber] = []
         self._thread: threading.Thread | None = None
         self._watch: Watch | None = None
         self._closed = threading.Event()
@@ -68,7 +91,7 @@ class CommitNotifier:
         """Stop notifying, and wait for the thread so that it no longer uses the database."""
         with self._mutex:
             self._closed.set()
-            self._callbacks.clear()
+            self._subscribers.clear()
             if self._watch is not None:
                 self._watch.wake()
             thread = self._thread
@@ -76,14 +99,23 @@ class CommitNotifier:
             thread.join(self._longest_end_s)
 
     @contextmanager
-    def subscribed(self, callback: Callback) -> Iterator[None]:
-        """Call *callback* after each commit, from another thread; it must return quickly.
+    def subscribed(
+        self, callback: Callback, *, types: Callable[[], Collection[str]] | None = None
+    ) -> Iterator[None]:
+        """Call *callback* after each commit, from another thread.
 
         The first call may be for a commit shortly before the subscription.
+
+        Args:
+            callback: It must return quickly.
+            types: Returns the types of jobs that are waited for at that moment, from the same
+                thread: only commits after which jobs of these may be claimable count.  None is
+                for all commits.
         """
         ready = threading.Event()
+        subscriber = _Subscriber(callback, types)
         with self._mutex:
-            self._callbacks.append(callback)
+            self._subscribers.append(subscriber)
             starts = self._thread is None and not self._closed.is_set()
             if starts:
                 self._thread = threading.Thread(
@@ -97,7 +129,7 @@ class CommitNotifier:
         finally:
             with self._mutex, suppress(ValueError):
                 # ``close`` may have removed it.
-                self._callbacks.remove(callback)
+                self._subscribers.remove(subscriber)
 
     # --- the thread
 
@@ -134,19 +166,36 @@ class CommitNotifier:
     def _notify_for(self, watch: Watch) -> None:
         position = self._position(watch)
         # For commits while there was no watch.
-        self._notify()
+        self._notify(None)
         while self._needed():
-            # A heartbeat is a commit too, but appends no event.
-            if watch.wait(self._patience_s) and (now := self._position(watch)) != position:
-                position = now
-                self._notify()
+            if not watch.wait(self._patience_s):
+                continue
+            types = watch.types
+            if types is None:
+                before, position = position, self._position(watch)
+                if position == before:
+                    # A heartbeat is a commit too, but appends no event.
+                    continue
+                types = self._types_between(watch, before, position)
+            self._notify(types)
+
+    def _types_between(self, watch: Watch, before: int, after: int) -> Collection[str] | None:
+        """Return the types that subscribers wait for and may find; None if that is all."""
+        with self._mutex:
+            waits = [each.types for each in self._subscribers if each.types is not None]
+        if not any(types() for types in waits):
+            return ()
+        if not 0 < after - before <= _MOST_EVENTS:
+            return None
+        with self._database.translated():
+            return self._claimable_between(watch.connection, before, after)
 
     def _position(self, watch: Watch) -> int:
         with self._database.translated():
             return store.read_position(watch.connection)
 
     def _needed(self) -> bool:
-        return bool(self._callbacks) and not self._closed.is_set()
+        return bool(self._subscribers) and not self._closed.is_set()
 
     def _over(self) -> bool:
         """Return whether the thread must end because there are no subscribers.
@@ -159,8 +208,9 @@ class CommitNotifier:
             self._thread = None
             return True
 
-    def _notify(self) -> None:
+    def _notify(self, types: Collection[str] | None) -> None:
         with self._mutex:
-            callbacks = tuple(self._callbacks)
-        for callback in callbacks:
-            callback()
+            subscribers = tuple(self._subscribers)
+        for subscriber in subscribers:
+            if subscriber.wants(types):
+                subscriber.callback()

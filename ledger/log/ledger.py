@@ -22,10 +22,11 @@ from ledger.log.batch import Batch, Submission
 from ledger.log.group_commit import Appender, Take
 from ledger.log.inline_versions import InlineVersions
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
-from ledger.log.recorded import of_jobs, of_ledger
+from ledger.log.recorded import Change, of_jobs, of_ledger
 from ledger.log.store import Locked
 from ledger.rules.commands import Claim, Command, storable
 from ledger.rules.events import Erased
+from ledger.rules.job import State
 
 LONGEST_ACTOR: Final = 255
 LONGEST_CAUSE: Final = 1_000
@@ -199,7 +200,16 @@ class Ledger:
                     projection.apply(tx, changes)
                 if of_itself:
                     projection.apply_ledger(tx, of_itself)
-            self.database.announce(tx)
+            self.database.announce(tx, None if of_itself else _became_claimable(changes))
+
+
+def _became_claimable(changes: Sequence[Change]) -> set[str]:
+    """Return the types of the jobs that *changes* make claimable."""
+    return {
+        change.after.type
+        for change in changes
+        if change.after.state is State.INACTIVE and change.before.state is not State.INACTIVE
+    }
 
 
 def _shown(time_ms: int) -> str:

@@ -269,7 +269,7 @@ def compose(
         state_counts=state_counts,
         unique_keys=unique_keys,
         ledger_state=ledger_state,
-        commit_notifier=CommitNotifier(database),
+        commit_notifier=CommitNotifier(database, jobs.claimable_between),
         make_search=lambda: _search(settings, database, directory, indexes=indexes),
     )
 

@@ -159,7 +159,7 @@ class Worker:
         self._pool.start()
         sweeper = self._sweeper()
         try:
-            with self._queue.commit_notifier.subscribed(self._on_commit):
+            with self._queue.commit_notifier.subscribed(self._on_commit, types=self._awaited):
                 while not self._is_over():
                     self._step()
         finally:
@@ -187,6 +187,9 @@ class Worker:
 
     def _perform(self, job: RunningJob) -> None:
         job.finish(perform(self._handlers[job.type], job))
+
+    def _awaited(self) -> Collection[str]:
+        return () if self._wants_jobs else self._slots
 
     def _on_commit(self) -> None:
         if not self._wants_jobs:

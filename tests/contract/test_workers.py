@@ -65,7 +65,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 def wait_for_waiters(system: System, number: int = 1) -> None:
     """Return as soon as that many requests wait for news."""
-    wait_until(lambda: len(system.commit_notifier._callbacks) == number, f"{number} requests wait")
+    wait_until(
+        lambda: len(system.commit_notifier._subscribers) == number, f"{number} requests wait"
+    )
 
 
 # --- claiming

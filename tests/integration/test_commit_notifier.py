@@ -2,23 +2,39 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
+import ledger
 from ledger.database import sqlite_watch
 from ledger.database.contract import Watch
+from ledger.database.fast_sql import driver_of
 from ledger.database.migration import migrate
+from ledger.database.postgres import PostgresDatabase
 from ledger.log.commit_notifier import CommitNotifier
 from ledger.processes.composition import System, compose
 from ledger.processes.connect import connect
+from ledger.processes.queue_read_models import QueueReadModels
 from ledger.processes.settings import Settings
 from ledger.queue import presence
 from ledger.queue.queue import Queue
-from ledger.rules.commands import Create
+from ledger.rules.commands import (
+    Command,
+    Complete,
+    Create,
+    FailAttempt,
+    Move,
+    Pause,
+    Remove,
+    Resume,
+    Start,
+)
+from ledger.worker.pauses import PAUSES
 from ledger.worker.worker import Worker
 from tests.builders import carry_out
 from tests.integration.servers import DEADLINE_S, wait_until
@@ -48,7 +64,12 @@ def notifier_threads() -> NotifierThreads:
 
 def patient(system: System) -> System:
     """Return *system* with a notifier that checks for its end too seldom for a test to see."""
-    notifier = CommitNotifier(system.database, patience_s=10 * DEADLINE_S, longest_end_s=DEADLINE_S)
+    notifier = CommitNotifier(
+        system.database,
+        system.jobs.claimable_between,
+        patience_s=10 * DEADLINE_S,
+        longest_end_s=DEADLINE_S,
+    )
     return replace(system, commit_notifier=notifier)
 
 
@@ -235,3 +256,160 @@ def test_where_the_system_tells_of_no_writes_commits_are_counted(
             system.close()
 
             assert not notifier_threads()
+
+
+# --- those who wait for jobs of some types
+
+
+class Waiting:
+    """What was committed for a worker of some types, beside one that waits for anything."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self.types = types
+        self.notified = threading.Event()
+        self.after_it = threading.Event()
+
+    def after(self, commit: Callable[[], object]) -> bool:
+        """Return whether *commit* was for it."""
+        self.notified.clear()
+        self.after_it.clear()
+        commit()
+        # Subscribers are called in the order of their subscription.
+        assert self.after_it.wait(DEADLINE_S)
+        return self.notified.is_set()
+
+
+@contextmanager
+def waiting(system: System, *types: str) -> Iterator[Waiting]:
+    waits = Waiting(types)
+    notifier = system.commit_notifier
+    with (
+        notifier.subscribed(waits.notified.set, types=lambda: waits.types),
+        notifier.subscribed(waits.after_it.set),
+    ):
+        # For what was committed before there was a watch.
+        wait_until(waits.notified.is_set, "the watch is there")
+        yield waits
+
+
+def test_who_waits_for_jobs_of_a_type_is_not_woken_for_others(
+    system: System, other: System
+) -> None:
+    def commit(*commands: Command) -> Callable[[], object]:
+        return lambda: other.ledger.submit(commands, actor="test")
+
+    with waiting(system, "email", "sms") as worker:
+        woken = [
+            worker.after(commit(*commands))
+            for commands in (
+                [Create(type="fax")],  # job 1
+                [Create(type="email")],
+                [Create(type="sms", delay_ms=60_000)],
+                [Create(type="fax"), Create(type="sms")],  # jobs 4 and 5
+                [Start(job_id=2)],
+                [Complete(job_id=2, attempt=1)],
+                [Start(job_id=5), FailAttempt(job_id=5, attempt=1, error='"no"', final=True)],
+                [Move(job_id=5, to="inactive")],
+                [Move(job_id=1, to="delayed"), Move(job_id=1, to="inactive")],
+                [Move(job_id=3, to="inactive")],
+                [Pause(type="fax")],
+                [Resume(type="fax")],
+                [Remove(job_id=3)],
+            )
+        ]
+
+    assert woken == [
+        *(False, True, False, True),
+        *(False, False, False, True),
+        *(False, True),
+        # What the ledger itself records may be for anybody.
+        *(True, True),
+        False,
+    ]
+
+
+def test_who_is_awake_is_not_told_and_who_sleeps_again_is(system: System, other: System) -> None:
+    with waiting(system) as worker:
+        awake = worker.after(lambda: carry_out(other, Create(type="email")))
+        worker.types = ["email"]
+        asleep = worker.after(lambda: carry_out(other, Create(type="email")))
+
+    assert (awake, asleep) == (False, True)
+
+
+def test_more_types_than_a_notification_holds_are_all_types(system: System, other: System) -> None:
+    types = [f"{number} {'a' * 200}" for number in range(50)]
+
+    with waiting(system, types[49]) as worker:
+        assert worker.after(
+            lambda: other.ledger.submit([Create(type=each) for each in types], actor="test")
+        )
+
+
+def test_after_very_many_events_everybody_looks(
+    system: System, other: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite, where they would have to be read.  PostgreSQL's notification tells."""
+    monkeypatch.setattr("ledger.log.commit_notifier._MOST_EVENTS", 3)
+
+    with waiting(system, "email") as worker:
+        few = worker.after(lambda: other.ledger.submit([Create(type="fax")] * 3, actor="test"))
+        many = worker.after(lambda: other.ledger.submit([Create(type="fax")] * 4, actor="test"))
+
+    assert (few, many) == (False, system.database.is_embedded)
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("payload", ["", "a stranger's", "7", '"email"'])
+def test_a_notification_without_types_is_for_all(
+    system: System, other: System, payload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an earlier release have none; the events are read then."""
+    database = other.database
+    assert isinstance(database, PostgresDatabase)
+
+    def announce(tx: Connection, types: Collection[str] | None) -> None:
+        driver_of(tx).execute("SELECT pg_notify(%s, %s)", (database.channel, payload))
+
+    monkeypatch.setattr(database, "announce", announce)
+
+    with waiting(system, "fax") as worker:
+        for_it = worker.after(lambda: carry_out(other, Create(type="fax")))
+        for_others = worker.after(lambda: carry_out(other, Create(type="sms")))
+
+    assert (for_it, for_others) == (True, False)
+
+
+def test_an_idle_worker_does_not_ask_for_jobs_after_each_commit(
+    system: System, other: System, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Collection[str]] = []
+    any_claimable = QueueReadModels.any_claimable
+
+    def counted(models: QueueReadModels, connection: Connection, types: Collection[str]) -> bool:
+        asked.append(types)
+        return any_claimable(models, connection, types)
+
+    monkeypatch.setattr(QueueReadModels, "any_claimable", counted)
+    queue = ledger.connect(database_url, actor="test")
+    done = threading.Event()
+    queue.process("email")(lambda _: done.set())
+    worker = Worker(queue, pauses=PAUSES._replace(longest_s=10 * DEADLINE_S))
+    thread = worker.start()
+    with (
+        closing(queue),
+        subscription(replace(system, commit_notifier=queue.commit_notifier)) as any_,
+    ):
+        wait_until(lambda: bool(asked), "it has looked for jobs")
+        before = len(asked)
+        for _ in range(20):
+            any_.clear()
+            carry_out(other, Create(type="fax"))
+            assert any_.wait(DEADLINE_S)
+        for_others = len(asked) - before
+        carry_out(other, Create(type="email"))
+        assert done.wait(DEADLINE_S)
+        worker.stop()
+        thread.join(DEADLINE_S)
+
+    assert for_others == 0

@@ -547,7 +547,9 @@ def test_a_queue_and_a_job_show_what_they_are(queue: Queue) -> None:
 def unhurried(system: System, database_url: str) -> Iterator[Queue]:
     """Yield a queue of another system, in which a waiter looks only when it is woken."""
     own = open_system(database_url)
-    notifier = CommitNotifier(own.database, longest_wait_s=2 * DEADLINE_S)
+    notifier = CommitNotifier(
+        own.database, own.jobs.claimable_between, longest_wait_s=2 * DEADLINE_S
+    )
     queue = queue_of(replace(own, commit_notifier=notifier), actor="tests", lease_ms=LEASE_MS)
     yield queue
     queue.close()
@@ -558,7 +560,7 @@ def when_waited_for(queue: Queue, job: Job, then: Callable[[], object]) -> Any:
     with ThreadPoolExecutor(1) as pool:
         # A wait that is not woken looks once more at its end, which would be too late.
         waiting = pool.submit(job.wait, timeout=2 * DEADLINE_S)
-        wait_until(lambda: bool(queue.commit_notifier._callbacks), "the job is waited for")
+        wait_until(lambda: bool(queue.commit_notifier._subscribers), "the job is waited for")
         then()
         return waiting.exception(DEADLINE_S) or waiting.result()
 

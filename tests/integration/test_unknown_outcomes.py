@@ -5,7 +5,7 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
@@ -258,10 +258,10 @@ def test_a_commit_that_comes_late_is_not_missed(
     reached, goes_on = threading.Event(), threading.Event()
     announce = system.database.announce
 
-    def slowly(tx: Connection) -> None:
+    def slowly(tx: Connection, types: Collection[str] | None) -> None:
         reached.set()
         assert goes_on.wait(DEADLINE_S)
-        announce(tx)
+        announce(tx, types)
 
     with closing(open_system(database_url)) as again:
         monkeypatch.setattr(system.database, "announce", slowly)

@@ -1,0 +1,31 @@
+"""The types of jobs that a commit makes claimable, in the text of a notification.
+
+An empty text stands for all types: an earlier release announced commits so, a resumed type may
+be any, and more types than a notification holds need not be listed.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+import msgspec
+
+# PostgreSQL takes fewer than 8,000 bytes.
+LARGEST_BYTES: Final = 7_000
+
+
+def encode(types: Collection[str] | None) -> str:
+    """Return the text for *types*; None is for all."""
+    text = b"" if types is None else msgspec.json.encode(sorted(types))
+    return text.decode() if len(text) <= LARGEST_BYTES else ""
+
+
+def decode(texts: Iterable[str]) -> set[str] | None:
+    """Return the types in several texts; None is for all."""
+    found: set[str] = set()
+    for text in texts:
+        try:
+            found.update(msgspec.json.decode(text, type=list[str]))
+        except msgspec.DecodeError:
+            # An empty text, or what a stranger has sent to the channel.
+            return None
+    return found
