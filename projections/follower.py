@@ -23,6 +23,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
+from ledger.database.fast_sql import Query
 from ledger.database.leader_loop import STANDBY_S, LeaderLoop
 from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
@@ -266,8 +267,8 @@ class Failure(NamedTuple):
     at_ms: int
 
 
-_SELECT_FAILURES: Final = select(*(failures.c[name] for name in Failure._fields)).order_by(
-    failures.c.name
+_SELECT_FAILURES: Final = Query(
+    select(*(failures.c[name] for name in Failure._fields)).order_by(failures.c.name)
 )
 _DELETE_FAILURE: Final = delete(failures).where(failures.c.name == bindparam("name_"))
 
@@ -275,7 +276,7 @@ _DELETE_FAILURE: Final = delete(failures).where(failures.c.name == bindparam("na
 def read_failures(database: Database) -> list[Failure]:
     """Return the events that stop followers, whichever process leads them."""
     with database.read() as connection:
-        return [Failure(*row) for row in connection.execute(_SELECT_FAILURES)]
+        return [Failure(*row) for row in _SELECT_FAILURES.all(connection)]
 
 
 class Following:

@@ -13,6 +13,7 @@ on temporary tables, which are built to be compared with the live ones.  A *repl
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from sqlalchemy import (
@@ -75,7 +76,7 @@ class Projection(ABC):
         """Return the projection's tables, the main one first."""
         return tuple(self._names.values())
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return what tells the rows of this model from those of another version of it.
 

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
+from ledger.database.fast_sql import Query
 from ledger.errors import Overtaken
 from ledger.log import store
 from ledger.log.recorded import AnyChange
@@ -38,8 +39,10 @@ _MOVE: Final = (
     .values(position=bindparam("position_"))
 )
 _FORGET: Final = delete(rebuilds).where(rebuilds.c.name == bindparam("name_"))
-_CHECKPOINT: Final = select(checkpoints.c.position, checkpoints.c.fingerprint).where(
-    checkpoints.c.name == bindparam("name")
+_CHECKPOINT: Final = Query(
+    select(checkpoints.c.position, checkpoints.c.fingerprint).where(
+        checkpoints.c.name == bindparam("name")
+    )
 )
 _MENDED: Final = delete(failures).where(failures.c.name == bindparam("name_"))
 
@@ -215,8 +218,8 @@ def _drop(tx: Connection, twin: Twin) -> None:
 
 def read_checkpoint(connection: Connection, name: str) -> tuple[int, str | None] | None:
     """Return position and fingerprint of a follower, or None if it has never followed."""
-    row = connection.execute(_CHECKPOINT, {"name": name}).first()
-    return None if row is None else (row.position, row.fingerprint)
+    row = _CHECKPOINT.first(connection, name=name)
+    return None if row is None else (row[0], row[1])
 
 
 def begin_checkpoint(tx: Connection, projection: Projection) -> None:
