@@ -1,6 +1,8 @@
 """Errors as JSON, and the table of the HTTP status of each error."""
 
+import errno
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +10,7 @@ import falcon
 
 from ledger import errors
 from ledger.api.http.json_out import encode
+from ledger.database import shortages
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
 
@@ -27,6 +30,7 @@ _log = logging.getLogger(__name__)
 def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
     """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``."""
     app.add_error_handler(Exception, _unexpected)
+    app.add_error_handler((OSError, MemoryError), _of_the_system)
     for error in STATUSES:
         app.add_error_handler(error, _ours)
     app.add_error_handler(falcon.HTTPError, _falcons)
@@ -56,6 +60,23 @@ def _unexpected(
     _log.error("%s %s failed", req.method, req.path, exc_info=error)
     resp.status = falcon.HTTP_500
     _answer(resp, "internal error; the server's log has the details")
+
+
+def _of_the_system(
+    req: falcon.Request,
+    resp: falcon.Response,
+    error: Any,  # noqa: ANN401 - of the type it is registered for
+    params: Mapping[str, Any],
+) -> None:
+    """Answer that the server is short of something, if that is so."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    elif error.errno not in shortages.PASSING:
+        _unexpected(req, resp, error, params)
+        return
+    text = f"the server is short of something: {shortages.in_words(error, 'try again')}"
+    _log.error("%s %s: %s", req.method, req.path, text)
+    _ours(req, resp, errors.Unavailable(text), params)
 
 
 def _falcons(

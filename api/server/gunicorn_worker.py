@@ -14,9 +14,9 @@ every answer, and opening the error log for every request, took a tenth of the r
 Connections are distributed evenly to the processes: see ``connection_balance``.
 
 Most methods and attributes that this uses are not documented by gunicorn, and may change with
-each release.  All such uses are in this file, and ``unmet_needs`` checks each of them before
-the server starts.  If one is missing, the server runs with plain ``gthread`` and logs a
-warning.
+each release.  All such uses are in this file and in ``parent_process``, and ``unmet_needs``
+checks each of them before the server starts.  If one is missing, the server runs with plain
+``gthread`` and logs a warning.
 """
 
 import inspect
@@ -36,7 +36,6 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import gunicorn
 from gunicorn import util
-from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.http import wsgi
@@ -44,6 +43,7 @@ from gunicorn.workers import gthread
 
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.server.connection_balance import Share, Shares
+from ledger.database import shortages
 
 # Programs send their next request within this time.  It also limits the wait of a new connection
 # when all threads wait for a next request.
@@ -54,6 +54,9 @@ STAND_BACK_S: Final = 0.05
 STAND_BACK_EVERY_S: Final = 1.0
 # The pause before it looks at the counts again.
 _LOOK_S: Final = 0.001
+# The pause while there are no descriptors for further connections, and how often that is logged.
+_FULL_S: Final = 0.05
+_COMPLAIN_EVERY_S: Final = 60.0
 # A larger body is sent in a write of its own, rather than copied behind the headers.
 _JOINED_BYTES: Final = 64 * 1024
 
@@ -74,6 +77,9 @@ NEEDS: Final = (
     Need("util.http_date", 1),
     Need("wsgi.WSGIErrorsWrapper", 1),
     Need("arbiter.LISTENERS"),
+    Need("arbiter.WORKERS"),
+    Need("arbiter.reap_workers", 1),
+    Need("arbiter.spawn_worker", 1),
     Need("arbiter.start", 1),
     Need("worker.accept", 1),
     Need("worker.alive"),
@@ -188,6 +194,7 @@ class LingeringWorker(StoppableWorker):
         super().__init__(*args, **kwargs)
         self._share = self._shares.join(self)
         self._stood_back_s = 0.0
+        self._complain_again_s = 0.0
 
     @classmethod
     def check_config(cls, cfg: Config, log: Any) -> None:  # noqa: ANN401 - gunicorn's own
@@ -201,8 +208,22 @@ class LingeringWorker(StoppableWorker):
         """Accept a connection, or leave it to another process for a moment."""
         if self._share.is_ahead() and self._stands_back():
             time.sleep(_LOOK_S)
-        else:
+            return
+        try:
             super().accept(listener)
+        except OSError as error:
+            if error.errno not in shortages.PASSING:
+                raise
+            # gunicorn would end the process.  It is well: it answers whom it has, and frees files.
+            self._complain(error)
+            time.sleep(_FULL_S)
+
+    def _complain(self, error: OSError) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._complain_again_s:
+            self._complain_again_s = now_s + _COMPLAIN_EVERY_S
+            why = shortages.in_words(error, "it will retry")
+            self.log.warning("cannot accept connections, will retry: %s", why)
 
     def _stands_back(self) -> bool:
         now_s = time.monotonic()
@@ -339,42 +360,3 @@ def _http_date(timestamp: float | None = None) -> str:
 @lru_cache(maxsize=1)
 def _date_of(second: int) -> str:
     return formatdate(second, usegmt=True)
-
-
-def run_server(application: BaseApplication) -> None:
-    """Run gunicorn's parent process, with ``_Arbiter`` if possible; do not return."""
-    (Arbiter if unmet_needs() else _Arbiter)(application).run()
-
-
-class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's parent process, which removes only its own Unix sockets.
-
-    When gunicorn stops, it removes any file at the path of its socket.  By then, that may be the
-    socket of the server that has replaced this one.
-    """
-
-    def start(self) -> None:
-        super().start()
-        self._bound = self._found()
-
-    def stop(self, *graceful: bool) -> None:
-        if self._found() != self._bound:
-            # Sockets that systemd opened are left alone.
-            self.systemd = True
-        super().stop(*graceful)
-
-    def _found(self) -> list[tuple[int, int] | None]:
-        """Return device and inode of the file at the path of each Unix socket.
-
-        While a socket is open, no other file gets its inode.
-        """
-        paths = [listener.getsockname() for listener in self.LISTENERS]
-        return [_file_at(path) for path in paths if isinstance(path, str)]
-
-
-def _file_at(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

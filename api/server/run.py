@@ -3,14 +3,16 @@
 import gc
 import logging
 import os
+import resource
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
 from gunicorn.app.base import BaseApplication
 
 from ledger.api.app import App, create_app
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.server.gunicorn_worker import LingeringWorker, run_server
+from ledger.api.server.gunicorn_worker import LingeringWorker
+from ledger.api.server.parent_process import Started, run_server
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, prepare
 from ledger.processes.follower_process import FollowerProcess
@@ -20,6 +22,13 @@ from ledger.worker.sweeper import Sweeper
 
 # Kue's UIs poll every one or five seconds; a connection should stay open between two polls.
 KEEPALIVE_S = 30
+
+# Connections of a process, as gunicorn has it.
+_MOST_CONNECTIONS: Final = 1_000
+# Files that a process has open for itself: sockets, locks, the index, and more in a search.
+_OWN_FILES: Final = 100
+# A thread's database connection, and what it opens while it waits for a request.
+_FILES_A_THREAD: Final = 4
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +127,19 @@ def _settle() -> None:
     gc.freeze()
 
 
+def _most_connections(threads: int) -> int:
+    """Return how many connections a process has at most.
+
+    The threads must still be able to open what they answer from, however many connections
+    there are.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    rest = allowed - _OWN_FILES - threads * _FILES_A_THREAD
+    return max(threads, min(rest, _MOST_CONNECTIONS))
+
+
 def run(settings: Settings, ready: Callable[[], None]) -> None:
     """Serve until the process is stopped; do not return.
 
@@ -132,6 +154,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
     def __init__(self, settings: Settings, ready: Callable[[], None]) -> None:
         self._settings = settings
         self._ready = ready
+        self._started = Started()
         super().__init__(prog="ledger serve")
 
     def load_config(self) -> None:
@@ -140,6 +163,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "bind": settings.bind,
             "workers": settings.server_processes,
             "threads": settings.threads,
+            "worker_connections": _most_connections(settings.threads),
             "worker_class": LingeringWorker,
             "keepalive": KEEPALIVE_S,
             # gunicorn's maximum: a search may have thousands of characters.
@@ -153,14 +177,19 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "secure_scheme_headers": {},
             "forwarder_headers": "",
             "when_ready": lambda _: self._ready(),
-            "post_worker_init": lambda _: _settle(),
+            "post_worker_init": lambda _: self._has_started(),
         }
         for name, value in options.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
+    def _has_started(self) -> None:
+        """Settle a process that has just started."""
+        self._started.set()
+        _settle()
+
     def run(self) -> None:
-        run_server(self)
+        run_server(self, self._started)
 
     def load(self) -> App:
         return build(self._settings)

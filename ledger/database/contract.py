@@ -15,11 +15,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, exc
 
+from ledger.database import sqlite_errors
 from ledger.errors import SchemaMismatch, Unavailable
 
 # How long a statement waits for a lock by default.
@@ -51,6 +53,8 @@ class Database(ABC):
     is_embedded: ClassVar[bool]
     # The PostgreSQL schema that was asked for; None for where the server puts tables by itself.
     schema: str | None = None
+    # The database's file; None on a server.
+    _file: Path | None = None
     _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
@@ -112,10 +116,10 @@ class Database(ABC):
         except sqlite3.Error as error:
             # From statements that go directly to the driver.
             self._generation += 1
-            raise translation(error, error, self.shown_url) from error
+            raise translation(error, error, self.shown_url, self._file) from error
         except exc.DBAPIError as error:
             self._generation += 1
-            raise translation(error, error.orig, self.shown_url) from error
+            raise translation(error, error.orig, self.shown_url, self._file) from error
 
     @property
     def shown_url(self) -> str:
@@ -325,9 +329,19 @@ def discard(connection: Connection) -> None:
 
 
 def translation(
-    error: Exception, orig: BaseException | None, shown_url: str = "the database"
+    error: Exception,
+    orig: BaseException | None,
+    shown_url: str = "the database",
+    path: Path | None = None,
 ) -> Exception:
-    """Translate a driver error into ours; return it unchanged if it is not an outage."""
+    """Translate a driver error into ours; return it unchanged if it is not an outage.
+
+    Args:
+        error: The error, which SQLAlchemy may have wrapped.
+        orig: The driver's own.
+        shown_url: The database's URL, without its password.
+        path: The file of a database that is one.
+    """
     text = (str(orig).splitlines() or [type(orig).__name__])[0]
     if _lacks_table(orig):
         return SchemaMismatch(
@@ -343,8 +357,7 @@ def translation(
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):
-        refused = _SQLITE_REFUSALS.get(text)
-        said = f"{shown_url}: {text}; {refused}" if refused else None
+        said = None if path is None else sqlite_errors.in_words(orig, path)
         return Unavailable(said or f"the database does not answer: {text}")
     return error
 
@@ -355,14 +368,6 @@ _POSTGRES_REFUSALS: Final = {
     "25006": "the database is read-only: {}",
     "42501": "the database does not give this role a right that it needs: {}; connect as the role "
     "that ran `ledger migrate`, or grant the right",
-}
-
-# Advice for errors in which SQLite only says what it could not do.
-_SQLITE_REFUSALS: Final = {
-    "unable to open database file": "its directory must exist, and this user needs read and "
-    "write access to the file",
-    "attempt to write a readonly database": "this user needs write access to the file and its "
-    "directory, even to read the ledger",
 }
 
 

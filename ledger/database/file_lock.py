@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from ledger.database import shortages
 from ledger.database.contract import Leadership
 from ledger.database.own_files import NotOurs, Strange, open_regular, require_one_name
 from ledger.errors import Unavailable
@@ -98,7 +99,8 @@ def _opened(path: Path) -> int:
         ) from error
     except OSError as error:
         raise Unavailable(
-            f"cannot open {path}: {error.strerror}; its directory must exist and be writable"
+            f"cannot open {path}: "
+            + shortages.in_words(error, "its directory must exist and be writable")
         ) from error
     return fd
 

@@ -55,6 +55,8 @@ class LeaderLoop:
         self._standby_s = standby_s
         self._claim: Leadership | None = None
         self._complaint = ""
+        # How many steps in a row have failed.
+        self._failures = 0
 
     def start(self) -> threading.Thread:
         """Run in a thread that ends with the process; return the thread."""
@@ -88,9 +90,9 @@ class LeaderLoop:
             # The file or session behind the claim may be gone, so the next try makes a new claim.
             self._give_back()
             self.complain(error)
-        except Exception:  # noqa: BLE001 - must not end the thread
+        except Exception as error:  # noqa: BLE001 - must not end the thread
+            self._note(error, "%s cannot take its role; retrying")
             self._give_back()
-            _log.exception("%s cannot take its role; retrying", self._name)
         return False
 
     def attempt(self) -> float:
@@ -99,22 +101,42 @@ class LeaderLoop:
             wait_s = self._step()
         except LedgerError as error:
             self.complain(error)
-        except Exception:  # noqa: BLE001 - must not end the thread
-            _log.exception("%s failed; retrying", self._name)
+        except Exception as error:  # noqa: BLE001 - must not end the thread
+            self._note(error, "%s failed; retrying")
         else:
-            self._complaint = ""
+            self._recover()
             return wait_s
         return self._standby_s
 
     def complain(self, error: LedgerError) -> None:
         """Log *error*, once while it stays the same."""
-        if str(error) != self._complaint:
-            self._complaint = str(error)
+        if self._is_new(error):
             _log.warning("%s cannot run, will retry: %s", self._name, error)
         if self._on_error is not None:
             self._on_error(error)
 
+    def _note(self, error: Exception, text: str) -> None:
+        """Log an unforeseen error with its traceback, once while it stays the same."""
+        if self._is_new(error):
+            _log.error(text, self._name, exc_info=error)
+
+    def _is_new(self, error: Exception) -> bool:
+        complaint = f"{type(error).__name__}: {error}"
+        is_new = complaint != self._complaint
+        self._complaint = complaint
+        self._failures += 1
+        return is_new
+
+    def _recover(self) -> None:
+        if self._failures > 1:
+            _log.warning("%s runs again, after %d failures", self._name, self._failures)
+        self._complaint, self._failures = "", 0
+
     def _give_back(self) -> None:
         claim, self._claim = self._claim, None
         if claim is not None:
-            claim.release()
+            try:
+                claim.release()
+            except Exception as error:  # noqa: BLE001 - must not end the thread
+                # Its descriptor was closed, or its session has ended: the role is free.
+                self._note(error, "%s could not return its role")

@@ -28,6 +28,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
 
+from ledger.database import sqlite_errors
 from ledger.database.contract import (
     LOCK_TIMEOUT_MS,
     POOL_OVERFLOW,
@@ -92,6 +93,7 @@ class SqliteDatabase(Database):
         check_file_every_s: float = CHECK_FILE_EVERY_S,
     ) -> None:
         self.path = ((directory or Path()) / (url.database or "")).absolute()
+        self._file = self.path
         self._wal_limit_bytes = wal_limit_bytes
         self._check_file_every_s = check_file_every_s
         self._mapped_bytes = MAPPED_BYTES
@@ -313,7 +315,7 @@ class SqliteDatabase(Database):
             if self._writer is None:
                 self._writer = self.engine.connect()
                 self._written = self._opened
-            with _immediately(driver_of(self._writer)):
+            with _immediately(driver_of(self._writer), self.path):
                 yield self._writer
             writer = self._writer
         except (exc.DBAPIError, sqlite3.Error, OutcomeUnknown):
@@ -336,23 +338,23 @@ class SqliteDatabase(Database):
 
 
 @contextmanager
-def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
+def _immediately(driver: sqlite3.Connection, path: Path) -> Iterator[None]:
     driver.execute("BEGIN IMMEDIATE")
     try:
         yield
-        _commit(driver)
+        _commit(driver, path)
     except BaseException:
         with suppress(sqlite3.Error):
             driver.execute("ROLLBACK")
         raise
 
 
-def _commit(driver: sqlite3.Connection) -> None:
+def _commit(driver: sqlite3.Connection, path: Path) -> None:
     try:
         driver.execute("COMMIT")
     except sqlite3.OperationalError as error:
         primary_code = error.sqlite_errorcode & 0xFF
         if primary_code == sqlite3.SQLITE_IOERR:
             # For example from fsync: the log may hold the commit, and a restart would then find it.
-            raise OutcomeUnknown(f"{error}") from error
+            raise OutcomeUnknown(sqlite_errors.in_words(error, path) or f"{error}") from error
         raise

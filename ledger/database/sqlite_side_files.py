@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from ledger.database import shortages
 from ledger.database.own_files import (
     NotOurs,
     Strange,
@@ -61,7 +62,8 @@ def require_ours(database: Path) -> None:
         except Strange as error:
             raise NotOurs(beside, str(error), _MOVE) from error
         except OSError as error:
-            raise Unavailable(f"{beside} cannot be read: {error.strerror}") from error
+            why = shortages.in_words(error, "this user needs read and write access to it")
+            raise Unavailable(f"{beside} cannot be read: {why}") from error
         # Checked again: a process that creates the database writes to it before there is a log.
         if is_empty and must_have_database and _is_empty(path):
             raise Unavailable(

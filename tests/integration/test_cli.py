@@ -851,8 +851,8 @@ def test_what_sqlite_cannot_open_is_named_with_what_to_do(tmp_path: Path, comman
 
     assert code == NO_DATABASE
     assert complaint == (
-        f"Error: sqlite:///{tmp_path}: unable to open database file; its directory must exist, "
-        "and this user needs read and write access to the file\n"
+        f"Error: {tmp_path}: unable to open database file; it is a directory; a database must be a "
+        "file\n"
     )
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from ledger.database import shortages
 from ledger.database.contract import Database, Leadership
 from ledger.database.file_lock import FileLeadership
 from ledger.errors import Overtaken, Unavailable
@@ -68,9 +69,14 @@ class WhooshEngine(SearchEngine):
             self._opened().commit(
                 update.added.items(), update.removed, self._at(through), after=done
             )
-        except (OSError, Damaged) as error:
-            # For example, the disk is full, or a rebuild has removed this index.
+        except Damaged as error:
+            # For example, a rebuild has removed this index.
             raise Unavailable(f"the search index cannot be written: {error}") from error
+        except OSError as error:
+            why = shortages.in_words(error, "this user needs write access to it")
+            raise Unavailable(
+                f"the search index in {self._home.path} cannot be written: {why}"
+            ) from error
 
     def leadership(self) -> Leadership:
         return _Role(self._home, "indexer")

@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from ledger.database import shortages
 from ledger.database.file_lock import LockFile
 from ledger.database.own_files import NotOurs, Strange, kind, open_regular
 from ledger.errors import Unavailable
@@ -234,7 +235,8 @@ class Home:
         try:
             yield home
         except OSError as error:
-            raise Unavailable(f"the search index in {self.path} cannot be used: {error}") from error
+            why = shortages.in_words(error, "this user needs read and write access to it")
+            raise Unavailable(f"the search index in {self.path} cannot be used: {why}") from error
         finally:
             if home is not None:
                 os.close(home)
@@ -258,7 +260,8 @@ class Home:
         except Strange as error:
             raise NotOurs(self.path, str(error), _ADVICE) from error
         except OSError as error:
-            raise Unavailable(f"{self.path} cannot be used: {error.strerror}") from error
+            why = shortages.in_words(error, "this user needs read and write access to it")
+            raise Unavailable(f"{self.path} cannot be used: {why}") from error
         os.close(home)
         return None
 
@@ -271,8 +274,9 @@ class Home:
             pass
         except OSError as error:
             raise Unavailable(
-                f"cannot create {self.path}: {error.strerror}; its parent directory must exist "
-                "and be writable, or set LEDGER_SEARCH_DIRECTORY to another directory"
+                f"cannot create {self.path}: "
+                + shortages.in_words(error, "its parent directory must exist and be writable")
+                + ", or set LEDGER_SEARCH_DIRECTORY to another directory"
             ) from error
         with self._opened(adopts=True):
             pass
