@@ -44,14 +44,38 @@ class InvalidInput(LedgerError):  # noqa: N818 - named by what it is, as the who
     @classmethod
     def expected(cls, field: str, expected: str, got: object) -> "InvalidInput":
         """Return the error that names *field*, the value expected and the value found."""
-        shown = repr(got)
-        if len(shown) > _LONGEST_SHOWN:
-            shown = shown[:_LONGEST_SHOWN] + "…"
-        return cls(field, f"{field}: expected {expected}, got {shown}")
+        return cls(field, f"{field}: expected {expected}, got {_shown(got)}")
+
+    @classmethod
+    def unknown(cls, what: str, name: str, known: Sequence[str]) -> "InvalidInput":
+        """Return the error about an unknown *name*, with the one that was probably meant."""
+        near = _nearest(name, known)
+        meant = "" if near is None else f"; did you mean {near}?"
+        text = f"unknown {what} {_shown(name)}; expected one of {', '.join(known)}{meant}"
+        return cls(name, text)
 
 
 # Long enough to recognise the value, too short to fill a log with personal data.
 _LONGEST_SHOWN = 80
+# attempt is near attempts (0.93), max_attempts too (0.84); state is not (0.46).
+_NEAR = 0.75
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that *name* resembles, regardless of case and underscores."""
+    if len(name) > _LONGEST_SHOWN:
+        return None
+    # Only a wrong name needs it, and it takes as long to import as this module.
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    folded = {each.lower().replace("_", ""): each for each in known}
+    near = get_close_matches(name.lower().replace("_", ""), folded, n=1, cutoff=_NEAR)
+    return folded[near[0]] if near else None
 
 
 class Refused(LedgerError):  # noqa: N818 - as InvalidInput

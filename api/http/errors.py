@@ -1,7 +1,7 @@
 """Errors as JSON, and the table of the HTTP status of each error."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import falcon
@@ -24,22 +24,47 @@ STATUSES: Final[Mapping[type[errors.LedgerError], str]] = {
 _log = logging.getLogger(__name__)
 
 
-def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
-    """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``."""
+# A method, and Falcon's template of a path.
+Route = tuple[str, str | None]
+
+
+def install(
+    app: "falcon.App[falcon.Request, falcon.Response]", *, lenient: Collection[Route] = ()
+) -> None:
+    """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``.
+
+    Args:
+        app: The app.
+        lenient: Routes whose refusals have the status 200, as in Kue.  The database's outage and
+            what is wrong with HTTP itself keep their statuses there too.
+    """
+
+    def ours(
+        req: falcon.Request,
+        resp: falcon.Response,
+        error: Any,  # noqa: ANN401 - of the type it is registered for
+        params: Mapping[str, Any],
+    ) -> None:
+        method = "GET" if req.method == "HEAD" else req.method
+        refused = isinstance(error, errors.InvalidInput | errors.Refused)
+        is_lenient = refused and (method, req.uri_template) in lenient
+        _ours(req, resp, error, falcon.HTTP_200 if is_lenient else _status(error))
+
     app.add_error_handler(Exception, _unexpected)
     for error in STATUSES:
-        app.add_error_handler(error, _ours)
+        app.add_error_handler(error, ours)
     app.add_error_handler(falcon.HTTPError, _falcons)
 
 
+def _status(error: errors.LedgerError) -> str:
+    # Falcon calls the handler for subclasses of the registered errors too.
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
 def _ours(
-    req: falcon.Request,
-    resp: falcon.Response,
-    error: Any,  # noqa: ANN401 - of the type it is registered for
-    params: Mapping[str, Any],
+    req: falcon.Request, resp: falcon.Response, error: errors.LedgerError, status: str
 ) -> None:
-    # Falcon calls this for subclasses of the registered errors too.
-    resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    resp.status = status
     if isinstance(error, errors.Unavailable):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Corrupt):

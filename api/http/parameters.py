@@ -131,11 +131,13 @@ def _job_id(text: str) -> int:
 
 def _ranks(text: str) -> tuple[int, int]:
     first, last = (
-        max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in text.split("..")
+        max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in _DOTS.split(text)
     )
     return first, last
 
 
+# Published clients of Kue send three, as its parseInt allows.
+_DOTS: Final = re.compile(r"\.{2,}")
 _JOB_ID: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 JOB_ID: Final = Parameter(
     name="id",
@@ -166,9 +168,10 @@ IN_PATHS: Final[Mapping[str, Parameter]] = {
         ),
         matching(
             "range",
-            r"-?[0-9]{1,20}\.\.-?[0-9]{1,20}",
+            r"-?[0-9]{1,20}\.{2,}-?[0-9]{1,20}",
             "FROM..TO, two integers",
-            "Inclusive ranks, from 0; negative ranks count from the end.",
+            "Inclusive ranks, from 0; negative ranks count from the end, and ranks beyond the list "
+            "are left out.",
             convert=_ranks,
             schema={
                 "type": "string",

@@ -21,10 +21,16 @@ from ledger.rules.job import State
 
 
 class JobCreation:
-    """The resource ``POST /job``, which creates jobs."""
+    """The resource ``POST /job``, which creates jobs.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: The ledger.
+        kue_lenient: Whether to answer in Kue's words, and with its statuses.
+    """
+
+    def __init__(self, ledger: Ledger, *, kue_lenient: bool) -> None:
         self._ledger = ledger
+        self._kue_lenient = kue_lenient
 
     def create(
         self,
@@ -41,8 +47,8 @@ class JobCreation:
             resp.status = falcon.HTTP_204
         elif isinstance(body, Create):
             outcome = self._ledger.execute(_keyed(body, key), actor=ACTOR, cause=cause)
-            created = f'{{"message":"job {outcome.job_id} created","id":{outcome.job_id}}}'
-            answer(resp, created.encode())
+            named = "job" if self._kue_lenient else f"job {outcome.job_id}"
+            answer(resp, f'{{"message":"{named} created","id":{outcome.job_id}}}'.encode())
         else:
             requested = [
                 _keyed(item, key and f"{key}[{place}]") if isinstance(item, Create) else item
@@ -71,7 +77,8 @@ class JobCreation:
         answers: list[Answer | None] = [
             item if isinstance(item, InvalidInput) else next(done, None) for item in requested
         ]
-        if refused or any(isinstance(outcome, LedgerError) for outcome in outcomes):
+        refused = refused or any(isinstance(outcome, LedgerError) for outcome in outcomes)
+        if refused and not self._kue_lenient:
             resp.status = falcon.HTTP_400
         answer(resp, f"[{','.join(map(_item, answers))}]".encode())
 

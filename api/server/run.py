@@ -53,6 +53,7 @@ def build(settings: Settings) -> App:
         largest_page=settings.largest_page,
         hosts=_hosts(settings),
         cors_origins=settings.cors_origins,
+        kue_lenient=settings.kue_lenient,
     )
 
 

@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import json
 import zlib
 from typing import Any
 
@@ -248,9 +247,18 @@ def test_options_may_be_decimal_text_and_null_is_not_given(client: Client) -> No
     }
 
 
-def test_unknown_fields_of_a_job_are_ignored(client: Client) -> None:
-    answer = client.post(json.dumps({"type": "email", "id": 77, "state": "failed", "x": [1]}))
-    job = client.get("/job/1").json
+def test_options_are_understood_as_published_clients_send_them(client: Client) -> None:
+    forms: dict[str, Any] = {"delay": 1500.5, "removeOnComplete": "true", "attempts": 0}
+    answer = client.post(
+        [
+            {"type": "email", "options": []},
+            {"type": "email", "options": {"delay": 0, "ttl": "", "priority": False}},
+            {"type": "email", "options": forms},
+        ]
+    )
+    client.post({"type": "email", "options": []})
+    shown = client.get("/jobs/0..9").json
 
-    assert answer.json["id"] == 1
-    assert (job["id"], job["state"]) == ("1", "inactive")
+    assert (answer.status, [item["id"] for item in answer.json]) == (200, [1, 2, 3])
+    assert [job.get("delay") for job in shown] == [None, None, "1501", None]
+    assert client.get("/job/3/events").json[0]["body"]["remove_on_complete"] is True
