@@ -207,6 +207,7 @@ OPERATIONS: Final = (
             204: None,
             400: Error | list[CreatedOrError],
         },
+        refuses=(422,),
         query=(parameters.ATOMIC,),
         headers=(parameters.IDEMPOTENCY_KEY,),
         body=Body(

@@ -85,6 +85,17 @@ class Created(Answer, frozen=True, kw_only=True):
 
     message: str
     id: Positive
+    existed: (
+        Annotated[
+            bool,
+            Meta(
+                description="true if an earlier request created the job, which may have been "
+                "removed since; otherwise absent.",
+                extra_json_schema={"const": True},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Count(Answer, frozen=True, kw_only=True):

@@ -103,6 +103,22 @@ class JobNotFound(Refused):
         )
 
 
+class KeyReused(Refused):
+    """An idempotency key that comes again with another request.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, job_id: int, key: str) -> None:
+        super().__init__(
+            job_id,
+            f"Idempotency-Key {_shown(key)} came with another request before, which created job "
+            f"{job_id}; repeat that request exactly, or use a new key for a new one",
+        )
+        self.key = key
+
+
 class AttemptOver(Refused):
     """A report on an attempt that has ended."""
 

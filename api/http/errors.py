@@ -14,6 +14,7 @@ JSON_TYPE: Final = "application/json; charset=utf-8"
 STATUSES: Final[Mapping[type[errors.LedgerError], str]] = {
     errors.InvalidInput: falcon.HTTP_400,
     errors.JobNotFound: falcon.HTTP_404,
+    errors.KeyReused: falcon.HTTP_422,
     errors.AttemptOver: falcon.HTTP_409,
     errors.Refused: falcon.HTTP_409,
     errors.Unavailable: falcon.HTTP_503,

@@ -316,12 +316,11 @@ OF_TYPE: Final = Parameter(
 
 # --- in headers
 
-# The index of a job in an array is appended to the key: "[12345]".
-_LONGEST_KEY: Final = LONGEST_KEY - 15
 IDEMPOTENCY_KEY: Final = matching(
     "Idempotency-Key",
-    rf"[!-~]([ -~]{{0,{_LONGEST_KEY - 2}}}[!-~])?",
-    f"1 to {_LONGEST_KEY} printable ASCII characters",
-    "A second request with this key creates nothing and receives the answer of the first.",
+    rf"[!-~]([ -~]{{0,{LONGEST_KEY - 2}}}[!-~])?",
+    f"1 to {LONGEST_KEY} printable ASCII characters",
+    "The same request with the same key creates nothing; the answer names the job of the first. "
+    "Another request with that key is refused with 422.",
     argument="key",
 )
