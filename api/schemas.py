@@ -31,7 +31,13 @@ Milliseconds = Annotated[str, Meta(extra_json_schema=MILLISECONDS)]
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 JobId = Annotated[str, Meta(extra_json_schema={"pattern": "^[1-9][0-9]*$"})]
-Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Moment = Annotated[
+    str,
+    Meta(
+        description="A time in UTC; the year has a sign and six digits if it is after 9999.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 Hexadecimal = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]*$"})]
 WorkerName = Annotated[
     str,

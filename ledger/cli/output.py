@@ -7,10 +7,11 @@ that `ledger create` does apart from the database.
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 import click
+
+from ledger.log.times import iso_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,8 +103,7 @@ def moment(at_ms: int | None) -> str | None:
     """Return a time in UTC with milliseconds, such as ``2026-11-22 14:00:00.000Z``."""
     if at_ms is None:
         return None
-    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
-    return at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    return iso_text(at_ms, separator=" ")
 
 
 def progress(what: str) -> AbstractContextManager["Advancing"]:
