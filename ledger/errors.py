@@ -29,6 +29,13 @@ from collections.abc import Sequence
 class LedgerError(Exception):
     """The base class of all exceptions that this project raises on purpose."""
 
+    _public: str | None = None
+
+    @property
+    def public(self) -> str:
+        """Return the message for clients: without names of hosts, users and files."""
+        return str(self) if self._public is None else self._public
+
 
 class InvalidInput(LedgerError):  # noqa: N818 - named by what it is, as the whole tree
     """A value that is not allowed.
@@ -172,23 +179,26 @@ class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
         retry_after_s: Seconds to wait before the next try.
     """
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 1, public: str | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self._public = public
 
 
 class OutcomeUnknown(Unavailable):
     """A commit that was not confirmed; what was asked for may be recorded or not."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            "the commit was not confirmed, so it is unknown whether the changes were recorded: "
-            f"{reason}"
-        )
+        unknown = "the commit was not confirmed, so it is unknown whether the changes were recorded"
+        super().__init__(f"{unknown}: {reason}", public=unknown)
 
 
 class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput
     """A database whose tables are not those of this version."""
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        self._public = public
 
 
 class Corrupt(LedgerError):  # noqa: N818 - as InvalidInput

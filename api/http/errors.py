@@ -1,6 +1,8 @@
 """Errors as JSON, and the table of the HTTP status of each error."""
 
 import logging
+import math
+import time
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -70,7 +72,28 @@ def _ours(
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Corrupt):
         _log.error("%s %s: %s", req.method, req.path, error)
-    _answer(resp, str(error))
+    if error.public != str(error):
+        _DETAILS.log(str(error))
+    _answer(resp, error.public)
+
+
+class _Details:
+    """What clients are not told of an outage, in the log; not once for each request."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._logged_s = -math.inf
+
+    def log(self, text: str) -> None:
+        """Log *text*, unless it was logged last and less than a minute ago."""
+        now_s = time.monotonic()
+        if text != self._last or now_s - self._logged_s >= _LOG_EVERY_S:
+            self._last, self._logged_s = text, now_s
+            _log.warning("%s", text)
+
+
+_LOG_EVERY_S: Final = 60
+_DETAILS: Final = _Details()
 
 
 def _unexpected(

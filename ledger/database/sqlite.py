@@ -197,7 +197,10 @@ class SqliteDatabase(Database):
         """
         self.reopen_if_replaced()
         if file is not self._opened:
-            raise Unavailable(f"{self.path} was replaced; try again")
+            raise Unavailable(
+                f"{self.path} was replaced; try again",
+                public="the database was replaced; try again",
+            )
 
     def reopen_if_replaced(self) -> None:
         """Reopen the file in all threads if another one is in its place.
@@ -211,7 +214,10 @@ class SqliteDatabase(Database):
         try:
             there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
-            raise Unavailable(f"{self.path} was removed; put it back to continue") from error
+            raise Unavailable(
+                f"{self.path} was removed; put it back to continue",
+                public="the file of the database was removed",
+            ) from error
         if not os.path.samestat(opened, there):
             require_ours(self.path)
             _log.error("%s was replaced by another file; opening that one", self.path)
