@@ -7,7 +7,7 @@ import falcon
 from ledger.api import openapi
 from ledger.api.http import errors
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.http.origins import Origins
+from ledger.api.http.origins import Origins, VaryByOrigin
 from ledger.api.http.raw_paths import Paths
 from ledger.api.http.requests import Negotiation
 from ledger.api.operations import OPERATIONS
@@ -74,6 +74,7 @@ def create_app(
     app.add_middleware(Origins(hosts, cors_origins, changing_gets))
     if cors_origins:
         app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
+        app.add_middleware(VaryByOrigin())
     app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
     kues = {(each.method, template(each.path)) for each in OPERATIONS if each.is_kues}
     errors.install(app, lenient=kues if kue_lenient else ())
