@@ -65,13 +65,13 @@ def _read(raw: bytes, command_of: Callable[[bytes], Create]) -> Asked:
 
 def _command_or_error(raw: bytes, command_of: Callable[[bytes], Create]) -> Create | InvalidInput:
     try:
+        _require_object(raw)
         return command_of(raw)
     except InvalidInput as error:
         return error
 
 
 def _command(raw: bytes) -> Create:
-    _require_object(raw)
     try:
         job = _decode_posted(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -81,7 +81,6 @@ def _command(raw: bytes) -> Create:
 
 
 def _lenient_command(raw: bytes) -> Create:
-    _require_object(raw)
     return _command_of(decoded(_decode_leniently, raw), lenient=True)
 
 

@@ -87,7 +87,9 @@ def as_given(options: object, *, lenient: bool = False) -> object:
             if not lenient:
                 given[name] = value
             continue
-        meant = _MEANT[name](value) if name in _MEANT else value
+        meant = value
+        if (meaning := _MEANT.get(name)) is not None:
+            meant = meaning(value)
         if meant or name == "unique" or isinstance(meant, list | dict):
             given[name] = meant
     return given

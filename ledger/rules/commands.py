@@ -81,7 +81,8 @@ class Create(Struct, frozen=True, kw_only=True):
             _check_backoff(self.backoff)
         for key in self.search_keys or ():
             storable("searchKeys", key)
-        _check_keys(self.unique, self.request)
+        if self.unique is not None or self.request is not None:
+            _check_keys(self.unique, self.request)
 
 
 def _check_keys(unique: str | None, request: RequestKey | None) -> None:
