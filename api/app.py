@@ -7,7 +7,7 @@ import falcon
 from ledger.api import openapi
 from ledger.api.http import errors
 from ledger.api.http.long_poll import LongPolls
-from ledger.api.http.origins import Origins
+from ledger.api.http.origins import Origins, VaryByOrigin
 from ledger.api.http.raw_paths import Paths
 from ledger.api.http.requests import Negotiation
 from ledger.api.operations import OPERATIONS
@@ -49,6 +49,7 @@ def create_app(
     largest_page: int,
     hosts: Collection[str] = (),
     cors_origins: tuple[str, ...] = (),
+    kue_lenient: bool = False,
 ) -> App:
     """Return the WSGI app.
 
@@ -66,14 +67,17 @@ def create_app(
         largest_page: Maximum number of jobs, events or lines in one answer.
         hosts: Hosts that requests may name, in addition to localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
+        kue_lenient: Whether the routes of Kue answer as Kue did where its clients rely on it.
     """
     app: App = falcon.App(media_type=errors.JSON_TYPE)
     changing_gets = [template(each.path) for each in OPERATIONS if each.changing_get]
     app.add_middleware(Origins(hosts, cors_origins, changing_gets))
     if cors_origins:
         app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
+        app.add_middleware(VaryByOrigin())
     app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
-    errors.install(app)
+    kues = {(each.method, template(each.path)) for each in OPERATIONS if each.is_kues}
+    errors.install(app, lenient=kues if kue_lenient else ())
     database = ledger.database
     resources = (
         activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
@@ -81,7 +85,7 @@ def create_app(
         description.Description(openapi.encoded()),
         health.Health(database, lags),
         jobs.JobChanges(ledger),
-        jobs.JobCreation(ledger),
+        jobs.JobCreation(ledger, kue_lenient=kue_lenient),
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
         search.Searches(database, searching, largest_page=largest_page),
@@ -89,5 +93,5 @@ def create_app(
         workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
         workers.Workers(ledger, read_models, lease_ms=lease_ms),
     )
-    add_routes(app, resources, largest_body_bytes=largest_body_bytes)
+    add_routes(app, resources, largest_body_bytes=largest_body_bytes, kue_lenient=kue_lenient)
     return app

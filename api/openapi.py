@@ -30,6 +30,7 @@ _REASONS: Final = {
     413: "The body is too large.",
     415: "The headers do not declare JSON in a supported charset and encoding.",
     421: "`Host` names another server; the text says what was expected.",
+    422: "The `Idempotency-Key` came with another request before.",
     500: "The stored history is inconsistent, or the server has an error; its log has the details.",
     503: "The database is unavailable or overloaded, or its tables belong to another version.",
 }

@@ -72,11 +72,13 @@ class Body:
     Attributes:
         type: Its Struct, or another type that msgspec describes.
         read: Parses the bytes; raises ``InvalidInput`` if they are not of the type.
+        read_leniently: Parses them if ``LEDGER_KUE_LENIENT`` is on; None is as *read*.
         required: Whether the request must have a body.
     """
 
     type: Any
     read: Callable[[bytes], Any]
+    read_leniently: Callable[[bytes], Any] | None = None
     required: bool = True
 
 
@@ -101,6 +103,7 @@ class Operation:
         tag: When its answer has an ETag.
         asks_database: Whether it needs the database.
         changing_get: Whether it is a GET that changes something.
+        is_kues: Whether Kue has it, with clients that may know Kue's statuses only.
         head: The method that answers HEAD, if it is not the responder of the GET.
     """
 
@@ -116,6 +119,7 @@ class Operation:
     tag: Tag = Tag.NEVER
     asks_database: bool = True
     changing_get: bool = False
+    is_kues: bool = False
     head: Responder | None = None
     in_path: Sequence[Parameter] = field(init=False)
 
@@ -139,6 +143,7 @@ def _list(prefix: str, what: str, *, ordered: bool) -> Operation:
         refuses=(404,),
         query=(parameters.SORT,),
         tag=Tag.ALWAYS,
+        is_kues=True,
     )
 
 
@@ -162,6 +167,7 @@ OPERATIONS: Final = (
         responder=stats.StatsReads.show,
         answers={200: Stats},
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -179,6 +185,7 @@ OPERATIONS: Final = (
         responder=stats.StatsReads.types,
         answers={200: list[str]},
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -188,6 +195,7 @@ OPERATIONS: Final = (
         answers={200: list[str]},
         query=(parameters.WORDS, parameters.SEARCH_LIMIT, parameters.OFFSET),
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="POST",
@@ -199,13 +207,16 @@ OPERATIONS: Final = (
             204: None,
             400: Error | list[CreatedOrError],
         },
+        refuses=(422,),
         query=(parameters.ATOMIC,),
         headers=(parameters.IDEMPOTENCY_KEY,),
         body=Body(
             type=PostedJob | list[PostedJob] | _NoJob,
             read=posted_jobs.read_jobs,
+            read_leniently=posted_jobs.read_jobs_leniently,
             required=False,
         ),
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -215,6 +226,7 @@ OPERATIONS: Final = (
         answers={200: Job},
         refuses=(404,),
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="DELETE",
@@ -223,6 +235,7 @@ OPERATIONS: Final = (
         responder=jobs.JobChanges.remove,
         answers={200: Message},
         refuses=(404,),
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -232,6 +245,7 @@ OPERATIONS: Final = (
         answers={200: list[str]},
         refuses=(404,),
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -250,6 +264,7 @@ OPERATIONS: Final = (
         responder=jobs.JobChanges.move,
         answers={200: Message},
         refuses=(404,),
+        is_kues=True,
     ),
     Operation(
         method="PUT",
@@ -258,6 +273,7 @@ OPERATIONS: Final = (
         responder=jobs.JobChanges.reprioritize,
         answers={200: Message},
         refuses=(404,),
+        is_kues=True,
     ),
     Operation(
         method="GET",
@@ -268,6 +284,7 @@ OPERATIONS: Final = (
         refuses=(404,),
         changing_get=True,
         head=jobs.JobReads.exists,
+        is_kues=True,
     ),
     Operation(
         method="POST",
@@ -290,6 +307,7 @@ OPERATIONS: Final = (
         responder=lists.Lists.count,
         answers={200: Count},
         tag=Tag.ALWAYS,
+        is_kues=True,
     ),
     Operation(
         method="POST",

@@ -6,10 +6,10 @@ parameters are named by their place, and the row is chosen by the text in them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import falcon
 
@@ -20,11 +20,26 @@ from ledger.api.operations import OPERATIONS, Operation, Responder
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
 
 
+class _Bodies(NamedTuple):
+    """How the bodies of requests are read."""
+
+    largest_bytes: int
+    lenient: bool
+
+    def reader_of(self, operation: Operation) -> Callable[[bytes], Any] | None:
+        """Return the function that parses the body of an operation; None if it has no body."""
+        body = operation.body
+        if body is None:
+            return None
+        return (self.lenient and body.read_leniently) or body.read
+
+
 def add_routes(
     app: "falcon.App[falcon.Request, falcon.Response]",
     resources: Iterable[object],
     *,
     largest_body_bytes: int,
+    kue_lenient: bool = False,
 ) -> None:
     """Route every operation to its responder.
 
@@ -32,7 +47,9 @@ def add_routes(
         app: The app to add the routes to.
         resources: The objects whose methods the operations name.
         largest_body_bytes: Larger request bodies are refused.
+        kue_lenient: Whether bodies are read leniently, by those operations that can.
     """
+    bodies = _Bodies(largest_body_bytes, kue_lenient)
     bound: dict[Responder, Responder] = {
         method: method.__get__(resource)
         for resource in resources
@@ -48,8 +65,7 @@ def add_routes(
             methods.setdefault("HEAD", []).append((operation, head))
     for path, methods in routes.items():
         responders = {
-            f"on_{method.lower()}": _chosen(rows, largest_body_bytes)
-            for method, rows in methods.items()
+            f"on_{method.lower()}": _chosen(rows, bodies) for method, rows in methods.items()
         }
         app.add_route(path, SimpleNamespace(**responders))
 
@@ -60,17 +76,17 @@ def template(path: str) -> str:
     return "/".join(_PARAMETER.sub(f"{{part{place}}}", part) for place, part in enumerate(parts))
 
 
-def _chosen(rows: Sequence[tuple[Operation, Responder]], largest_body_bytes: int) -> Responder:
+def _chosen(rows: Sequence[tuple[Operation, Responder]], bodies: "_Bodies") -> Responder:
     """Return a responder that chooses the operation by the text of the path."""
     carriers = [
-        (place, parameter.tells_routes_apart, _carrier(operation, responder, largest_body_bytes))
+        (place, parameter.tells_routes_apart, _carrier(operation, responder, bodies))
         for operation, responder in rows
         for place, parameter in zip(_places(operation), operation.in_path, strict=True)
         if parameter.tells_routes_apart
     ]
     if not carriers:
         [(operation, responder)] = rows
-        return _carrier(operation, responder, largest_body_bytes)
+        return _carrier(operation, responder, bodies)
     # If several match, choose the one whose range comes last.
     carriers.sort(key=itemgetter(0), reverse=True)
 
@@ -87,7 +103,7 @@ def _places(operation: Operation) -> list[str]:
     return [part[1:-1] for part in template(operation.path).split("/") if part.startswith("{")]
 
 
-def _carrier(operation: Operation, responder: Responder, largest_body_bytes: int) -> Responder:
+def _carrier(operation: Operation, responder: Responder, bodies: "_Bodies") -> Responder:
     """Return a function that reads the input of an operation and calls its responder."""
     in_path = [
         (parameter.argument, place, parameter.read)
@@ -96,7 +112,7 @@ def _carrier(operation: Operation, responder: Responder, largest_body_bytes: int
     # Invalid values are refused before the job is looked up, as in Kue.
     in_path.sort(key=lambda one: one[0] == JOB_ID.argument)
     query, headers = operation.query, operation.headers
-    read_body = None if operation.body is None else operation.body.read
+    read_body = bodies.reader_of(operation)
     if not (in_path or query or headers or read_body):
         return responder
 
@@ -117,7 +133,7 @@ def _carrier(operation: Operation, responder: Responder, largest_body_bytes: int
         for parameter in headers:
             given[parameter.argument] = parameter.value(req.get_header(parameter.name))
         if read_body is not None:
-            given["body"] = read_body(requests.body(req, largest_body_bytes))
+            given["body"] = read_body(requests.body(req, bodies.largest_bytes))
         responder(req, resp, **given)
 
     return carry_out

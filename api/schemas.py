@@ -31,7 +31,13 @@ Milliseconds = Annotated[str, Meta(extra_json_schema=MILLISECONDS)]
 Natural = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 JobId = Annotated[str, Meta(extra_json_schema={"pattern": "^[1-9][0-9]*$"})]
-Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Moment = Annotated[
+    str,
+    Meta(
+        description="A time in UTC; the year has a sign and six digits if it is after 9999.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 Hexadecimal = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]*$"})]
 WorkerName = Annotated[
     str,
@@ -85,6 +91,17 @@ class Created(Answer, frozen=True, kw_only=True):
 
     message: str
     id: Positive
+    existed: (
+        Annotated[
+            bool,
+            Meta(
+                description="true if an earlier request created the job, which may have been "
+                "removed since; otherwise absent.",
+                extra_json_schema={"const": True},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Count(Answer, frozen=True, kw_only=True):
@@ -209,19 +226,21 @@ def _object(required: list[str], properties: Schema, **more: Any) -> Schema:  # 
     return {"type": "object", "required": required, "properties": properties, **more}
 
 
-def _option(description: str = "") -> Schema:
-    """Return the schema of an option that is a positive integer."""
-    integer: Schema = {
-        "anyOf": [
-            {"type": "integer", "minimum": 1, "maximum": LARGEST_INTEGER},
-            {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"},
-            {"type": "null"},
-        ]
-    }
-    return integer | ({"description": description} if description else {})
+# An option with one of these values is not given, as in Kue.
+_NOT_GIVEN: Final[Schema] = {"enum": [None, 0, "", False]}
+_DIGITS: Final[Schema] = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}
+_INTEGER: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": LARGEST_INTEGER}
+# Milliseconds, which are rounded; less than half of one would be none.
+_WAIT: Final[Schema] = {"type": "number", "minimum": 0.5, "maximum": LARGEST_INTEGER}
+_GIVEN: Final[Schema] = {"anyOf": [_WAIT, _DIGITS]}
 
 
-_GIVEN: Final = {"type": ["integer", "string"]}
+def _option(number: Schema, description: str) -> Schema:
+    """Return the schema of an option that is a number."""
+    return {"anyOf": [number, _DIGITS, _NOT_GIVEN], "description": description}
+
+
+_PART_OF_BACKOFF: Final[Schema] = {"anyOf": [_WAIT, _DIGITS, {"type": "null"}]}
 _JOB: Final = _object(
     [
         *("id", "type", "data", "priority", "progress", "state"),
@@ -271,29 +290,29 @@ _CLAIMED_JOB: Final = _JOB | {
 _OPTIONS: Final = _object(
     [],
     {
-        "attempts": _option("Maximum number of attempts."),
+        "attempts": _option(_INTEGER, "Maximum number of attempts."),
         "priority": {
             "anyOf": [
                 {"enum": list(PRIORITIES)},
                 {"type": "integer", "minimum": -LARGEST_INTEGER, "maximum": LARGEST_INTEGER},
                 {"type": "string", "pattern": DECIMAL},
-                {"type": "null"},
+                _NOT_GIVEN,
             ],
             "description": "Jobs with a lower number run sooner: "
             + ", ".join(f"{name} {number}" for name, number in PRIORITIES.items()),
         },
-        "delay": _option("Milliseconds until the job may run."),
-        "ttl": _option("Milliseconds that an attempt may run without reporting progress."),
+        "delay": _option(_WAIT, "Milliseconds until the job may run."),
+        "ttl": _option(_WAIT, "Milliseconds that an attempt may run without reporting progress."),
         "backoff": {
             "anyOf": [
-                {"type": "boolean"},
-                {"type": "null"},
+                {"const": True},
+                _NOT_GIVEN,
                 _object(
                     ["type"],
                     {
                         "type": {"enum": ["fixed", "exponential"]},
-                        "delay": _option(),
-                        "maxDelay": _option(),
+                        "delay": _PART_OF_BACKOFF,
+                        "maxDelay": _PART_OF_BACKOFF,
                     },
                     additionalProperties=False,
                 ),
@@ -304,11 +323,13 @@ _OPTIONS: Final = _object(
             "anyOf": [
                 {"type": "string", "pattern": TEXT},
                 {"type": "array", "items": {"type": "string", "pattern": TEXT}},
-                {"type": "null"},
+                _NOT_GIVEN,
             ],
             "description": "Paths into `data` to index, such as `a.b`; [] indexes nothing.",
         },
-        "removeOnComplete": {"type": ["boolean", "null"]},
+        "removeOnComplete": {
+            "enum": [True, 1, "1", "true", False, 0, "0", "false", "", None],
+        },
         "unique": {
             "type": ["string", "null"],
             "minLength": 1,
@@ -324,7 +345,8 @@ _OPTIONS: Final = _object(
             "properties": {
                 "backoff": {
                     "anyOf": [
-                        {"type": ["boolean", "null"]},
+                        {"const": True},
+                        _NOT_GIVEN,
                         {"required": ["delay"], "properties": {"delay": _GIVEN}},
                     ]
                 }

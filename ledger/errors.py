@@ -29,6 +29,13 @@ from collections.abc import Sequence
 class LedgerError(Exception):
     """The base class of all exceptions that this project raises on purpose."""
 
+    _public: str | None = None
+
+    @property
+    def public(self) -> str:
+        """Return the message for clients: without names of hosts, users and files."""
+        return str(self) if self._public is None else self._public
+
 
 class InvalidInput(LedgerError):  # noqa: N818 - named by what it is, as the whole tree
     """A value that is not allowed.
@@ -44,14 +51,38 @@ class InvalidInput(LedgerError):  # noqa: N818 - named by what it is, as the who
     @classmethod
     def expected(cls, field: str, expected: str, got: object) -> "InvalidInput":
         """Return the error that names *field*, the value expected and the value found."""
-        shown = repr(got)
-        if len(shown) > _LONGEST_SHOWN:
-            shown = shown[:_LONGEST_SHOWN] + "…"
-        return cls(field, f"{field}: expected {expected}, got {shown}")
+        return cls(field, f"{field}: expected {expected}, got {_shown(got)}")
+
+    @classmethod
+    def unknown(cls, what: str, name: str, known: Sequence[str]) -> "InvalidInput":
+        """Return the error about an unknown *name*, with the one that was probably meant."""
+        near = _nearest(name, known)
+        meant = "" if near is None else f"; did you mean {near}?"
+        text = f"unknown {what} {_shown(name)}; expected one of {', '.join(known)}{meant}"
+        return cls(name, text)
 
 
 # Long enough to recognise the value, too short to fill a log with personal data.
 _LONGEST_SHOWN = 80
+# attempt is near attempts (0.93), max_attempts too (0.84); state is not (0.46).
+_NEAR = 0.75
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that *name* resembles, regardless of case and underscores."""
+    if len(name) > _LONGEST_SHOWN:
+        return None
+    # Only a wrong name needs it, and it takes as long to import as this module.
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    folded = {each.lower().replace("_", ""): each for each in known}
+    near = get_close_matches(name.lower().replace("_", ""), folded, n=1, cutoff=_NEAR)
+    return folded[near[0]] if near else None
 
 
 class Refused(LedgerError):  # noqa: N818 - as InvalidInput
@@ -77,6 +108,22 @@ class JobNotFound(Refused):
             job_id if isinstance(job_id, int) else 0,
             f'job "{job_id}" doesnt exist',
         )
+
+
+class KeyReused(Refused):
+    """An idempotency key that comes again with another request.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, job_id: int, key: str) -> None:
+        super().__init__(
+            job_id,
+            f"Idempotency-Key {_shown(key)} came with another request before, which created job "
+            f"{job_id}; repeat that request exactly, or use a new key for a new one",
+        )
+        self.key = key
 
 
 class AttemptOver(Refused):
@@ -132,23 +179,28 @@ class Unavailable(LedgerError):  # noqa: N818 - as InvalidInput
         retry_after_s: Seconds to wait before the next try.
     """
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 1, public: str | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self._public = public
 
 
 class OutcomeUnknown(Unavailable):
     """A commit that was not confirmed; what was asked for may be recorded or not."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, public: str | None = None) -> None:
+        unknown = "the commit was not confirmed, so it is unknown whether the changes were recorded"
         super().__init__(
-            "the commit was not confirmed, so it is unknown whether the changes were recorded: "
-            f"{reason}"
+            f"{unknown}: {reason}", public=unknown if public is None else f"{unknown}: {public}"
         )
 
 
 class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput
     """A database whose tables are not those of this version."""
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        self._public = public
 
 
 class Corrupt(LedgerError):  # noqa: N818 - as InvalidInput

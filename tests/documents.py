@@ -159,7 +159,7 @@ PARTS: Final[Mapping[Path, Parts]] = {
     DOCS / "architecture.md": {"diagram": diagram},
     DOCS / "queue.md": {"bounds": bounds},
     DOCS / "workers.md": {"bounds": bounds_of_reports},
-    DOCS / "kue.md": {"differences": differences_from_kue},
+    DOCS / "kue-differences.md": {"differences": differences_from_kue},
     DOCS / "projections.md": {"durations": durations, "entry point": entry_point},
 }
 

@@ -64,8 +64,12 @@ def json_of(given: Raw) -> str | None:
     return None if (json := bytes(given)) == NULL else json.decode()
 
 
-class PostedJob(Struct, frozen=True, kw_only=True):
-    """A job as it is posted; fields that Kue ignores are ignored."""
+class PostedJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job as it is posted.
+
+    An unknown field is refused, unlike in Kue: a job whose ``options`` are misspelt as
+    ``option`` would be created without them.
+    """
 
     # The type is required, but the error for its absence has Kue's text.
     also: ClassVar[Schema] = {"required": ["type"]}
@@ -89,10 +93,18 @@ class PostedJob(Struct, frozen=True, kw_only=True):
         Any,
         Meta(
             extra_json_schema={
-                "anyOf": [{"$ref": REFERENCE.format(name="Options")}, {"type": "null"}]
+                "anyOf": [
+                    {"$ref": REFERENCE.format(name="Options")},
+                    {"type": "null"},
+                    {"type": "array", "maxItems": 0},
+                ]
             }
         ),
     ] = None
+
+
+class LenientlyPostedJob(PostedJob, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A job as it is posted if ``LEDGER_KUE_LENIENT`` is on: unknown fields are ignored."""
 
 
 class ClaimRequest(JsonBody, frozen=True, kw_only=True):

@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import falcon
@@ -17,6 +19,7 @@ JSON_TYPE: Final = "application/json; charset=utf-8"
 STATUSES: Final[Mapping[type[errors.LedgerError], str]] = {
     errors.InvalidInput: falcon.HTTP_400,
     errors.JobNotFound: falcon.HTTP_404,
+    errors.KeyReused: falcon.HTTP_422,
     errors.AttemptOver: falcon.HTTP_409,
     errors.Refused: falcon.HTTP_409,
     errors.Unavailable: falcon.HTTP_503,
@@ -27,28 +30,74 @@ STATUSES: Final[Mapping[type[errors.LedgerError], str]] = {
 _log = logging.getLogger(__name__)
 
 
-def install(app: "falcon.App[falcon.Request, falcon.Response]") -> None:
-    """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``."""
+# A method, and Falcon's template of a path.
+Route = tuple[str, str | None]
+
+
+def install(
+    app: "falcon.App[falcon.Request, falcon.Response]", *, lenient: Collection[Route] = ()
+) -> None:
+    """Make *app* answer all errors, Ledger's and Falcon's, as ``{"error": …}``.
+
+    Args:
+        app: The app.
+        lenient: Routes whose refusals have the status 200, as in Kue.  The database's outage and
+            what is wrong with HTTP itself keep their statuses there too.
+    """
+
+    def ours(
+        req: falcon.Request,
+        resp: falcon.Response,
+        error: Any,  # noqa: ANN401 - of the type it is registered for
+        params: Mapping[str, Any],
+    ) -> None:
+        method = "GET" if req.method == "HEAD" else req.method
+        refused = isinstance(error, errors.InvalidInput | errors.Refused)
+        is_lenient = refused and (method, req.uri_template) in lenient
+        _ours(req, resp, error, falcon.HTTP_200 if is_lenient else _status(error))
+
     app.add_error_handler(Exception, _unexpected)
     app.add_error_handler((OSError, MemoryError), _of_the_system)
     for error in STATUSES:
-        app.add_error_handler(error, _ours)
+        app.add_error_handler(error, ours)
     app.add_error_handler(falcon.HTTPError, _falcons)
 
 
+def _status(error: errors.LedgerError) -> str:
+    # Falcon calls the handler for subclasses of the registered errors too.
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
 def _ours(
-    req: falcon.Request,
-    resp: falcon.Response,
-    error: Any,  # noqa: ANN401 - of the type it is registered for
-    params: Mapping[str, Any],
+    req: falcon.Request, resp: falcon.Response, error: errors.LedgerError, status: str
 ) -> None:
-    # Falcon calls this for subclasses of the registered errors too.
-    resp.status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    resp.status = status
     if isinstance(error, errors.Unavailable):
         resp.set_header("Retry-After", str(error.retry_after_s))
     if isinstance(error, errors.Corrupt):
         _log.error("%s %s: %s", req.method, req.path, error)
-    _answer(resp, str(error))
+    if error.public != str(error):
+        _DETAILS.log(str(error))
+    _answer(resp, error.public)
+
+
+class _Details:
+    """What clients are not told of an outage, in the log; not once for each request."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._logged_s = -math.inf
+
+    def log(self, text: str) -> None:
+        """Log *text*, unless it was logged last and less than a minute ago."""
+        now_s = time.monotonic()
+        if text != self._last or now_s - self._logged_s >= _LOG_EVERY_S:
+            self._last, self._logged_s = text, now_s
+            _log.warning("%s", text)
+
+
+_LOG_EVERY_S: Final = 60
+_DETAILS: Final = _Details()
 
 
 def _unexpected(
@@ -76,7 +125,7 @@ def _of_the_system(
         return
     text = f"the server is short of something: {shortages.in_words(error, 'try again')}"
     _log.error("%s %s: %s", req.method, req.path, text)
-    _ours(req, resp, errors.Unavailable(text), params)
+    _ours(req, resp, errors.Unavailable(text), falcon.HTTP_503)
 
 
 def _falcons(

@@ -20,7 +20,7 @@ NULL: Final = b"null"
 # A body without it contains no U+0000, which no database can store.
 _NUL_ESCAPE: Final = b"\\u0000"
 
-_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class JsonBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,10 +96,10 @@ class BodyReader(Generic[AnyBody]):
             if raw:
                 json_text.parse("body", raw)
             raise InvalidInput("body", f"body: expected an object with {known}")
-        given = decoded(_decode_object, raw)
+        given = decoded(decode_object, raw)
         for name in given:
             if name not in self._fields:
-                raise InvalidInput(name, f"unknown field {name!r}; known are {known}")
+                raise InvalidInput.unknown("field", name, tuple(self._fields))
         for name, field in self._fields.items():
             value = json_text.parse(name, bytes(given.get(name, NULL)))
             if value is None and not field.required:

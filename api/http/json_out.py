@@ -4,7 +4,6 @@ JSON that is stored, such as a job or the content of an event, is sent as it is.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Raw
@@ -12,6 +11,7 @@ from msgspec import Raw
 from ledger.api import schemas
 from ledger.api.schemas import Event, Worker
 from ledger.log.store import Envelope
+from ledger.log.times import iso_text
 from ledger.projections.models import activity as activity_model
 from ledger.projections.models import state_counts
 from ledger.queue.presence import ListedWorker
@@ -33,7 +33,7 @@ def _event(envelope: Envelope) -> Event:
         version=envelope.version,
         kind=envelope.kind,
         schema=envelope.schema,
-        at=rfc3339(envelope.at_ms),
+        at=iso_text(envelope.at_ms),
         at_ms=envelope.at_ms,
         actor=envelope.actor,
         cause=envelope.cause,
@@ -51,7 +51,7 @@ def activity(minutes: Iterable[activity_model.MinuteCounts]) -> bytes:
     return _encode(
         [
             schemas.Minute(
-                at=rfc3339(minute.minute_ms),
+                at=iso_text(minute.minute_ms),
                 at_ms=minute.minute_ms,
                 created=minute.created,
                 started=minute.started,
@@ -66,12 +66,6 @@ def activity(minutes: Iterable[activity_model.MinuteCounts]) -> bytes:
 
 def _hex(value: bytes | None) -> str | None:
     return None if value is None else value.hex()
-
-
-def rfc3339(at_ms: int) -> str:
-    """Return a time in UTC milliseconds as RFC 3339 text."""
-    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def log_lines(lines: Iterable[tuple[str, int, str | None]]) -> bytes:

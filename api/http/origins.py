@@ -158,6 +158,21 @@ class Origins:
             raise _forbidden("Origin", "the server's own", origin)
 
 
+class VaryByOrigin:
+    """The middleware that tells caches that answers depend on ``Origin``, as those of CORS do."""
+
+    def process_response(
+        self,
+        req: falcon.Request,
+        resp: falcon.Response,
+        resource: object,
+        req_succeeded: bool,  # noqa: FBT001 - falcon's
+    ) -> None:
+        """Add the header to every answer, also to one for a request without ``Origin``."""
+        # Otherwise a cache gives that answer to a page which then may not read it.
+        resp.append_header("Vary", "Origin")
+
+
 def _check_stated(env: dict[str, Any]) -> None:
     """Refuse a GET to 0.0.0.0 that changes something, unless its headers state its origin.
 

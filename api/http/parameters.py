@@ -131,11 +131,13 @@ def _job_id(text: str) -> int:
 
 def _ranks(text: str) -> tuple[int, int]:
     first, last = (
-        max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in text.split("..")
+        max(-LARGEST_INTEGER, min(int(rank), LARGEST_INTEGER)) for rank in _DOTS.split(text)
     )
     return first, last
 
 
+# Published clients of Kue send three, as its parseInt allows.
+_DOTS: Final = re.compile(r"\.{2,}")
 _JOB_ID: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 JOB_ID: Final = Parameter(
     name="id",
@@ -166,9 +168,10 @@ IN_PATHS: Final[Mapping[str, Parameter]] = {
         ),
         matching(
             "range",
-            r"-?[0-9]{1,20}\.\.-?[0-9]{1,20}",
+            r"-?[0-9]{1,20}\.{2,}-?[0-9]{1,20}",
             "FROM..TO, two integers",
-            "Inclusive ranks, from 0; negative ranks count from the end.",
+            "Inclusive ranks, from 0; negative ranks count from the end, and ranks beyond the list "
+            "are left out.",
             convert=_ranks,
             schema={
                 "type": "string",
@@ -313,12 +316,11 @@ OF_TYPE: Final = Parameter(
 
 # --- in headers
 
-# The index of a job in an array is appended to the key: "[12345]".
-_LONGEST_KEY: Final = LONGEST_KEY - 15
 IDEMPOTENCY_KEY: Final = matching(
     "Idempotency-Key",
-    rf"[!-~]([ -~]{{0,{_LONGEST_KEY - 2}}}[!-~])?",
-    f"1 to {_LONGEST_KEY} printable ASCII characters",
-    "A second request with this key creates nothing and receives the answer of the first.",
+    rf"[!-~]([ -~]{{0,{LONGEST_KEY - 2}}}[!-~])?",
+    f"1 to {LONGEST_KEY} printable ASCII characters",
+    "The same request with the same key creates nothing; the answer names the job of the first. "
+    "Another request with that key is refused with 422.",
     argument="key",
 )

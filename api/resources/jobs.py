@@ -11,20 +11,27 @@ from ledger.api.http.etag import answer, is_current
 from ledger.api.http.posted_jobs import Asked
 from ledger.api.http.requests import ACTOR
 from ledger.api.schemas import Message
-from ledger.errors import InvalidInput, JobNotFound, LedgerError
+from ledger.errors import InvalidInput, JobNotFound, KeyReused, LedgerError
 from ledger.log import store
 from ledger.log.answers import Answer, Outcome
 from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
 from ledger.rules.commands import Create, Move, OnJob, Remove, Reprioritize
+from ledger.rules.events import RequestKey
 from ledger.rules.job import State
 
 
 class JobCreation:
-    """The resource ``POST /job``, which creates jobs."""
+    """The resource ``POST /job``, which creates jobs.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: The ledger.
+        kue_lenient: Whether to answer in Kue's words, and with its statuses.
+    """
+
+    def __init__(self, ledger: Ledger, *, kue_lenient: bool) -> None:
         self._ledger = ledger
+        self._kue_lenient = kue_lenient
 
     def create(
         self,
@@ -40,15 +47,15 @@ class JobCreation:
         if body is None:
             resp.status = falcon.HTTP_204
         elif isinstance(body, Create):
-            outcome = self._ledger.execute(_keyed(body, key), actor=ACTOR, cause=cause)
-            created = f'{{"message":"job {outcome.job_id} created","id":{outcome.job_id}}}'
-            answer(resp, created.encode())
+            if key is not None:
+                body = replace(body, request=RequestKey(key=key))
+            outcome = self._ledger.execute(body, actor=ACTOR, cause=cause)
+            named = "job" if self._kue_lenient else f"job {outcome.job_id}"
+            answer(resp, _said(named, outcome).encode())
         else:
-            requested = [
-                _keyed(item, key and f"{key}[{place}]") if isinstance(item, Create) else item
-                for place, item in enumerate(body)
-            ]
-            self._create_many(resp, requested, cause, atomic=atomic)
+            if key is not None:
+                body = _keyed(body, key)
+            self._create_many(resp, body, cause, atomic=atomic)
 
     def _create_many(
         self,
@@ -61,31 +68,48 @@ class JobCreation:
         """Create the jobs of an array, and answer each in its place.
 
         Refused jobs prevent the others only if *atomic*.
+
+        Raises:
+            KeyReused: The array came with the key of another request; nothing was created.
         """
         commands = [item for item in requested if isinstance(item, Create)]
         refused = len(commands) < len(requested)
         outcomes: Sequence[Answer] = ()
         if not (atomic and refused):
             outcomes = self._ledger.submit(commands, actor=ACTOR, cause=cause, atomic=atomic)
+        for outcome in outcomes:
+            if isinstance(outcome, KeyReused):
+                raise outcome
         done = iter(outcomes)
         answers: list[Answer | None] = [
             item if isinstance(item, InvalidInput) else next(done, None) for item in requested
         ]
-        if refused or any(isinstance(outcome, LedgerError) for outcome in outcomes):
+        refused = refused or any(isinstance(outcome, LedgerError) for outcome in outcomes)
+        if refused and not self._kue_lenient:
             resp.status = falcon.HTTP_400
         answer(resp, f"[{','.join(map(_item, answers))}]".encode())
 
 
-def _keyed(command: Create, key: str | None) -> Create:
-    """Return a command with the request's idempotency key, unless it has a key of its own."""
-    if key is None or command.unique is not None:
-        return command
-    return replace(command, unique=key)
+def _keyed(body: Sequence[Create | InvalidInput], key: str) -> list[Create | InvalidInput]:
+    """Return the jobs of an array with their places in the request that has the key."""
+    return [
+        replace(item, request=RequestKey(key=key, place=place, jobs=len(body)))
+        if isinstance(item, Create)
+        else item
+        for place, item in enumerate(body)
+    ]
+
+
+def _said(named: str, outcome: Outcome) -> str:
+    """Return the answer for a job that was created, now or by an earlier request."""
+    if outcome.events:
+        return f'{{"message":"{named} created","id":{outcome.job_id}}}'
+    return f'{{"message":"{named} existed","id":{outcome.job_id},"existed":true}}'
 
 
 def _item(outcome: Answer | None) -> str:
     if isinstance(outcome, Outcome):
-        return f'{{"message":"job created","id":{outcome.job_id}}}'
+        return _said("job", outcome)
     error = "not created, because another job of this atomic request was refused"
     return json_out.encode({"error": error if outcome is None else str(outcome)}).decode()
 

@@ -43,15 +43,15 @@ class Lists:
     ) -> None:
         """Answer the jobs of a range: of all jobs, of a state, of a type in a state."""
         first, last = ranks
-        if (first < 0) == (last < 0):
-            self._check_width(first, last)
         jobs = JobList(state, type_)
-        shallow = self._lists.is_shallow(first, last)
+        # If one rank counts from each end, or a page is wide, its width depends on the length of
+        # the list: clients ask for 0..100000 of lists that they know to be short.
+        clipped = (first < 0) != (last < 0) or last - first >= self._largest_page
+        shallow = not clipped and self._lists.is_shallow(first, last)
         with self._database.read() if shallow else self._database.snapshot() as connection:
             if is_current(req, resp, connection):
                 return
-            if (first < 0) != (last < 0):
-                # One rank counts from each end, so the width depends on the list's length.
+            if clipped:
                 first, last = clip(first, last, self._lists.length(connection, jobs))
                 self._check_width(first, last)
             page = self._lists.page(

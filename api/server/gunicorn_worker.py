@@ -43,6 +43,7 @@ from gunicorn.workers import gthread
 
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.server.connection_balance import Share, Shares
+from ledger.api.server.malformed_requests import answer_malformed
 from ledger.database import shortages
 
 # Programs send their next request within this time.  It also limits the wait of a new connection
@@ -75,6 +76,7 @@ class Need(NamedTuple):
 
 NEEDS: Final = (
     Need("util.http_date", 1),
+    Need("util.write_error", 4),
     Need("wsgi.WSGIErrorsWrapper", 1),
     Need("arbiter.LISTENERS"),
     Need("arbiter.WORKERS"),
@@ -329,6 +331,7 @@ def _settle(cfg: Config) -> None:
     """Make the settings plain attributes, which are faster to read than gunicorn's own."""
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
     util.http_date = _http_date
+    util.write_error = answer_malformed
     wsgi.WSGIErrorsWrapper = _Errors
 
 

@@ -17,6 +17,7 @@ from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, prepare
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.hosts import bound_host
+from ledger.processes.log_format import PlainFormatter
 from ledger.processes.settings import Settings
 from ledger.worker.sweeper import Sweeper
 
@@ -62,6 +63,7 @@ def build(settings: Settings) -> App:
         largest_page=settings.largest_page,
         hosts=_hosts(settings),
         cors_origins=settings.cors_origins,
+        kue_lenient=settings.kue_lenient,
     )
 
 
@@ -147,6 +149,9 @@ def run(settings: Settings, ready: Callable[[], None]) -> None:
         settings: The settings of the app and the server.
         ready: Called once, when the address is bound.
     """
+    if logging.lastResort is not None:
+        # It prints the log of our modules, whose messages may quote a stranger's text.
+        logging.lastResort.setFormatter(PlainFormatter())
     _Server(settings, ready).run()
 
 

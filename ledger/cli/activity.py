@@ -49,7 +49,7 @@ def activity(
         try:
             catch_up_once(system.database, system.activity)
         except Stuck as error:
-            click.echo(f"Warning: {error}", err=True)
+            output.line(f"Warning: {error}", err=True)
         with system.database.read() as connection:
             end_ms = system.ledger.time_ms(connection) if to is None else _moment(to)
             last_ms = end_ms - end_ms % MINUTE_MS

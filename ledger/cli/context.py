@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ledger.errors import LedgerError, SchemaMismatch, SettingsError, Unavailable
+from ledger.rules.printable import plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,7 +45,7 @@ class Context:
         from ledger.processes.settings import read_settings
         from ledger.processes.unknown_variables import warn_once
 
-        warn_once(lambda text: click.echo(f"Warning: {text}", err=True))
+        warn_once(lambda text: click.echo(plain(f"Warning: {text}"), err=True))
         return read_settings({"database_url": self._database_url} | flags, name_of=_option)
 
     @contextmanager

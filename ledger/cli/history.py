@@ -72,7 +72,7 @@ def events(
                 if as_json:
                     output.json_line(json_out.history([envelope])[1:-1])
                 else:
-                    click.echo(output.plain(_line(envelope)))
+                    output.line(_line(envelope))
             if page:
                 seen = page[-1].position if job_id is None else page[-1].version
                 left = None if left is None else left - len(page)
@@ -189,9 +189,9 @@ def verify(context: Context, *, as_json: bool) -> None:
         output.json_line(json_out.encode(report))
     elif report.clean:
         compared = ", ".join(report.projections)
-        click.echo(f"{report.position} events verified; {compared} match a full replay")
+        output.line(f"{report.position} events verified; {compared} match a full replay")
         for name, reason in report.not_compared.items():
-            click.echo(output.plain(f"not compared: {name}: {reason}"))
+            output.line(f"not compared: {name}: {reason}")
         click.echo(f"content erased from {report.erased} events")
         click.echo(f"chain {report.chain or '(empty)'}")
     else:
@@ -202,10 +202,10 @@ def verify(context: Context, *, as_json: bool) -> None:
                 f"    expected {difference.expected}",
                 f"    found    {difference.found}",
             ):
-                click.echo(output.plain(line), err=True)
-        click.echo(f"compared: {', '.join(report.projections) or 'no read model'}", err=True)
+                output.line(line, err=True)
+        output.line(f"compared: {', '.join(report.projections) or 'no read model'}", err=True)
         for name, reason in report.not_compared.items():
-            click.echo(output.plain(f"not compared: {name}: {reason}"), err=True)
+            output.line(f"not compared: {name}: {reason}", err=True)
     if not report.clean:
         raise click.exceptions.Exit(REFUSED)
 

@@ -84,7 +84,7 @@ def print_job(shown: JobJson, log: Sequence[_Line] = ()) -> None:
         attempts = [f" of attempt {line.attempt}" for line in log if line.what == Failed.kind]
         click.echo(f"error{attempts[-1] if attempts else ''}, at {values.get('failed_at')}:")
     for line in trace:
-        click.echo(f"  {output.plain(line)}")
+        output.line(f"  {line}")
 
 
 _UNITS: Final = {"duration": "ms", "delay": "ms", "ttl": "ms", "progress": "%"}
@@ -251,7 +251,7 @@ def stats(context: Context, *, as_json: bool) -> None:
     rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows)
     for type_, since_ms in paused.items():
-        click.echo(f"{output.plain(type_)} has been paused since {output.moment(since_ms)}")
+        output.line(f"{type_} has been paused since {output.moment(since_ms)}")
     click.echo(f"work time: {totals.work_ms / 1000:,.1f} s")
 
 
@@ -298,7 +298,7 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
         if as_json:
             output.json_line(json_out.encode({"error" if failed else "message": text}))
         else:
-            click.echo(f"Error: {text}" if failed else text, err=failed)
+            output.line(f"Error: {text}" if failed else text, err=failed)
     if refused:
         raise click.exceptions.Exit(REFUSED)
 

@@ -5,10 +5,14 @@ A table contains the line of ``ledger --help`` for each command.  Importing all 
 wait for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from ledger.rules.printable import plain_lines
 
 _PACKAGE: Final = __name__.rpartition(".")[0]
 
@@ -34,8 +38,29 @@ class Listed(click.Command):
         return command
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Make the messages of errors safe to print: they quote arguments, jobs and databases."""
+    try:
+        yield
+    except click.ClickException as error:
+        # Declared final, so that nobody replaces it by accident.
+        vars(error)["message"] = plain_lines(error.message)
+        raise
+
+
 class ListedCommands(click.Group):
     """A group of commands that imports only the command that is called."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - click's
+        """Parse the options of the group."""
+        with _plain_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - what a command returns
+        """Parse the command's arguments, and run it."""
+        with _plain_errors():
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

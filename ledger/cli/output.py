@@ -7,10 +7,12 @@ that `ledger create` does apart from the database.
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
 import click
+
+from ledger.log.times import iso_text
+from ledger.rules.printable import plain, plain_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +54,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    drawn = Table(*columns, title=plain(title) or None, title_justify="left", header_style="bold")
     rows = [list(row) for row in rows]
     for place, column in enumerate(drawn.columns):
         if rows and all(isinstance(row[place], int | None) for row in rows):
@@ -84,26 +86,20 @@ def age(ms: int) -> str:
 
 
 def json_line(data: bytes | str) -> None:
-    """Print JSON text on one line, although content may have been posted on several."""
-    text = data.decode() if isinstance(data, bytes) else data
-    # In a JSON string line breaks are escaped, so these are whitespace between tokens.
-    click.echo(text.replace("\r", " ").replace("\n", " "))
+    """Print JSON text on one line, also if content was posted on several."""
+    click.echo(plain_json(data.decode() if isinstance(data, bytes) else data))
 
 
-def plain(value: object) -> str:
-    """Return text without control characters, safe to print on a terminal; None is empty."""
-    text = "" if value is None else str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def line(value: object, *, err: bool = False) -> None:
+    """Print text, which may be a stranger's, on one line."""
+    click.echo(plain(value), err=err)
 
 
 def moment(at_ms: int | None) -> str | None:
     """Return a time in UTC with milliseconds, such as ``2026-11-22 14:00:00.000Z``."""
     if at_ms is None:
         return None
-    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
-    return at.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    return iso_text(at_ms, separator=" ")
 
 
 def progress(what: str) -> AbstractContextManager["Advancing"]:

@@ -76,7 +76,7 @@ def rebuild(
         output.json_line(json_out.encode(shown))
         return
     for each in differences:
-        click.echo(output.plain(f"{each.where}: was {each.found}; is {each.expected}"))
+        output.line(f"{each.where}: was {each.found}; is {each.expected}")
     click.echo(f"{_names(chosen)} rebuilt from {number} events")
 
 

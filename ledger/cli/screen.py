@@ -22,13 +22,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ledger.cli.output import plain
 from ledger.errors import LedgerError
 from ledger.processes.child_output import ChildOutput
 from ledger.processes.counters import Count, Rate
 from ledger.projections.models.state_counts import StateCounts
 from ledger.queue.queue import Queue
 from ledger.rules.job import State
+from ledger.rules.printable import plain
 
 _COLUMNS: Final = {
     "waiting": State.INACTIVE,
@@ -106,7 +106,7 @@ class Screen:
         rate = self._rate.of(count.completed, now_s=now_s)
         uptime = timedelta(seconds=int(now_s - self._began_s))
         head = Text.assemble(
-            (self._title, "bold"),
+            (plain(self._title), "bold"),
             f"  up {uptime}  {rate:,.0f}/s completed\n",
             f"this run: {count.completed:,} completed, {count.failed:,} attempts failed, "
             f"{count.running:,} running; press Ctrl-C to stop",

@@ -20,6 +20,7 @@ from ledger.database import migration
 from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, create_plug_ins, prepare
 from ledger.processes.hosts import bound_host, is_loopback, is_wildcard
+from ledger.processes.log_format import PlainFormatter
 from ledger.processes.lost_output import survive_lost_output
 from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
@@ -85,14 +86,14 @@ def serve(
         if database.is_embedded:
             raise
         # The server answers 503 until the database is available.
-        click.echo(f"Warning: {error}", err=True)
+        output.line(f"Warning: {error}", err=True)
     finally:
         # Connections must not cross the fork into the server's processes.
         database.close()
     _require_free(settings.bind)
     _print_names(settings)
     serves = f"Serving {database.shown_url} on {settings.bind}; press Ctrl-C to stop."
-    run(settings, lambda: click.echo(serves))
+    run(settings, lambda: output.line(serves))
 
 
 def _require_free(address: str) -> None:
@@ -203,13 +204,19 @@ def migrate(context: Context) -> None:
     finally:
         database.close()
     for name in created:
-        click.echo(f"tables of {name} created")
+        output.line(f"tables of {name} created")
     if before == after:
-        click.echo(f"{database.shown_url} is already at revision {after}")
+        output.line(f"{database.shown_url} is already at revision {after}")
     elif before is None:
-        click.echo(f"{database.shown_url}: created the tables of revision {after}")
+        output.line(f"{database.shown_url}: created the tables of revision {after}")
     else:
-        click.echo(f"{database.shown_url}: upgraded from revision {before} to {after}")
+        output.line(f"{database.shown_url}: upgraded from revision {before} to {after}")
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 @click.command()
@@ -223,7 +230,7 @@ def sweep(context: Context, *, once: bool) -> None:
     SIGTERM and, except under nohup, SIGHUP end it as Ctrl-C does.
     """
     survive_lost_output()
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    _log_to_stderr()
     with context.system() as system:
         sweeper = Sweeper(system.ledger, system.jobs, lease_ms=context.settings().lease_ms)
         if once:
@@ -266,7 +273,7 @@ def follow(
     under nohup, SIGHUP end it as Ctrl-C does.
     """
     survive_lost_output()
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    _log_to_stderr()
     if parent is not None:
         leave_to_parent()
         os.nice(NICENESS)
@@ -281,7 +288,7 @@ def follow(
                     position = catch_up_once(system.database, follower, advance)
                 reached = f"caught up to event {position}"
                 said = "is kept up to date by another process" if position is None else reached
-                click.echo(f"{follower.name} {said}")
+                output.line(f"{follower.name} {said}")
             return
         followings = [
             Following(system.database, each, system.commit_notifier) for each in followers

@@ -74,7 +74,7 @@ def pause(context: Context, type_: str) -> None:
     """
     with context.system() as system:
         outcome = system.ledger.execute(Pause(type=type_), actor=actor(), cause=cause())
-    click.echo(
+    output.line(
         f"{type_} is paused; resume it with `ledger resume {type_}`"
         if outcome.events
         else f"{type_} was already paused"
@@ -94,4 +94,4 @@ def resume(context: Context, type_: str) -> None:
     """
     with context.system() as system:
         outcome = system.ledger.execute(Resume(type=type_), actor=actor(), cause=cause())
-    click.echo(f"{type_} resumed" if outcome.events else f"{type_} was not paused")
+    output.line(f"{type_} resumed" if outcome.events else f"{type_} was not paused")

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Engine, exc
 
 from ledger.database import sqlite_errors
+from ledger.database.url_syntax import hide_password
 from ledger.errors import SchemaMismatch, Unavailable
 
 # How long a statement waits for a lock by default.
@@ -123,9 +124,10 @@ class Database(ABC):
 
     @property
     def shown_url(self) -> str:
-        """Return the database's URL with its password hidden."""
+        """Return the database's URL with its secrets hidden."""
         url = self.engine.url
-        return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+        shown = url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+        return hide_password(shown)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -322,6 +324,9 @@ class Leadership(ABC):
         """Release the role."""
 
 
+DOES_NOT_ANSWER: Final = "the database does not answer"
+
+
 def discard(connection: Connection) -> None:
     """Close a connection without returning it to the pool, which may be disposed of already."""
     connection.invalidate()
@@ -348,25 +353,27 @@ def translation(
             "the database does not have the tables of this version; run `ledger migrate`"
         )
     if sqlite3.DatabaseError in {type(orig), type(error)}:
-        return SchemaMismatch(f"{shown_url} is not a SQLite database, or it is damaged: {text}")
+        problem = "is not a SQLite database, or it is damaged"
+        return SchemaMismatch(f"{shown_url} {problem}: {text}", public=f"the file {problem}")
     if isinstance(error, exc.ProgrammingError) and getattr(orig, "sqlstate", "") is None:
         # Not from the server: psycopg cannot parse the URL.
-        return Unavailable(f"cannot connect: {text}")
+        return Unavailable(f"cannot connect: {text}", public=DOES_NOT_ANSWER)
     if refused := _POSTGRES_REFUSALS.get(getattr(orig, "sqlstate", None) or ""):
-        return Unavailable(refused.format(text))
+        return Unavailable(refused.format(f": {text}"), public=refused.format(""))
     if getattr(error, "connection_invalidated", False) or isinstance(
         error, exc.OperationalError | exc.InterfaceError | sqlite3.OperationalError
     ):
         said = None if path is None else sqlite_errors.in_words(orig, path)
-        return Unavailable(said or f"the database does not answer: {text}")
+        shown, public = said or (f"{DOES_NOT_ANSWER}: {text}", DOES_NOT_ANSWER)
+        return Unavailable(shown, public=public)
     return error
 
 
 # What PostgreSQL refuses while it works, by SQLSTATE.
 _POSTGRES_REFUSALS: Final = {
     # A standby: wait until it is promoted, or until we connect to the primary.
-    "25006": "the database is read-only: {}",
-    "42501": "the database does not give this role a right that it needs: {}; connect as the role "
+    "25006": "the database is read-only{}",
+    "42501": "the database does not give this role a right that it needs{}; connect as the role "
     "that ran `ledger migrate`, or grant the right",
 }
 

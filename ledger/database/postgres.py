@@ -39,6 +39,7 @@ from sqlalchemy.engine import URL
 
 from ledger.database import announced_types
 from ledger.database.contract import (
+    DOES_NOT_ANSWER,
     LOCK_TIMEOUT_MS,
     POOL_OVERFLOW,
     POOL_SIZE,
@@ -193,7 +194,8 @@ class PostgresDatabase(Database):
             # From statements that go directly to the driver.
             self._generation += 1
             if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-                raise Unavailable(f"the database does not answer: {error}") from error
+                text = f"{DOES_NOT_ANSWER}: {error}"
+                raise Unavailable(text, public=DOES_NOT_ANSWER) from error
             raise translation(error, error) from error
 
     @contextmanager
@@ -303,7 +305,8 @@ class _Listener(Watch):
             return self._sleep.sleep(timeout_s) and self._heard()
         except driver_errors() as error:
             self.connection.invalidate()
-            raise Unavailable(f"the database does not answer: {error}") from error
+            text = f"{DOES_NOT_ANSWER}: {error}"
+            raise Unavailable(text, public=DOES_NOT_ANSWER) from error
 
     def wake(self) -> None:
         self._sleep.wake()

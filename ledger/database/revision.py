@@ -35,14 +35,13 @@ def require_current(database: Database) -> None:
     with database.read() as connection:
         found = current(connection)
     if found is None:
-        raise SchemaMismatch(
-            f"{database.shown_url} has no ledger yet; create it with `ledger migrate`"
-            + ("; its other tables are not changed" if database.has_tables() else "")
-        )
+        rest = "; its other tables are not changed" if database.has_tables() else ""
+        raise _mismatch(database, f"has no ledger yet; create it with `ledger migrate`{rest}")
     require_known(database, found, REVISIONS)
-    raise SchemaMismatch(
-        f"{database.shown_url} has the tables of revision {found}, this version needs "
-        f"{REVISIONS[-1]}; run `ledger migrate`"
+    raise _mismatch(
+        database,
+        f"has the tables of revision {found}, this version needs {REVISIONS[-1]}; run "
+        "`ledger migrate`",
     )
 
 
@@ -64,10 +63,15 @@ def require_known(database: Database, found: str, known: Collection[str]) -> Non
         SchemaMismatch: The revision belongs to a newer version.
     """
     if found not in known:
-        raise SchemaMismatch(
-            f"{database.shown_url} has the tables of revision {found}, which this version does "
-            "not know: it was migrated by a newer Ledger; upgrade this one"
+        raise _mismatch(
+            database,
+            f"has the tables of revision {found}, which this version does not know: it was "
+            "migrated by a newer Ledger; upgrade this one",
         )
+
+
+def _mismatch(database: Database, problem: str) -> SchemaMismatch:
+    return SchemaMismatch(f"{database.shown_url} {problem}", public=f"the database {problem}")
 
 
 def current(connection: Connection) -> str | None:

@@ -199,7 +199,10 @@ class SqliteDatabase(Database):
         """
         self.reopen_if_replaced()
         if file is not self._opened:
-            raise Unavailable(f"{self.path} was replaced; try again")
+            raise Unavailable(
+                f"{self.path} was replaced; try again",
+                public="the database was replaced; try again",
+            )
 
     def reopen_if_replaced(self) -> None:
         """Reopen the file in all threads if another one is in its place.
@@ -213,7 +216,10 @@ class SqliteDatabase(Database):
         try:
             there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
-            raise Unavailable(f"{self.path} was removed; put it back to continue") from error
+            raise Unavailable(
+                f"{self.path} was removed; put it back to continue",
+                public="the file of the database was removed",
+            ) from error
         if not os.path.samestat(opened, there):
             require_ours(self.path)
             _log.error("%s was replaced by another file; opening that one", self.path)
@@ -356,5 +362,7 @@ def _commit(driver: sqlite3.Connection, path: Path) -> None:
         primary_code = error.sqlite_errorcode & 0xFF
         if primary_code == sqlite3.SQLITE_IOERR:
             # For example from fsync: the log may hold the commit, and a restart would then find it.
-            raise OutcomeUnknown(sqlite_errors.in_words(error, path) or f"{error}") from error
+            said = sqlite_errors.in_words(error, path)
+            reason, public = (f"{error}", None) if said is None else said
+            raise OutcomeUnknown(reason, public=public) from error
         raise

@@ -6,10 +6,12 @@ once, but opens the database only when the queue is first used.
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from ledger.errors import InvalidInput
 
 _EXPECTED_URL: Final = "sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
+_ESCAPED: Final = ", with @ in a name or password written as %40"
 # PostgreSQL's NAMEDATALEN, less one; what is longer it cuts, with a mere notice.
 _LONGEST_SCHEMA: Final = 63
 SCHEMA_EXPECTED: Final = (
@@ -26,7 +28,7 @@ _POSTGRES: Final = re.compile(
     r"""
     (?:postgres|postgresql|postgresql\+psycopg)://
     (?: [^:/]* (?: : [^@]* )? @ )?             # user, password
-    (?: \[ [^/?]+ \] | [^/:?]+ )?              # host
+    (?: \[ [^/?@]+ \] | [^/:?@]+ )?            # host; after an @, it would be part of a password
     (?: : (?P<port> [^/?]* ) )?                # port
     (?: / [^?]* )?                             # database
     (?: \? .* )?                               # the driver's parameters
@@ -45,11 +47,14 @@ def check_url(url: str) -> None:
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is not None:
         if not _FILE.fullmatch(sqlite["path"]):
-            raise InvalidInput.expected("database url", "a file: sqlite:///PATH", url)
+            raise InvalidInput.expected(
+                "database url", "a file: sqlite:///PATH", hide_password(url)
+            )
         return
     postgres = _POSTGRES.fullmatch(url)
     if postgres is None or not _is_port(postgres["port"]):
-        raise InvalidInput.expected("database url", _EXPECTED_URL, hide_password(url))
+        expected = _EXPECTED_URL + (_ESCAPED if url.count("@") > 1 else "")
+        raise InvalidInput.expected("database url", expected, hide_password(url))
 
 
 def _is_port(port: str | None) -> bool:
@@ -73,5 +78,23 @@ def check_schema(name: str) -> None:
 
 
 def hide_password(url: str) -> str:
-    """Return *url*, which may be invalid, with anything that may be its password masked."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    """Return *url*, which may be invalid, with anything that may be a secret masked."""
+    # Up to the last @: a password may contain others that should have been escaped.
+    shown = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return _PARAMETER.sub(_masked, shown)
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    name = parameter["name"]
+    return f"{name}=***" if unquote(name).lower() in _SECRETS else parameter[0]
+
+
+# In the query of a URL, or in a connection string of libpq, which is no URL.
+_PARAMETER: Final = re.compile(r"(?<![^?&\s])(?P<name>[^?&=\s]+)=[^&\s]*")
+# Parameters of libpq that are secrets, or name the file that holds them.
+_SECRETS: Final = frozenset(
+    {
+        *("password", "passfile", "sslpassword"),
+        *("oauth_client_secret", "scram_client_key", "scram_server_key"),
+    }
+)

@@ -15,9 +15,10 @@ from typing import Final
 from msgspec import Struct
 from sqlalchemy import Connection
 
-from ledger.errors import DataErased, InvalidInput, LedgerError, Refused
+from ledger.errors import DataErased, InvalidInput, KeyReused, LedgerError, Refused
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
+from ledger.log.known_keys import KnownKeys
 from ledger.log.ports import InlineStores, JobWithData
 from ledger.log.recorded import LEDGER_STREAM, AnyChange, Change, LedgerChange, Recorded
 from ledger.log.repeated import RepeatedReports
@@ -68,7 +69,7 @@ class Batch:
         self._tx = tx
         self._stores = stores
         self._jobs: dict[int, JobState] = {}
-        self._keys: dict[str, int] = {}
+        self._keys = KnownKeys(tx, stores.unique_keys)
         self._submissions: Sequence[Submission] = ()
         # Jobs whose data this batch erases; until the commit, it can still be read.
         self._erased: set[int] = set()
@@ -81,23 +82,23 @@ class Batch:
     def load(self, submissions: Sequence[Submission]) -> None:
         """Load what the commands name, in one statement per kind."""
         job_ids = set()
-        keys = set()
+        creations = []
         named = set()
         self._submissions = submissions
         for submission in submissions:
             for command in submission.commands:
                 if isinstance(command, OnJob):
                     job_ids.add(command.job_id)
-                elif isinstance(command, Create) and command.unique is not None:
-                    keys.add(command.unique)
+                elif isinstance(command, Create):
+                    creations.append(command)
                 elif isinstance(command, OnLedger):
                     named.add(ledger_state.key_of(command))
         if named:
             self._entries.update(self._stores.entries.load(self._tx, named))
             versions = store.read_versions(self._tx, [LEDGER_STREAM])
             self._version = versions.get(LEDGER_STREAM, 0)
-        if keys:
-            self._keys.update(self._stores.unique_keys.find(self._tx, sorted(keys)))
+        if creations:
+            self._keys.load(creations)
         existing = sorted(id_ for id_ in job_ids if 0 < id_ <= self.head.last_job_id)
         if existing:
             self._jobs.update(self._stores.jobs.load(self._tx, existing))
@@ -116,12 +117,14 @@ class Batch:
                 return self._decide_rest(submission, repeated)
         if not submission.atomic:
             return [self._decide(command, submission) for command in submission.commands]
-        before = self.last_job_id, len(self.changes), dict(self._jobs), dict(self._keys)
+        before = self.last_job_id, len(self.changes), dict(self._jobs)
+        keys = self._keys.saved()
         of_itself = dict(self._entries), self._version
         erased = set(self._erased)
         answers = [self._decide(command, submission) for command in submission.commands]
         if any(isinstance(answer, LedgerError) for answer in answers):
-            self.last_job_id, kept, self._jobs, self._keys = before
+            self.last_job_id, kept, self._jobs = before
+            self._keys.restore(keys)
             del self.changes[kept:]
             self._entries, self._version = of_itself
             self._erased = erased
@@ -140,7 +143,9 @@ class Batch:
 
     def _decide(self, command: Command, submission: Submission) -> Answer:
         if isinstance(command, Create):
-            known = self._keys.get(command.unique) if command.unique is not None else None
+            known = self._keys.find(command, submission)
+            if isinstance(known, KeyReused):
+                return known
             if known is not None:
                 return Outcome(job_id=known, position=self._position, events=())
             return self._carry_out(command, JobState(self.last_job_id + 1), submission)
@@ -249,8 +254,8 @@ class Batch:
             self._erased.add(after.id)
         if isinstance(event, Created):
             self.last_job_id = after.id
-            if event.unique is not None:
-                self._keys[event.unique] = after.id
+            if event.unique is not None or event.request is not None:
+                self._keys.add(after.id, event, submission)
         return after
 
     def _recorded(

@@ -11,6 +11,7 @@ from ledger.errors import Corrupt
 from ledger.log import codec
 from ledger.log.recorded import Recorded, Stored
 from ledger.log.schema import events
+from ledger.rules.events import Created
 
 _REPLAYED = (
     events.c.position,
@@ -58,6 +59,10 @@ _SELECT_OF_ACTOR = Listed(
     select(*_REPLAYED)
     .where(events.c.position > bindparam("after"), events.c.actor == bindparam("actor"))
     .order_by(events.c.position),
+    events.c.job_id,
+)
+_SELECT_CREATED = Listed(
+    select(*_REPLAYED, events.c.content).where(events.c.version == 1),
     events.c.job_id,
 )
 HISTORIES_AT_ONCE: Final = 500
@@ -144,6 +149,13 @@ def read_of_actor(
 ) -> list[Recorded]:
     """Return the events that an actor caused on some jobs after a position, in order."""
     return _all_recorded(_SELECT_OF_ACTOR.all(connection, job_ids, actor=actor, after=after))
+
+
+def read_created(connection: Connection, job_ids: Sequence[int]) -> dict[int, Created]:
+    """Return the first event of each of some jobs, with its content."""
+    rows = _SELECT_CREATED.all(connection, job_ids)
+    recorded = [_recorded(row, content=True) for row in rows]
+    return {each.job_id: each.event for each in recorded if isinstance(each.event, Created)}
 
 
 def _all_recorded(rows: Sequence[Sequence[Any]]) -> list[Recorded]:

@@ -7,7 +7,6 @@ not affect the others, unless its submission is atomic.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection
@@ -24,6 +23,7 @@ from ledger.log.inline_versions import InlineVersions
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
 from ledger.log.recorded import Change, of_jobs, of_ledger
 from ledger.log.store import Locked
+from ledger.log.times import iso_text
 from ledger.rules.commands import Claim, Command, storable
 from ledger.rules.events import Erased
 from ledger.rules.job import State
@@ -179,8 +179,8 @@ class Ledger:
         if self._refuses_future and locked.head.at_ms - locked.time_ms > MOST_AHEAD_MS:
             raise Unavailable(
                 "nothing was recorded: the last event has the time "
-                f"{_shown(locked.head.at_ms)}, but this machine's clock shows "
-                f"{_shown(locked.time_ms)}.  If the clock is wrong, set it.  If it is right, it "
+                f"{_second(locked.head.at_ms)}, but this machine's clock shows "
+                f"{_second(locked.time_ms)}.  If the clock is wrong, set it.  If it is right, it "
                 "was wrong when that event was recorded: wait until that time, or set "
                 "LEDGER_ALLOW_FUTURE=on.  With it, delays, ttls and leases follow the clock, and "
                 "events have the time of the last one until the clock has passed it"
@@ -212,12 +212,8 @@ def _became_claimable(changes: Sequence[Change]) -> set[str]:
     }
 
 
-def _shown(time_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(time_ms / 1000, tz=UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError):
-        # After the year 9999.
-        return f"{time_ms} ms after 1970"
+def _second(time_ms: int) -> str:
+    return iso_text(time_ms, timespec="seconds")
 
 
 def _check_text(field: str, value: str, longest: int) -> None:

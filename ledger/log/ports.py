@@ -66,7 +66,7 @@ class UniqueKeyStore(Protocol):
     """The jobs that were created with unique keys."""
 
     def find(self, tx: Connection, keys: Sequence[str]) -> Mapping[str, int]:
-        """Return the jobs that were created with *keys*, including removed ones."""
+        """Return the jobs that have *keys*, names of ``key_names``, including removed ones."""
 
 
 class InlineStores(NamedTuple):

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ledger.rules.printable import plain_json, plain_lines
 from ledger.worker.worker import WorkerReport
 
-# Values that need no quotes.
-_BARE: Final = re.compile(r"[^\s\"=\\\x00-\x1f\x7f]+")
+# Values that need no quotes, if they are printable.
+_BARE: Final = re.compile(r"[^\s\"=\\]+")
 # The logger of all our modules, configured independently of the application's loggers.
 _ROOT: Final = logging.getLogger("ledger")
 
@@ -56,7 +57,7 @@ class Lines(logging.Formatter):
         if record.exc_info:
             facts["trace"] = self.formatException(record.exc_info)
         if self._as_json:
-            return json.dumps(facts, ensure_ascii=False)
+            return plain_json(json.dumps(facts, ensure_ascii=False))
         return " ".join(_pairs(facts))
 
 
@@ -66,7 +67,16 @@ def _pairs(facts: Mapping[str, object]) -> list[str]:
 
 def _quoted(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    if text.isprintable() and _BARE.fullmatch(text):
+        return text
+    return plain_json(json.dumps(text, ensure_ascii=False))
+
+
+class PlainFormatter(logging.Formatter):
+    """Python's own format, with escapes for what must not reach a terminal raw."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain_lines(super().format(record))
 
 
 def say(event: str, *, level: int = logging.INFO, **facts: object) -> None:

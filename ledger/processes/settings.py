@@ -44,6 +44,7 @@ class Settings:
     largest_page: int = 10_000
     hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    kue_lenient: bool = False
     sweep: bool = True
     lease_ms: int = LEASE_MS
     search: SearchOn = "whoosh"
@@ -218,6 +219,14 @@ SETTINGS: Final = (
         expected="origins such as https://example.org, separated by commas",
         meaning="Origins of other web pages that may use the API.",
         parse=_origins,
+    ),
+    Setting(
+        field="kue_lenient",
+        expected="on or off",
+        meaning="Whether Kue's routes answer as Kue did, for clients that rely on it: refusals as "
+        '200 `{"error": …}`, unknown options and fields of a job ignored, and '
+        '`{"message":"job created","id":3}` for one job. See docs/kue.md.',
+        parse=_switch,
     ),
     Setting(
         field="sweep",

@@ -8,12 +8,13 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from ledger.errors import JobFailed, JobNotFound
+from ledger.log.times import as_datetime
 from ledger.queue import kue_options
 from ledger.queue.arguments import LARGEST_PAGE, Json
 from ledger.queue.read_models import ReadModels
@@ -148,9 +149,9 @@ class Job:
 
     @property
     def created_at(self) -> datetime:
-        """Return the time of the job's creation, in UTC."""
+        """Return the time of the job's creation, in UTC; the last one if it is after 9999."""
         created_at_ms = int((self._fields or self.refresh())["created_at"])
-        return datetime.fromtimestamp(created_at_ms / 1000, tz=UTC)
+        return as_datetime(created_at_ms)
 
     def log(self) -> list[str]:
         """Return the lines that the job's attempts have logged, and one line per failure."""

@@ -1,14 +1,16 @@
-"""The options of a job as Kue's clients write them.
+"""The options of a job, by Kue's names.
 
 Values that Kue silently misreads (attempts -1, priority "HIGH", delay true) and unknown
 options are refused, with the option's name and what was expected.  A string for ``backoff``
 must be refused: Kue evaluates it as code.
 
-An option that is null counts as not given.
+An option that is null counts as not given.  Over HTTP more does, because published clients of
+Kue send it: see ``as_given``.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from math import floor
 from typing import Any, Final
 
 from ledger.errors import InvalidInput
@@ -56,12 +58,76 @@ def create_command(
     for name, value in options.items():
         reader = _READERS.get(name)
         if reader is None:
-            known = ", ".join(_READERS)
-            raise InvalidInput(name, f"unknown option {name!r}; expected one of {known}")
+            raise InvalidInput.unknown("option", name, tuple(_READERS))
         if value is not None:
             field, read = reader
             fields[field] = read(name, value)
     return Create(type=type_, data=data, run_at_ms=run_at_ms, **_with_delay(fields))
+
+
+def as_given(options: object, *, lenient: bool = False) -> object:
+    """Return the options that a client of Kue means, for ``create_command``.
+
+    ``[]`` is no options: it is the empty array of PHP, whose JSON cannot say ``{}``.  An option
+    that is 0, "", or false is not given, as in Kue, which asks ``if (options.delay)``.  Times
+    may have fractions of a millisecond, as a random wait has, and a form sends
+    ``removeOnComplete`` as a number or as text.
+
+    ``unique`` is not Kue's: if an empty key were ignored, the job would be created twice.
+
+    Args:
+        options: What was sent, any JSON.
+        lenient: Whether to ignore unknown options.
+    """
+    if not isinstance(options, dict):
+        return None if options == [] else options
+    given = {}
+    for name, value in options.items():
+        if name not in _READERS:
+            if not lenient:
+                given[name] = value
+            continue
+        meant = value
+        if (meaning := _MEANT.get(name)) is not None:
+            meant = meaning(value)
+        if meant or name == "unique" or isinstance(meant, list | dict):
+            given[name] = meant
+    return given
+
+
+def _whole(value: object) -> object:
+    """Return a wait in whole milliseconds, as ``Math.round`` of JavaScript."""
+    return floor(value + 0.5) if isinstance(value, float) and value > 0 else value
+
+
+def _switch(value: object) -> object:
+    # Not by equality alone: True equals 1, and a list cannot be looked up.
+    return _SWITCHES.get(value, value) if isinstance(value, int | str) else value
+
+
+def _with_whole_waits(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _whole(wait) if name in {"delay", "maxDelay"} else wait
+        for name, wait in value.items()
+    }
+
+
+_SWITCHES: Final[Mapping[object, bool]] = {
+    1: True,
+    0: False,
+    "1": True,
+    "0": False,
+    "true": True,
+    "false": False,
+}
+_MEANT: Final[Mapping[str, Callable[[object], object]]] = {
+    "delay": _whole,
+    "ttl": _whole,
+    "backoff": _with_whole_waits,
+    "removeOnComplete": _switch,
+}
 
 
 def priority(name: str, value: object) -> int:

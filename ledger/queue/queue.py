@@ -17,12 +17,13 @@ import inspect
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from ledger.errors import InvalidInput
+from ledger.log.times import as_datetime
 from ledger.queue.arguments import Json, Milliseconds, check_page, create_command, create_commands
 from ledger.queue.job import Job
 from ledger.queue.opening import Opening, Parts
@@ -364,10 +365,7 @@ class Queue:
         """Return the paused types and the time since which each is paused."""
         with self.database.read() as connection:
             paused = self.read_models.paused(connection)
-        return {
-            type_: datetime.fromtimestamp(since_ms / 1000, tz=UTC)
-            for type_, since_ms in paused.items()
-        }
+        return {type_: as_datetime(since_ms) for type_, since_ms in paused.items()}
 
     def execute(self, command: Command) -> "Outcome":
         """Carry out a command; see ``Ledger.execute``."""

@@ -12,7 +12,7 @@ from typing import ClassVar, get_args
 from msgspec import Struct
 
 from ledger.errors import InvalidInput
-from ledger.rules.events import Backoff, BackoffType, MovedTo, Subject
+from ledger.rules.events import Backoff, BackoffType, MovedTo, RequestKey, Subject
 
 # The largest integer that every JSON parser reads exactly (RFC 8259, section 6).
 LARGEST_INTEGER = 2**53 - 1
@@ -45,6 +45,8 @@ class Create(Struct, frozen=True, kw_only=True):
         ttl_ms: How long an attempt may go without progress, greater than 0; None for no limit.
         search_keys: Paths into the data to index; None means all of it.
         unique: A key of 1 to 255 characters; at most one job is ever created with it.
+        request: The request that asks for the job, if it has a key, of 1 to 255 characters
+            without line breaks.
     """
 
     type: str
@@ -58,6 +60,7 @@ class Create(Struct, frozen=True, kw_only=True):
     remove_on_complete: bool = False
     search_keys: tuple[str, ...] | None = None
     unique: str | None = None
+    request: RequestKey | None = None
 
     def __post_init__(self) -> None:
         storable("type", self.type)
@@ -78,10 +81,21 @@ class Create(Struct, frozen=True, kw_only=True):
             _check_backoff(self.backoff)
         for key in self.search_keys or ():
             storable("searchKeys", key)
-        if self.unique is not None:
-            storable("unique", self.unique)
-            if not 0 < len(self.unique) <= LONGEST_KEY:
-                raise InvalidInput.expected("unique", f"1 to {LONGEST_KEY} characters", self.unique)
+        if self.unique is not None or self.request is not None:
+            _check_keys(self.unique, self.request)
+
+
+def _check_keys(unique: str | None, request: RequestKey | None) -> None:
+    if unique is not None:
+        storable("unique", unique)
+        if not 0 < len(unique) <= LONGEST_KEY:
+            raise InvalidInput.expected("unique", f"1 to {LONGEST_KEY} characters", unique)
+    if request is not None:
+        storable("request", request.key)
+        # Names of a request's jobs consist of its key, a line break and a number.
+        if not 0 < len(request.key) <= LONGEST_KEY or "\n" in request.key:
+            expected = f"a key of 1 to {LONGEST_KEY} characters without line breaks"
+            raise InvalidInput.expected("request", expected, request.key)
 
 
 class OnJob(Struct, frozen=True, kw_only=True):

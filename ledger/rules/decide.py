@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, cast
 
+from msgspec.structs import replace
+
 from ledger.errors import AttemptOver, InvalidInput, JobNotFound, Refused
 from ledger.rules import commands, events
 from ledger.rules.events import Event
@@ -51,6 +53,19 @@ def backoff_wait_ms(job: JobState) -> int:
         doubled = min(doubled, 2 * job.backoff_max_ms - job.backoff_delay_ms)
     # As Math.round in JavaScript: halves are rounded up.
     return max(0, min((doubled + 1) // 2, commands.LARGEST_INTEGER))
+
+
+def repeats(command: commands.Create, created: events.Created) -> bool:
+    """Return whether *command* asks for the same job as the command that caused *created*.
+
+    Data counts byte for byte.  If it was erased, it cannot be compared, and counts as the same:
+    to keep a digest of it would be to keep what should be erased.
+    """
+    [event] = _create(command, JobState(0), 0)
+    same: dict[str, Any] = {"promote_at_ms": created.promote_at_ms}
+    if created.content is None:
+        same["content"] = None
+    return replace(event, **same) == created
 
 
 # The verbs of the error messages: "only an active job can be completed".
@@ -114,6 +129,7 @@ def _create(command: commands.Create, job: JobState, time_ms: int) -> Iterator[E
         remove_on_complete=command.remove_on_complete,
         search_keys=command.search_keys,
         unique=command.unique,
+        request=command.request,
         content=command.data,
     )
 

@@ -88,6 +88,20 @@ class Backoff(Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_delay_ms: int | None = None
 
 
+class RequestKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The place of a job in a request that its sender may repeat.
+
+    Attributes:
+        key: The ``Idempotency-Key`` of the request.
+        place: The job's index in the array of jobs; 0 if the request is no array.
+        jobs: The length of the array; None if the request is no array.
+    """
+
+    key: str
+    place: int = 0
+    jobs: int | None = None
+
+
 class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A job was created; the content is the job's data.
 
@@ -95,6 +109,8 @@ class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
         promote_at_ms: When its delay is over; None if it may run at once.
         search_keys: Paths into the data to index; None means all of it.
         unique: A key; a second creation with the same key returns this job.
+        request: The request that created the job, if it has a key; a repetition of it returns
+            this job, and another request with that key is refused.
     """
 
     kind = "created"
@@ -109,6 +125,7 @@ class Created(Event, frozen=True, kw_only=True, omit_defaults=True):
     remove_on_complete: bool = False
     search_keys: tuple[str, ...] | None = None
     unique: str | None = None
+    request: RequestKey | None = None
 
 
 class Started(Event, frozen=True, kw_only=True, omit_defaults=True):

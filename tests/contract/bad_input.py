@@ -102,6 +102,15 @@ BAD_BODIES = (
             '{"Type":"email"}',
         )
     ),
+    posted('{"Type":"email"}', "unknown field 'Type'; .*; did you mean type\\?$"),
+    posted(
+        '{"type":"email","option":{"delay":5}}',
+        "^unknown field 'option'; expected one of type, data, options; did you mean options\\?$",
+    ),
+    *(
+        posted(f'{{"type":"email",{field}}}', "^unknown field '[a-z_]*'; expected one of type, ")
+        for field in ('"id":77', '"state":"failed"', '"x":null', '"":1', '"__proto__":{}')
+    ),
     posted(json.dumps({"type": "x" * 256}), "^Must provide job type: expected 1 to 255 characters"),
     posted('{"type":"a\\u0000b"}', "U\\+0000|NUL"),
     posted('{"type":"\\ud800"}', "^body: expected JSON, got: "),
@@ -128,14 +137,14 @@ BAD_DATA = (
     with_data("[" * 100_000 + "]" * 100_000, "expected JSON"),
     with_data('{"a":' * 50_000 + "1" + "}" * 50_000, "expected JSON"),
 )
-NO_INTEGERS = ("-1", "0", "2.5", '"abc"', '"3x"', '""', '" 5"', "true", "[4]", "{}", "1e18")
+NO_INTEGERS = ("-1", "-0.5", '"0"', '"abc"', '"3x"', '" 5"', "true", "[4]", "{}", "1e18")
 BAD_OPTIONS = (
-    *(with_option("attempts", value) for value in NO_INTEGERS),
-    *(with_option("delay", value) for value in (*NO_INTEGERS, '"2030-01-01T00:00:00Z"')),
+    *(with_option("attempts", value) for value in (*NO_INTEGERS, "2.5")),
+    *(with_option("delay", value) for value in (*NO_INTEGERS, '"2030-01-01T00:00:00Z"', '"1.5"')),
     *(with_option("ttl", value) for value in NO_INTEGERS),
     *(
         with_option("priority", value)
-        for value in ('"HIGH"', '"bogus"', '"toString"', '""', "2.5", "true", "{}", "[1]", '"1e3"')
+        for value in ('"HIGH"', '"bogus"', '"toString"', "2.5", "true", "{}", "[1]", '"1e3"')
     ),
     with_option("priority", "9007199254740992"),
     with_option("priority", '"-99999999999999999999"'),
@@ -144,7 +153,6 @@ BAD_OPTIONS = (
         for value in (
             '"process.exit()"',
             '"1+1"',
-            '""',
             "5",
             "[1]",
             "{}",
@@ -160,7 +168,7 @@ BAD_OPTIONS = (
         )
     ),
     *(with_option("searchKeys", value) for value in ("5", "true", "{}", "[1]", "[null]", "[[]]")),
-    *(with_option("removeOnComplete", value) for value in ('"yes"', "1", "0", "[]")),
+    *(with_option("removeOnComplete", value) for value in ('"yes"', '"TRUE"', "2", "-1", "[]")),
     *(with_option("unique", value) for value in ("5", "true", '""', "[]", f'"{"k" * 256}"')),
     *(
         posted(f'{{"type":"email","options":{{"{name}":1}}}}', f"^unknown option '{name}'")
@@ -168,7 +176,7 @@ BAD_OPTIONS = (
     ),
     *(
         posted(f'{{"type":"email","options":{value}}}', "^options: expected an object")
-        for value in ('"str"', "5", "[]", "true", "false")
+        for value in ('"str"', "5", "0", "[0]", "[[]]", "true", "false", '""')
     ),
     posted('{"type":"email","options":{"attempts":1e999}}', "expected JSON"),
     posted('{"type":"email","options":{"searchKeys":"\\u0000"}}', r"NUL|U\+0000"),
@@ -228,7 +236,7 @@ BAD_HEADERS = (
     ),
     *(
         Bad("/job", 400, "^Idempotency-Key: expected ", b'{"type":"email"}', "POST", JSON | h)
-        for h in ({"Idempotency-Key": "k" * 241}, {"Idempotency-Key": "schlüssel"})
+        for h in ({"Idempotency-Key": "k" * 256}, {"Idempotency-Key": "schlüssel"})
     ),
     *(
         Bad(target, 406, "^this API answers application/json only", body, method, h)
@@ -379,8 +387,8 @@ BAD_RANGES = (
             "..3",
             "0..",
             "..",
-            "0...3",
             "0..3..5",
+            "0...3...5",
             "1.5..3.5",
             "1e1..12",
             "+1..3",
@@ -390,11 +398,6 @@ BAD_RANGES = (
             "%D9%A0..3",
             "0..3%0A",
         )
-    ),
-    *(
-        Bad(f"/jobs/{prefix}{range_}", 400, "^range: expected at most 10000 jobs, such as ")
-        for prefix in ("", "failed/", "email/failed/")
-        for range_ in ("0..10000", "-10001..-1", "5..99999999", "0..99999999999999999999")
     ),
     *(
         Bad(f"/jobs/{path}", 400, "^state: expected one of inactive, complete, active, failed, del")

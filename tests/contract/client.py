@@ -51,6 +51,7 @@ class Client:
         largest_page: int = LARGEST_PAGE,
         hosts: Sequence[str] = (),
         cors_origins: Sequence[str] = (),
+        kue_lenient: bool = False,
         most_waiting: int = MOST_WAITING,
     ) -> None:
         self.system = system
@@ -68,6 +69,7 @@ class Client:
             largest_page=largest_page,
             hosts=hosts,
             cors_origins=tuple(cors_origins),
+            kue_lenient=kue_lenient,
         )
 
     @property

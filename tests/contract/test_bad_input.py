@@ -112,6 +112,33 @@ def test_405_says_in_allow_what_is_known(crowd: Client) -> None:
     }
 
 
+@pytest.mark.parametrize("prefix", ["", "inactive/", "email/inactive/"])
+@pytest.mark.parametrize(
+    "range_", ["0..10000", "0..100000", "0..99999999999999999999", "-99999..-1", "0...500"]
+)
+def test_a_range_beyond_a_short_list_shows_the_list(
+    client: Client, prefix: str, range_: str
+) -> None:
+    client.post([{"type": "email"}] * 3)
+
+    shown = [client.get(f"/jobs/{prefix}{range_}{order}").json for order in ("", "/desc")]
+
+    assert [[job["id"] for job in jobs] for jobs in shown] == [["1", "2", "3"], ["3", "2", "1"]]
+    assert client.get(f"/jobs/failed/{range_}").json == []
+
+
+@pytest.mark.parametrize("range_", ["0..3", "1..99999", "-4..-1", "-99999..-2", "0..-1", "0....9"])
+def test_a_range_of_more_jobs_than_a_page_is_refused(client: Client, range_: str) -> None:
+    narrow = Client(client.system, largest_page=3)
+    client.post([{"type": "email"}] * 5)
+    first, last = (int(rank) for rank in re.split(r"\.\.+", range_))
+    jobs = len(range(5)[slice(first, (last + 1) or None)])
+
+    answer = narrow.get(f"/jobs/{range_}")
+
+    assert_refused(answer, 400, rf"^range: expected at most 3 jobs, such as \d\.\.\d, got {jobs}$")
+
+
 def test_a_range_of_mixed_signs_is_as_wide_as_the_list_makes_it(client: Client) -> None:
     narrow = Client(client.system, largest_page=3)
     client.post([{"type": "email"}] * 5)

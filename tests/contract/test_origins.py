@@ -412,3 +412,23 @@ def test_a_named_origin_may_not_forge_a_host(crowd: Client) -> None:
         answer = client.post({"type": "email"}, Origin=NAMED, Host="evil.test")
 
     assert answer.status == 421
+
+
+def test_answers_vary_by_origin_where_they_depend_on_it(crowd: Client) -> None:
+    open_ = Client(crowd.system, cors_origins=(NAMED,))
+    tag = open_.get("/stats").headers["etag"]
+
+    answers = [
+        open_.get("/stats"),
+        open_.get("/stats", Origin=NAMED),
+        open_.get("/stats", Origin="https://evil.test"),
+        open_.get("/stats", If_None_Match=tag),
+        open_.get("/job/99"),
+        open_.get("/nowhere"),
+        open_.ask("OPTIONS", "/job", Origin=NAMED, Access_Control_Request_Method="POST"),
+        open_.post({"type": "email"}, Origin="https://evil.test"),
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200, 200, 304, 404, 404, 200, 403]
+    assert [answer.headers.get("vary") for answer in answers] == ["Origin"] * len(answers)
+    assert "vary" not in crowd.get("/stats", Origin=NAMED).headers

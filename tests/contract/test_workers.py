@@ -537,7 +537,7 @@ BAD_OBJECTS = (
     ('{"attempt":1} {}', "^body: expected JSON, got: "),
     ('{"attempt":NaN}', "^body: expected JSON, got: "),
     ('{"a\\u0000":1}', "^unknown field "),
-    ('{"Attempt":1}', "^unknown field 'Attempt'; known are "),
+    ('{"Attempt":1}', "^unknown field 'Attempt'; expected one of "),
 )
 NO_TYPES: Final[tuple[Any, ...]] = (
     "email",
@@ -574,7 +574,10 @@ BAD_CLAIMS: tuple[tuple[Any, str], ...] = (
         ({"types": ["email"], "worker": "w", "wait": wait}, "^wait: expected a number from 0 to 60")
         for wait in NO_WAITS
     ),
-    ({"types": ["email"], "worker": "w", "ttl": 5}, "^unknown field 'ttl'; known are types, "),
+    (
+        {"types": ["email"], "worker": "w", "ttl": 5},
+        "^unknown field 'ttl'; expected one of types",
+    ),
 )
 
 
@@ -611,7 +614,11 @@ BAD_WORDS = (
         for worker in NO_NAMES
     ),
     *(
-        (word, dict(said) | {"attempt": 1, "bogus": 1}, "^unknown field 'bogus'; known are attempt")
+        (
+            word,
+            dict(said) | {"attempt": 1, "bogus": 1},
+            "^unknown field 'bogus'; expected one of attempt",
+        )
         for word, said in WORDS.items()
     ),
     *(
@@ -673,7 +680,10 @@ BAD_WORDS = (
             ({"error": "x", "retry_after": True}, "^retry_after: expected an integer from 0 to"),
             ({"error": "x", "final": 1}, "^final: expected true or false"),
             ({"error": "x", "final": "yes"}, "^final: expected true or false"),
-            ({"error": "x", "retryAfter": 5}, "^unknown field 'retryAfter'; known are attempt, "),
+            (
+                {"error": "x", "retryAfter": 5},
+                "^unknown field 'retryAfter'; expected one of attempt, ",
+            ),
         )
     ),
     *(

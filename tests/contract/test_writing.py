@@ -2,12 +2,12 @@
 
 import codecs
 import gzip
-import json
 import zlib
 from typing import Any
 
 import pytest
 
+from ledger.rules.commands import Erase
 from tests.builders import job_in, rows
 from tests.contract.client import Client
 
@@ -136,27 +136,145 @@ def test_an_atomic_array_is_created_whole_or_not_at_all(client: Client) -> None:
     assert (loose.status, loose.json[0]["id"]) == (400, 3)
 
 
+EXISTED: dict[str, Any] = {"message": "job 1 existed", "id": 1, "existed": True}
+EMAIL: dict[str, Any] = {"type": "email", "data": {"to": "a"}, "options": {"delay": 5}}
+
+
 @pytest.mark.parametrize("removed", [False, True])
-def test_an_idempotency_key_creates_one_job(client: Client, *, removed: bool) -> None:
-    first = client.post({"type": "email"}, Idempotency_Key="order 7")
+def test_a_repeated_request_is_told_that_its_job_existed(client: Client, *, removed: bool) -> None:
+    first = client.post(EMAIL, Idempotency_Key="order 7")
     if removed:
         client.delete("/job/1")
     with client.unchanged():
-        second = client.post({"type": "another"}, Idempotency_Key="order 7")
-    other = client.post({"type": "email"}, Idempotency_Key="order 8")
+        second = client.post(EMAIL, Idempotency_Key="order 7")
+    other = client.post(EMAIL, Idempotency_Key="order 8")
 
-    assert first == second
-    assert (first.json["id"], other.json["id"]) == (1, 2)
+    assert (first.status, first.json) == (200, {"message": "job 1 created", "id": 1})
+    assert (second.status, second.json) == (200, EXISTED)
+    assert other.json["id"] == 2
 
 
-def test_an_idempotency_key_covers_each_job_of_an_array(client: Client) -> None:
-    jobs = [{"type": "email"}, {}, {"type": "email"}]
-    first = client.post(jobs, Idempotency_Key="order 7")
+@pytest.mark.parametrize(
+    "other",
+    [
+        EMAIL | {"type": "another"},
+        EMAIL | {"data": {"to": "b"}},
+        EMAIL | {"data": {}},
+        EMAIL | {"options": {"delay": 6}},
+        EMAIL | {"options": {"delay": 5, "priority": "high"}},
+        EMAIL | {"options": {"delay": 5, "unique": "u"}},
+        {"type": "email"},
+        [EMAIL],
+        [EMAIL, EMAIL],
+    ],
+)
+def test_another_request_with_a_known_key_is_refused(client: Client, other: Any) -> None:
+    client.post(EMAIL, Idempotency_Key="order 7")
     with client.unchanged():
-        second = client.post(jobs, Idempotency_Key="order 7")
+        answers = [
+            client.post(other, Idempotency_Key="order 7"),
+            client.post(other, "/job?atomic=true", Idempotency_Key="order 7"),
+        ]
 
-    assert first == second
-    assert [item.get("id") for item in first.json] == [1, None, 2]
+    for answer in answers:
+        assert (answer.status, answer.json) == (
+            422,
+            {
+                "error": "Idempotency-Key 'order 7' came with another request before, which "
+                "created job 1; repeat that request exactly, or use a new key for a new one"
+            },
+        )
+
+
+def test_erased_data_is_not_compared(client: Client) -> None:
+    client.post(EMAIL, Idempotency_Key="k")
+    client.system.ledger.execute(Erase(job_id=1), actor="test")
+
+    same = client.post(EMAIL, Idempotency_Key="k")
+    other_data = client.post(EMAIL | {"data": 1}, Idempotency_Key="k")
+    other_type = client.post(EMAIL | {"type": "sms"}, Idempotency_Key="k")
+
+    assert [answer.status for answer in (same, other_data, other_type)] == [200, 200, 422]
+
+
+@pytest.mark.parametrize("atomic", ["", "?atomic=true"])
+def test_an_idempotency_key_covers_each_job_of_an_array(client: Client, atomic: str) -> None:
+    jobs = [{"type": "email"}, {"type": "sms"}, {"type": "email"}]
+    first = client.post(jobs, f"/job{atomic}", Idempotency_Key="order 7")
+    client.delete("/job/2")
+    with client.unchanged():
+        second = client.post(jobs, f"/job{atomic}", Idempotency_Key="order 7")
+
+    assert [item["id"] for item in first.json] == [1, 2, 3]
+    assert (second.status, second.json) == (
+        200,
+        [{"message": "job existed", "id": job_id, "existed": True} for job_id in (1, 2, 3)],
+    )
+
+
+def test_an_array_with_a_refused_job_can_be_repeated(client: Client) -> None:
+    jobs: list[Any] = [{}, {"type": "email"}]
+    first = client.post(jobs, Idempotency_Key="k")
+    with client.unchanged():
+        second = client.post(jobs, Idempotency_Key="k")
+
+    assert (first.status, second.status) == (400, 400)
+    assert [item.get("id") for item in first.json] == [None, 1]
+    assert [item.get("existed") for item in second.json] == [None, True]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"type": "email"},
+        [{"type": "email"}],
+        [{"type": "email"}, {"type": "email"}, {"type": "email"}],
+        [{"type": "email"}, {"type": "sms"}],
+        [{"type": "email"}, {}],
+    ],
+)
+def test_another_array_with_a_known_key_creates_nothing(client: Client, other: Any) -> None:
+    client.post([{}, {"type": "email"}], Idempotency_Key="k")
+    with client.unchanged():
+        answer = client.post(other, Idempotency_Key="k")
+
+    assert answer.status in ({422} if other != [{"type": "email"}, {}] else {422, 400})
+    assert "job 1" in answer.json["error"]
+
+
+def test_keys_that_look_like_places_or_options_are_others(client: Client) -> None:
+    client.post([{"type": "email"}, {"type": "email"}], Idempotency_Key="a")
+    ids = [
+        client.post({"type": "email"}, Idempotency_Key="a[1]").json["id"],
+        client.post({"type": "email"}, Idempotency_Key="a 1").json["id"],
+        *(
+            client.post({"type": "email", "options": {"unique": unique}}).json["id"]
+            for unique in (
+                "a",
+                "a[1]",
+                "a\n1",
+                "Idempotency-Key: a",
+                "Idempotency-Key: a\n1",
+                "unique: Idempotency-Key: a",
+                "unique: a",
+            )
+        ),
+    ]
+
+    assert ids == list(range(3, 12))
+
+
+def test_a_job_that_is_unique_by_both_is_found_by_either(client: Client) -> None:
+    unique = {"type": "email", "options": {"unique": "u"}}
+    client.post(unique, Idempotency_Key="k")
+    with client.unchanged():
+        answers = [
+            client.post(unique, Idempotency_Key="k"),
+            client.post(unique, Idempotency_Key="another"),
+            client.post({"type": "sms", "options": {"unique": "u"}}),
+        ]
+
+    assert [answer.json for answer in answers] == [EXISTED] * 3
 
 
 @pytest.mark.parametrize("removed", [False, True])
@@ -167,9 +285,11 @@ def test_a_unique_job_is_created_once(client: Client, *, removed: bool) -> None:
         client.delete("/job/1")
     with client.unchanged():
         second = client.post(job)
+        other = client.post(job | {"type": "sms"})
         array = client.post([job, job])
 
-    assert first == second
+    assert first.json == {"message": "job 1 created", "id": 1}
+    assert [second.json, other.json] == [EXISTED, EXISTED]
     assert [item["id"] for item in array.json] == [1, 1]
 
 
@@ -248,9 +368,18 @@ def test_options_may_be_decimal_text_and_null_is_not_given(client: Client) -> No
     }
 
 
-def test_unknown_fields_of_a_job_are_ignored(client: Client) -> None:
-    answer = client.post(json.dumps({"type": "email", "id": 77, "state": "failed", "x": [1]}))
-    job = client.get("/job/1").json
+def test_options_are_understood_as_published_clients_send_them(client: Client) -> None:
+    forms: dict[str, Any] = {"delay": 1500.5, "removeOnComplete": "true", "attempts": 0}
+    answer = client.post(
+        [
+            {"type": "email", "options": []},
+            {"type": "email", "options": {"delay": 0, "ttl": "", "priority": False}},
+            {"type": "email", "options": forms},
+        ]
+    )
+    client.post({"type": "email", "options": []})
+    shown = client.get("/jobs/0..9").json
 
-    assert answer.json["id"] == 1
-    assert (job["id"], job["state"]) == ("1", "inactive")
+    assert (answer.status, [item["id"] for item in answer.json]) == (200, [1, 2, 3])
+    assert [job.get("delay") for job in shown] == [None, None, "1501", None]
+    assert client.get("/job/3/events").json[0]["body"]["remove_on_complete"] is True

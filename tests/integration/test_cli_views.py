@@ -15,8 +15,9 @@ from ledger.cli.progress_bar import Advancing, CountColumn
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.rebuild.build import Build
-from ledger.rules.commands import Complete, Create, FailAttempt, Start
+from ledger.rules.commands import Complete, Create, FailAttempt, Pause, Start
 from tests.builders import START_MS, Clock, carry_out, tamper
+from tests.contract.client import Client
 from tests.integration.shell import NO_DATABASE, REFUSED, USAGE, Shell, table
 
 MINUTE_MS: Final = 60_000
@@ -193,3 +194,57 @@ def test_a_second_rebuild_is_refused(shell: Shell, system: System) -> None:
 
 def test_dropping_needs_names(shell: Shell) -> None:
     assert shell.refusal("rebuild", "--drop")[0] == USAGE
+
+
+# --- times that datetime cannot represent
+
+
+@pytest.fixture
+def far_ahead(system: System, database_url: str, tmp_path: Path) -> Shell:
+    """Return the command line on a ledger whose clock was set to the year 287396."""
+    system.ledger.clock = Clock(2**53 - 1)
+    carry_out(
+        system,
+        Create(type="email", delay_ms=2**53 - 1),
+        Create(type="email"),
+        Start(job_id=2, worker="w"),
+        FailAttempt(job_id=2, attempt=1, error='"x"'),
+        Pause(type="email"),
+    )
+    return Shell(database_url, tmp_path / "search")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (("events",), "+287396-10-12 08:59:00.991Z"),
+        (("events", "--json"), '"at":"+287396-10-12T08:59:00.991Z"'),
+        (("show", "1"), "+572823-07-25 17:58:01.982Z"),
+        (("show", "2"), "+287396-10-12 08:59:00.991Z"),
+        (("status",), "+287396-10-12 08:59:00.991Z"),
+        (("status", "--json"), "+287396-10-12 08:59:00.991Z"),
+        (("stats",), "email has been paused since +287396-10-12 08:59:00.991Z"),
+        (("replay", "--at", "5", "--job", "1"), "+572823-07-25 17:58:01.982Z"),
+        (("replay", "--at", "5"), "as of position 5"),
+        (("jobs",), "email"),
+        (("workers",), "no workers"),
+        (("activity",), "60 minutes"),
+        (("verify",), "5 events verified"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_any_time_is_shown(far_ahead: Shell, command: Sequence[str], shown: str) -> None:
+    assert shown in far_ahead.says(*command)
+
+
+def test_any_time_is_answered(far_ahead: Shell, system: System) -> None:
+    client = Client(system)
+
+    catch_up(system.database, system.activity)
+    activity = client.get("/activity")
+    event, *_ = client.get("/job/1/events").json
+
+    assert event["at"] == "+287396-10-12T08:59:00.991Z"
+    assert [minute["at"] for minute in activity.json] == ["+287396-10-12T08:59:00.000Z"]
+    assert client.get("/job/1").json["promote_at"] == str(2 * (2**53 - 1))
+    assert client.get("/health/ready").status == 200

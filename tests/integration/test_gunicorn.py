@@ -1,5 +1,7 @@
 """gunicorn's worker class of Ledger: what it needs, what serves without, what it passes on."""
 
+import http.client
+import json
 import os
 import re
 import signal
@@ -167,3 +169,62 @@ def test_a_stream_of_known_length_is_passed_on_chunk_by_chunk(streaming: Server)
 
     assert b"Content-Length: 11" in got[0]
     assert got[1:] == [*CHUNKS[1:]]
+
+
+# --- what is no request
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("serving")
+    with Server(f"sqlite:///{folder / 'ledger.db'}", folder) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "error"),
+    [
+        (b"nonsense\r\n\r\n", 400, "the request is not valid HTTP: Invalid Request Line "),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "the request is not valid HTTP: Invalid HTTP Version "),
+        (b"GET / HTTP/1.1\r\nA B: c\r\n\r\n", 400, "the request is not valid HTTP: "),
+        (b"GET /\x1b[31m HTTP/1.1\r\n \x9b: c\r\n\r\n", 400, "the request is not valid HTTP: "),
+        (
+            b"GET /" + b"a" * 8_200 + b" HTTP/1.1\r\n\r\n",
+            414,
+            "the request line is too long: ",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nA: " + b"b" * 9_000 + b"\r\n\r\n",
+            431,
+            "the request has too many headers, or too long ones: ",
+        ),
+        (
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+            431,
+            "the request has too many headers, or too long ones: ",
+        ),
+        (
+            b"POST /job HTTP/1.1\r\nTransfer-Encoding: nonsense\r\n\r\n",
+            501,
+            "",
+        ),
+    ],
+    ids=["nonsense", "version", "header", "controls", "line", "long", "many", "encoding"],
+)
+def test_what_is_no_request_is_answered_in_json(
+    serving: Server, sent: bytes, status: int, error: str
+) -> None:
+    with socket.create_connection((HOST, serving.port), DEADLINE_S) as connection:
+        connection.sendall(sent)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = answer.read()
+
+    assert (answer.status, answer.getheader("Content-Type")) == (
+        status,
+        "application/json; charset=utf-8",
+    )
+    assert list(json.loads(body)) == ["error"]
+    assert json.loads(body)["error"].startswith(error)
+    assert not {*body} & {0x1B, 0x9B}
+    assert serving.ask("GET", "/stats").status == 200

@@ -256,7 +256,9 @@ def test_why_a_file_cannot_be_written(
     said = sqlite_errors.in_words(error, tmp_path / "ledger.db")
 
     assert said is not None
-    assert said.startswith(f"{tmp_path}/ledger.db: attempt to write a readonly database; {advice}")
+    assert said.text.startswith(
+        f"{tmp_path}/ledger.db: attempt to write a readonly database; {advice}"
+    )
 
 
 def test_why_a_file_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,10 +277,14 @@ def test_why_a_file_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
         many = sqlite_errors.in_words(error, tmp_path / "ledger.db")
 
     text = "unable to open database file"
-    assert nowhere is not None
-    assert nowhere.endswith(f"its directory {tmp_path}/none does not exist; create it")
-    assert a_directory == f"{tmp_path}: {text}; it is a directory; a database must be a file"
-    assert many == (
+    assert nowhere == sqlite_errors.Said(
+        f"{tmp_path}/none/ledger.db: {text}; its directory does not exist; create it",
+        f"ledger.db: {text}; its directory does not exist; create it",
+    )
+    assert a_directory is not None
+    assert a_directory.text == f"{tmp_path}: {text}; it is a directory; a database must be a file"
+    assert many is not None
+    assert many.text == (
         f"{tmp_path}/ledger.db: {text}; Too many open files; this process may open {used}; raise "
         "the limit (ulimit -n)"
     )
@@ -291,9 +297,12 @@ def test_a_disk_error_on_a_full_disk_is_a_full_disk(
     monkeypatch.setattr(shortages, "of_space", lambda _: full)
     error = refusal(sqlite3.SQLITE_IOERR, "disk I/O error", "SQLITE_IOERR_WRITE")
 
-    assert sqlite_errors.in_words(error, tmp_path / "ledger.db") == (
-        f"{tmp_path}/ledger.db: disk I/O error (SQLITE_IOERR_WRITE); No space left on device; "
-        "free space on its disk"
+    said = sqlite_errors.in_words(error, tmp_path / "ledger.db")
+
+    assert said is not None
+    assert said.public == (
+        "ledger.db: disk I/O error (SQLITE_IOERR_WRITE); No space left on device; free space on "
+        "its disk"
     )
 
 

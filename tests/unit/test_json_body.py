@@ -75,7 +75,7 @@ def test_what_says_the_same_is_read_as_the_same(raw: str, number: int) -> None:
         ("x", "body: expected JSON, got: "),
         ('{"number":1,}', "body: expected JSON, got: "),
         ('{"number":1} {}', "body: expected JSON, got: "),
-        ('{"bogus":1}', "unknown field 'bogus'; known are number, text, size, "),
+        ('{"bogus":1}', "unknown field 'bogus'; expected one of number, text, size, "),
         ("{}", "number: expected an integer from 1 to 9, got None"),
         ('{"number":null}', "number: expected an integer from 1 to 9, got None"),
         ('{"number":0}', "number: expected an integer from 1 to 9, got 0"),

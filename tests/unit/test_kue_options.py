@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from ledger.errors import InvalidInput
-from ledger.queue.kue_options import create_command, priority
+from ledger.queue.kue_options import as_given, create_command, priority
 from ledger.rules.commands import LARGEST_INTEGER, Create
 from ledger.rules.events import Backoff
 
@@ -210,15 +210,95 @@ def test_what_is_no_key_is_refused(value: Any) -> None:
     assert refused({"unique": value}).field == "unique"
 
 
-@pytest.mark.parametrize("name", ["state", "Attempts", "attempt", "remove_on_complete", ""])
-def test_an_option_that_does_not_exist_is_refused_with_those_that_do(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("state", None),
+        ("", None),
+        ("x" * 40, None),
+        ("Attempts", "attempts"),
+        ("attempt", "attempts"),
+        ("max_attempts", "attempts"),
+        ("remove_on_complete", "removeOnComplete"),
+        ("searchkeys", "searchKeys"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused_with_those_that_do(
+    name: str, meant: str | None
+) -> None:
     error = refused({name: 1})
     known = "attempts, priority, delay, ttl, backoff, searchKeys, removeOnComplete, unique"
+    hint = "" if meant is None else f"; did you mean {meant}?"
 
     assert (error.field, str(error)) == (
         name,
-        f"unknown option {name!r}; expected one of {known}",
+        f"unknown option {name!r}; expected one of {known}{hint}",
     )
+
+
+def test_the_name_of_an_unknown_option_is_shown_in_part() -> None:
+    assert len(str(refused({"attempts" * 100_000: 1}))) < 300
+
+
+# --- what clients of Kue mean
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        (None, None),
+        ([], None),
+        ({}, {}),
+        ({"delay": 0, "ttl": "", "attempts": False, "priority": None}, {}),
+        ({"backoff": False, "searchKeys": "", "removeOnComplete": 0}, {}),
+        ({"delay": 0.0, "ttl": 0.3}, {}),
+        ({"delay": 1500.5, "ttl": 1499.4}, {"delay": 1501, "ttl": 1499}),
+        ({"searchKeys": []}, {"searchKeys": []}),
+        (
+            {"backoff": {"type": "fixed", "delay": 99.6, "maxDelay": "7"}},
+            {"backoff": {"type": "fixed", "delay": 100, "maxDelay": "7"}},
+        ),
+        *(({"removeOnComplete": on}, {"removeOnComplete": True}) for on in (1, "1", "true", True)),
+        *(({"removeOnComplete": off}, {}) for off in ("0", "false", 0, False)),
+        ({"priority": -10, "attempts": "5"}, {"priority": -10, "attempts": "5"}),
+    ],
+)
+def test_what_published_clients_send_is_understood(sent: Any, meant: Any) -> None:
+    assert as_given(sent) == meant
+    assert created(as_given(sent)) == created(meant)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [1],
+        "attempts",
+        5,
+        False,
+        {"delay": -1},
+        {"delay": -0.4},
+        {"delay": "0"},
+        {"ttl": True},
+        {"attempts": 2.7},
+        {"priority": 2.5},
+        {"backoff": []},
+        {"backoff": {}},
+        {"backoff": {"type": "fixed", "delay": 0}},
+        {"searchKeys": {}},
+        {"removeOnComplete": "yes"},
+        {"removeOnComplete": 2},
+        {"removeOnComplete": []},
+        {"unique": ""},
+        {"unique": 0},
+        {"timeout": 0},
+    ],
+)
+def test_what_is_wrong_stays_wrong(sent: Any) -> None:
+    refused(as_given(sent))
+
+
+def test_unknown_options_are_ignored_only_leniently() -> None:
+    assert as_given({"timeout": 5, "attempts": 2}, lenient=True) == {"attempts": 2}
 
 
 @pytest.mark.parametrize("options", [[], [1], "attempts", 5, True])
