@@ -12,7 +12,9 @@ A file that is removed, or replaced by a backup, stays open without a name: proc
 have it open go on reading and writing it, and all of that is lost when the last one closes
 it.  So a writer checks first whether the file at the path is the open one, and readers
 check once a second.  If it is another file, that one is opened; if there is none, the
-database is unavailable.  A file is opened only if the files beside it are SQLite's.
+database is unavailable.  A file is opened only if the files beside it are SQLite's, and if it
+lies where all processes share it: see ``sqlite_location``.  For a log that is removed without
+the file, see ``sqlite_open_log``.
 """
 
 import logging
@@ -40,7 +42,10 @@ from ledger.database.contract import (
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.file_lock import FileLeadership
+from ledger.database.sqlite_location import create_private, require_leads_to, require_usable
+from ledger.database.sqlite_open_log import OpenLog
 from ledger.database.sqlite_side_files import require_ours
+from ledger.database.sqlite_transaction import immediately
 from ledger.database.sqlite_wal import WAL_LIMIT_BYTES, WalLimit
 from ledger.database.sqlite_watch import watch
 from ledger.database.sqlite_writer_queue import WriterQueue
@@ -76,6 +81,11 @@ class SqliteDatabase(Database):
         wal_limit_bytes: A write-ahead log that is larger is cut; 64 MB by default.
         check_file_every_s: Interval at which readers check that the file at the path is the one
             that is open; 1 s by default.
+        allow_network_file: Whether the file may be on a network file system.
+
+    Attributes:
+        path: The path of the file, without symbolic links, from which SQLite, too, derives the
+            names of the files beside it.
     """
 
     is_embedded = True
@@ -90,8 +100,11 @@ class SqliteDatabase(Database):
         lock_timeout_ms: int = LOCK_TIMEOUT_MS,
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
         check_file_every_s: float = CHECK_FILE_EVERY_S,
+        allow_network_file: bool = False,
     ) -> None:
-        self.path = ((directory or Path()) / (url.database or "")).absolute()
+        self._given_path = ((directory or Path()) / (url.database or "")).absolute()
+        self.path = Path(os.path.realpath(self._given_path))
+        self._allow_network_file = allow_network_file
         self._wal_limit_bytes = wal_limit_bytes
         self._check_file_every_s = check_file_every_s
         self._mapped_bytes = MAPPED_BYTES
@@ -111,7 +124,9 @@ class SqliteDatabase(Database):
         def check_file(*_: object) -> None:
             self.reopen_if_replaced()
             if self._opened is None:
-                require_ours(self.path)
+                self._require_usable()
+                create_private(self.path)
+            self._open_log.require_in_place()
 
         @event.listens_for(engine, "connect")
         def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -128,6 +143,15 @@ class SqliteDatabase(Database):
                 connection.execute("PRAGMA journal_mode=WAL")
             if self._opened is None:
                 self._opened = self.path.stat()
+            self._open_log.opened(connection)
+
+        @event.listens_for(engine, "checkout")
+        def check_log(*_: object) -> None:
+            self._open_log.require_in_place()
+
+        @event.listens_for(engine, "close")
+        def closing(connection: sqlite3.Connection, _: object) -> None:
+            self._open_log.closing(connection)
 
         super().__init__(engine, lock_timeout_ms=lock_timeout_ms)
         self._fresh_locks()
@@ -137,8 +161,11 @@ class SqliteDatabase(Database):
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
         self._queue = WriterQueue(
-            self.path.with_name(self.path.name + "-writer"), lock_timeout_ms=self.lock_timeout_ms
+            self.path.with_name(self.path.name + "-writer"),
+            database=self.path,
+            lock_timeout_ms=self.lock_timeout_ms,
         )
+        self._open_log = OpenLog(self.path)
         self._wal = WalLimit(
             self.path,
             limit_bytes=self._wal_limit_bytes,
@@ -173,11 +200,13 @@ class SqliteDatabase(Database):
             self._queue.close()
         super().close()
         self._opened = None
+        self._open_log = OpenLog(self.path)
 
     def kept(self) -> Connection:
         now_s = time.monotonic()
         if now_s - self._checked_s > self._check_file_every_s:
             self.reopen_if_replaced()
+            self._open_log.require_in_place()
             self._queue.check_file()
             # Only now: while the file is missing, each call checks again, so that none reads the
             # old file.
@@ -203,21 +232,28 @@ class SqliteDatabase(Database):
         """Reopen the file in all threads if another one is in its place.
 
         Raises:
-            Unavailable: The file is missing.
+            Unavailable: The file is missing, or cannot be used.
         """
         opened = self._opened
         if opened is None:
             return
         try:
-            there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
+            there = os.stat(self._given_path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
             raise Unavailable(f"{self.path} was removed; put it back to continue") from error
         if not os.path.samestat(opened, there):
-            require_ours(self.path)
+            self._require_usable()
+            self._open_log.require_none_of(opened)
             _log.error("%s was replaced by another file; opening that one", self.path)
             self._opened = there
             self._generation += 1
+            self._open_log = OpenLog(self.path)
             self.engine.dispose()
+
+    def _require_usable(self) -> None:
+        require_leads_to(self._given_path, self.path)
+        require_usable(self.path, allow_network_file=self._allow_network_file)
+        require_ours(self.path)
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
@@ -276,7 +312,9 @@ class SqliteDatabase(Database):
             return watch(self, self._queue.path)
 
     def leadership(self, role: str) -> Leadership:
-        leadership = FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        leadership = FileLeadership(
+            self.path.with_name(f"{self.path.name}-{role}"), database=self.path
+        )
         self._roles.add(leadership)
         return leadership
 
@@ -313,9 +351,13 @@ class SqliteDatabase(Database):
             if self._writer is None:
                 self._writer = self.engine.connect()
                 self._written = self._opened
-            with _immediately(driver_of(self._writer)):
+            if not self._open_log.is_in_place():
+                self._give_up(has_committed=False)
+            with immediately(driver_of(self._writer)):
                 yield self._writer
-            writer = self._writer
+            log_bytes = self._open_log.size()
+            if log_bytes is None:
+                self._give_up(has_committed=True)
         except (exc.DBAPIError, sqlite3.Error, OutcomeUnknown):
             # The connection may be broken, so the next write opens a new one.
             if self._writer is not None:
@@ -326,33 +368,32 @@ class SqliteDatabase(Database):
         # What was committed is reported as committed, whatever happens from here on.
         if self._has_news:
             self._queue.notify()
-        if writer is not None:
-            self._wal.cut(writer)
+        if self._writer is not None and log_bytes:
+            self._wal.cut(self._writer, log_bytes)
+
+    def _give_up(self, *, has_committed: bool) -> None:
+        """Stop using the database, whose log was removed, after saving what is in the log.
+
+        Args:
+            has_committed: Whether the writer has just committed; if that is saved, return.
+
+        Raises:
+            Unavailable: The writer has not committed.
+            OutcomeUnknown: It has, but that could not be saved.
+        """
+        try:
+            self.require_open(self._written)
+        except Unavailable as error:
+            # Nor is the database file the one that we have open.
+            raise (OutcomeUnknown(str(error)) if has_committed else error) from error
+        writer, self._writer = self._writer, None
+        is_saved = writer is not None and self._open_log.give_up(writer)
+        if not has_committed:
+            raise Unavailable(self._open_log.lost)
+        if not is_saved:
+            raise OutcomeUnknown(self._open_log.lost)
 
     def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-@contextmanager
-def _immediately(driver: sqlite3.Connection) -> Iterator[None]:
-    driver.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        _commit(driver)
-    except BaseException:
-        with suppress(sqlite3.Error):
-            driver.execute("ROLLBACK")
-        raise
-
-
-def _commit(driver: sqlite3.Connection) -> None:
-    try:
-        driver.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        primary_code = error.sqlite_errorcode & 0xFF
-        if primary_code == sqlite3.SQLITE_IOERR:
-            # For example from fsync: the log may hold the commit, and a restart would then find it.
-            raise OutcomeUnknown(f"{error}") from error
-        raise

@@ -66,6 +66,23 @@ def test_a_write_goes_into_the_file_that_took_the_others_place(
     assert caplog.messages == [f"{path} was replaced by another file; opening that one"]
 
 
+def test_a_file_is_not_opened_beside_which_the_others_log_is_left(
+    system: System, path: Path, backup: Path
+) -> None:
+    """SQLite would mix the commits of both ledgers."""
+    types(system)
+    backup.replace(path)
+
+    for read_or_write in (types, lambda system: carry_out(system, Create(type="new"))):
+        with pytest.raises(Unavailable) as refused:
+            read_or_write(system)
+        assert f"{path}-wal still belongs to the file that was there before" in str(refused.value)
+    for suffix in ("wal", "shm"):
+        path.with_name(f"ledger.db-{suffix}").unlink()
+    carry_out(system, Create(type="new"))
+    assert types(system) == types_on_disk(path) == ["new"]
+
+
 def test_readers_see_the_file_that_took_the_others_place(
     system: System, path: Path, backup: Path
 ) -> None:

@@ -36,13 +36,20 @@ class WhooshEngine(SearchEngine):
         database: The database of the ledger that it follows.
         path: The directory, which is created when there is something to index.
         with_parent: Whether to create the directory above, too.
+        beside: The database file, if the directory is the one beside it.
     """
 
     def __init__(
-        self, database: Database, path: Path, *, with_parent: bool = False, link: str = CURRENT
+        self,
+        database: Database,
+        path: Path,
+        *,
+        with_parent: bool = False,
+        beside: Path | None = None,
+        link: str = CURRENT,
     ) -> None:
         self._database = database
-        self._home = Home(path, with_parent=with_parent)
+        self._home = Home(path, with_parent=with_parent, database=beside)
         self._link = link
         self._index: Index | None = None
         self._reader = _Reader(database, self._home)
@@ -131,7 +138,11 @@ class WhooshEngine(SearchEngine):
     def replacement(self) -> "WhooshEngine":
         home = self._home
         return WhooshEngine(
-            self._database, home.path, with_parent=home.with_parent, link=REPLACEMENT
+            self._database,
+            home.path,
+            with_parent=home.with_parent,
+            beside=home.database,
+            link=REPLACEMENT,
         )
 
     def swap(self) -> None:
