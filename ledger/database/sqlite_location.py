@@ -78,8 +78,10 @@ def require_usable(path: Path, *, allow_network_file: bool) -> None:
         NotOurs: It has another name, or is mounted alone, or is on a network file system.
     """
     with suppress(OSError):
+        there = path.stat()
         try:
-            require_one_name(path.stat())
+            if stat.S_ISREG(there.st_mode):
+                require_one_name(there)
         except Strange as error:
             raise NotOurs(
                 path,
