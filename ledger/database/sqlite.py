@@ -29,6 +29,7 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from ledger.database.contract import (
     LOCK_TIMEOUT_MS,
@@ -42,10 +43,15 @@ from ledger.database.contract import (
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.file_lock import FileLeadership
+from ledger.database.sqlite_connection import (
+    MAPPED_BYTES,
+    configure,
+    drop_stale_pages,
+    immediately,
+)
 from ledger.database.sqlite_location import create_private, require_leads_to, require_usable
 from ledger.database.sqlite_open_log import OpenLog
 from ledger.database.sqlite_side_files import require_ours
-from ledger.database.sqlite_transaction import immediately
 from ledger.database.sqlite_wal import WAL_LIMIT_BYTES, WalLimit
 from ledger.database.sqlite_watch import watch
 from ledger.database.sqlite_writer_queue import WriterQueue
@@ -54,16 +60,10 @@ from ledger.errors import OutcomeUnknown, Unavailable
 # OFF is for tests: a power failure can corrupt the file.
 SqliteSynchronous = Literal["FULL", "NORMAL", "OFF"]
 
-# 32 MB: a page that changes in every commit is copied to the database once per checkpoint.
-CHECKPOINT_PAGES: Final = 8_000
-# Pages are read through the system's page cache, which all processes share, without a system call
-# and a copy per page.
-MAPPED_BYTES: Final = 1024 * 1024 * 1024
 # Each of a batch's inserts has up to ROWS_A_STATEMENT forms.
 PREPARED_STATEMENTS: Final = 512
 CHECK_FILE_EVERY_S: Final = 1.0
 
-_HAS_LEDGER: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger_head'"
 _HAS_ANYTHING: Final = "SELECT 1 FROM sqlite_master LIMIT 1"
 
 _log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class SqliteDatabase(Database):
         self._mapped_bytes = MAPPED_BYTES
         # The file that connections have open; None if there are no connections.
         self._opened: os.stat_result | None = None
+        self._changed_ns = 0
         self._checked_s = 0.0
         engine = create_engine(
             url.set(database=str(self.path)),
@@ -129,25 +130,17 @@ class SqliteDatabase(Database):
             self._open_log.require_in_place()
 
         @event.listens_for(engine, "connect")
-        def configure(connection: sqlite3.Connection, _: object) -> None:
-            for pragma in (
-                f"busy_timeout={lock_timeout_ms}",
-                f"synchronous={synchronous}",
-                "cache_size=-16000",
-                f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-                f"mmap_size={self._mapped_bytes}",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-            # The mode stays with the file, so an application's is its own until there is a ledger.
-            if connection.execute(_HAS_LEDGER).fetchone():
-                connection.execute("PRAGMA journal_mode=WAL")
+        def opened(connection: sqlite3.Connection, _: object) -> None:
+            settings = {"busy_timeout": lock_timeout_ms, "synchronous": synchronous}
+            configure(connection, settings | {"mmap_size": self._mapped_bytes})
             if self._opened is None:
                 self._opened = self.path.stat()
             self._open_log.opened(connection)
 
         @event.listens_for(engine, "checkout")
-        def check_log(*_: object) -> None:
+        def taken(connection: sqlite3.Connection, entry: ConnectionPoolEntry, _: object) -> None:
             self._open_log.require_in_place()
+            drop_stale_pages(connection, entry.info, changed_ns=self._changed_ns)
 
         @event.listens_for(engine, "close")
         def closing(connection: sqlite3.Connection, _: object) -> None:
@@ -211,7 +204,9 @@ class SqliteDatabase(Database):
             # Only now: while the file is missing, each call checks again, so that none reads the
             # old file.
             self._checked_s = now_s
-        return super().kept()
+        connection = super().kept()
+        drop_stale_pages(driver_of(connection), connection.info, changed_ns=self._changed_ns)
+        return connection
 
     @property
     def opened(self) -> os.stat_result | None:
@@ -241,6 +236,7 @@ class SqliteDatabase(Database):
             there = os.stat(self._given_path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
             raise Unavailable(f"{self.path} was removed; put it back to continue") from error
+        self._changed_ns = there.st_ctime_ns
         if not os.path.samestat(opened, there):
             self._require_usable()
             self._open_log.require_none_of(opened)
@@ -353,7 +349,9 @@ class SqliteDatabase(Database):
                 self._written = self._opened
             if not self._open_log.is_in_place():
                 self._give_up(has_committed=False)
-            with immediately(driver_of(self._writer)):
+            writer = driver_of(self._writer)
+            drop_stale_pages(writer, self._writer.info, changed_ns=self._changed_ns)
+            with immediately(writer):
                 yield self._writer
             log_bytes = self._open_log.size()
             if log_bytes is None:

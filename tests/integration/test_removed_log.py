@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from ledger.database.sqlite_open_log import OpenLog
-from ledger.errors import OutcomeUnknown, Unavailable
+from ledger.errors import OutcomeUnknown, Replaced, Unavailable
 from ledger.processes.composition import System
 from ledger.queue import presence
 from ledger.rules.commands import Create
@@ -176,6 +176,8 @@ def test_a_commit_into_a_file_that_is_being_replaced_is_not_acknowledged(
     with pytest.raises(OutcomeUnknown, match="was replaced"):
         add_worker(system, replace)
 
+    with pytest.raises(Replaced):
+        create(system)
     assert create(system) == 1
 
 
