@@ -7,7 +7,8 @@ from sqlalchemy import Connection, bindparam, func, literal_column, select, upda
 
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
-from ledger.errors import SchemaMismatch
+from ledger.errors import SchemaMismatch, Unavailable
+from ledger.log.recorded import Recorded
 from ledger.log.schema import events, head
 from ledger.rules.events import READER_VERSION
 
@@ -120,6 +121,11 @@ _SELECT_LOG = (
 )
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
 _SELECT_CHAIN = Query(select(events.c.chain).where(events.c.position == bindparam("position")))
+_SELECT_ORIGIN = Query(
+    select(events.c.job_id, events.c.version, events.c.at_ms, events.c.actor).where(
+        events.c.position == bindparam("position")
+    )
+)
 _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
 
 
@@ -221,6 +227,28 @@ def read_chain(connection: Connection, position: int) -> bytes | None:
     """Return the chain value of one event; None if there is no such event."""
     row = _SELECT_CHAIN.first(connection, position=position)
     return None if row is None else bytes(row[0])
+
+
+def require_recorded(connection: Connection, recorded: Recorded) -> None:
+    """Require that the ledger has an event that was read before.
+
+    For a follower that stores how far it has come: if another ledger was put in the place of this
+    one after the events were read, the position alone would name other events.
+
+    Raises:
+        Unavailable: It has another event at that position, or none.
+    """
+    row = _SELECT_ORIGIN.first(connection, position=recorded.position)
+    if row is None or tuple(row) != (
+        recorded.job_id,
+        recorded.version,
+        recorded.at_ms,
+        recorded.actor,
+    ):
+        raise Unavailable(
+            f"event {recorded.position:,} is not the one that was read: another ledger was put in "
+            "the place of this one; try again"
+        )
 
 
 def position_at(connection: Connection, at_ms: int) -> int:

@@ -19,7 +19,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.file_lock import FileLeadership
 from ledger.errors import Overtaken, Unavailable
 from ledger.log import store
-from ledger.log.recorded import AnyChange
+from ledger.log.recorded import AnyChange, Recorded
 from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
 from ledger.projections.search.whoosh.folders import CURRENT, REPLACEMENT, Home
 from ledger.projections.search.whoosh.index import Contents, Index
@@ -73,7 +73,7 @@ class WhooshEngine(SearchEngine):
         try:
             # A rebuild may have put another index in its place meanwhile, which is further behind.
             self._opened().commit(
-                update.added.items(), update.removed, self._at(through), after=done
+                update.added.items(), update.removed, self._at(changes[-1].recorded), after=done
             )
         except (OSError, Damaged) as error:
             # For example, the disk is full, or a rebuild has removed this index.
@@ -128,10 +128,11 @@ class WhooshEngine(SearchEngine):
             self._index = Index(folder)
         return self._index
 
-    def _at(self, position: int) -> Checkpoint:
+    def _at(self, last: Recorded) -> Checkpoint:
         with self._database.read() as connection:
-            chain = store.read_chain(connection, position)
-        return Checkpoint(position, chain or b"")
+            store.require_recorded(connection, last)
+            chain = store.read_chain(connection, last.position)
+        return Checkpoint(last.position, chain or b"")
 
     # --- the replacement that a rebuild builds beside the live index
 
