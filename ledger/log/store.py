@@ -1,7 +1,7 @@
 """Reading events as they are stored, and the head, which names the last one."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
@@ -69,6 +69,11 @@ class Envelope(NamedTuple):
 _ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
 _HEAD = tuple(head.c[name] for name in Head._fields)
 
+# The version of what a statement reads, to be read by that statement: position and chain value.
+MOMENT: Final = (
+    select(head.c.position).scalar_subquery(),
+    select(head.c.chain).scalar_subquery(),
+)
 # Its table has one row.
 _HEAD_ID = 1
 
