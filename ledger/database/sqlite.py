@@ -299,6 +299,9 @@ class SqliteDatabase(Database):
         with self.translated(), self._queue.turn(), suppress(exc.OperationalError):
             self._writer = self._writer or self.engine.connect()
             self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
+            # The log is opened by the first read.
+            driver_of(self._writer).execute(_HAS_ANYTHING).fetchone()
+            self._open_log.opened(driver_of(self._writer))
 
     def announce(self, tx: Connection) -> None:
         self._has_news = True

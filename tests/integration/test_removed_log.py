@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from ledger.database.migration import migrate
 from ledger.database.sqlite_open_log import OpenLog
 from ledger.errors import OutcomeUnknown, Replaced, Unavailable
 from ledger.processes.composition import System
@@ -84,6 +85,20 @@ def test_nothing_is_read_or_written_once_the_log_is_gone_and_nothing_is_lost(
             read_or_write(system)
 
     assert jobs_after_kill(path) == 2
+
+
+@each_removal
+def test_the_log_of_a_ledger_that_was_just_created_is_watched_too(
+    tmp_path: Path, suffixes: tuple[str, ...]
+) -> None:
+    path = tmp_path / "new.db"
+    with closing(open_sqlite(path)) as system:
+        migrate(system.database)
+        assert create(system) == 1
+        remove(path, *suffixes)
+
+        with pytest.raises(Unavailable, match=REMOVED):
+            create(system)
 
 
 def test_a_restart_goes_on_after_the_last_job(system: System, path: Path) -> None:
