@@ -16,7 +16,7 @@ from ledger.api.schemas import HAND_WRITTEN, REFERENCE, Error, Schema
 _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
     "in": "header",
-    "schema": {"type": "string", "examples": ['W/"12"']},
+    "schema": {"type": "string", "examples": ['W/"12-9f86d081884c7d65"']},
     "description": "The ETag of an earlier answer; 304 if nothing has happened since.",
 }
 _REASONS: Final = {
@@ -47,7 +47,8 @@ _ABOUT: Final = (
     "header."
 )
 _WHEN: Final[Mapping[Tag, str]] = {
-    Tag.ALWAYS: "The position of the ledger, which is the version of all reads.",
+    Tag.ALWAYS: "The position of the ledger, which is the version of all reads, and the first 16 "
+    "digits of its chain value.",
     Tag.FOR_FIXED_TIMES: "The position up to which events are counted; only if both `from` and "
     "`to` are given.",
 }
@@ -170,7 +171,7 @@ def _response(description: str, schema: Schema | None) -> Schema:
 def _etag(tag: Tag) -> Schema:
     return {
         "required": tag is Tag.ALWAYS,
-        "schema": {"type": "string", "pattern": '^W/"[0-9]+"$'},
+        "schema": {"type": "string", "pattern": '^W/"[0-9]+-[0-9a-f]{16}"$'},
         "description": _WHEN[tag],
     }
 

@@ -12,7 +12,8 @@ The tree::
     ├── NameTaken           another live worker has the worker's name
     ├── WorkerFailed        a worker that cannot work in its process any more
     ├── Unavailable         the database is down or overloaded; try again
-    │   └── OutcomeUnknown  the commit was not confirmed
+    │   ├── OutcomeUnknown  the commit was not confirmed
+    │   └── Replaced        another ledger is in the place of the one that was open
     ├── SchemaMismatch      the tables are not those of this version
     ├── Corrupt             the stored history contradicts itself
     ├── Stuck               a read model cannot apply an event
@@ -193,6 +194,23 @@ class OutcomeUnknown(Unavailable):
         super().__init__(
             f"{unknown}: {reason}", public=unknown if public is None else f"{unknown}: {public}"
         )
+
+
+class Replaced(Unavailable):
+    """Another ledger, or an older copy, in the place of the one that was open.
+
+    Attributes:
+        position: The last event that was known.
+    """
+
+    def __init__(self, database: str, position: int, end: int) -> None:
+        super().__init__(
+            f"nothing was recorded: event {position:,} of {database} is not the one that this "
+            f"process knew, and its last event is {end:,}; another ledger, or an older copy, was "
+            "put in its place.  The process continues with what is there now: if that is wrong, "
+            "stop it and restore the database"
+        )
+        self.position = position
 
 
 class SchemaMismatch(LedgerError):  # noqa: N818 - as InvalidInput

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
@@ -43,6 +43,8 @@ STUCK_S: Final = 10.0
 MOST_CONTENT: Final = 8 * 1024 * 1024
 FIRST_READ: Final = 16
 _LONGEST_END_S: Final = 10.0
+# A position and its chain value that no ledger has.
+_NOWHERE: Final[tuple[int, bytes | None]] = (-1, None)
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +160,7 @@ class CatchUp:
         self._most_content = most_content
         self._first_read = first_read
         self._memory = Memory()
-        self._remembered_at = -1
+        self._remembered_at = _NOWHERE
 
     def run(
         self,
@@ -192,17 +194,22 @@ class CatchUp:
         return position
 
     def _step(self, after: int, through: int) -> int:
-        if after != self._remembered_at:
-            self._memory = Memory()
-        # Until the follower has applied the changes, the cached jobs are ahead of it.
-        self._remembered_at = -1
-        changes = self._changes(after, through)
+        with self._database.read() as connection:
+            # Another ledger may have been put in this one's place, and be as long.
+            remembered, chain = self._remembered_at
+            if after != remembered or store.read_chain(connection, after) != chain:
+                self._memory = Memory()
+            # Until the follower has applied the changes, the cached jobs are ahead of it.
+            self._remembered_at = _NOWHERE
+            changes = self._changes(connection, after, through)
+            position = changes[-1].recorded.position
+            chain = store.read_chain(connection, position)
         self._tell(changes)
-        self._remembered_at = position = changes[-1].recorded.position
+        self._remembered_at = position, chain
         self._memory.forget()
         return position
 
-    def _changes(self, after: int, through: int) -> list[AnyChange]:
+    def _changes(self, connection: Connection, after: int, through: int) -> list[AnyChange]:
         """Return the changes after *after*, fewer than asked for if their content is large.
 
         History does not change, so reading it needs no snapshot.
@@ -211,23 +218,22 @@ class CatchUp:
         changes: list[AnyChange] = []
         room = self._most_content
         number = self._first_read if follower.wants_content else through - after
-        with self._database.read() as connection:
-            try:
-                while after < through and room > 0:
-                    end = min(through, after + number)
-                    for recorded in read_recorded(
-                        connection,
-                        after=after,
-                        through=end,
-                        batch=number,
-                        content=follower.wants_content,
-                        envelope=follower.wants_envelope,
-                    ):
-                        changes += self._memory.fold(connection, recorded)
-                        room -= sum(len(each.event.content or "") for each in recorded)
-                    after, number = end, number * 2
-            except Corrupt as error:
-                raise Stuck(follower.title, error.position or after + 1, str(error)) from error
+        try:
+            while after < through and room > 0:
+                end = min(through, after + number)
+                for recorded in read_recorded(
+                    connection,
+                    after=after,
+                    through=end,
+                    batch=number,
+                    content=follower.wants_content,
+                    envelope=follower.wants_envelope,
+                ):
+                    changes += self._memory.fold(connection, recorded)
+                    room -= sum(len(each.event.content or "") for each in recorded)
+                after, number = end, number * 2
+        except Corrupt as error:
+            raise Stuck(follower.title, error.position or after + 1, str(error)) from error
         return changes
 
     def _tell(self, changes: Sequence[AnyChange]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, inspect, select
 
 from ledger.database.contract import Database, Leadership
 from ledger.errors import Overtaken, SchemaMismatch
+from ledger.log import store
 from ledger.log.recorded import AnyChange
 from ledger.log.schema import checkpoints
 from ledger.projections.follower import ChangeConsumer, Follower
@@ -99,6 +100,7 @@ class TableFollower(Projection, Follower):
             position = self._locked(tx)
             if position != changes[0].recorded.position - 1:
                 raise Overtaken(self.name, position)
+            store.require_recorded(tx, changes[-1].recorded)
             self.apply_all(tx, changes)
             set_checkpoint(tx, self, through)
 

@@ -43,9 +43,10 @@ class ActivityByMinute:
         with self._ledger.database.read() as connection:
             begin_ms, end_ms = self._range(connection, from_ms, to_ms)
             busy = self._activity.minutes(connection, from_ms=begin_ms, to_ms=end_ms, type_=type_)
-            if fixed and is_current(req, resp, connection, busy.position):
+            version = (busy.position, busy.chain) if fixed else None
+            if version is not None and is_current(req, resp, connection, version):
                 return
-        answer(resp, json_out.activity(busy.minutes), busy.position if fixed else None)
+        answer(resp, json_out.activity(busy.minutes), version)
 
     def _range(
         self, connection: Connection, from_ms: int | None, to_ms: int | None

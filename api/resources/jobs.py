@@ -136,7 +136,7 @@ class JobReads:
             job = self._jobs.get(connection, job_id)
         if job is None:
             raise JobNotFound(job_id)
-        answer(resp, job.json.encode(), job.position)
+        answer(resp, job.json.encode(), (job.position, job.chain))
 
     def exists(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
         """Answer without a body if the job exists."""
@@ -154,7 +154,7 @@ class JobReads:
             if job is None:
                 raise JobNotFound(job_id)
             lines = store.read_log(connection, job_id, newest=self._largest_page)
-        answer(resp, json_out.log_lines(lines), job.position)
+        answer(resp, json_out.log_lines(lines), (job.position, job.chain))
 
     def events(
         self,
@@ -170,11 +170,11 @@ class JobReads:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position = store.read_position(connection)
+            head = store.read_head(connection)
             envelopes = store.read_stream(connection, job_id, after=after, limit=most)
             if not envelopes and not store.read_versions(connection, [job_id]):
                 raise JobNotFound(job_id)
-        answer(resp, json_out.history(envelopes), position)
+        answer(resp, json_out.history(envelopes), (head.position, head.chain))
 
 
 class JobChanges:

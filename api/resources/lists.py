@@ -57,7 +57,7 @@ class Lists:
             page = self._lists.page(
                 connection, jobs, first, last, descending=descending, by_priority=by_priority
             )
-        answer(resp, page.json.encode(), page.position)
+        answer(resp, page.json.encode(), (page.position, page.chain))
 
     def _check_width(self, first: int, last: int) -> None:
         if last - first >= self._largest_page:
@@ -75,5 +75,5 @@ class Lists:
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position, count = self._state_counts.count(connection, type_, state)
-        answer(resp, json_out.encode(Count(count=count)), position)
+            position, chain, count = self._state_counts.count(connection, type_, state)
+        answer(resp, json_out.encode(Count(count=count)), (position, chain))

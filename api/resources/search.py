@@ -31,4 +31,4 @@ class Searches:
                 return
         most = min(limit, self._largest_page)
         found = self._search.find(query, limit=most, offset=offset)
-        answer(resp, json_out.ids(found.job_ids), found.position)
+        answer(resp, json_out.ids(found.job_ids), (found.position, found.chain))

@@ -22,13 +22,13 @@ class StatsReads:
             if is_current(req, resp, connection):
                 return
             stats = self._state_counts.stats(connection)
-        answer(resp, json_out.stats(stats), stats.position)
+        answer(resp, json_out.stats(stats), (stats.position, stats.chain))
 
     def types(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer the types that have jobs, sorted."""
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
-            position = store.read_position(connection)
+            head = store.read_head(connection)
             types = self._state_counts.types(connection)
-        answer(resp, json_out.encode(types), position)
+        answer(resp, json_out.encode(types), (head.position, head.chain))

@@ -174,6 +174,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             # gunicorn's maximum: a search may have thousands of characters.
             "limit_request_line": 8190,
             "loglevel": "warning",
+            # A Unix socket is for this user alone; a proxy's user gets one from systemd.
+            "umask": 0o177,
             # Otherwise gunicorn opens a control socket in the home directory.
             "control_socket_disable": True,
             # No answer depends on what a proxy states about its client.  These settings skip the

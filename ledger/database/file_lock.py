@@ -9,6 +9,10 @@ holder of a role on it notices, and takes the lock on the file that is there now
 
 A lock file is empty, or holds the one byte that ``touch`` writes.  Any other file of its
 name belongs to someone else, and is neither locked nor written to.
+
+Whoever can open a lock file can lock it, and keep all others waiting.  So it is created for
+those users who may write to the database file, and belongs to that file's owner even if root
+creates it: otherwise a single command of root would lock the owner's processes out.
 """
 
 import fcntl
@@ -26,10 +30,17 @@ _TOUCH: Final = b"\n"
 
 
 class LockFile:
-    """An ``flock`` on a file, which is created when it is first needed."""
+    """An ``flock`` on a file, which is created when it is first needed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        database: The database file whose writers, and whose owner, may use it; by default, only
+            this user may.
+    """
+
+    def __init__(self, path: Path, *, database: Path | None = None) -> None:
         self._path = path
+        self._database = database
         # One descriptor at most.  It is a list because two threads may open the file for the
         # first time at once: the first to append wins, without a mutex that a fork could leave
         # locked.
@@ -76,7 +87,7 @@ class LockFile:
 
     def _open(self) -> int:
         if not self._fds:
-            fd = _opened(self._path)
+            fd = _opened(self._path, self._database)
             self._fds.append(fd)
             if self._fds[0] != fd:
                 # Another thread was first, and none has used our descriptor.
@@ -85,9 +96,9 @@ class LockFile:
         return self._fds[0]
 
 
-def _opened(path: Path) -> int:
+def _opened(path: Path, database: Path | None) -> int:
     try:
-        fd = open_regular(path, os.O_CREAT | os.O_RDWR, 0o644)
+        fd = _open_or_create(path, database)
         try:
             _require_lock(fd)
         except BaseException:
@@ -97,12 +108,47 @@ def _opened(path: Path) -> int:
         raise NotOurs(
             path, str(error), "move it away: Ledger needs this name for a lock file"
         ) from error
+    except PermissionError as error:
+        raise Unavailable(
+            f"cannot open {path}: {error.strerror}; this user needs read and write access to it, "
+            "as to the database, and write access to its directory"
+        ) from error
     except OSError as error:
         raise Unavailable(
             f"cannot open {path}: "
             + shortages.in_words(error, "its directory must exist and be writable")
         ) from error
     return fd
+
+
+def _open_or_create(path: Path, database: Path | None) -> int:
+    while True:
+        with suppress(FileNotFoundError):
+            return open_regular(path, os.O_RDWR)
+        # If another process creates it meanwhile, that one sets its mode.
+        with suppress(FileExistsError):
+            fd = open_regular(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            try:
+                if database is not None:
+                    _share(fd, database)
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+
+def _share(fd: int, database: Path) -> None:
+    """Let those who may write to the database use a lock file that we have just created."""
+    try:
+        file = os.stat(database)  # noqa: PTH116 - as os.fstat
+    except FileNotFoundError:
+        # It will be created for this user alone.
+        return
+    writers = file.st_mode & 0o222
+    # The owner first: a change of owner may change the mode.
+    if os.geteuid() == 0:
+        os.fchown(fd, file.st_uid, file.st_gid)
+    os.fchmod(fd, writers | writers << 1)
 
 
 def _require_lock(fd: int) -> None:
@@ -123,10 +169,10 @@ def is_file(path: Path, file: os.stat_result) -> bool:
 
 
 class FileLeadership(Leadership):
-    """A claim to a role among the processes of one machine."""
+    """A claim to a role among the processes of one machine; the arguments are a lock file's."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = LockFile(path)
+    def __init__(self, path: Path, *, database: Path | None = None) -> None:
+        self._file = LockFile(path, database=database)
         self._held = False
 
     def held(self) -> bool:

@@ -12,7 +12,9 @@ A file that is removed, or replaced by a backup, stays open without a name: proc
 have it open go on reading and writing it, and all of that is lost when the last one closes
 it.  So a writer checks first whether the file at the path is the open one, and readers
 check once a second.  If it is another file, that one is opened; if there is none, the
-database is unavailable.  A file is opened only if the files beside it are SQLite's.
+database is unavailable.  A file is opened only if the files beside it are SQLite's, and if it
+lies where all processes share it: see ``sqlite_location``.  For a log that is removed without
+the file, see ``sqlite_open_log``.
 """
 
 import logging
@@ -27,8 +29,8 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, create_engine, event, exc
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from ledger.database import sqlite_errors
 from ledger.database.contract import (
     LOCK_TIMEOUT_MS,
     POOL_OVERFLOW,
@@ -41,6 +43,14 @@ from ledger.database.contract import (
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.file_lock import FileLeadership
+from ledger.database.sqlite_connection import (
+    MAPPED_BYTES,
+    configure,
+    drop_stale_pages,
+    immediately,
+)
+from ledger.database.sqlite_location import create_private, require_leads_to, require_usable
+from ledger.database.sqlite_open_log import OpenLog
 from ledger.database.sqlite_side_files import require_ours
 from ledger.database.sqlite_wal import WAL_LIMIT_BYTES, WalLimit
 from ledger.database.sqlite_watch import watch
@@ -50,16 +60,10 @@ from ledger.errors import OutcomeUnknown, Unavailable
 # OFF is for tests: a power failure can corrupt the file.
 SqliteSynchronous = Literal["FULL", "NORMAL", "OFF"]
 
-# 32 MB: a page that changes in every commit is copied to the database once per checkpoint.
-CHECKPOINT_PAGES: Final = 8_000
-# Pages are read through the system's page cache, which all processes share, without a system call
-# and a copy per page.
-MAPPED_BYTES: Final = 1024 * 1024 * 1024
 # Each of a batch's inserts has up to ROWS_A_STATEMENT forms.
 PREPARED_STATEMENTS: Final = 512
 CHECK_FILE_EVERY_S: Final = 1.0
 
-_HAS_LEDGER: Final = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger_head'"
 _HAS_ANYTHING: Final = "SELECT 1 FROM sqlite_master LIMIT 1"
 
 _log = logging.getLogger(__name__)
@@ -77,6 +81,11 @@ class SqliteDatabase(Database):
         wal_limit_bytes: A write-ahead log that is larger is cut; 64 MB by default.
         check_file_every_s: Interval at which readers check that the file at the path is the one
             that is open; 1 s by default.
+        allow_network_file: Whether the file may be on a network file system.
+
+    Attributes:
+        path: The path of the file, without symbolic links, from which SQLite, too, derives the
+            names of the files beside it.
     """
 
     is_embedded = True
@@ -91,14 +100,17 @@ class SqliteDatabase(Database):
         lock_timeout_ms: int = LOCK_TIMEOUT_MS,
         wal_limit_bytes: int = WAL_LIMIT_BYTES,
         check_file_every_s: float = CHECK_FILE_EVERY_S,
+        allow_network_file: bool = False,
     ) -> None:
-        self.path = ((directory or Path()) / (url.database or "")).absolute()
-        self._file = self.path
+        self._given_path = ((directory or Path()) / (url.database or "")).absolute()
+        self.path = self._file = Path(os.path.realpath(self._given_path))
+        self._allow_network_file = allow_network_file
         self._wal_limit_bytes = wal_limit_bytes
         self._check_file_every_s = check_file_every_s
         self._mapped_bytes = MAPPED_BYTES
         # The file that connections have open; None if there are no connections.
         self._opened: os.stat_result | None = None
+        self._changed_ns = 0
         self._checked_s = 0.0
         engine = create_engine(
             url.set(database=str(self.path)),
@@ -113,23 +125,26 @@ class SqliteDatabase(Database):
         def check_file(*_: object) -> None:
             self.reopen_if_replaced()
             if self._opened is None:
-                require_ours(self.path)
+                self._require_usable()
+                create_private(self.path)
+            self._open_log.require_in_place()
 
         @event.listens_for(engine, "connect")
-        def configure(connection: sqlite3.Connection, _: object) -> None:
-            for pragma in (
-                f"busy_timeout={lock_timeout_ms}",
-                f"synchronous={synchronous}",
-                "cache_size=-16000",
-                f"wal_autocheckpoint={CHECKPOINT_PAGES}",
-                f"mmap_size={self._mapped_bytes}",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-            # The mode stays with the file, so an application's is its own until there is a ledger.
-            if connection.execute(_HAS_LEDGER).fetchone():
-                connection.execute("PRAGMA journal_mode=WAL")
+        def opened(connection: sqlite3.Connection, _: object) -> None:
+            settings = {"busy_timeout": lock_timeout_ms, "synchronous": synchronous}
+            configure(connection, settings | {"mmap_size": self._mapped_bytes})
             if self._opened is None:
                 self._opened = self.path.stat()
+            self._open_log.opened(connection)
+
+        @event.listens_for(engine, "checkout")
+        def taken(connection: sqlite3.Connection, entry: ConnectionPoolEntry, _: object) -> None:
+            self._open_log.require_in_place()
+            drop_stale_pages(connection, entry.info, changed_ns=self._changed_ns)
+
+        @event.listens_for(engine, "close")
+        def closing(connection: sqlite3.Connection, _: object) -> None:
+            self._open_log.closing(connection)
 
         super().__init__(engine, lock_timeout_ms=lock_timeout_ms)
         self._fresh_locks()
@@ -139,8 +154,11 @@ class SqliteDatabase(Database):
         self._has_news = False
         self._roles: WeakSet[FileLeadership] = WeakSet()
         self._queue = WriterQueue(
-            self.path.with_name(self.path.name + "-writer"), lock_timeout_ms=self.lock_timeout_ms
+            self.path.with_name(self.path.name + "-writer"),
+            database=self.path,
+            lock_timeout_ms=self.lock_timeout_ms,
         )
+        self._open_log = OpenLog(self.path)
         self._wal = WalLimit(
             self.path,
             limit_bytes=self._wal_limit_bytes,
@@ -175,16 +193,19 @@ class SqliteDatabase(Database):
             self._queue.close()
         super().close()
         self._opened = None
+        self._open_log = OpenLog(self.path)
 
     def kept(self) -> Connection:
         now_s = time.monotonic()
         if now_s - self._checked_s > self._check_file_every_s:
             self.reopen_if_replaced()
+            self._open_log.require_in_place()
             self._queue.check_file()
-            # Only now: while the file is missing, each call checks again, so that none reads the
-            # old file.
+            # Only now: while the file is missing, each call checks; none reads the old file.
             self._checked_s = now_s
-        return super().kept()
+        connection = super().kept()
+        drop_stale_pages(driver_of(connection), connection.info, changed_ns=self._changed_ns)
+        return connection
 
     @property
     def opened(self) -> os.stat_result | None:
@@ -199,33 +220,38 @@ class SqliteDatabase(Database):
         """
         self.reopen_if_replaced()
         if file is not self._opened:
-            raise Unavailable(
-                f"{self.path} was replaced; try again",
-                public="the database was replaced; try again",
-            )
+            raise Unavailable(f"{self.path.name} was replaced; try again")
 
     def reopen_if_replaced(self) -> None:
         """Reopen the file in all threads if another one is in its place.
 
         Raises:
-            Unavailable: The file is missing.
+            Unavailable: The file is missing, or cannot be used.
         """
         opened = self._opened
         if opened is None:
             return
         try:
-            there = os.stat(self.path)  # noqa: PTH116 - a tenth of Path.stat's time
+            there = os.stat(self._given_path)  # noqa: PTH116 - a tenth of Path.stat's time
         except FileNotFoundError as error:
             raise Unavailable(
                 f"{self.path} was removed; put it back to continue",
                 public="the file of the database was removed",
             ) from error
+        self._changed_ns = there.st_ctime_ns
         if not os.path.samestat(opened, there):
-            require_ours(self.path)
+            self._require_usable()
+            self._open_log.require_none_of(opened)
             _log.error("%s was replaced by another file; opening that one", self.path)
             self._opened = there
             self._generation += 1
+            self._open_log = OpenLog(self.path)
             self.engine.dispose()
+
+    def _require_usable(self) -> None:
+        require_leads_to(self._given_path, self.path)
+        require_usable(self.path, allow_network_file=self._allow_network_file)
+        require_ours(self.path)
 
     @contextmanager
     def read_once(self) -> Iterator[None]:
@@ -275,6 +301,8 @@ class SqliteDatabase(Database):
         with self.translated(), self._queue.turn(), suppress(exc.OperationalError):
             self._writer = self._writer or self.engine.connect()
             self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
+            driver_of(self._writer).execute(_HAS_ANYTHING).fetchone()  # opens the log
+            self._open_log.opened(driver_of(self._writer))
 
     def announce(self, tx: Connection, types: Collection[str] | None) -> None:
         self._has_news = True
@@ -284,7 +312,9 @@ class SqliteDatabase(Database):
             return watch(self, self._queue.path)
 
     def leadership(self, role: str) -> Leadership:
-        leadership = FileLeadership(self.path.with_name(f"{self.path.name}-{role}"))
+        leadership = FileLeadership(
+            self.path.with_name(f"{self.path.name}-{role}"), database=self.path
+        )
         self._roles.add(leadership)
         return leadership
 
@@ -321,48 +351,50 @@ class SqliteDatabase(Database):
             if self._writer is None:
                 self._writer = self.engine.connect()
                 self._written = self._opened
-            with _immediately(driver_of(self._writer), self.path):
+            if not self._open_log.is_in_place():
+                self._give_up(has_committed=False)
+            writer = driver_of(self._writer)
+            drop_stale_pages(writer, self._writer.info, changed_ns=self._changed_ns)
+            with immediately(writer, self.path):
                 yield self._writer
-            writer = self._writer
+            log_bytes = self._open_log.size()
+            if log_bytes is None:
+                self._give_up(has_committed=True)
         except (exc.DBAPIError, sqlite3.Error, OutcomeUnknown):
             # The connection may be broken, so the next write opens a new one.
             if self._writer is not None:
-                self._writer.invalidate()
-                self._writer.close()
+                discard(self._writer)
                 self._writer = None
             raise
         # What was committed is reported as committed, whatever happens from here on.
         if self._has_news:
             self._queue.notify()
-        if writer is not None:
-            self._wal.cut(writer)
+        if self._writer is not None and log_bytes:
+            self._wal.cut(self._writer, log_bytes)
+
+    def _give_up(self, *, has_committed: bool) -> None:
+        """Stop using the database, whose log was removed, after saving what is in the log.
+
+        Args:
+            has_committed: Whether the writer has just committed; if that is saved, return.
+
+        Raises:
+            Unavailable: The writer has not committed.
+            OutcomeUnknown: It has, but that could not be saved.
+        """
+        try:
+            self.require_open(self._written)
+        except Unavailable as error:
+            # Nor is the database file the one that we have open.
+            raise (OutcomeUnknown(str(error)) if has_committed else error) from error
+        writer, self._writer = self._writer, None
+        is_saved = writer is not None and self._open_log.give_up(writer)
+        if not has_committed:
+            raise Unavailable(self._open_log.lost)
+        if not is_saved:
+            raise OutcomeUnknown(self._open_log.lost)
 
     def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-@contextmanager
-def _immediately(driver: sqlite3.Connection, path: Path) -> Iterator[None]:
-    driver.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        _commit(driver, path)
-    except BaseException:
-        with suppress(sqlite3.Error):
-            driver.execute("ROLLBACK")
-        raise
-
-
-def _commit(driver: sqlite3.Connection, path: Path) -> None:
-    try:
-        driver.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        primary_code = error.sqlite_errorcode & 0xFF
-        if primary_code == sqlite3.SQLITE_IOERR:
-            # For example from fsync: the log may hold the commit, and a restart would then find it.
-            said = sqlite_errors.in_words(error, path)
-            reason, public = (f"{error}", None) if said is None else said
-            raise OutcomeUnknown(reason, public=public) from error
-        raise

@@ -11,7 +11,6 @@ the way is not waited for: the next try is a second later.  Waiting for it cost 
 """
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -64,16 +63,16 @@ class WalLimit:
         self._retry_at_s = 0.0
         self._complaint = ""
 
-    def cut(self, writer: Connection) -> None:
+    def cut(self, writer: Connection, size_bytes: int) -> None:
         """Cut the log if it is too long and has been copied; called in the writers' turn.
 
         If it has not been copied, a thread does that now.
+
+        Args:
+            writer: The writer's connection.
+            size_bytes: The size of the log.
         """
-        try:
-            size = os.stat(self._path).st_size  # noqa: PTH116 - a tenth of Path.stat's time
-        except OSError:
-            return
-        if size <= self._limit_bytes or time.monotonic() < self._retry_at_s:
+        if size_bytes <= self._limit_bytes or time.monotonic() < self._retry_at_s:
             return
         if not self._is_copied:
             self._start_copying()

@@ -36,15 +36,18 @@ class WriterQueue:
 
     Args:
         path: The file on which processes queue, which is created when it is first needed.
+        database: The database file.
         lock_timeout_ms: How long a thread waits for the other threads of its process; 10 s by
             default.
     """
 
-    def __init__(self, path: Path, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+    def __init__(
+        self, path: Path, *, database: Path, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    ) -> None:
         self._lock_timeout_s = lock_timeout_ms / 1000
         # Reentrant, for a thread that forks while it writes.
         self._threads = threading.RLock()
-        self._file = LockFile(path)
+        self._file = LockFile(path, database=database)
         self._is_forking = False
         # Whether other processes now queue on another file.
         self._must_reopen = False

@@ -17,6 +17,7 @@ def open_database(
     synchronous: SqliteSynchronous = "FULL",
     schema: str | None = None,
     directory: Path | None = None,
+    allow_network_file: bool = False,
 ) -> Database:
     """Return the database at *url*, not yet connected.
 
@@ -30,6 +31,7 @@ def open_database(
             server creates tables by itself, mostly ``public``.
         directory: The directory to which a relative PATH refers; None is the working
             directory.
+        allow_network_file: Whether a SQLite file may be on a network file system.
 
     Raises:
         InvalidInput: *url* is invalid, or names no file or another engine; or *schema* is
@@ -41,7 +43,12 @@ def open_database(
     if parsed.get_backend_name() == "sqlite":
         if schema is not None:
             raise InvalidInput("schema", NO_SCHEMA_IN_SQLITE.format(schema))
-        return SqliteDatabase(parsed, synchronous=synchronous, directory=directory)
+        return SqliteDatabase(
+            parsed,
+            synchronous=synchronous,
+            directory=directory,
+            allow_network_file=allow_network_file,
+        )
     return PostgresDatabase(parsed, schema=schema)
 
 

@@ -13,16 +13,17 @@ from sqlalchemy import Connection
 
 from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database
-from ledger.errors import InvalidInput, Unavailable
+from ledger.errors import InvalidInput, Replaced, Unavailable
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.append import append, erase
 from ledger.log.batch import Batch, Submission
 from ledger.log.group_commit import Appender, Take
 from ledger.log.inline_versions import InlineVersions
+from ledger.log.known_end import KnownEnd
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
 from ledger.log.recorded import Change, of_jobs, of_ledger
-from ledger.log.store import Locked
+from ledger.log.store import Head, Locked
 from ledger.log.times import iso_text
 from ledger.rules.commands import Claim, Command, storable
 from ledger.rules.events import Erased
@@ -65,6 +66,7 @@ class Ledger:
         self._refuses_future = refuses_future
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
+        self._known_end = KnownEnd(database.shown_url)
         self._versions = InlineVersions(self._projections)
         self._appender = self._new_appender()
 
@@ -161,16 +163,25 @@ class Ledger:
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:
         """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
-            locked = store.lock_for_append(tx)
+            locked = store.lock_for_append(tx, known=self._known_end.positions)
+            self._require_known(locked)
             self._versions.require(tx, locked.inline_rebuilds)
             time_ms = self._time_ms(locked)
             submissions = take()
             batch = Batch(tx, self._stores, locked.head, time_ms=time_ms)
             batch.load(submissions)
             answers = [batch.decide(submission) for submission in submissions]
-            if batch.changes:
-                self._record(tx, batch)
+            head = self._record(tx, batch) if batch.changes else locked.head
+        self._known_end.note(head)
         return answers
+
+    def _require_known(self, locked: Locked) -> None:
+        try:
+            self._known_end.require(locked)
+        except Replaced:
+            # What was checked is another ledger's, too.
+            self._versions = InlineVersions(self._projections)
+            raise
 
     def _time_ms(self, locked: Locked) -> int:
         """Return the time, or raise if the last event lies too far in its future."""
@@ -187,10 +198,11 @@ class Ledger:
             )
         return locked.time_ms
 
-    def _record(self, tx: Connection, batch: Batch) -> None:
+    def _record(self, tx: Connection, batch: Batch) -> Head:
+        """Record the changes of a batch and return the new head."""
         recorded = [change.recorded for change in batch.changes]
         with self.database.unanswered(tx):
-            append(tx, recorded, after=batch.head, last_job_id=batch.last_job_id)
+            head = append(tx, recorded, after=batch.head, last_job_id=batch.last_job_id)
             for change in recorded:
                 if isinstance(change.event, Erased):
                     erase(tx, change.job_id, versions=change.event.versions, before=change.version)
@@ -201,6 +213,7 @@ class Ledger:
                 if of_itself:
                     projection.apply_ledger(tx, of_itself)
             self.database.announce(tx, None if of_itself else _became_claimable(changes))
+        return head
 
 
 def _became_claimable(changes: Sequence[Change]) -> set[str]:

@@ -1,13 +1,14 @@
 """Reading events as they are stored, and the head, which names the last one."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
-from ledger.errors import SchemaMismatch
+from ledger.errors import SchemaMismatch, Unavailable
+from ledger.log.recorded import Recorded
 from ledger.log.schema import events, head
 from ledger.rules.events import READER_VERSION
 
@@ -37,11 +38,14 @@ class Locked(NamedTuple):
         head: The end of the ledger.
         inline_rebuilds: Number of rebuilds of inline projections.
         time_ms: The time of the database's clock once the lock was held, UTC milliseconds.
+        known_chains: The chain values of the two events that were asked for; None for one that is
+            missing.
     """
 
     head: Head
     inline_rebuilds: int
     time_ms: int
+    known_chains: tuple[bytes | None, bytes | None]
 
 
 class Envelope(NamedTuple):
@@ -65,6 +69,11 @@ class Envelope(NamedTuple):
 _ENVELOPE = tuple(events.c[name] for name in Envelope._fields)
 _HEAD = tuple(head.c[name] for name in Head._fields)
 
+# The version of what a statement reads, to be read by that statement: position and chain value.
+MOMENT: Final = (
+    select(head.c.position).scalar_subquery(),
+    select(head.c.chain).scalar_subquery(),
+)
 # Its table has one row.
 _HEAD_ID = 1
 
@@ -72,7 +81,12 @@ _SELECT_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds))
 # A subquery, because the time must be taken after the lock, for which this may have waited.
 _LOCK_HEAD = Query(
     select(
-        select(*_HEAD, head.c.inline_rebuilds).with_for_update().subquery("locked"), CurrentTime()
+        select(*_HEAD, head.c.inline_rebuilds).with_for_update().subquery("locked"),
+        CurrentTime(),
+        *(
+            select(events.c.chain).where(events.c.position == bindparam(name)).scalar_subquery()
+            for name in ("first_known", "last_known")
+        ),
     )
 )
 _SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
@@ -112,6 +126,11 @@ _SELECT_LOG = (
 )
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
 _SELECT_CHAIN = Query(select(events.c.chain).where(events.c.position == bindparam("position")))
+_SELECT_ORIGIN = Query(
+    select(events.c.job_id, events.c.version, events.c.at_ms, events.c.actor).where(
+        events.c.position == bindparam("position")
+    )
+)
 _SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
 
 
@@ -120,10 +139,17 @@ def lock_head(tx: Connection) -> Head:
     return lock_for_append(tx).head
 
 
-def lock_for_append(tx: Connection) -> Locked:
-    """Return what an append needs, and exclude all other writers until *tx* ends."""
-    row = _LOCK_HEAD.first(tx)
-    return Locked(_head(row and row[:-1]), *row[-2:])
+def lock_for_append(tx: Connection, *, known: tuple[int, int] = (0, 0)) -> Locked:
+    """Return what an append needs, and exclude all other writers until *tx* ends.
+
+    Args:
+        tx: A transaction.
+        known: Positions of the two events whose chain values are returned, too; 0 for none.
+    """
+    row = _LOCK_HEAD.first(tx, first_known=known[0], last_known=known[1])
+    head = _head(row and row[:-3])
+    inline_rebuilds, time_ms, *known_chains = row[-4:]
+    return Locked(head, inline_rebuilds, time_ms, (known_chains[0], known_chains[1]))
 
 
 def count_inline_rebuild(tx: Connection) -> None:
@@ -206,6 +232,28 @@ def read_chain(connection: Connection, position: int) -> bytes | None:
     """Return the chain value of one event; None if there is no such event."""
     row = _SELECT_CHAIN.first(connection, position=position)
     return None if row is None else bytes(row[0])
+
+
+def require_recorded(connection: Connection, recorded: Recorded) -> None:
+    """Require that the ledger has an event that was read before.
+
+    For a follower that stores how far it has come: if another ledger was put in the place of this
+    one after the events were read, the position alone would name other events.
+
+    Raises:
+        Unavailable: It has another event at that position, or none.
+    """
+    row = _SELECT_ORIGIN.first(connection, position=recorded.position)
+    if row is None or tuple(row) != (
+        recorded.job_id,
+        recorded.version,
+        recorded.at_ms,
+        recorded.actor,
+    ):
+        raise Unavailable(
+            f"event {recorded.position:,} is not the one that was read: another ledger was put in "
+            "the place of this one; try again"
+        )
 
 
 def position_at(connection: Connection, at_ms: int) -> int:

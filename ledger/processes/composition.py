@@ -250,6 +250,7 @@ def compose(
         synchronous=settings.sqlite_synchronous,
         schema=settings.schema or None,
         directory=directory,
+        allow_network_file=settings.allow_network_file,
     )
     shared_jobs, state_counts, unique_keys, ledger_state = _inline_projections()
     jobs = jobs or shared_jobs
@@ -345,14 +346,19 @@ def _search_engine(
         from ledger.projections.search.sql_engine import SqlEngine
 
         return SqlEngine(database)
+    from ledger.database.sqlite import SqliteDatabase
     from ledger.projections.search.whoosh.engine import WhooshEngine
 
+    beside = None
+    if isinstance(database, SqliteDatabase) and not settings.search_directory:
+        beside = database.path
     return WhooshEngine(
         database,
         search_directory(
             database, settings.search_directory, working_directory=directory or Path()
         ),
         with_parent=bool(settings.search_directory),
+        beside=beside,
     )
 
 

@@ -37,6 +37,7 @@ class Settings:
     schema: str = ""
     sqlite_synchronous: "SqliteSynchronous" = "FULL"
     allow_future: bool = False
+    allow_network_file: bool = False
     bind: str = "127.0.0.1:3000"
     server_processes: int = 2
     threads: int = 16
@@ -173,6 +174,13 @@ SETTINGS: Final = (
         expected="on or off",
         meaning="Whether to write to a SQLite file whose last event is more than a minute ahead of "
         "the machine's clock.",
+        parse=_switch,
+    ),
+    Setting(
+        field="allow_network_file",
+        expected="on or off",
+        meaning="Whether to use a SQLite file on a network file system. Two machines that use one "
+        "file destroy it.",
         parse=_switch,
     ),
     Setting(

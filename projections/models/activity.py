@@ -12,8 +12,9 @@ from sqlalchemy import BigInteger, Column, Connection, Text, bindparam, func, se
 
 from ledger.database.contract import Database
 from ledger.database.fast_sql import Query
+from ledger.log.hash_chain import GENESIS
 from ledger.log.recorded import Change
-from ledger.log.schema import BIGINT, checkpoints
+from ledger.log.schema import BIGINT, checkpoints, events
 from ledger.projections.projection import Upsert
 from ledger.projections.table_follower import TableFollower
 from ledger.rules.events import Completed, Created, Event, Failed, Started
@@ -46,10 +47,12 @@ class Busy(NamedTuple):
 
     Attributes:
         position: The ledger's position up to which they are counted.
+        chain: The chain value of that position; zeros at 0.
     """
 
     position: int
     minutes: Sequence[MinuteCounts]
+    chain: bytes = GENESIS
 
 
 _COUNTED: Final[dict[type[Event], str]] = {
@@ -81,7 +84,8 @@ class Activity(TableFollower):
         moment = (
             select(checkpoints.c.position).where(checkpoints.c.name == self.name).scalar_subquery()
         )
-        self._position = Query(select(moment))
+        chain = select(events.c.chain).where(events.c.position == moment).scalar_subquery()
+        self._version = Query(select(moment, chain))
         range_ = (
             select(
                 table.c.minute_ms, *(func.sum(table.c[name]) for name in MinuteCounts._fields[1:])
@@ -127,9 +131,9 @@ class Activity(TableFollower):
             type_: Type of the jobs to count; None counts all types together.
         """
         # Read before the rows: they may be newer than the position, never older.
-        (position,) = self._position.first(connection)
+        position, chain = self._version.first(connection)
         if type_ is None:
             rows = self._minutes.all(connection, from_ms=from_ms, to_ms=to_ms)
         else:
             rows = self._minutes_of_type.all(connection, from_ms=from_ms, to_ms=to_ms, type=type_)
-        return Busy(position or 0, [MinuteCounts(*map(int, row)) for row in rows])
+        return Busy(position or 0, [MinuteCounts(*map(int, row)) for row in rows], chain or GENESIS)

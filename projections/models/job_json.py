@@ -42,10 +42,12 @@ class JobJson(NamedTuple):
     Attributes:
         position: The ledger's position at that moment.
         json: A job's JSON object, or an array of them.
+        chain: The chain value of that position; empty for a past one.
     """
 
     position: int
     json: str
+    chain: bytes = b""
 
 
 def filled(frame: Frame, content: Content) -> str:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from ledger.database.fast_sql import Query
-from ledger.log import schema
+from ledger.log import store
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import JobJson, json_of
 from ledger.projections.projection import Upsert
@@ -223,7 +223,7 @@ class JobLists:
         query = self._pages.get(shape)
         if query is None:
             query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
-        position, json = query.first(
+        position, chain, json = query.first(
             connection,
             # Both are negative where there is nothing to return.
             skip=max(0, skip),
@@ -232,7 +232,7 @@ class JobLists:
             state=jobs.state and jobs.state.value,
             type=jobs.type,
         )
-        return JobJson(position, f"[{json or ''}]")
+        return JobJson(position, f"[{json or ''}]", chain)
 
     def _page_statement(
         self,
@@ -242,7 +242,7 @@ class JobLists:
     ) -> Select[Any]:
         """Return the statement for all pages of lists of this shape.
 
-        Its one row is the ledger's position and the page's JSON objects, joined by commas.  The
+        Its one row is the ledger's version and the page's JSON objects, joined by commas.  The
         aggregate takes them in the subselect's order, on both engines.
         """
         table = self._jobs
@@ -270,7 +270,7 @@ class JobLists:
                 .order_by(*(column.desc() if order.descending else column for column in sorted_by))
                 .subquery("shown")
             )
-        return select(_MOMENT, func.aggregate_strings(page.c.json, ","))
+        return select(*store.MOMENT, func.aggregate_strings(page.c.json, ","))
 
 
 def rank_columns() -> Sequence[Column[Any]]:
@@ -311,6 +311,3 @@ def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
         .order_by(runs.c.bucket)
         .limit(1)
     )
-
-
-_MOMENT: Final = select(schema.head.c.position).scalar_subquery()

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from ledger.database.fast_sql import Listed, Query, Rows
-from ledger.log import schema
+from ledger.log import schema, store
 from ledger.log.ports import JobWithData
 from ledger.log.recorded import LEDGER_STREAM, Change
 from ledger.log.schema import BIGINT
@@ -165,8 +165,10 @@ class Jobs(Projection):
             .order_by(jobs.c.due_at_ms)
             .limit(bindparam("limit"))
         )
-        moment = select(schema.head.c.position).scalar_subquery()
-        self._get = Query(select(moment, json_of(jobs)).where(jobs.c.id == bindparam("job_id")))
+        position, chain = store.MOMENT
+        self._get = Query(
+            select(position, json_of(jobs), chain).where(jobs.c.id == bindparam("job_id"))
+        )
 
     def twin(self, *, shadow: bool = False, replacement: bool = False) -> Self:
         return type(self)(shadow=shadow, replacement=replacement, list_sizes=self._list_sizes)

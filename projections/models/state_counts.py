@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from ledger.database.fast_sql import Query
-from ledger.log import schema
+from ledger.log import schema, store
 from ledger.log.recorded import Change
 from ledger.projections.projection import Projection, Upsert
 from ledger.rules.events import Completed
@@ -37,11 +37,13 @@ class Totals(NamedTuple):
         position: The ledger's position at that moment.
         counts: Number of jobs in each of the five states.
         work_ms: Time that completed jobs took, including removed ones.
+        chain: The chain value of that position.
     """
 
     position: int
     counts: Mapping[State, int]
     work_ms: int
+    chain: bytes
 
 
 class StateCounts(Projection):
@@ -61,7 +63,7 @@ class StateCounts(Projection):
         self._add = Upsert(table, adds=("jobs", "work_ms"))
         self._stats = Query(_stats_statement(table))
         self._count = Query(
-            select(schema.head.c.position, table.c.jobs)
+            select(schema.head.c.position, schema.head.c.chain, table.c.jobs)
             .select_from(schema.head)
             .outerjoin(
                 table,
@@ -112,13 +114,14 @@ class StateCounts(Projection):
     def stats(self, connection: Connection, type_: str | None = None) -> Totals:
         """Return the counts over all types, or of one type, read in one statement."""
         counted = EVERY_TYPE if type_ is None else type_
-        position, work_ms, *counts = self._stats.first(connection, type=counted)
-        return Totals(position, dict(zip(LIVE_STATES, map(int, counts), strict=True)), int(work_ms))
+        position, chain, work_ms, *jobs = self._stats.first(connection, type=counted)
+        counts = dict(zip(LIVE_STATES, map(int, jobs), strict=True))
+        return Totals(position, counts, int(work_ms), chain)
 
-    def count(self, connection: Connection, type_: str, state: State) -> tuple[int, int]:
-        """Return the ledger's position and the number of jobs of a type in a state."""
-        position, jobs = self._count.first(connection, type=type_, state=state.value)
-        return position, jobs or 0
+    def count(self, connection: Connection, type_: str, state: State) -> tuple[int, bytes, int]:
+        """Return the ledger's position, its chain value, and the jobs of a type in a state."""
+        position, chain, jobs = self._count.first(connection, type=type_, state=state.value)
+        return position, chain, jobs or 0
 
     def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
         """Return, by type, the number of jobs in each state that has some."""
@@ -133,11 +136,12 @@ class StateCounts(Projection):
 
 
 def _stats_statement(table: Table) -> Select[Any]:
-    """Return the statement whose one row is the position, the work time, and five counts."""
+    """Return the statement whose row is the ledger's version, the work time, and five counts."""
 
     def of(state: State) -> ColumnElement[int]:
         return func.coalesce(func.sum(case((table.c.state == state.value, table.c.jobs))), 0)
 
-    moment = select(schema.head.c.position).scalar_subquery()
     work_ms = func.coalesce(func.sum(table.c.work_ms), 0)
-    return select(moment, work_ms, *map(of, LIVE_STATES)).where(table.c.type == bindparam("type"))
+    return select(*store.MOMENT, work_ms, *map(of, LIVE_STATES)).where(
+        table.c.type == bindparam("type")
+    )

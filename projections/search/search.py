@@ -38,10 +38,12 @@ class Found(NamedTuple):
     Attributes:
         job_ids: Newest first.
         position: A position of the ledger; the result is as of it, or later.
+        chain: The chain value of that position.
     """
 
     job_ids: Sequence[int]
     position: int
+    chain: bytes
 
 
 class Search:
@@ -87,8 +89,9 @@ class Search:
             head = store.read_head(connection)
         words = asked(query)
         if self.engine is None or not words or not limit:
-            return Found((), head.position)
-        return Found(self._find(self.engine, words, head, limit, offset), head.position)
+            return Found((), head.position, head.chain)
+        found = self._find(self.engine, words, head, limit, offset)
+        return Found(found, head.position, head.chain)
 
     def _find(
         self, engine: SearchEngine, words: Sequence[str], head: store.Head, limit: int, offset: int

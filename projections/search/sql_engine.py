@@ -91,6 +91,7 @@ class SqlEngine(SearchEngine):
             done = self._locked(tx)
             if changes[0].recorded.position != done + 1:
                 raise Overtaken(self.name, done)
+            store.require_recorded(tx, changes[-1].recorded)
             self._words.apply(tx, updated)
             self._move(tx, through)
 

@@ -73,6 +73,13 @@ class Client:
         )
 
     @property
+    def tag(self) -> str:
+        """Return the ETag of the ledger's newest version, computed without the API's help."""
+        with self.system.database.read() as connection:
+            head = store.read_head(connection)
+        return f'W/"{head.position}-{head.chain.hex()[:16]}"'
+
+    @property
     def position(self) -> int:
         """Return the ledger's position."""
         with self.system.database.read() as connection:

@@ -678,7 +678,7 @@ MENDED: Final = (
         "900",
         "304: the tag is a hash of the answer",
         "200: Kue's tag is not one of Ledger's",
-        'Reads have `ETag: W/"<position>"`; `If-None-Match` with that value is 304.',
+        'Reads have `ETag: W/"<position>-<chain>"`; `If-None-Match` with that value is 304.',
         lambda _, __: records()[INDEX[899]].kue._replace(
             body=records()[INDEX[899]].kue.body | {"workTime": "a number"}
         ),

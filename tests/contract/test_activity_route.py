@@ -121,13 +121,14 @@ def test_what_is_no_range_is_refused(crowd: Client, query: str, error: str) -> N
 
 def test_the_tag_is_how_far_it_has_come(busy: Client) -> None:
     target = f"/activity?from={FIRST_MS}&to={FIRST_MS + 7 * MINUTE_MS}"
+    tag = busy.tag
     first = busy.get(target)
     carry_out(busy.system, Create(type="email"))
     again = busy.ask("GET", target, If_None_Match=first.headers["etag"])
     catch_up(busy.system.database, busy.system.activity)
     caught_up = busy.ask("GET", target, If_None_Match=first.headers["etag"])
 
-    assert first.headers["etag"] == f'W/"{busy.position - 1}"'
+    assert first.headers["etag"] == tag
     assert (again.status, caught_up.status) == (304, 200)
     assert caught_up.json[-1]["created"] == first.json[-1]["created"] + 1
 

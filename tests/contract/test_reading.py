@@ -1,5 +1,7 @@
 """Read: HEAD, OPTIONS, tags, tolerated spellings of paths; no read changes anything."""
 
+import re
+
 import pytest
 
 from tests.builders import job_in
@@ -173,14 +175,14 @@ def test_whoever_takes_json_gets_it(crowd: Client, accept: str) -> None:
 
 
 @pytest.mark.parametrize("target", TAGGED)
-def test_a_read_is_tagged_with_the_position(crowd: Client, target: str) -> None:
-    assert crowd.get(target).headers["etag"] == f'W/"{crowd.position}"'
+def test_a_read_is_tagged_with_the_position_and_its_chain_value(crowd: Client, target: str) -> None:
+    assert crowd.get(target).headers["etag"] == crowd.tag
 
 
 @pytest.mark.parametrize("target", TAGGED)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_whoever_has_the_newest_is_told_so(crowd: Client, method: str, target: str) -> None:
-    own = f'W/"{crowd.position}"'
+    own = crowd.tag
     tags = (own, own.removeprefix("W/"), f'W/"1", {own}, "x"', "*")
     answers = [crowd.ask(method, target, If_None_Match=tag) for tag in tags]
 
@@ -200,6 +202,17 @@ def test_a_tag_is_old_as_soon_as_anything_is_recorded(client: Client) -> None:
     stale = client.get("/job/1", If_None_Match=tag)
 
     assert (fresh, stale.status, stale.json["priority"]) == (304, 200, 5)
+
+
+@pytest.mark.parametrize("target", TAGGED)
+def test_a_tag_of_another_ledger_of_the_same_length_is_not_current(
+    crowd: Client, target: str
+) -> None:
+    other = re.sub("-[0-9a-f]{8}", "-00000000", crowd.tag)
+    assert other != crowd.tag
+
+    for tag in (other, f'W/"{crowd.position}"'):
+        assert crowd.get(target, If_None_Match=tag) == crowd.get(target)
 
 
 def test_an_absent_job_is_absent_whatever_tag_one_has(crowd: Client) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,15 @@ from sqlalchemy import event, insert
 
 from ledger.errors import Overtaken, Stuck, Unavailable
 from ledger.log.history import read_histories
-from ledger.log.recorded import AnyChange
+from ledger.log.recorded import AnyChange, Change
 from ledger.log.schema import failures
 from ledger.processes.composition import System
 from ledger.projections.follower import CatchUp, Failure, Following, catch_up, read_failures
 from ledger.projections.replay import Memory, replay
+from ledger.projections.search.sql_engine import SqlEngine
+from ledger.projections.search.whoosh.engine import WhooshEngine
 from ledger.rules.commands import Complete, Create, Erase, Log, Progress, Start
-from tests.builders import carry_out, open_system, rows, tamper
+from tests.builders import carry_out, open_system, relink, rows, tamper
 from tests.followers import Remembering
 from tests.integration.servers import DEADLINE_S
 
@@ -93,6 +96,46 @@ def test_one_that_catches_up_again_and_again_is_told_the_same(system: System) ->
 
     assert reached == list(range(1, 31))
     assert follower.told == replayed(system)
+
+
+def test_nothing_is_remembered_of_a_ledger_that_was_as_long(system: System) -> None:
+    follower = Remembering(system)
+    catching_up = CatchUp(system.database, follower)
+    carry_out(system, Create(type="email"))
+    catching_up.run()
+    with closing(open_system(url_of(system))) as other:
+        tamper(other, "UPDATE ledger_events SET body = replace(body, 'email', 'sms')")
+        relink(other)
+        carry_out(other, Start(job_id=1))
+
+    assert catching_up.run() == 2
+
+    assert [change.after.type for change in follower.told if isinstance(change, Change)] == [
+        "email",
+        "sms",
+    ]
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_what_was_read_of_another_ledger_is_not_applied(
+    system: System, tmp_path: Path, *, search: bool
+) -> None:
+    """It was put in the place of this one after the events were read."""
+    engines = [WhooshEngine(system.database, tmp_path / "index"), SqlEngine(system.database)]
+    followers = engines if search else [system.activity]
+    carry_out(system, Create(type="email"))
+    changes = replayed(system)
+    with closing(open_system(url_of(system))) as other:
+        tamper(other, "UPDATE ledger_events SET actor = 'other'")
+
+    for follower in followers:
+        with pytest.raises(Unavailable, match="event 1 is not the one that was read"):
+            follower.follow(changes, through=1)
+        assert follower.checkpoint() == 0
+
+
+def url_of(system: System) -> str:
+    return system.database.engine.url.render_as_string(hide_password=False)
 
 
 def test_nothing_is_told_where_nothing_has_happened(system: System) -> None:
@@ -191,7 +234,7 @@ def test_what_is_remembered_is_bounded(filled: System) -> None:
     follower = Remembering(filled)
     catching_up = CatchUp(filled.database, follower)
     catching_up._memory = memory
-    catching_up._remembered_at = 0
+    catching_up._remembered_at = (0, None)
 
     catching_up.run(batch=10)
 

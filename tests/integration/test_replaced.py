@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.database.file_lock import FileLeadership
-from ledger.errors import Unavailable
+from ledger.errors import Replaced, Unavailable
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.search.whoosh.engine import WhooshEngine
@@ -59,11 +59,36 @@ def test_a_write_goes_into_the_file_that_took_the_others_place(
     remove(path)
     backup.replace(path)
 
+    # The first write is told of it: what it was about may not exist there.
+    with pytest.raises(Replaced) as told:
+        carry_out(system, Create(type="new"))
     (created,) = carry_out(system, Create(type="new"))
 
     assert created.job_id == 1
     assert types(system) == types_on_disk(path) == ["new"]
-    assert caplog.messages == [f"{path} was replaced by another file; opening that one"]
+    assert caplog.messages == [
+        f"{path} was replaced by another file; opening that one",
+        str(told.value),
+    ]
+
+
+def test_a_file_is_not_opened_beside_which_the_others_log_is_left(
+    system: System, path: Path, backup: Path
+) -> None:
+    """SQLite would mix the commits of both ledgers."""
+    types(system)
+    backup.replace(path)
+
+    for read_or_write in (types, lambda system: carry_out(system, Create(type="new"))):
+        with pytest.raises(Unavailable) as refused:
+            read_or_write(system)
+        assert f"{path}-wal still belongs to the file that was there before" in str(refused.value)
+    for suffix in ("wal", "shm"):
+        path.with_name(f"ledger.db-{suffix}").unlink()
+    with pytest.raises(Replaced):
+        carry_out(system, Create(type="new"))
+    carry_out(system, Create(type="new"))
+    assert types(system) == types_on_disk(path) == ["new"]
 
 
 def test_readers_see_the_file_that_took_the_others_place(
@@ -90,6 +115,8 @@ def test_what_is_removed_is_neither_written_nor_read_nor_made_anew(
         pass
     left = list(path.parent.glob("ledger.db*"))
     backup.replace(path)
+    with pytest.raises(Replaced):
+        carry_out(system, Create(type="new"))
     carry_out(system, Create(type="new"))
 
     assert left == []

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, text
 from ledger.database.contract import Database
 from ledger.database.file_lock import LockFile
 from ledger.database.migration import migrate
-from ledger.errors import InvalidInput, Overtaken, Unavailable
+from ledger.errors import InvalidInput, Overtaken, Replaced, Unavailable
 from ledger.log import store
 from ledger.log.recorded import Change
 from ledger.processes.composition import System, compose, queue_of
@@ -383,6 +383,8 @@ def test_an_open_index_is_not_read_for_a_ledger_that_was_restored_from_a_backup(
     shutil.copy(backup, path)
 
     assert found(system, "avi") == [1]
+    with pytest.raises(Replaced):
+        create(system, "film")
     create(system, "film")
     assert (found(system, "avi"), found(system, "film")) == ([1], [2])
     system.close()
@@ -400,6 +402,8 @@ def test_an_open_index_is_not_read_for_another_history_of_the_same_length(tmp_pa
     assert found(system, "avi") == [3, 2, 1]
     system.database.close()
     shutil.copy(backup, path)
+    with pytest.raises(Replaced):
+        create(system, "film", "film")
     create(system, "film", "film")
 
     assert (found(system, "avi"), found(system, "film")) == ([1], [3, 2])

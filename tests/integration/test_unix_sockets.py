@@ -179,6 +179,19 @@ def test_a_socket_that_nobody_listens_on_is_replaced(written: str, tmp_path: Pat
     assert not path.exists()
 
 
+def test_a_socket_is_for_this_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sock"
+    before = os.umask(0)
+    try:
+        with served(path, tmp_path):
+            wait_for_answer(path)
+            mode = stat.S_IMODE(path.stat().st_mode)
+    finally:
+        os.umask(before)
+
+    assert mode == 0o600
+
+
 def test_a_server_that_stops_leaves_the_socket_of_its_successor(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sock"
     with served(path, tmp_path) as process:

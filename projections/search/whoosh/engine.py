@@ -20,7 +20,7 @@ from ledger.database.contract import Database, Leadership
 from ledger.database.file_lock import FileLeadership
 from ledger.errors import Overtaken, Unavailable
 from ledger.log import store
-from ledger.log.recorded import AnyChange
+from ledger.log.recorded import AnyChange, Recorded
 from ledger.projections.search.engine import Behind, Damaged, SearchEngine, update_of
 from ledger.projections.search.whoosh.folders import CURRENT, REPLACEMENT, Home
 from ledger.projections.search.whoosh.index import Contents, Index
@@ -37,13 +37,20 @@ class WhooshEngine(SearchEngine):
         database: The database of the ledger that it follows.
         path: The directory, which is created when there is something to index.
         with_parent: Whether to create the directory above, too.
+        beside: The database file, if the directory is the one beside it.
     """
 
     def __init__(
-        self, database: Database, path: Path, *, with_parent: bool = False, link: str = CURRENT
+        self,
+        database: Database,
+        path: Path,
+        *,
+        with_parent: bool = False,
+        beside: Path | None = None,
+        link: str = CURRENT,
     ) -> None:
         self._database = database
-        self._home = Home(path, with_parent=with_parent)
+        self._home = Home(path, with_parent=with_parent, database=beside)
         self._link = link
         self._index: Index | None = None
         self._reader = _Reader(database, self._home)
@@ -67,7 +74,7 @@ class WhooshEngine(SearchEngine):
         try:
             # A rebuild may have put another index in its place meanwhile, which is further behind.
             self._opened().commit(
-                update.added.items(), update.removed, self._at(through), after=done
+                update.added.items(), update.removed, self._at(changes[-1].recorded), after=done
             )
         except Damaged as error:
             # For example, a rebuild has removed this index.
@@ -127,17 +134,22 @@ class WhooshEngine(SearchEngine):
             self._index = Index(folder)
         return self._index
 
-    def _at(self, position: int) -> Checkpoint:
+    def _at(self, last: Recorded) -> Checkpoint:
         with self._database.read() as connection:
-            chain = store.read_chain(connection, position)
-        return Checkpoint(position, chain or b"")
+            store.require_recorded(connection, last)
+            chain = store.read_chain(connection, last.position)
+        return Checkpoint(last.position, chain or b"")
 
     # --- the replacement that a rebuild builds beside the live index
 
     def replacement(self) -> "WhooshEngine":
         home = self._home
         return WhooshEngine(
-            self._database, home.path, with_parent=home.with_parent, link=REPLACEMENT
+            self._database,
+            home.path,
+            with_parent=home.with_parent,
+            beside=home.database,
+            link=REPLACEMENT,
         )
 
     def swap(self) -> None:

@@ -63,11 +63,16 @@ class Home:
     Args:
         path: The directory; it is created, for this user alone, when something is written.
         with_parent: Whether to create the directory above, too.
+        database: The file whose owner alone may create the directory, if root could; None if root
+            may.
     """
 
-    def __init__(self, path: Path, *, with_parent: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, with_parent: bool = False, database: Path | None = None
+    ) -> None:
         self.path = path
         self.with_parent = with_parent
+        self.database = database
 
     def lock(self, role: str) -> Path:
         """Return the file that the holder of a role locks.
@@ -266,6 +271,7 @@ class Home:
         return None
 
     def _make(self) -> None:
+        self._require_user()
         try:
             if self.with_parent:
                 self.path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -280,6 +286,19 @@ class Home:
             ) from error
         with self._opened(adopts=True):
             pass
+
+    def _require_user(self) -> None:
+        """Keep root from creating what the ledger's owner could then not use."""
+        if self.database is None or os.geteuid() != 0 or self.path.exists():
+            return
+        with suppress(FileNotFoundError):
+            owner = self.database.stat().st_uid
+            if owner != 0:
+                raise Unavailable(
+                    f"cannot create {self.path}: {self.database} belongs to user {owner}, not to "
+                    "root; run this as that user, or set LEDGER_SEARCH_DIRECTORY to a directory "
+                    "for root"
+                )
 
 
 def _is_note(home: int) -> bool:
