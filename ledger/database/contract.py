@@ -51,7 +51,6 @@ class Database(ABC):
     is_embedded: ClassVar[bool]
     # The PostgreSQL schema that was asked for; None for where the server puts tables by itself.
     schema: str | None = None
-    _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
         self.engine = engine
@@ -59,6 +58,11 @@ class Database(ABC):
         self._fresh_threads()
         # Incremented when a connection fails, so that all threads open new ones.
         self._generation = 0
+
+    @property
+    @abstractmethod
+    def _begin_snapshot(self) -> str:
+        """Return the statements that begin a snapshot."""
 
     def _fresh_threads(self) -> None:
         self._threads = threading.local()
@@ -137,8 +141,12 @@ class Database(ABC):
             if self._has_seat():
                 yield self.kept()
                 return
-            with self.engine.connect() as connection:
+            with self._checked_out() as connection:
                 yield connection
+
+    def _checked_out(self) -> AbstractContextManager[Connection]:
+        """Return a connection to read on that the thread does not keep."""
+        return self.engine.connect()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -191,6 +199,14 @@ class Database(ABC):
 
         Raises:
             Unavailable: The database is down, or another process migrates it for too long.
+        """
+
+    @abstractmethod
+    def require_suitable(self, tx: Connection) -> None:
+        """Refuse a database in which a ledger cannot be created.
+
+        Raises:
+            SchemaMismatch: It cannot store what a ledger has to store.
         """
 
     @abstractmethod
@@ -269,11 +285,14 @@ class Watch(ABC):
     """A watch for commits by any process; for use by one thread.
 
     Attributes:
-        connection: The connection that it listens on; the thread may read on it between
-            two waits.
+        connection: The connection that it listens on, if it does.
     """
 
     connection: Connection
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a connection that the thread may read on between two waits."""
+        return nullcontext(self.connection)
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
@@ -345,6 +364,8 @@ def translation(
 _POSTGRES_REFUSALS: Final = {
     # A standby: wait until it is promoted, or until we connect to the primary.
     "25006": "the database is read-only: {}",
+    "57014": "the database interrupted a statement of ours: {}; if it was the statement_timeout of "
+    "this role or database, raise it",
     "42501": "the database does not give this role a right that it needs: {}; connect as the role "
     "that ran `ledger migrate`, or grant the right",
 }

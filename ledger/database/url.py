@@ -16,6 +16,7 @@ def open_database(
     *,
     synchronous: SqliteSynchronous = "FULL",
     schema: str | None = None,
+    direct_url: str | None = None,
     directory: Path | None = None,
 ) -> Database:
     """Return the database at *url*, not yet connected.
@@ -28,6 +29,8 @@ def open_database(
             lose everything in a power failure.
         schema: The PostgreSQL schema that the tables are in; None is the one in which the
             server creates tables by itself, mostly ``public``.
+        direct_url: The same PostgreSQL database without the connection pooler that *url* leads
+            to; None if there is no pooler, or no such way.
         directory: The directory to which a relative PATH refers; None is the working
             directory.
 
@@ -42,7 +45,8 @@ def open_database(
         if schema is not None:
             raise InvalidInput("schema", NO_SCHEMA_IN_SQLITE.format(schema))
         return SqliteDatabase(parsed, synchronous=synchronous, directory=directory)
-    return PostgresDatabase(parsed, schema=schema)
+    direct = None if direct_url is None else parse_url(direct_url)
+    return PostgresDatabase(parsed, schema=schema, direct_url=direct)
 
 
 def parse_url(url: str) -> URL:

@@ -142,8 +142,8 @@ class CommitNotifier:
                 self._notify()
 
     def _position(self, watch: Watch) -> int:
-        with self._database.translated():
-            return store.read_position(watch.connection)
+        with self._database.translated(), watch.reading() as connection:
+            return store.read_position(connection)
 
     def _needed(self) -> bool:
         return bool(self._callbacks) and not self._closed.is_set()

@@ -249,6 +249,7 @@ def compose(
         settings.database_url,
         synchronous=settings.sqlite_synchronous,
         schema=settings.schema or None,
+        direct_url=settings.database_direct_url or None,
         directory=directory,
     )
     shared_jobs, state_counts, unique_keys, ledger_state = _inline_projections()
