@@ -21,9 +21,10 @@ from ledger.log.append import append, erase
 from ledger.log.batch import Batch, Submission
 from ledger.log.group_commit import Appender, Take
 from ledger.log.inline_versions import InlineVersions
+from ledger.log.known_head import KnownHead
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
 from ledger.log.recorded import of_jobs, of_ledger
-from ledger.log.store import Locked
+from ledger.log.store import Head, Locked
 from ledger.rules.commands import Claim, Command, storable
 from ledger.rules.events import Erased
 
@@ -65,6 +66,8 @@ class Ledger:
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
         self._versions = InlineVersions(self._projections)
+        # Where a server is replaced by another one; a file has a check of its own.
+        self._known = None if database.is_embedded else KnownHead()
         self._appender = self._new_appender()
 
     def time_ms(self, connection: Connection) -> int:
@@ -161,14 +164,17 @@ class Ledger:
         """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
             locked = store.lock_for_append(tx)
+            if self._known is not None and not self._known.continues(tx, locked.head):
+                self._versions.forget()
             self._versions.require(tx, locked.inline_rebuilds)
             time_ms = self._time_ms(locked)
             submissions = take()
             batch = Batch(tx, self._stores, locked.head, time_ms=time_ms)
             batch.load(submissions)
             answers = [batch.decide(submission) for submission in submissions]
-            if batch.changes:
-                self._record(tx, batch)
+            head = self._record(tx, batch) if batch.changes else locked.head
+        if self._known is not None:
+            self._known.know(head)
         return answers
 
     def _time_ms(self, locked: Locked) -> int:
@@ -186,10 +192,10 @@ class Ledger:
             )
         return locked.time_ms
 
-    def _record(self, tx: Connection, batch: Batch) -> None:
+    def _record(self, tx: Connection, batch: Batch) -> Head:
         recorded = [change.recorded for change in batch.changes]
         with self.database.unanswered(tx):
-            append(tx, recorded, after=batch.head, last_job_id=batch.last_job_id)
+            head = append(tx, recorded, after=batch.head, last_job_id=batch.last_job_id)
             for change in recorded:
                 if isinstance(change.event, Erased):
                     erase(tx, change.job_id, versions=change.event.versions, before=change.version)
@@ -200,6 +206,7 @@ class Ledger:
                 if of_itself:
                     projection.apply_ledger(tx, of_itself)
             self.database.announce(tx)
+        return head
 
 
 def _shown(time_ms: int) -> str:
