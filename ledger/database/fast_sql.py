@@ -14,6 +14,7 @@ parameter, where psycopg takes a microsecond for each.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -43,7 +44,10 @@ from sqlalchemy.sql.visitors import replacement_traverse
 # Rows per JSON text, and bytes unless one row has more; the server holds the text and its rows in
 # memory at once.  It takes a text of up to 1 GB.
 ROWS_A_JSON: Final = 1_000
-BYTES_A_JSON: Final = 64 * 1024 * 1024
+BYTES_A_JSON: Final = 8 * 1024 * 1024
+# A text from this size on is sent before what follows is encoded.  libpq moves all that is left
+# in its buffer each time that it has sent a little: with a gigabyte there, it took minutes.
+BYTES_AT_ONCE: Final = 1024 * 1024
 # Rows per statement.  Each number of rows needs its own statement, and the driver must keep all
 # of them prepared.
 ROWS_A_STATEMENT: Final = 32
@@ -86,7 +90,10 @@ class Rows:
                 some = rows[start : start + ROWS_A_JSON]
                 named = [dict(zip(self._names, row, strict=True)) for row in some]
                 for given in json_texts(named, most=self._bytes_a_json):
-                    driver.execute(sql, {"rows": given.decode()})
+                    # The end of a pipeline within another waits until all has been executed.
+                    is_small = len(given) < BYTES_AT_ONCE
+                    with nullcontext() if is_small else driver.pipeline():
+                        driver.execute(sql, {"rows": given.decode()})
         elif isinstance(self._statement, Insert):
             for start in range(0, len(rows), ROWS_A_STATEMENT):
                 some = rows[start : start + ROWS_A_STATEMENT]
