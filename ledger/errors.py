@@ -204,12 +204,13 @@ class Replaced(Unavailable):
     """
 
     def __init__(self, database: str, position: int, end: int) -> None:
-        super().__init__(
-            f"nothing was recorded: event {position:,} of {database} is not the one that this "
-            f"process knew, and its last event is {end:,}; another ledger, or an older copy, was "
-            "put in its place.  The process continues with what is there now: if that is wrong, "
-            "stop it and restore the database"
+        text = (
+            f"nothing was recorded: event {position:,} of {{}} is not the one that this process "
+            f"knew, and the last event is {end:,}; another ledger, or an older copy, was put in "
+            "its place: a backup, or a standby that lacked the last commits.  The process "
+            "continues with what is there now: if that is wrong, stop it and restore the database"
         )
+        super().__init__(text.format(database), public=text.format("the database"))
         self.position = position
 
 

@@ -81,9 +81,9 @@ class Databases:
         self._template = ""
 
     @contextmanager
-    def empty(self) -> Iterator[str]:
-        """Yield the URL of a new database without tables."""
-        with self._created("") as url:
+    def empty(self, options: str = "") -> Iterator[str]:
+        """Yield the URL of a new database without tables, created with *options*."""
+        with self._created(options) as url:
             yield url
 
     @contextmanager

@@ -56,7 +56,6 @@ class Database(ABC):
     schema: str | None = None
     # The database's file; None on a server.
     _file: Path | None = None
-    _begin_snapshot: ClassVar[str]
 
     def __init__(self, engine: Engine, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
         self.engine = engine
@@ -64,6 +63,11 @@ class Database(ABC):
         self._fresh_threads()
         # Incremented when a connection fails, so that all threads open new ones.
         self._generation = 0
+
+    @property
+    @abstractmethod
+    def _begin_snapshot(self) -> str:
+        """Return the statements that begin a snapshot."""
 
     def _fresh_threads(self) -> None:
         self._threads = threading.local()
@@ -143,8 +147,12 @@ class Database(ABC):
             if self._has_seat():
                 yield self.kept()
                 return
-            with self.engine.connect() as connection:
+            with self._checked_out() as connection:
                 yield connection
+
+    def _checked_out(self) -> AbstractContextManager[Connection]:
+        """Return a connection to read on that the thread does not keep."""
+        return self.engine.connect()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -197,6 +205,14 @@ class Database(ABC):
 
         Raises:
             Unavailable: The database is down, or another process migrates it for too long.
+        """
+
+    @abstractmethod
+    def require_suitable(self, tx: Connection) -> None:
+        """Refuse a database in which a ledger cannot be created.
+
+        Raises:
+            SchemaMismatch: It cannot store what a ledger has to store.
         """
 
     @abstractmethod
@@ -280,14 +296,17 @@ class Watch(ABC):
     """A watch for commits by any process; for use by one thread.
 
     Attributes:
-        connection: The connection that it listens on; the thread may read on it between
-            two waits.
+        connection: The connection that it listens on, if it does.
         types: The types that the commits which the last wait has reported announced; None if the
             database does not tell.
     """
 
     connection: Connection
     types: Collection[str] | None = None
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Return a connection that the thread may read on between two waits."""
+        return nullcontext(self.connection)
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
@@ -373,6 +392,8 @@ def translation(
 _POSTGRES_REFUSALS: Final = {
     # A standby: wait until it is promoted, or until we connect to the primary.
     "25006": "the database is read-only{}",
+    "57014": "the database interrupted a statement of ours{}; if it was the statement_timeout of "
+    "this role or database, raise it",
     "42501": "the database does not give this role a right that it needs{}; connect as the role "
     "that ran `ledger migrate`, or grant the right",
 }

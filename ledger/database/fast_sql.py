@@ -13,7 +13,8 @@ parameter, where psycopg takes a microsecond for each.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -40,8 +41,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.visitors import replacement_traverse
 
-# Rows per JSON text; the server holds the text and its rows in memory at once.
+# Rows per JSON text, and bytes unless one row has more; the server holds the text and its rows in
+# memory at once.  It takes a text of up to 1 GB.
 ROWS_A_JSON: Final = 1_000
+BYTES_A_JSON: Final = 8 * 1024 * 1024
+# A text from this size on is sent before what follows is encoded.  libpq moves all that is left
+# in its buffer each time that it has sent a little: with a gigabyte there, it took minutes.
+BYTES_AT_ONCE: Final = 1024 * 1024
 # Rows per statement.  Each number of rows needs its own statement, and the driver must keep all
 # of them prepared.
 ROWS_A_STATEMENT: Final = 32
@@ -57,10 +63,18 @@ class Rows:
             has a WHERE clause.
         names: The parameters of a row, in the order in which they occur in the statement.  A
             trailing underscore tells a parameter from the column of that name.
+        bytes_a_json: See BYTES_A_JSON.
     """
 
-    def __init__(self, statement: Insert | Update | Delete, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        statement: Insert | Update | Delete,
+        names: Sequence[str],
+        *,
+        bytes_a_json: int = BYTES_A_JSON,
+    ) -> None:
         self._statement = statement
+        self._bytes_a_json = bytes_a_json
         self._names = tuple(names)
         # One per dialect: a process may have databases of both.
         self._compiled: dict[tuple[str, int], str] = {}
@@ -75,7 +89,11 @@ class Rows:
             for start in range(0, len(rows), ROWS_A_JSON):
                 some = rows[start : start + ROWS_A_JSON]
                 named = [dict(zip(self._names, row, strict=True)) for row in some]
-                driver.execute(sql, {"rows": msgspec.json.encode(named).decode()})
+                for given in json_texts(named, most=self._bytes_a_json):
+                    # The end of a pipeline within another waits until all has been executed.
+                    is_small = len(given) < BYTES_AT_ONCE
+                    with nullcontext() if is_small else driver.pipeline():
+                        driver.execute(sql, {"rows": given.decode()})
         elif isinstance(self._statement, Insert):
             for start in range(0, len(rows), ROWS_A_STATEMENT):
                 some = rows[start : start + ROWS_A_STATEMENT]
@@ -145,6 +163,32 @@ class Rows:
                 for name in self._names
             )
         )
+
+
+def json_texts(rows: Sequence[dict[str, Any]], *, most: int) -> Iterator[bytes]:
+    """Yield JSON texts of *rows*, in order.
+
+    Args:
+        rows: The rows, by the names of their columns.
+        most: Bytes of a text; only one with a single row may have more.
+    """
+    whole = msgspec.json.encode(rows)
+    if len(whole) <= most:
+        yield whole
+        return
+    # Row by row takes half as long again, so only now.
+    del whole
+    texts: list[bytes] = []
+    size = 0
+    for row in rows:
+        text_ = msgspec.json.encode(row)
+        # With a bracket or comma before it, and the last bracket.
+        if texts and size + len(text_) + 2 > most:
+            yield b"[%b]" % b",".join(texts)
+            texts, size = [], 0
+        texts.append(text_)
+        size += len(text_) + 1
+    yield b"[%b]" % b",".join(texts)
 
 
 class Query:

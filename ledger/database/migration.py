@@ -129,6 +129,8 @@ class _Way:
 
     def set_out(self, tx: Connection) -> None:
         """Create what is needed first, and put the version where Alembic looks for it."""
+        if self._is_new:
+            self._database.require_suitable(tx)
         self._database.create_schema(tx)
         config = self._config(tx)
         if self._before is not None and version(tx) is None:

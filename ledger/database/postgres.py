@@ -16,33 +16,36 @@ it, the schema in which it is comes first, so that new tables go where the other
 Advisory locks and notifications are known by name in the whole PostgreSQL database, so those
 names contain the schema.
 
+Two URLs
+--------
+Through a pooler (see ``postgres_session.py``), reads and writes are as right as without, each in
+a transaction; leaders keep a transaction open (``postgres_leadership.py``), and watches poll
+(``postgres_watch.py``).  A second URL that reaches the server itself spares both, and a migration
+needs it: it builds indexes outside of transactions.
+
 Why a migration polls for its lock
 ----------------------------------
 A session that waits in ``pg_advisory_lock`` holds a snapshot.  ``CREATE INDEX CONCURRENTLY``
 waits for all older snapshots to end, so the second of two ``ledger migrate`` would wait for the
 first, and the first for the second, until PostgreSQL ends one of them: perhaps the one that
 builds the index.  ``pg_try_advisory_lock`` in a loop holds no snapshot while it waits, as long as
-no transaction is open: in one, the snapshot stays between two statements.
+no transaction is open: in one, the snapshot of a statement with parameters stays until the next.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, Final
-from weakref import WeakSet
+from typing import Final
 
-from sqlalchemy import Connection, create_engine, event, exc, text
+from sqlalchemy import Connection, exc, text
 from sqlalchemy.engine import URL
 
 from ledger.database import announced_types
 from ledger.database.contract import (
     DOES_NOT_ANSWER,
     LOCK_TIMEOUT_MS,
-    POOL_OVERFLOW,
-    POOL_SIZE,
     Database,
     Leadership,
     MigrationSession,
@@ -51,27 +54,20 @@ from ledger.database.contract import (
     translation,
 )
 from ledger.database.fast_sql import driver_of
-from ledger.database.interruptible_wait import WakeableSleep
-from ledger.errors import InvalidInput, OutcomeUnknown, Unavailable
+from ledger.database.postgres_engine import PostgresEngine
+from ledger.database.postgres_leadership import SessionLeadership, TransactionLeadership
+from ledger.database.postgres_watch import ListeningWatch, PollingWatch
+from ledger.errors import InvalidInput, OutcomeUnknown, SchemaMismatch, Unavailable
 
-# A role's other sessions, and functions of ours, do not depend on what this sets.
-_SET_UP_IN_SCHEMA: Final = """
-    SELECT set_config('lock_timeout', %s, false),
-           set_config('search_path', quote_ident(%s), false)
-    """
-_SET_UP: Final = """
-    SELECT set_config('lock_timeout', %s, false),
-           current_schema(),
-           (SELECT nspname
-            FROM pg_class
-            JOIN pg_namespace ON pg_namespace.oid = relnamespace
-            WHERE pg_class.oid = to_regclass('ledger_head'))
-    """
-_PUT_FIRST: Final = """
-    SELECT set_config(
-        'search_path', quote_ident(%s) || ', ' || current_setting('search_path'), false
-    )
-    """
+# See postgres_session.py for why a transaction has no time limit.
+_BEGIN: Final = "BEGIN ISOLATION LEVEL {}; SET LOCAL statement_timeout = 0{}"
+_READ_COMMITTED: Final = "READ COMMITTED"
+# The swap of a read model's tables locks `ledger_checkpoints` exclusively.  After the swap a
+# name means the new table at once, but rows are visible as of the snapshot: a snapshot older
+# than the new rows would see only part of them.  So every snapshot locks `ledger_checkpoints`
+# in shared mode, which makes the swap wait.  The lock is taken before the snapshot, which
+# begins at the first SELECT.
+_LOCK_CHECKPOINTS: Final = "; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
 # By the server: otherwise it would finish the statement of a client that was killed, however long
 # that takes, and keep the lock until then.  PostgreSQL 13 cannot do it.
 _NOTICE_DEATH: Final = text(
@@ -84,6 +80,7 @@ _NOTICE_DEATH: Final = text(
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(:key)")
 # Interval at which a migration tries to get the lock that another one holds.
 _RETRY_S: Final = 0.1
+_ENCODING: Final = text("SELECT current_setting('server_encoding')")
 _IS_THERE: Final = text("SELECT 1 FROM pg_namespace WHERE nspname = :name")
 _HAS_TABLES: Final = text(
     """
@@ -105,49 +102,47 @@ class PostgresDatabase(Database):
         schema: The schema that the tables are in; None is where the server puts tables by itself.
         lock_timeout_ms: How long a statement waits for a lock, a thread for a connection and a
             migration for another one before ``Unavailable`` is raised; 10 s by default.
+        direct_url: The same database, reached without a connection pooler.
     """
 
     is_embedded = False
-    # The swap of a read model's tables locks `ledger_checkpoints` exclusively.  After the swap a
-    # name means the new table at once, but rows are visible as of the snapshot: a snapshot older
-    # than the new rows would see only part of them.  So every snapshot locks `ledger_checkpoints`
-    # in shared mode, which makes the swap wait.  The lock is taken before the snapshot, which
-    # begins at the first SELECT.
-    _begin_snapshot = (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE ledger_checkpoints IN ACCESS SHARE MODE"
-    )
 
     def __init__(
-        self, url: URL, *, schema: str | None = None, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        self,
+        url: URL,
+        *,
+        schema: str | None = None,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        direct_url: URL | None = None,
     ) -> None:
         self.schema = schema
-        # Where the tables are or will be, once there was a connection.
-        self._place = schema or ""
-        try:
-            engine = create_engine(
-                url,
-                isolation_level="AUTOCOMMIT",
-                pool_size=POOL_SIZE,
-                max_overflow=POOL_OVERFLOW,
-                pool_timeout=lock_timeout_ms / 1000,
-                connect_args={"connect_timeout": 5},
-            )
-        except ModuleNotFoundError as error:
-            raise InvalidInput(
-                "database url",
-                "PostgreSQL needs the extra: pip install 'ledger-queue[postgres]'",
-            ) from error
+        self._server = PostgresEngine(
+            url, schema, lock_timeout_ms=lock_timeout_ms, on_lost=self._reconnect
+        )
+        super().__init__(self._server.pool, lock_timeout_ms=lock_timeout_ms)
+        self._direct = (
+            PostgresDatabase(direct_url, schema=schema, lock_timeout_ms=lock_timeout_ms)
+            if direct_url is not None
+            else None
+        )
 
-        self._opened: WeakSet[Any] = WeakSet()
+    @property
+    def direct(self) -> "PostgresDatabase":
+        """Return this database as it is reached without a pooler, if there is such a way."""
+        return self if self._direct is None else self._direct
 
-        # Before SQLAlchemy asks for the connection's schema, which it takes for the default one.
-        @event.listens_for(engine, "connect", insert=True)
-        def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - psycopg is optional
-            self._opened.add(connection)
-            connection.autocommit = True
-            self._place = _set_up(connection, schema, lock_timeout_ms)
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether a pooler is between us and the server."""
+        return self._server.session.is_pooled
 
-        super().__init__(engine, lock_timeout_ms=lock_timeout_ms)
+    def begin(self, level: str = _READ_COMMITTED) -> str:
+        """Return the statements that begin a transaction."""
+        return _BEGIN.format(level, self._server.session.settings)
+
+    @property
+    def _begin_snapshot(self) -> str:
+        return self.begin("REPEATABLE READ") + _LOCK_CHECKPOINTS
 
     @property
     def shown_url(self) -> str:
@@ -157,12 +152,12 @@ class PostgresDatabase(Database):
     @property
     def channel(self) -> str:
         """Return the channel on which a commit is announced."""
-        return f"ledger_{_digest(self._place).hex()[:16]}"
+        return f"ledger_{_digest(self._server.session.place).hex()[:16]}"
 
     def lock_key(self, name: str) -> int:
         """Return the number of this ledger's advisory lock of that name."""
         # 56 bits, as it is signed.
-        return int.from_bytes(_digest(f"{self._place}\0{name}")[:7])
+        return int.from_bytes(_digest(f"{self._server.session.place}\0{name}")[:7])
 
     def before_fork(self) -> None:
         # The child does not use the parent's connections, so their state does not matter.
@@ -172,16 +167,15 @@ class PostgresDatabase(Database):
         pass
 
     def forget(self) -> None:
-        # While a child has the parent's sockets, the server would keep the parent's sessions and
-        # their locks, even after its death.  The sockets are replaced and not closed, because the
-        # driver's objects still hold their numbers.
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for connection in self._opened:
-            with suppress(driver_errors()):
-                os.dup2(nowhere, connection.fileno(), inheritable=False)
-        os.close(nowhere)
-        self._opened.clear()
+        self._server.forget_sockets()
         super().forget()
+        if self._direct is not None:
+            self._direct.forget()
+
+    def close(self) -> None:
+        super().close()
+        if self._direct is not None:
+            self._direct.close()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -193,23 +187,61 @@ class PostgresDatabase(Database):
         except psycopg.Error as error:
             # From statements that go directly to the driver.
             self._generation += 1
-            if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-                text = f"{DOES_NOT_ANSWER}: {error}"
-                raise Unavailable(text, public=DOES_NOT_ANSWER) from error
-            raise translation(error, error) from error
+            said = translation(error, error)
+            if said is error and isinstance(
+                error, psycopg.OperationalError | psycopg.InterfaceError
+            ):
+                said = Unavailable(f"{DOES_NOT_ANSWER}: {error}", public=DOES_NOT_ANSWER)
+            raise said from error
+
+    def _reconnect(self) -> None:
+        self._generation += 1
+
+    def _has_seat(self) -> bool:
+        return not self.is_pooled and super()._has_seat()
+
+    def _checked_out(self) -> AbstractContextManager[Connection]:
+        if not self.is_pooled:
+            return super()._checked_out()
+        return self._pooled()
+
+    @contextmanager
+    def _pooled(self) -> Iterator[Connection]:
+        # A transaction that sees each commit of others, as statements of their own would.
+        with (
+            self.engine.connect() as connection,
+            _transaction(connection, self.begin()) as tx,
+        ):
+            yield tx
 
     @contextmanager
     def migrating(self) -> Iterator[MigrationSession]:
+        if self._direct is not None:
+            with self._direct.migrating() as session:
+                yield session
+            return
         with self.translated(), self.engine.connect() as connection:
+            self._require_direct()
             try:
+                connection.exec_driver_sql("SET statement_timeout = 0")
                 connection.execute(_NOTICE_DEATH)
                 self._lock_schema(connection)
                 yield MigrationSession(
-                    partial(_transaction, connection, "BEGIN"), lambda: nullcontext(connection)
+                    partial(_transaction, connection, self.begin()),
+                    lambda: nullcontext(connection),
                 )
             finally:
                 # The lock, and what a migration has set, end with the session.
                 discard(connection)
+
+    def _require_direct(self) -> None:
+        if self.is_pooled:
+            raise InvalidInput(
+                "database url",
+                f"expected a URL that reaches the server itself, as a migration needs a session; "
+                f"got {self.shown_url}, which leads to a connection pooler; set "
+                "LEDGER_DATABASE_DIRECT_URL to a URL of the same database without the pooler",
+            )
 
     def _lock_schema(self, connection: Connection) -> None:
         key = {"key": self.lock_key("schema")}
@@ -221,6 +253,15 @@ class PostgresDatabase(Database):
                     "has ended"
                 )
             time.sleep(_RETRY_S)
+
+    def require_suitable(self, tx: Connection) -> None:
+        # SQL_ASCII is none: the server stores what it gets, and from us that is UTF-8.
+        encoding = tx.scalar(_ENCODING)
+        if encoding not in {"UTF8", "SQL_ASCII"}:
+            raise SchemaMismatch(
+                f"{self.shown_url} has the encoding {encoding}, in which not every text can be "
+                "stored; create a database with ENCODING 'UTF8' TEMPLATE template0"
+            )
 
     def create_schema(self, tx: Connection) -> None:
         # Not with IF NOT EXISTS, which asks for the right to create it even if it is there.
@@ -246,18 +287,25 @@ class PostgresDatabase(Database):
         )
 
     def watch(self) -> Watch:
-        with self.translated():
-            return _Listener(self)
+        with self.translated(), self.direct.translated():
+            if self.direct.is_pooled:
+                return PollingWatch(self.read)
+            return ListeningWatch(self.direct.engine, self.channel)
 
     def leadership(self, role: str) -> Leadership:
-        return _AdvisoryLeadership(self, role)
+        return _Leadership(self, role)
+
+    def lock(self, role: str) -> Leadership:
+        """Return the claim to *role*, by a lock of the kind that the connections allow."""
+        direct, key = self.direct, self.lock_key(role)
+        if direct.is_pooled:
+            return TransactionLeadership(direct.engine.connect, direct.begin, key)
+        return SessionLeadership(direct, key)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        # On the connection that the thread keeps: separate ones would double their number, and a
-        # server allows a hundred by default.
-        with self.read() as connection:
-            connection.exec_driver_sql("BEGIN")
+        with self.translated(), self._of_writer() as connection:
+            connection.exec_driver_sql(self.begin())
             try:
                 yield connection
                 self._commit(connection)
@@ -267,6 +315,11 @@ class PostgresDatabase(Database):
                 except exc.SQLAlchemyError:
                     self.release()
                 raise
+
+    def _of_writer(self) -> AbstractContextManager[Connection]:
+        # On the connection that the thread keeps: separate ones would double their number, and a
+        # server allows a hundred by default.
+        return self.engine.connect() if self.is_pooled else self.read()
 
     def _commit(self, connection: Connection) -> None:
         try:
@@ -289,39 +342,23 @@ class PostgresDatabase(Database):
             yield tx
 
 
-class _Listener(Watch):
-    """A watch that receives the notifications of ``announce``."""
+class _Leadership(Leadership):
+    """A claim to a role, whose lock is of the kind that the connections allow."""
 
-    def __init__(self, database: "PostgresDatabase") -> None:
-        self.connection = database.engine.connect()
-        self.connection.exec_driver_sql(f"LISTEN {database.channel}")
-        self._sleep = WakeableSleep(driver_of(self.connection))
+    def __init__(self, database: PostgresDatabase, role: str) -> None:
+        self._database = database
+        self._role = role
+        self._lock: Leadership | None = None
 
-    def wait(self, timeout_s: float) -> bool:
-        try:
-            # A notification that came with an earlier result is no longer in the socket.
-            if self._heard():
-                return True
-            return self._sleep.sleep(timeout_s) and self._heard()
-        except driver_errors() as error:
-            self.connection.invalidate()
-            text = f"{DOES_NOT_ANSWER}: {error}"
-            raise Unavailable(text, public=DOES_NOT_ANSWER) from error
+    def held(self) -> bool:
+        with self._database.translated(), self._database.direct.translated():
+            # Only now: the name of the lock contains the schema, which a connection finds.
+            self._lock = self._lock or self._database.lock(self._role)
+            return self._lock.held()
 
-    def wake(self) -> None:
-        self._sleep.wake()
-
-    def close(self) -> None:
-        self._sleep.close()
-        with suppress(exc.SQLAlchemyError):
-            # In the pool it would still listen.
-            discard(self.connection)
-
-    def _heard(self) -> bool:
-        """Return whether a notification has arrived; several count as one."""
-        announced = [each.payload for each in driver_of(self.connection).notifies(timeout=0)]
-        self.types = announced_types.decode(announced)
-        return bool(announced)
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
 
 @contextmanager
@@ -336,61 +373,5 @@ def _transaction(connection: Connection, begin: str) -> Iterator[Connection]:
         raise
 
 
-def driver_errors() -> type[Exception]:
-    """Return the base class of the driver's errors; the driver is installed if this is called."""
-    import psycopg  # noqa: PLC0415 - an extra
-
-    return psycopg.Error
-
-
 def _digest(name: str) -> bytes:
     return hashlib.sha256(f"ledger:{name}".encode()).digest()
-
-
-def _set_up(
-    connection: Any,  # noqa: ANN401 - psycopg is optional
-    schema: str | None,
-    lock_timeout_ms: int,
-) -> str:
-    """Set what our statements rely on; return the schema in which the tables are, or will be."""
-    timeout = f"{lock_timeout_ms}"
-    if schema is not None:
-        connection.execute(_SET_UP_IN_SCHEMA, (timeout, schema))
-        return schema
-    _, first, found = connection.execute(_SET_UP, (timeout,)).fetchone()
-    if found is not None and found != first:
-        connection.execute(_PUT_FIRST, (found,))
-    return str(found or first or "")
-
-
-class _AdvisoryLeadership(Leadership):
-    """An advisory lock of a session, on the connection of the thread that asks for it.
-
-    The lock ends with the session, so the role is held only while the connection is the same.
-    """
-
-    def __init__(self, database: PostgresDatabase, role: str) -> None:
-        self._database = database
-        self._role = role
-        self._key: dict[str, int] = {}
-        self._connection: Connection | None = None
-
-    def held(self) -> bool:
-        with self._database.translated():
-            connection = self._database.kept()
-            if connection is self._connection:
-                # Ours while the session lives; the statement fails if it does not.
-                connection.execute(text("SELECT 1"))
-                return True
-            self._connection = None
-            self._key = {"key": self._database.lock_key(self._role)}
-            if connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), self._key):
-                self._connection = connection
-        return self._connection is not None
-
-    def release(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            # The end of the session would release it too, but not immediately.
-            with suppress(exc.SQLAlchemyError):
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), self._key)

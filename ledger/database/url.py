@@ -16,6 +16,7 @@ def open_database(
     *,
     synchronous: SqliteSynchronous = "FULL",
     schema: str | None = None,
+    direct_url: str | None = None,
     directory: Path | None = None,
     allow_network_file: bool = False,
 ) -> Database:
@@ -29,6 +30,8 @@ def open_database(
             lose everything in a power failure.
         schema: The PostgreSQL schema that the tables are in; None is the one in which the
             server creates tables by itself, mostly ``public``.
+        direct_url: The same PostgreSQL database without the connection pooler that *url* leads
+            to; None if there is no pooler, or no such way.
         directory: The directory to which a relative PATH refers; None is the working
             directory.
         allow_network_file: Whether a SQLite file may be on a network file system.
@@ -49,7 +52,8 @@ def open_database(
             directory=directory,
             allow_network_file=allow_network_file,
         )
-    return PostgresDatabase(parsed, schema=schema)
+    direct = None if direct_url is None else parse_url(direct_url)
+    return PostgresDatabase(parsed, schema=schema, direct_url=direct)
 
 
 def parse_url(url: str) -> URL:

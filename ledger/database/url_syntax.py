@@ -57,6 +57,11 @@ def check_url(url: str) -> None:
         raise InvalidInput.expected("database url", expected, hide_password(url))
 
 
+def is_sqlite(url: str) -> bool:
+    """Return whether a URL, which may be invalid, names SQLite."""
+    return url.startswith("sqlite")
+
+
 def _is_port(port: str | None) -> bool:
     return port is None or (port.isascii() and port.isdigit())
 

@@ -187,12 +187,12 @@ class CommitNotifier:
             return ()
         if not 0 < after - before <= _MOST_EVENTS:
             return None
-        with self._database.translated():
-            return self._claimable_between(watch.connection, before, after)
+        with self._database.translated(), watch.reading() as connection:
+            return self._claimable_between(connection, before, after)
 
     def _position(self, watch: Watch) -> int:
-        with self._database.translated():
-            return store.read_position(watch.connection)
+        with self._database.translated(), watch.reading() as connection:
+            return store.read_position(connection)
 
     def _needed(self) -> bool:
         return bool(self._subscribers) and not self._closed.is_set()

@@ -90,3 +90,7 @@ class InlineVersions:
                 f"{', '.join(others)}; restart the process with that version"
             )
         self._checked = rebuilds
+
+    def forget(self) -> None:
+        """Make the check at the next append: this is another database than before."""
+        self._checked = None

@@ -249,6 +249,7 @@ def compose(
         settings.database_url,
         synchronous=settings.sqlite_synchronous,
         schema=settings.schema or None,
+        direct_url=settings.database_direct_url or None,
         directory=directory,
         allow_network_file=settings.allow_network_file,
     )

@@ -16,6 +16,7 @@ from ledger.database.url_syntax import (
     check_schema,
     check_url,
     hide_password,
+    is_sqlite,
 )
 from ledger.errors import InvalidInput, SettingsError
 from ledger.processes.hosts import bound_host, parse_host
@@ -34,6 +35,7 @@ class Settings:
     """The values of all settings; ``SETTINGS`` describes them."""
 
     database_url: str = "sqlite:///ledger.db"
+    database_direct_url: str = ""
     schema: str = ""
     sqlite_synchronous: "SqliteSynchronous" = "FULL"
     allow_future: bool = False
@@ -59,6 +61,12 @@ def _database_url(text: str) -> str:
     except InvalidInput as error:
         raise ValueError from error
     return text
+
+
+def _direct_url(text: str) -> str:
+    if is_sqlite(text):
+        raise ValueError
+    return _database_url(text) if text else ""
 
 
 def _schema(text: str) -> str:
@@ -155,6 +163,13 @@ SETTINGS: Final = (
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
         meaning="Database of the ledger.",
         parse=_database_url,
+    ),
+    Setting(
+        field="database_direct_url",
+        expected="postgresql+psycopg://USER@HOST/NAME",
+        meaning="The same PostgreSQL database without the connection pooler that "
+        "`LEDGER_DATABASE_URL` leads to. See docs/postgresql.md.",
+        parse=_direct_url,
     ),
     Setting(
         field="schema",
@@ -304,10 +319,29 @@ def read_settings(
             values[setting.field] = setting.parse(text)
         except (ValueError, KeyError):
             problems.append(f"{variable}: expected {setting.expected}, got {hide_password(text)!r}")
+    if _names_another_database(overrides, environment):
+        # The direct way is to the database of the environment.
+        values.pop("database_direct_url", None)
     settings = Settings(**values)
-    if not problems and settings.schema and settings.database_url.startswith("sqlite"):
+    if not problems and settings.schema and is_sqlite(settings.database_url):
         name = "LEDGER_SCHEMA" if overrides.get("schema") is None else name_of("schema")
         problems.append(f"{name}: {NO_SCHEMA_IN_SQLITE.format(settings.schema)}")
+    if not problems and settings.database_direct_url and is_sqlite(settings.database_url):
+        problems.append(
+            "LEDGER_DATABASE_DIRECT_URL: expected none, as the ledger is in a SQLite file; got "
+            f"{hide_password(settings.database_direct_url)!r}"
+        )
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _names_another_database(
+    overrides: Mapping[str, object], environment: Mapping[str, str]
+) -> bool:
+    given = overrides.get("database_url")
+    return (
+        given is not None
+        and overrides.get("database_direct_url") is None
+        and str(given) != environment.get(f"{PREFIX}DATABASE_URL")
+    )

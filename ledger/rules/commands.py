@@ -21,7 +21,7 @@ LONGEST_KEY = 255
 # An actor has at most 255 characters, and a worker's actor is "worker:" and its name.
 LONGEST_WORKER = 240
 COMPLETE_PERCENT = 100
-# In characters.  A whole batch goes to PostgreSQL as one text, which holds at most 1 GB.
+# In characters, of up to four bytes.  PostgreSQL gets a row as one text, of at most 1 GB.
 LARGEST_CONTENT = 64 * 1024 * 1024
 # In characters of JSON text: a result, a log line, progress data, an error.  Less than what can be
 # stored, because a worker encodes and sends it while its other jobs need the interpreter.

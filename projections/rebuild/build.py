@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger.database.clock import current_time_ms
@@ -23,6 +23,7 @@ from ledger.log.schema import checkpoints, failures, rebuilds
 from ledger.projections.follower import ChangeConsumer
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild import table_swap
+from ledger.projections.rebuild.dependents import require_no_dependents
 from ledger.projections.rebuild.steps import STEPS, Steps
 
 # Time that a batch should hold the database for; a writer waits for at most one batch.
@@ -88,7 +89,12 @@ class Build(ChangeConsumer):
         """Create the replacements that do not exist; recreate those that cannot be continued.
 
         A replacement cannot be continued if it is of another version, or ahead of the ledger.
+
+        Raises:
+            HasDependents: The tables could not be swapped afterwards.
         """
+        with self._database.read() as connection:
+            require_no_dependents(connection, self._live_tables())
         for twin in self.twins:
             table_swap.drop_old(self._database, twin.live, self._steps)
             with self._database.write() as tx:
@@ -175,9 +181,11 @@ class Build(ChangeConsumer):
 
         Raises:
             InUse: Another transaction reads the tables; *tx* has failed.
+            HasDependents: An application refers to them since the build has begun.
         """
-        tables = [table for twin in self.twins for table in twin.live.tables]
+        tables = self._live_tables()
         with table_swap.locked_for_swap(tx, tables):
+            require_no_dependents(tx, tables)
             for twin in self.twins:
                 name = twin.live.name
                 table_swap.swap(tx, twin.live)
@@ -187,6 +195,9 @@ class Build(ChangeConsumer):
                     store.count_inline_rebuild(tx)
                 if not twin.live.is_inline:
                     tx.execute(_MENDED, {"name_": name})
+
+    def _live_tables(self) -> list[Table]:
+        return [table for twin in self.twins for table in twin.live.tables]
 
     def drop_old(self) -> None:
         """Drop the tables that were replaced."""

@@ -79,6 +79,8 @@ def rebuild(
     Raises:
         Corrupt: History contradicts itself; nothing was changed.
         Stuck: A read model cannot apply an event; nothing was changed.
+        HasDependents: An application's views or foreign keys refer to the live tables; nothing
+            was changed.
         Unavailable: The database is not available, another rebuild is running, or readers hold
             the live tables too long; nothing was changed.
     """

@@ -11,8 +11,10 @@ from sqlalchemy import inspect, make_url
 import ledger
 from ledger.database.migration import migrate
 from ledger.database.table_names import TABLES
-from ledger.errors import SchemaMismatch
+from ledger.errors import Replaced, SchemaMismatch
 from ledger.processes.composition import System, prepare, queue_of
+from ledger.projections.projection import REPLACEMENT_SUFFIX
+from ledger.projections.rebuild.dependents import HasDependents
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.queue.queue import Queue
 from ledger.rules.commands import Create
@@ -151,6 +153,8 @@ def test_a_ledger_goes_and_the_application_stays(app: Application, both: System)
     app.upgrade()
     assert app.proposed() == ""
     assert migrate(both.database) == (None, HEAD)
+    with pytest.raises(Replaced):
+        use(both)
     use(both)
 
 
@@ -285,6 +289,85 @@ def test_a_rebuild_leaves_views_and_foreign_keys_as_they_are(
     kept = "SELECT sql FROM sqlite_master WHERE name IN ('mine', 'linked') ORDER BY name DESC"
     assert [row["sql"] for row in rows(both, kept)] == list(made)
     assert rows(both, "SELECT id FROM mine ORDER BY id") == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("CREATE VIEW mine AS SELECT id FROM ledger_jobs", "view public.mine"),
+        (
+            "CREATE MATERIALIZED VIEW mine AS SELECT id FROM ledger_jobs",
+            "materialized view public.mine",
+        ),
+        (
+            "CREATE TABLE mine (job bigint CONSTRAINT a_job REFERENCES ledger_jobs (id))",
+            "table constraint a_job on public.mine",
+        ),
+        ("CREATE TABLE mine () INHERITS (ledger_jobs)", "table public.mine"),
+        (
+            "CREATE FUNCTION mine(ledger_jobs[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "function public.mine(public.ledger_jobs[])",
+        ),
+        (
+            "CREATE TABLE mine (); CREATE RULE r AS ON INSERT TO mine DO DELETE FROM ledger_jobs",
+            "rule r on public.mine",
+        ),
+    ],
+)
+def test_a_rebuild_names_what_refers_to_a_table_that_it_would_replace(
+    app: Application, both: System, tmp_path: Path, database_url: str, made: str, named: str
+) -> None:
+    carry_out(both, Create(type="email"))
+    app.execute(made)
+
+    code, complaint = Shell(database_url, tmp_path / "search").refusal("rebuild", "jobs")
+
+    assert code != 0
+    assert (
+        f"{named} uses ledger_jobs; a rebuild replaces the table, so drop it and create it again"
+        in complaint
+    )
+    assert not any(name.endswith(REPLACEMENT_SUFFIX) for name in table_names(both))
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_it_looks_again_at_the_swap(app: Application, both: System) -> None:
+    carry_out(both, Create(type="email"))
+    made = iter(
+        [
+            "CREATE VIEW mine AS SELECT id FROM ledger_jobs",
+            "CREATE VIEW ours AS SELECT job_id FROM ledger_unique_keys",
+        ]
+    )
+
+    def create_a_view(done: int, total: int) -> None:
+        for statement in made:
+            app.execute(statement)
+
+    models = list(both.models.values())
+    with pytest.raises(HasDependents, match="mine uses ledger_jobs, view public"):
+        rebuild(both.database, models, create_a_view)
+    assert rows(both, "SELECT id FROM mine") == [{"id": 1}]
+
+    app.execute("DROP VIEW mine", "DROP VIEW ours")
+    rebuild(both.database, models, silently)
+    assert verified(both).differences == []
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_what_is_on_a_table_itself_goes_with_it(app: Application, both: System) -> None:
+    app.execute(
+        "CREATE INDEX mine ON ledger_jobs (created_at_ms)",
+        "ALTER TABLE ledger_jobs ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY theirs ON ledger_jobs USING (type <> 'sms')",
+        "CREATE FUNCTION told() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER told BEFORE INSERT ON ledger_jobs FOR EACH ROW EXECUTE FUNCTION told()",
+    )
+
+    use(both)
+
+    assert rows(both, "SELECT 1 FROM pg_trigger WHERE tgname = 'told'") == []
 
 
 def test_a_role_that_may_not_create_tables_is_told(postgres_url: str, tmp_path: Path) -> None:

@@ -123,10 +123,9 @@ def test_a_disk_that_takes_no_more_is_named_and_reading_goes_on(served: Served, 
     assert refused is not None
     assert refused.status == 503
     assert refused.headers["retry-after"] == "1"
-    assert (
-        f"{path}: disk I/O error (SQLITE_IOERR_WRITE); its disk is failing, or full"
-        in (refused.json["error"])
-    )
+    said = "ledger.db: disk I/O error (SQLITE_IOERR_WRITE); its disk is failing, or full"
+    assert f"recorded: {said}" in refused.json["error"]
+    assert f"{path.parent}/{said}" in served.server.output
     assert stored == served.acknowledged
     check_recovered(served, path)
     assert children(served.server.pid) == served.processes
@@ -336,7 +335,7 @@ def test_a_lock_file_that_cannot_be_opened_is_named_with_the_reason(
         errno.ENOSPC: "free space on its disk",
         errno.EMFILE: "raise the limit (ulimit -n)",
         errno.EROFS: "mount it writable",
-        errno.EACCES: "its directory must exist and be writable",
+        errno.EACCES: "and write access to its directory",
     }
     assert f"cannot open {path}-sweeper: {os.strerror(number)}; " in f"{refused.value}"
     assert f"{refused.value}".endswith(advice[number])
