@@ -5,19 +5,28 @@ copy, copy another file over its own, or promote a replica that lacks the last c
 show that only while the other one is shorter.  The chain value of an event shows it always, as it
 depends on all events up to that one.
 
-Two events are remembered, the first and the last end that this process has known.  If the last one
-is there but the first one is not, contents were copied over a SQLite file while its newest pages
-were still in its log: what is read is a mixture, on which nothing can be built.
+If nobody else has appended since, the head that an append has locked says it.  Otherwise the event
+is read.  On PostgreSQL, where that would be a round trip, the statement that locks the head reads
+it.  That statement may see other tables than the head as they were before it waited for the lock,
+but the event that this process knows was committed before.
 
-The values are read by the statement that locks the head, so they cost none of their own.  On
-PostgreSQL that statement may see other tables than the head as they were before it waited for the
-lock, but the events that this process knows were committed before.
+On SQLite, the first end that was known is looked at as well, now and then.  If the last one is
+there but the first one is not, contents were copied over the file while its newest pages were
+still in its log: what is read is a mixture, on which nothing can be built.
 """
 
 import logging
+import time
+from typing import Final
 
+from sqlalchemy import Connection
+
+from ledger.database.contract import Database
 from ledger.errors import Replaced, Unavailable
+from ledger.log import store
 from ledger.log.store import Head, Locked
+
+CHECK_FIRST_EVERY_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -26,27 +35,30 @@ class KnownEnd:
     """The end of the ledger as this process has known it, first and last.
 
     Args:
-        shown_url: The database, for messages.
+        database: The database.
+        check_first_every_s: Interval at which the first end is looked at; 1 s by default.
     """
 
-    def __init__(self, shown_url: str) -> None:
-        self._shown_url = shown_url
+    def __init__(
+        self, database: Database, *, check_first_every_s: float = CHECK_FIRST_EVERY_S
+    ) -> None:
+        self._database = database
+        self._check_first_every_s = check_first_every_s
+        self._check_first_at_s = 0.0
         self._first: Head | None = None
         self._last: Head | None = None
 
     @property
-    def positions(self) -> tuple[int, int]:
-        """Return the positions of the events that must still be there; 0 if none must."""
-        return (
-            0 if self._first is None else self._first.position,
-            0 if self._last is None else self._last.position,
-        )
+    def asked(self) -> int:
+        """Return the position of the event that the statement that locks the head must read."""
+        return 0 if self._last is None or self._database.is_embedded else self._last.position
 
-    def require(self, locked: Locked) -> None:
+    def require(self, tx: Connection, locked: Locked) -> None:
         """Require that the ledger still has both events; if it lacks the last one, forget both.
 
         Args:
-            locked: The head, locked with our ``positions``.
+            tx: The transaction, which holds the head's lock.
+            locked: The head, locked with what we ``asked`` for.
 
         Raises:
             Replaced: It lacks the last one.
@@ -55,21 +67,38 @@ class KnownEnd:
         first, last = self._first, self._last
         if first is None or last is None:
             return
-        first_chain, last_chain = locked.known_chains
-        if locked.head.position < last.position or last_chain != last.chain:
+        if not self._has(tx, last, locked):
             self._first = self._last = None
-            error = Replaced(self._shown_url, last.position, locked.head.position)
+            error = Replaced(self._database.shown_url, last.position, locked.head.position)
             _log.error("%s", error)
             raise error
-        if first_chain != first.chain:
+        if self._database.is_embedded:
+            self._require_first(tx, first)
+
+    def _has(self, tx: Connection, known: Head, locked: Locked) -> bool:
+        """Return whether the ledger has the event that was the last one."""
+        if locked.head.position <= known.position:
+            chain = locked.head.chain
+            return locked.head.position == known.position and chain == known.chain
+        if self._database.is_embedded:
+            return store.read_chain(tx, known.position) == known.chain
+        return locked.known_chain == known.chain
+
+    def _require_first(self, tx: Connection, first: Head) -> None:
+        now_s = time.monotonic()
+        if now_s < self._check_first_at_s:
+            return
+        if store.read_chain(tx, first.position) != first.chain:
             message = (
-                f"nothing was recorded: event {first.position:,} of {self._shown_url} is not the "
-                "one that this process knew, although later events are: the file was overwritten "
-                "while in use.  Stop all processes, restore a copy of it, and remove its -wal and "
-                "-shm"
+                f"nothing was recorded: event {first.position:,} of {self._database.shown_url} is "
+                "not the one that this process knew, although later events are: the file was "
+                "overwritten while in use.  Stop all processes, restore a copy of it, and remove "
+                "its -wal and -shm"
             )
             _log.error("%s", message)
             raise Unavailable(message)
+        # Only now: what was found once is found again.
+        self._check_first_at_s = now_s + self._check_first_every_s
 
     def note(self, head: Head) -> None:
         """Note the end of the ledger, which is committed."""

@@ -66,7 +66,7 @@ class Ledger:
         self._refuses_future = refuses_future
         self._stores = InlineStores(jobs, entries, unique_keys)
         self._projections = tuple(projections)
-        self._known_end = KnownEnd(database.shown_url)
+        self._known_end = KnownEnd(database)
         self._versions = InlineVersions(self._projections)
         self._appender = self._new_appender()
 
@@ -163,8 +163,8 @@ class Ledger:
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:
         """Commit one batch: all submissions that are queued when we lock the head."""
         with self.database.write() as tx:
-            locked = store.lock_for_append(tx, known=self._known_end.positions)
-            self._require_known(locked)
+            locked = store.lock_for_append(tx, known=self._known_end.asked)
+            self._require_known(tx, locked)
             self._versions.require(tx, locked.inline_rebuilds)
             time_ms = self._time_ms(locked)
             submissions = take()
@@ -175,9 +175,9 @@ class Ledger:
         self._known_end.note(head)
         return answers
 
-    def _require_known(self, locked: Locked) -> None:
+    def _require_known(self, tx: Connection, locked: Locked) -> None:
         try:
-            self._known_end.require(locked)
+            self._known_end.require(tx, locked)
         except Replaced:
             # What was checked is another ledger's, too.
             self._versions = InlineVersions(self._projections)

@@ -38,14 +38,14 @@ class Locked(NamedTuple):
         head: The end of the ledger.
         inline_rebuilds: Number of rebuilds of inline projections.
         time_ms: The time of the database's clock once the lock was held, UTC milliseconds.
-        known_chains: The chain values of the two events that were asked for; None for one that is
-            missing.
+        known_chain: The chain value of the event that was asked for; None if it is missing, or
+            none was asked for.
     """
 
     head: Head
     inline_rebuilds: int
     time_ms: int
-    known_chains: tuple[bytes | None, bytes | None]
+    known_chain: bytes | None = None
 
 
 class Envelope(NamedTuple):
@@ -79,14 +79,15 @@ _HEAD_ID = 1
 
 _SELECT_HEAD = Query(select(*_HEAD, head.c.inline_rebuilds))
 # A subquery, because the time must be taken after the lock, for which this may have waited.
-_LOCK_HEAD = Query(
+_LOCKED = (
+    select(*_HEAD, head.c.inline_rebuilds).with_for_update().subquery("locked"),
+    CurrentTime(),
+)
+_LOCK_HEAD = Query(select(*_LOCKED))
+_LOCK_HEAD_AND_READ_CHAIN = Query(
     select(
-        select(*_HEAD, head.c.inline_rebuilds).with_for_update().subquery("locked"),
-        CurrentTime(),
-        *(
-            select(events.c.chain).where(events.c.position == bindparam(name)).scalar_subquery()
-            for name in ("first_known", "last_known")
-        ),
+        *_LOCKED,
+        select(events.c.chain).where(events.c.position == bindparam("known")).scalar_subquery(),
     )
 )
 _SELECT_POSITION = Query(select(head.c.position, head.c.reader_version))
@@ -139,17 +140,16 @@ def lock_head(tx: Connection) -> Head:
     return lock_for_append(tx).head
 
 
-def lock_for_append(tx: Connection, *, known: tuple[int, int] = (0, 0)) -> Locked:
+def lock_for_append(tx: Connection, *, known: int = 0) -> Locked:
     """Return what an append needs, and exclude all other writers until *tx* ends.
 
     Args:
         tx: A transaction.
-        known: Positions of the two events whose chain values are returned, too; 0 for none.
+        known: Position of an event whose chain value is returned, too; 0 for none.
     """
-    row = _LOCK_HEAD.first(tx, first_known=known[0], last_known=known[1])
-    head = _head(row and row[:-3])
-    inline_rebuilds, time_ms, *known_chains = row[-4:]
-    return Locked(head, inline_rebuilds, time_ms, (known_chains[0], known_chains[1]))
+    row = _LOCK_HEAD_AND_READ_CHAIN.first(tx, known=known) if known else _LOCK_HEAD.first(tx)
+    head = _head(row and row[: len(_HEAD) + 1])
+    return Locked(head, *row[len(_HEAD) :])
 
 
 def count_inline_rebuild(tx: Connection) -> None:
