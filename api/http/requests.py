@@ -6,6 +6,7 @@ from typing import Final
 
 import falcon
 
+from ledger.database import shortages
 from ledger.errors import InvalidInput
 
 JSON: Final = "application/json"
@@ -48,14 +49,14 @@ def body(req: falcon.Request, largest_bytes: int) -> bytes:
         falcon.HTTPContentTooLarge: It is larger than *largest_bytes*.
         falcon.HTTPUnsupportedMediaType: Its content type is not JSON, or its charset or its
             encoding is not supported.
-        InvalidInput: It is not encoded as its headers state.
+        InvalidInput: It is not encoded as its headers state, or the client has left.
     """
     length = req.content_length
     if length is None and "HTTP_TRANSFER_ENCODING" not in req.env:
         return b""
     if length is not None and length > largest_bytes:
         raise _too_large(largest_bytes)
-    raw: bytes = req.stream.read(largest_bytes + 1 if length is None else length)
+    raw = _read(req, largest_bytes + 1 if length is None else length)
     if not raw:
         return b""
     if len(raw) > largest_bytes:
@@ -65,6 +66,19 @@ def body(req: falcon.Request, largest_bytes: int) -> bytes:
     if encoding != "identity":
         raw = _inflated(raw, encoding, largest_bytes)
     return _in_utf8(raw, charset)
+
+
+def _read(req: falcon.Request, most: int) -> bytes:
+    try:
+        raw: bytes = req.stream.read(most)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Each WSGI server has errors of its own for chunks that are invalid or do not arrive.
+        if isinstance(error, OSError) and error.errno in shortages.PASSING:
+            raise
+        raise InvalidInput("body", f"body: cannot be read: {error}") from error
+    return raw
 
 
 def _too_large(largest_bytes: int) -> falcon.HTTPError:

@@ -12,6 +12,8 @@ Those on which the outcome of a statement depends are set here.
   long, such as the creation of an index, are few and meant; and a COMMIT that it interrupts would
   be acknowledged before a synchronous standby has it.
 * ``row_security``: a policy that hides rows from us is an error, and not an incomplete answer.
+* ``quote_all_identifiers``: the server's text of a function, which ``verify`` compares, would be
+  another one.
 * ``search_path``, see ``postgres.py``.
 
 ``default_transaction_read_only`` is kept: who sets it wants no writes, and they are refused.
@@ -87,6 +89,7 @@ def set_up(
         "synchronous_commit": "remote_apply" if synchronous == "remote_apply" else "on",
         "idle_in_transaction_session_timeout": "0",
         "row_security": "off",
+        "quote_all_identifiers": "off",
         "standard_conforming_strings": "on",
     }
     if connection.info.server_version >= _TRANSACTION_TIMEOUT:

@@ -85,7 +85,8 @@ def check_schema(name: str) -> None:
 def hide_password(url: str) -> str:
     """Return *url*, which may be invalid, with anything that may be a secret masked."""
     # Up to the last @: a password may contain others that should have been escaped.
-    shown = re.sub(r"(://[^:/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    before = r"(://[^:/]*)" if "://" in url else r"^([^:]*)"
+    shown = re.sub(f"{before}:.*@", r"\1:***@", url, flags=re.DOTALL)
     return _PARAMETER.sub(_masked, shown)
 
 
@@ -94,8 +95,11 @@ def _masked(parameter: re.Match[str]) -> str:
     return f"{name}=***" if unquote(name).lower() in _SECRETS else parameter[0]
 
 
-# In the query of a URL, or in a connection string of libpq, which is no URL.
-_PARAMETER: Final = re.compile(r"(?<![^?&\s])(?P<name>[^?&=\s]+)=[^&\s]*")
+# In the query of a URL, or in a connection string of libpq, which is no URL, and in which a value
+# may have quotes, and spaces before it.
+_PARAMETER: Final = re.compile(
+    r"(?<![^?&\s])(?P<name>[^?&=\s]+)\s*=\s*(?:'(?:[^'\\]|\\.)*'|[^&\s]*)", re.DOTALL
+)
 # Parameters of libpq that are secrets, or name the file that holds them.
 _SECRETS: Final = frozenset(
     {

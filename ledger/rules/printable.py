@@ -4,13 +4,26 @@ Job data, errors and names come from strangers.  Printed raw, a control characte
 which is U+009B) can repaint a terminal, and a mark of bidirectional text can make a line read
 as another one.  Python's ``isprintable`` knows all of these: it is false for every control and
 format character, for line and paragraph separators, and for what Unicode has not assigned.
+
+It is also false for what people write: the spaces of Japanese and French, and the joiners within
+Persian and Indic words and within emoji.  A space is shown as it is; a joiner only within such a
+word, as it would make two ASCII names look the same.
 """
 
 import re
 from typing import Final
 
+# Unicode's spaces but the ASCII one, which is printable.
+_SPACES: Final = "\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 # All that may be unprintable, so that ASCII text is not looked at by the character.
-_DOUBTFUL: Final = re.compile(r"[^ -~]")
+_DOUBTFUL: Final = re.compile(
+    rf"""
+    (?! [{_SPACES}] )
+    (?! (?<= [^\0-\u00ff\u2000-\u206f] ) [\u200c\u200d] [^\0-\u00ff\u2000-\u206f] )
+    [^\ -~]
+    """,
+    re.VERBOSE,
+)
 _LARGEST_UNIT: Final = 0xFFFF
 
 

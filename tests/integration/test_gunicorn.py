@@ -27,6 +27,10 @@ from tests.integration.misfit import MisfitWorker
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, tool, wait_until
 from tests.integration.streams import CHUNKS
 
+POSTED_IN_CHUNKS: Final = (
+    b"POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 GUNICORN: Final = (
     *(tool("gunicorn"), "--no-control-socket", "--pythonpath", str(ROOT)),
     *("--workers", "1", "--threads", "4", "--keep-alive", "30"),
@@ -228,3 +232,32 @@ def test_what_is_no_request_is_answered_in_json(
     assert json.loads(body)["error"].startswith(error)
     assert not {*body} & {0x1B, 0x9B}
     assert serving.ask("GET", "/stats").status == 200
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"zz\r\n", b"3\r\nabcdef\r\n", b"2\r\n{}\r\n0\r\nno trailer\r\n\r\n"],
+    ids=["size", "end", "trailer"],
+)
+def test_a_body_in_invalid_chunks_is_an_error_of_the_client(serving: Server, chunks: bytes) -> None:
+    with socket.create_connection((HOST, serving.port), DEADLINE_S) as connection:
+        connection.sendall(POSTED_IN_CHUNKS + chunks)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        body = answer.read()
+
+    assert answer.status == 400
+    assert json.loads(body)["error"].startswith("body: cannot be read: ")
+
+
+def test_a_body_whose_client_leaves_creates_nothing_and_is_no_fault_of_ours(
+    serving: Server,
+) -> None:
+    with socket.create_connection((HOST, serving.port), DEADLINE_S) as connection:
+        connection.sendall(POSTED_IN_CHUNKS + b'D\r\n{"type": "a"}')
+        connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+
+    assert answer.status == 400
+    assert serving.ask("GET", "/jobs/0..-1").json == []

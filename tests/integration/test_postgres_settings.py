@@ -36,6 +36,7 @@ SETTINGS: Final = {
     "transaction_timeout": ("50ms", "0"),
     "lock_timeout": ("1ms", "10s"),
     "row_security": ("on", "off"),
+    "quote_all_identifiers": ("on", "off"),
     "standard_conforming_strings": ("off", "on"),
     "synchronous_commit": ("off", "on"),
     "client_encoding": ("LATIN1", "UTF8"),

@@ -62,6 +62,24 @@ def test_keys_of_requests_and_of_options_do_not_meet(asked: System) -> None:
     ]
 
 
+def test_a_request_that_created_no_job_leaves_its_key_free(asked: System) -> None:
+    request = RequestKey(key="free")
+    existed, created, another = (
+        asked.ledger.submit([command], actor="test")[0]
+        for command in (
+            Create(type="email", unique="plain", request=request),
+            Create(type="sms", request=request),
+            Create(type="email", request=request),
+        )
+    )
+
+    assert isinstance(existed, Outcome)
+    assert (existed.job_id, existed.events) == (6, ())
+    assert isinstance(created, Outcome)
+    assert created.job_id == 7
+    assert isinstance(another, KeyReused)
+
+
 def test_history_says_which_request_created_a_job(asked: System) -> None:
     bodies = rows(asked, "SELECT body FROM ledger_events WHERE job_id IN (1, 2, 4) AND version = 1")
 
