@@ -57,6 +57,8 @@ class _Parent(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
 
     def __init__(self, application: BaseApplication, started: Started) -> None:
         self._started = started
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
         super().__init__(application)
 
     def start(self) -> None:
@@ -75,6 +77,8 @@ class _Parent(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         except (OSError, MemoryError) as error:
             if os.getpid() != self.pid or not self._started:
                 raise
+            # gunicorn sets another one for its temporary file, and leaves it so if that fails.
+            os.umask(self._umask)
             self.log.warning("cannot start a server process, will retry: %s", error)
             time.sleep(RETRY_S)
             return None

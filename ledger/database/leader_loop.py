@@ -85,7 +85,7 @@ class LeaderLoop:
         """Take the role if it is free; return whether we hold it."""
         try:
             self._claim = self._claim or self._leadership()
-            return self._claim.held()
+            holds = self._claim.held()
         except LedgerError as error:
             # The file or session behind the claim may be gone, so the next try makes a new claim.
             self._give_back()
@@ -93,6 +93,11 @@ class LeaderLoop:
         except Exception as error:  # noqa: BLE001 - must not end the thread
             self._note(error, "%s cannot take its role; retrying")
             self._give_back()
+        else:
+            if not holds:
+                # It stands by again: the next failure is another one.
+                self._complaint, self._failures = "", 0
+            return holds
         return False
 
     def attempt(self) -> float:

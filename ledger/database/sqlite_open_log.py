@@ -51,9 +51,12 @@ class OpenLog:
         # By connection.
         self._opened: dict[int, _Files] = {}
 
-    def opened(self, connection: object) -> None:
-        """Note that a connection, which has read, has the files at the paths open."""
-        files = self._there()
+    def opened(self, connection: sqlite3.Connection) -> None:
+        """Note that a connection, which has read, has the files at the paths open, if any."""
+        # Where it has read no log, it has none open, although another process may have begun one
+        # since, and may remove it.
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        files = self._there() if mode == "wal" else None
         if files is not None:
             self._opened[id(connection)] = files
 

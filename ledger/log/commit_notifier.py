@@ -115,13 +115,15 @@ class CommitNotifier:
         ready = threading.Event()
         subscriber = _Subscriber(callback, types)
         with self._mutex:
-            self._subscribers.append(subscriber)
             starts = self._thread is None and not self._closed.is_set()
             if starts:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=(ready,), name="ledger-commit-notifier", daemon=True
                 )
-                self._thread.start()
+                # If the system has no thread left, the next subscriber tries again.
+                thread.start()
+                self._thread = thread
+            self._subscribers.append(subscriber)
         if starts:
             ready.wait(self._patience_s)
         try:

@@ -123,6 +123,8 @@ class Worker:
         self._failures = StepFailures(self.name)
         # Whether there may be jobs to claim; set by other threads too.
         self._wants_jobs = True
+        # The types that had free slots when it last looked for jobs.
+        self._asked: Collection[str] = ()
         self._stop_by_s = math.inf
         self._stopped_at_s = math.inf
         self._stopping = False
@@ -272,7 +274,7 @@ class Worker:
         """Send the reports and claim jobs, in one commit."""
         batch = self._outbox.batch()
         submitted: list[commands.Command] = [report for _, report in batch]
-        slots = self._slots_to_claim(batch) if self._wants_jobs and not self._stopping else {}
+        slots = {} if self._stopping else self._slots_to_claim(batch)
         if slots:
             submitted.append(commands.Claim(worker=self.name, slots=slots))
         if not submitted:
@@ -296,15 +298,15 @@ class Worker:
         self, batch: Sequence[tuple[RunningJob, commands.OnAttempt]]
     ) -> dict[str, int]:
         """Return how many jobs of each type to claim with the reports of *batch*."""
-        ending = {
-            (report.job_id, report.attempt)
-            for _, report in batch
-            if isinstance(report, _LAST_REPORTS)
-        }
-        slots = self._held.free(self._slots, ending)
+        ending = [job for job, report in batch if isinstance(report, _LAST_REPORTS)]
+        # No commit tells of a slot that becomes free, and jobs may have waited for it.
+        if not self._wants_jobs and all(job.type in self._asked for job in ending):
+            return {}
+        slots = self._held.free(self._slots, {job.key for job in ending})
         if slots:
             # Cleared before the check: a commit after that sets it again.
             self._wants_jobs = False
+            self._asked = slots
             # Without reports, a claim that finds nothing would be a commit for nothing.
             if not batch and not self._any_waits(slots):
                 return {}
@@ -341,11 +343,10 @@ class Worker:
         self._pool.put(jobs)
         for job in jobs:
             self._observe("started", job)
-        if jobs:
-            counts = Counter(job.type for job in jobs)
-            if any(counts[type_] == most for type_, most in slots.items()):
-                # As many as we asked for: there may be more.
-                self._wants_jobs = True
+        counts = Counter(job.type for job in jobs)
+        if any(counts[type_] == most for type_, most in slots.items()):
+            # As many as we asked for: there may be more.
+            self._wants_jobs = True
 
     # --- the end
 
@@ -374,8 +375,7 @@ class Worker:
         waited_s = max(0.0, time.monotonic() - self._stopped_at_s)
         reason = f"worker {self.name} was stopped; the job had not ended after {waited_s:.1f} s"
         rest = list(self._held)
-        held = [job.key for job in rest]
-        answers = self._held.give_back(held, reason, cause="stop")
+        answers = self._held.give_back([job.key for job in rest], reason, cause="stop")
         for job, answer in zip(rest, answers, strict=True):
             if isinstance(answer, Outcome):
                 self._observe("returned", job, reason)

@@ -185,6 +185,23 @@ def test_a_failure_that_nobody_foresaw_does_not_end_it(
         assert "unforeseen" in caplog.text
 
 
+def test_if_no_thread_can_be_started_the_next_subscriber_starts_one(
+    system: System, other: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError), system.commit_notifier.subscribed(lambda: None):
+            pass
+
+    with subscription(system) as event:
+        carry_out(other, Create(type="email"))
+
+        assert event.wait(DEADLINE_S)
+
+
 def test_who_subscribes_after_the_end_starts_nothing(
     system: System, notifier_threads: NotifierThreads
 ) -> None:

@@ -16,7 +16,7 @@ from ledger.database import sqlite_location
 from ledger.database.contract import Leadership
 from ledger.database.migration import migrate
 from ledger.database.own_files import NotOurs
-from ledger.errors import Unavailable
+from ledger.errors import Replaced, Unavailable
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import read_settings
 from ledger.projections.search.whoosh.engine import WhooshEngine
@@ -78,6 +78,8 @@ def test_a_hard_link_that_takes_the_files_place_is_refused(
             with pytest.raises(NotOurs, match="2 names"):
                 read_or_write()
         backup.unlink()
+        with pytest.raises(Replaced):
+            _create(system)
         assert _create(system) == 1
 
 

@@ -115,6 +115,20 @@ def test_a_role_that_cannot_be_asked_for_is_claimed_anew(caplog: pytest.LogCaptu
     assert [role.released for role in roles] == [1, 1, 1]
 
 
+def test_each_outage_is_told_once_by_those_who_stand_by(caplog: pytest.LogCaptureFixture) -> None:
+    away = Unavailable("the database is away")
+    role = Role(away, away, "theirs", away, away)
+    loop = LeaderLoop("x", lambda: role, lambda: 0.0)
+    with caplog.at_level(logging.WARNING):
+        asked = [loop.leads() for _ in range(5)]
+
+    assert asked == [False] * 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "x cannot run, will retry: the database is away",
+        "x cannot run, will retry: the database is away",
+    ]
+
+
 def test_it_enters_when_it_leads_and_leaves_when_it_no_longer_does() -> None:
     said: list[str] = []
     over = threading.Event()

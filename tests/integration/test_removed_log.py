@@ -219,6 +219,23 @@ def test_a_log_is_not_missed_that_sqlite_itself_has_removed(path: Path) -> None:
         assert log.is_in_place()
 
 
+def test_a_log_is_not_missed_that_began_after_a_connection_had_looked_for_one(
+    tmp_path: Path,
+) -> None:
+    """Of processes that start together, another one may create the ledger, and end."""
+    path = tmp_path / "ledger.db"
+    log = OpenLog(path)
+    with closing(sqlite3.connect(path)) as ours:
+        ours.execute("SELECT * FROM sqlite_master").fetchall()
+        with closing(sqlite3.connect(path)) as anothers:
+            anothers.execute("PRAGMA journal_mode=WAL")
+            anothers.execute("CREATE TABLE ledger_head (id)")
+            log.opened(ours)
+        assert not path.with_name("ledger.db-wal").exists()
+
+        log.require_in_place()
+
+
 def test_what_another_process_has_begun_is_not_overwritten(system: System, path: Path) -> None:
     with closing(sqlite3.connect(path)) as applications:
         applications.execute("SELECT count(*) FROM ledger_events").fetchone()

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -153,15 +154,18 @@ def test_a_server_without_memory_loses_nothing(served: Served, path: Path) -> No
     check_recovered(served, path)
 
 
+@pytest.mark.parametrize("lacking", ["parent", "child"])
 def test_a_process_that_cannot_be_replaced_at_once_is_replaced_later(
-    served: Served, path: Path
+    served: Served, path: Path, lacking: str
 ) -> None:
     """gunicorn would stop the whole server as soon as one process cannot start."""
     server = served.server
     used = max(int(name) for name in os.listdir(f"/proc/{server.pid}/fd")) + 1  # noqa: PTH208 - numbers
     most, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    before = umask(served.processes[0])
     # Its children inherit that.
-    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used + 2, hard))
+    limit = 3 if lacking == "parent" else used + 2
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, hard))
     os.kill(served.processes[0], signal.SIGKILL)
     wait_until(lambda: "will retry" in server.output, "a process could not start")
     meanwhile = served.create("meanwhile")
@@ -169,7 +173,13 @@ def test_a_process_that_cannot_be_replaced_at_once_is_replaced_later(
 
     wait_until(lambda: len(children(server.pid)) == len(served.processes), "it was replaced")
     assert _is(200, meanwhile)
+    assert [umask(pid) for pid in children(server.pid)] == [before] * len(served.processes)
     check_recovered(served, path)
+
+
+def umask(pid: int) -> str:
+    (line,) = re.findall(r"^Umask:.*", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return str(line)
 
 
 def test_more_connections_than_descriptors_end_no_process(path: Path, tmp_path: Path) -> None:

@@ -398,6 +398,28 @@ def test_a_flood_of_one_type_does_not_keep_another_waiting(queue: Queue, gate: G
     assert queue.stats()["complete"] == 1
 
 
+def test_a_job_that_waits_for_a_slot_is_claimed_once_the_slot_is_free(queue: Queue) -> None:
+    """The end of the job before it makes no job claimable, so no commit wakes the worker."""
+    # A heartbeat that is due is a reason to look, too.
+    queue.lease_ms = 100 * LEASE_MS
+    running, may_end = threading.Event(), threading.Event()
+
+    @queue.process("report")
+    def write(_: RunningJob) -> None:
+        running.set()
+        may_end.wait(DEADLINE_S)
+
+    queue.process("email")(lambda _: "sent")
+    queue.create("report")
+    waiting = queue.create("report")
+    with working(queue, pauses=UNHURRIED):
+        assert running.wait(DEADLINE_S)
+        # Meanwhile it looks for jobs of the type that has a free slot.
+        queue.create("email").wait(DEADLINE_S)
+        may_end.set()
+        waiting.wait(DEADLINE_S)
+
+
 def test_no_more_jobs_run_at_once_than_asked_for(queue: Queue) -> None:
     running: list[int] = []
     most: list[int] = []
