@@ -1,4 +1,4 @@
-"""What may stand between Ledger and a PostgreSQL server: a pooler, and a network that breaks."""
+"""What may stand between Ledger and a PostgreSQL server: a connection pooler."""
 
 import os
 import random
@@ -17,6 +17,8 @@ _HOST: Final = "127.0.0.1"
 _SSL_REQUEST: Final = 80_877_103
 _GSS_REQUEST: Final = 80_877_104
 _CANCEL_REQUEST: Final = 80_877_102
+# The kind of a message, and its length.
+_HEAD_BYTES: Final = 5
 # Sent to each client when it connects, as libpq and psycopg rely on them.
 _PARAMETERS: Final = ("server_version", "server_encoding", "client_encoding", "integer_datetimes")
 
@@ -65,17 +67,6 @@ class _Listener:
 
     def _serve(self, client: socket.socket) -> None:
         raise NotImplementedError
-
-    def _to_server(self) -> socket.socket:
-        """Return a new connection on which nothing was said yet."""
-        query = self._server.query
-        host = str(self._server.host or query.get("host") or "")
-        port = int(self._server.port or str(query.get("port", 5432)))
-        if not host.startswith("/"):
-            return socket.create_connection((host, port))
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(f"{host}/.s.PGSQL.{port}")
-        return connection
 
 
 class _Session:
@@ -171,6 +162,7 @@ class Pooler(_Listener):
         """Carry messages between both until a transaction has ended."""
         expected = 0
         is_open = False
+        answers = _Answers()
         while True:
             session.sendall(message)
             # All that is not followed by Sync belongs to what follows.
@@ -179,11 +171,13 @@ class Pooler(_Listener):
             while True:
                 ready = select.select([client, session], [], [])[0]
                 if session in ready:
-                    answer, whole = _read(session)
-                    client.sendall(whole)
-                    if answer == b"Z":
+                    some = session.recv(65_536)
+                    if not some:
+                        raise EOFError
+                    client.sendall(some)
+                    for status in answers.take(some):
                         expected -= 1
-                        if whole.endswith(b"I") and not expected and not is_open:
+                        if status == b"I" and not expected and not is_open:
                             return
                 elif client in ready:
                     kind, message = _read(client)
@@ -192,9 +186,32 @@ class Pooler(_Listener):
                     break
 
 
+class _Answers:
+    """The messages of a server, of which the last one may have come in part.
+
+    A server sends what fills its buffer, and the rest only when the client sends Sync.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, some: bytes) -> list[bytes]:
+        """Return the state of the transaction in each ReadyForQuery that is complete now."""
+        self._rest += some
+        found = []
+        while len(self._rest) >= _HEAD_BYTES:
+            (length,) = struct.unpack("!I", self._rest[1:_HEAD_BYTES])
+            if len(self._rest) < 1 + length:
+                break
+            message, self._rest = self._rest[: 1 + length], self._rest[1 + length :]
+            if message[:1] == b"Z":
+                found.append(message[-1:])
+        return found
+
+
 def _read(connection: socket.socket) -> tuple[bytes, bytes]:
     """Return the kind of the next message, and the whole message."""
-    head = _exactly(connection, 5)
+    head = _exactly(connection, _HEAD_BYTES)
     (length,) = struct.unpack("!I", head[1:])
     return head[:1], head + _exactly(connection, length - 4)
 
