@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 from sqlalchemy import Connection
@@ -278,6 +279,9 @@ def test_where_the_system_tells_of_no_writes_commits_are_counted(
 # --- those who wait for jobs of some types
 
 
+COMMITS: Final = 20
+
+
 class Waiting:
     """What was committed for a worker of some types, beside one that waits for anything."""
 
@@ -419,7 +423,7 @@ def test_an_idle_worker_does_not_ask_for_jobs_after_each_commit(
     ):
         wait_until(lambda: bool(asked), "it has looked for jobs")
         before = len(asked)
-        for _ in range(20):
+        for _ in range(COMMITS):
             any_.clear()
             carry_out(other, Create(type="fax"))
             assert any_.wait(DEADLINE_S)
@@ -429,4 +433,5 @@ def test_an_idle_worker_does_not_ask_for_jobs_after_each_commit(
         worker.stop()
         thread.join(DEADLINE_S)
 
-    assert for_others == 0
+    # It also looks at the start of the watch, and when it sends a heartbeat.
+    assert for_others < COMMITS / 2
