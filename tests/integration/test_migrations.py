@@ -12,7 +12,7 @@ from sqlalchemy import MetaData, inspect, text
 from ledger.database.migration import migrate
 from ledger.database.revision import REVISIONS, require_current
 from ledger.database.table_names import TABLES
-from ledger.errors import SchemaMismatch
+from ledger.errors import Replaced, SchemaMismatch
 from ledger.log import schema
 from ledger.processes.composition import System, prepare
 from ledger.projections.rebuild.rebuild import rebuild
@@ -152,6 +152,9 @@ def test_up_down_and_up_again(bare: System) -> None:
         }
     ]
     assert differences(bare) == []
+    # This process knew another ledger.
+    with pytest.raises(Replaced):
+        carry_out(bare, Create(type="email"))
     carry_out(bare, Create(type="email"))
     assert verified(bare).differences == []
 

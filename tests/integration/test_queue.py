@@ -769,7 +769,7 @@ AWAY: Final = "import ledger\nqueue = ledger.connect({url!r})\n"
             "postgresql+psycopg://ann:***@127.0.0.1:1/jobs",
             "the database does not answer",
         ),
-        ("sqlite:///missing/jobs.db", "sqlite:///missing/jobs.db", "its directory must exist"),
+        ("sqlite:///missing/jobs.db", "sqlite:///missing/jobs.db", "its directory does not exist"),
     ],
 )
 def test_a_module_that_connects_is_imported_with_the_database_away(

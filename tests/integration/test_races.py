@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, exc, null, select
+from sqlalchemy import Connection, exc, select
 
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query
@@ -297,8 +297,7 @@ def deferred(database: SqliteDatabase) -> Iterator[Connection]:
 def test_without_the_lock_a_second_writer_takes_the_firsts_position(
     system: System, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = (null(), null())
-    without_lock = Query(select(*store._HEAD, head.c.inline_rebuilds, CurrentTime(), *known))
+    without_lock = Query(select(*store._HEAD, head.c.inline_rebuilds, CurrentTime()))
     monkeypatch.setattr(store, "_LOCK_HEAD", without_lock)
     monkeypatch.setattr(SqliteDatabase, "write", deferred)
     with another(database_url) as other:

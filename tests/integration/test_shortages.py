@@ -191,7 +191,8 @@ def test_more_connections_than_descriptors_end_no_process(path: Path, tmp_path: 
             idle = open_.enter_context(socket.create_connection((HOST, server.port), timeout=60.0))
             idle.sendall(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n")
         open_.close()
-        server.create()
+        served = Served(server)
+        wait_until(lambda: _is(200, served.create("afterwards")), "it serves others again")
         after = children(server.pid)
 
     assert before == after
