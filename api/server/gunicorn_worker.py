@@ -216,7 +216,7 @@ class LingeringWorker(StoppableWorker):
         except OSError as error:
             if error.errno not in shortages.PASSING:
                 raise
-            # gunicorn would end the process.  It is well: it answers whom it has, and frees files.
+            # gunicorn would end the process, which can still answer its clients and so free files.
             self._complain(error)
             time.sleep(_FULL_S)
 

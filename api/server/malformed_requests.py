@@ -1,4 +1,4 @@
-"""The answers to what is no HTTP request, in JSON; gunicorn's own are HTML."""
+"""Answers in JSON to requests that are not valid HTTP; gunicorn's own answers are HTML."""
 
 from typing import Final, Protocol
 

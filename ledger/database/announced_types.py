@@ -1,7 +1,8 @@
 """The types of jobs that a commit makes claimable, in the text of a notification.
 
-An empty text stands for all types: an earlier release announced commits so, a resumed type may
-be any, and more types than a notification holds need not be listed.
+An empty text stands for all types.  It is sent after an event of the ledger itself, such as the
+resumption of a type, and if the types do not fit into a notification.  An earlier release sent it
+for every commit.
 """
 
 from collections.abc import Collection, Iterable

@@ -297,8 +297,8 @@ class Watch(ABC):
 
     Attributes:
         connection: The connection that it listens on, if it does.
-        types: The types that the commits which the last wait has reported announced; None if the
-            database does not tell.
+        types: The types announced by the commits that the last ``wait`` reported; None if any type
+            may be meant, or the database does not tell.
     """
 
     connection: Connection

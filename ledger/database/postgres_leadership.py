@@ -61,7 +61,7 @@ class TransactionLeadership(Leadership):
     """A lock of a transaction that is open for as long as the role is held.
 
     A pooler gives a lock of a session to whoever is served by that session next: two processes
-    would hold the role.  A transaction, it leaves to its client.
+    would hold the role.  It does not share a transaction between clients.
 
     Between two statements the transaction has no snapshot, so VACUUM and ``CREATE INDEX
     CONCURRENTLY`` need not wait for it.  This is so because its statements have no parameters:

@@ -60,8 +60,8 @@ class Session(NamedTuple):
     Attributes:
         place: The schema in which the tables are, or will be; "" if there is none.
         is_pooled: Whether another session may serve each transaction.
-        settings: Statements that set for a transaction what a session that is ours has already;
-            empty if it is.
+        settings: Statements that set, in each transaction on a pooled connection, what is otherwise
+            set once for the session; empty if the connection is not pooled.
     """
 
     place: str

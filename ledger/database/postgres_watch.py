@@ -1,7 +1,7 @@
 """Watching for commits on PostgreSQL: notifications or, through a pooler, polling.
 
-A pooler gives ``LISTEN`` to the session that happened to serve it, and its notifications to
-nobody.  What can be read through every pooler is the position of the last event.
+A pooler executes ``LISTEN`` in the session that happens to serve it, and discards the
+notifications.  What can be read through every pooler is the position of the last event.
 """
 
 import time

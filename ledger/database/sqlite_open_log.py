@@ -2,8 +2,8 @@
 
 A ``-wal`` that is removed stays open without a name.  The processes that have it open go on
 writing to it, the next process begins another one, and neither sees what the other commits.
-When the last process of the first kind dies, all is lost that was not yet copied into the
-database.  The same happens if only the ``-shm`` is removed: two processes then write to one
+When the last process that has the removed file open dies, what was not yet copied into the
+database is lost.  The same happens if only the ``-shm`` is removed: two processes then write to one
 ``-wal`` without knowing of each other.
 
 SQLite removes both files itself, but only when the last connection is closed.  So as long as a

@@ -1,18 +1,18 @@
-"""The check that the ledger goes on where this process knew it to end.
+"""The check that the ledger still contains the last event that this process knows.
 
 While a process runs, somebody may put another ledger in the place of its own: restore an older
 copy, copy another file over its own, or promote a replica that lacks the last commits.  Positions
 show that only while the other one is shorter.  The chain value of an event shows it always, as it
 depends on all events up to that one.
 
-If nobody else has appended since, the head that an append has locked says it.  Otherwise the event
-is read.  On PostgreSQL, where that would be a round trip, the statement that locks the head reads
-it.  That statement may see other tables than the head as they were before it waited for the lock,
-but the event that this process knows was committed before.
+If no other process has appended since, the head that an append locks has the chain value.
+Otherwise the event is read.  On PostgreSQL, where that would be a round trip, the statement that
+locks the head reads it.  That statement may see other tables than the head as they were before it
+waited for the lock, but the event that this process knows was committed before.
 
-On SQLite, the first end that was known is looked at as well, now and then.  If the last one is
-there but the first one is not, contents were copied over the file while its newest pages were
-still in its log: what is read is a mixture, on which nothing can be built.
+On SQLite, the event that was last when this process first noted it is checked as well, at most once
+a second.  If the newest known event is there but that one is not, contents were copied over the
+file while its newest pages were still in its log: what is read is a mixture of two files.
 """
 
 import logging

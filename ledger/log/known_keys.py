@@ -1,8 +1,8 @@
-"""The jobs that were created with unique keys, as the commands of a batch find and leave them.
+"""The jobs with unique keys: those in the ledger, and those that the batch has created so far.
 
-A command that creates a job is answered with an earlier job if it repeats a request, or has
-its ``unique`` key.  Whether a request is repeated or another one comes with its key is seen by
-comparing the command with the recorded event, so no digest of the request is stored.
+A command that creates a job is answered with an earlier job if it repeats that job's request or has
+the same ``unique`` key.  To tell a repeated request from another one with the same key, the command
+is compared with the recorded event, so no digest of the request is stored.
 """
 
 from collections.abc import Iterable

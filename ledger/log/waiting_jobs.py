@@ -83,7 +83,7 @@ class WaitingJobs:
         return [JobWithData(job, self._data.get(job.id)) for job in jobs]
 
     def forget(self) -> None:
-        """Read anew: changes that jobs were dropped for have been undone."""
+        """Forget what was read: changes that caused jobs to be dropped were undone."""
         self._types.clear()
 
     def _read_more(self, type_: str, of_type: "_OfType", missing: int) -> bool:

@@ -1,4 +1,4 @@
-"""What an application has made of a read model's tables on PostgreSQL, and a swap would break.
+"""Objects of an application that use a read model's tables; on PostgreSQL, they block a swap.
 
 A swap drops the live table.  PostgreSQL refuses that while a view, a foreign key or a function
 refers to it.  To drop these objects too would be wrong, and to create them again would be as the

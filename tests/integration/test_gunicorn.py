@@ -224,10 +224,9 @@ def test_what_is_no_request_is_answered_in_json(
         answer.begin()
         body = answer.read()
 
-    assert (answer.status, answer.getheader("Content-Type")) == (
-        status,
-        "application/json; charset=utf-8",
-    )
+    # gunicorn before 27 answers 400 to a request line that is too long.
+    assert answer.status in ({400, 414} if status == 414 else {status})
+    assert answer.getheader("Content-Type") == "application/json; charset=utf-8"
     assert list(json.loads(body)) == ["error"]
     assert json.loads(body)["error"].startswith(error)
     assert not {*body} & {0x1B, 0x9B}
