@@ -20,6 +20,7 @@ LOWEST_TESTS := \
     tests/integration/test_migrations.py \
     tests/integration/test_queue.py \
     tests/integration/test_search.py \
+    tests/integration/test_shortages.py \
     tests/integration/test_store.py \
     tests/integration/test_unix_sockets.py
 

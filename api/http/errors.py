@@ -82,21 +82,25 @@ def _ours(
 
 
 class _Details:
-    """What clients are not told of an outage, in the log; not once for each request."""
+    """What is wrong with the server, in its log; not once for each request."""
 
     def __init__(self) -> None:
-        self._last = ""
-        self._logged_s = -math.inf
+        self._logged_s: dict[str, float] = {}
 
     def log(self, text: str) -> None:
-        """Log *text*, unless it was logged last and less than a minute ago."""
+        """Log *text*, unless that was done less than a minute ago."""
         now_s = time.monotonic()
-        if text != self._last or now_s - self._logged_s >= _LOG_EVERY_S:
-            self._last, self._logged_s = text, now_s
-            _log.warning("%s", text)
+        if now_s - self._logged_s.get(text, -math.inf) < _LOG_EVERY_S:
+            return
+        if len(self._logged_s) >= _MOST_TEXTS:
+            self._logged_s.clear()
+        self._logged_s[text] = now_s
+        _log.warning("%s", text)
 
 
 _LOG_EVERY_S: Final = 60
+# Texts that are remembered; some contain numbers, so there may be any number of them.
+_MOST_TEXTS: Final = 100
 _DETAILS: Final = _Details()
 
 
@@ -124,7 +128,7 @@ def _of_the_system(
         _unexpected(req, resp, error, params)
         return
     text = f"the server is short of something: {shortages.in_words(error, 'try again')}"
-    _log.error("%s %s: %s", req.method, req.path, text)
+    _DETAILS.log(text)
     _ours(req, resp, errors.Unavailable(text), falcon.HTTP_503)
 
 

@@ -90,8 +90,11 @@ class _Parent(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         except HaltServer as halt:
             if not self._started:
                 raise
-            for pid in before.keys() - self.WORKERS.keys():
-                before[pid].tmp.close()
+            # gunicorn stops before it forgets the process, or closes its file, or both.
+            for pid, worker in before.items():
+                if not _exists(pid):
+                    self.WORKERS.pop(pid, None)
+                    worker.tmp.close()
             self.log.warning("a server process could not start, will retry: %s", halt.reason)
             time.sleep(RETRY_S)
             # Others may have ended too.
@@ -104,6 +107,14 @@ class _Parent(Arbiter):  # type: ignore[misc]  # gunicorn ships no types
         """
         paths = [listener.getsockname() for listener in self.LISTENERS]
         return [_file_at(path) for path in paths if isinstance(path, str)]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _file_at(path: str) -> tuple[int, int] | None:

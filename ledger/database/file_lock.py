@@ -138,7 +138,7 @@ def _open_or_create(path: Path, database: Path | None) -> int:
 
 
 def _share(fd: int, database: Path) -> None:
-    """Let those who may write to the database use a lock file that we have just created."""
+    """Give a lock file that we have just created to those who may write to the database."""
     try:
         file = os.stat(database)  # noqa: PTH116 - as os.fstat
     except FileNotFoundError:

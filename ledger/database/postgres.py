@@ -44,19 +44,18 @@ from sqlalchemy.engine import URL
 
 from ledger.database import announced_types
 from ledger.database.contract import (
-    DOES_NOT_ANSWER,
     LOCK_TIMEOUT_MS,
     Database,
     Leadership,
     MigrationSession,
     Watch,
     discard,
-    translation,
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.postgres_engine import PostgresEngine
 from ledger.database.postgres_leadership import SessionLeadership, TransactionLeadership
 from ledger.database.postgres_watch import ListeningWatch, PollingWatch
+from ledger.database.translation import DOES_NOT_ANSWER, translation
 from ledger.errors import InvalidInput, OutcomeUnknown, SchemaMismatch, Unavailable
 
 # See postgres_session.py for why a transaction has no time limit.

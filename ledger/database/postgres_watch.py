@@ -12,17 +12,15 @@ from typing import Final
 from sqlalchemy import Connection, Engine, exc, text
 
 from ledger.database import announced_types
-from ledger.database.contract import DOES_NOT_ANSWER, Watch, discard
+from ledger.database.contract import Watch, discard
 from ledger.database.fast_sql import driver_of
 from ledger.database.interruptible_wait import WakeableSleep
 from ledger.database.postgres_engine import driver_errors
+from ledger.database.translation import DOES_NOT_ANSWER
 from ledger.errors import Unavailable
 
 # How often a watch without notifications looks.
 POLL_S: Final = 0.25
-# After so long without a notification, ask whether the session is still there: if a server is
-# lost without a word, nothing else would tell.
-CHECK_S: Final = 5.0
 _POSITION: Final = text("SELECT position FROM ledger_head")
 
 
@@ -32,27 +30,19 @@ class ListeningWatch(Watch):
     Args:
         engine: Its connections must not be pooled.
         channel: The channel of the notifications.
-        check_s: See CHECK_S.
     """
 
-    def __init__(self, engine: Engine, channel: str, *, check_s: float = CHECK_S) -> None:
+    def __init__(self, engine: Engine, channel: str) -> None:
         self.connection = engine.connect()
         self.connection.exec_driver_sql(f"LISTEN {channel}")
         self._sleep = WakeableSleep(driver_of(self.connection))
-        self._check_s = check_s
-        self._heard_s = time.monotonic()
 
     def wait(self, timeout_s: float) -> bool:
         try:
             # A notification that came with an earlier result is no longer in the socket.
             if self._heard():
                 return True
-            if self._sleep.sleep(timeout_s):
-                return self._heard()
-            if time.monotonic() > self._heard_s + self._check_s:
-                driver_of(self.connection).execute("SELECT 1")
-                self._heard_s = time.monotonic()
-            return self._heard()
+            return self._sleep.sleep(timeout_s) and self._heard()
         except driver_errors() as error:
             self.connection.invalidate()
             text_ = f"{DOES_NOT_ANSWER}: {error}"
@@ -70,8 +60,6 @@ class ListeningWatch(Watch):
     def _heard(self) -> bool:
         """Return whether a notification has arrived; several count as one."""
         announced = [each.payload for each in driver_of(self.connection).notifies(timeout=0)]
-        if announced:
-            self._heard_s = time.monotonic()
         self.types = announced_types.decode(announced)
         return bool(announced)
 

@@ -19,7 +19,7 @@ _ADVICE: Final[Mapping[int, str]] = {
     errno.ENOMEM: "free memory, or allow the process more",
     errno.ENOBUFS: "free memory, or allow the process more",
 }
-# What passes when others free it.  The process itself is well.
+# Errors that come from the state of the system, and end with it; the process itself works.
 PASSING: Final = frozenset({errno.EMFILE, *_ADVICE})
 
 

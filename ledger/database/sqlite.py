@@ -289,10 +289,6 @@ class SqliteDatabase(Database):
                 # What a PRAGMA has set ends with the connection.
                 discard(connection)
 
-    def require_suitable(self, tx: Connection) -> None:
-        # SQLite stores every text in any of its encodings.
-        pass
-
     def create_schema(self, tx: Connection) -> None:
         """Do nothing: a file has no schemas."""
 

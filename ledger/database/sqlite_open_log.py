@@ -76,9 +76,13 @@ class OpenLog:
     def size(self) -> int | None:
         """Return the size of the ``-wal``, or None if connections have another one open.
 
-        Called by a writer, whose connection is open.
+        Called by a writer, whose connection is open, after its commit.
         """
-        there = _stat(self._wal)
+        try:
+            there = _stat(self._wal)
+        except OSError:
+            # It cannot be seen.  What was committed must not be reported as failed for that.
+            return 0
         if there is None:
             return None if self._opened else 0
         for _, (wal, _) in self._one_of_all():
@@ -126,28 +130,30 @@ class OpenLog:
         Returns:
             Whether all that was committed is in the database.
         """
-        is_saved = self._save(driver_of(writer))
+        problem = self._save(driver_of(writer))
         self.lost = self._said(
-            "nothing that was committed is lost"
-            if is_saved
-            else "another process has begun a new log, so what was committed since the last "
-            "checkpoint may be lost: compare `ledger events` with what you know"
+            f"{problem}, so what was committed since the last checkpoint may be lost: compare "
+            "`ledger events` with what you know"
+            if problem
+            else "nothing that was committed is lost"
         )
         _log.error("%s", self.lost)
         _never_close(writer)
-        return is_saved
+        return not problem
 
-    def _save(self, writer: sqlite3.Connection) -> bool:
-        """Save what was committed, unless another process may be using the database."""
+    def _save(self, writer: sqlite3.Connection) -> str:
+        """Save what was committed; return why that was not possible, or an empty text."""
         opened = next(iter(self._opened.values()))
         wal, shm = (
             None if there is None else os.path.samestat(mine, there)
             for mine, there in zip(opened, map(_stat, (self._wal, self._shm)), strict=True)
         )
         if False in {wal, shm}:
-            return False
+            return "another process has begun a new log"
         # A log that is in its place is read by the next process that opens the database.
-        return wal is not None or _copy_all(writer)
+        if wal is not None or _copy_all(writer):
+            return ""
+        return "the removed log could not be copied into the database"
 
     def _there(self) -> _Files | None:
         wal, shm = _stat(self._wal), _stat(self._shm)

@@ -180,7 +180,7 @@ class Ledger:
             self._known_end.require(tx, locked)
         except Replaced:
             # What was checked is another ledger's, too.
-            self._versions = InlineVersions(self._projections)
+            self._versions.forget()
             raise
 
     def _time_ms(self, locked: Locked) -> int:

@@ -62,6 +62,30 @@ def test_only_the_log_has_the_names_of_hosts(
     assert [record.getMessage() for record in caplog.records] == [str(error)]
 
 
+def test_two_outages_at_once_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    details = errors._Details()
+
+    with caplog.at_level(logging.WARNING, "ledger"):
+        for _ in range(3):
+            details.log("the disk is full")
+            details.log("too many files")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the disk is full",
+        "too many files",
+    ]
+
+
+def test_what_the_log_was_told_is_remembered_in_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    details = errors._Details()
+
+    for number in range(1_000):
+        details.log(f"event {number} is not there")
+
+    assert len(caplog.records) == 1_000
+    assert len(details._logged_s) <= errors._MOST_TEXTS
+
+
 def test_an_unreachable_server_is_not_named(tmp_path: object, crowd: Client) -> None:
     system = compose(Settings(database_url="postgresql+psycopg://u:pw@127.0.0.1:1/n", search="off"))
     client = Client(system)

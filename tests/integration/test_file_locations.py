@@ -141,7 +141,7 @@ def test_a_directory_that_is_mounted_is_not_refused(path: Path, tmp_path: Path) 
 
 
 def lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *lines: str) -> None:
-    """Let these be the mounts, after that of the root."""
+    """Replace the mounts that this process sees: that of the root, then these."""
     listed = tmp_path / "mountinfo"
     listed.write_text("27 1 254:0 / / rw - ext4 /dev/vda rw\n" + "\n".join(lines) + "\n")
     monkeypatch.setattr(sqlite_location, "MOUNTS", listed)

@@ -31,9 +31,9 @@ TEXT: Final = "\"Ünïcödé 雪 \\\\ 'quoted' %s 🦆\""
 SETTINGS: Final = {
     "default_transaction_isolation": ("serializable", "read committed"),
     "default_transaction_deferrable": ("on", None),
-    "idle_in_transaction_session_timeout": ("50ms", "0"),
-    "idle_session_timeout": ("50ms", "0"),
-    "transaction_timeout": ("50ms", "0"),
+    "idle_in_transaction_session_timeout": ("500ms", "0"),
+    "idle_session_timeout": ("500ms", "0"),
+    "transaction_timeout": ("500ms", "0"),
     "lock_timeout": ("1ms", "10s"),
     "row_security": ("on", "off"),
     "quote_all_identifiers": ("on", "off"),
@@ -172,7 +172,7 @@ def test_a_ledger_works_whatever_the_settings_are(sets: Sets, opens: Opens) -> N
     assert claim.held()
     with closing(system.database.watch()) as watch, system.database.snapshot():
         # Longer than the timeouts of others.
-        time.sleep(0.2)
+        time.sleep(0.8)
         assert claim.held()
         carry_out(system, Create(type="a"))
         assert watch.wait(DEADLINE_S)
@@ -194,10 +194,10 @@ def test_what_promises_more_than_we_ask_for_is_kept(sets: Sets, opens: Opens) ->
 
 
 def test_a_read_that_is_interrupted_says_by_what(sets: Sets, opens: Opens) -> None:
-    system = opens(sets(statement_timeout="100ms"))
+    system = opens(sets(statement_timeout="1s"))
 
     with system.database.write() as tx:
-        tx.execute(text("SELECT pg_sleep(0.2)"))
+        tx.execute(text("SELECT pg_sleep(1.5)"))
     with (
         pytest.raises(Unavailable, match="statement timeout; if it was the statement_timeout of"),
         system.database.read() as connection,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from sqlalchemy import text
 
 from ledger.database.migration import migrate
 from ledger.database.sqlite_open_log import OpenLog
@@ -250,3 +251,30 @@ def test_what_another_process_has_begun_is_not_overwritten(system: System, path:
         system.close()
 
     assert jobs_after_kill(path) == 1
+
+
+def test_a_log_that_cannot_be_seen_after_the_commit_makes_no_failure_of_it(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden(_: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched, system.database.write() as tx:
+        tx.execute(text("UPDATE ledger_head SET at_ms = at_ms + 1"))
+        patched.setattr("ledger.database.sqlite_open_log._stat", hidden)
+    assert create(system) == 3
+
+
+def test_a_removed_log_that_cannot_be_saved_is_told_as_such(
+    system: System, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.database.sqlite_open_log._copy_all", lambda _: False)
+    remove(path, "wal")
+
+    with pytest.raises(Unavailable) as refused:
+        create(system)
+
+    assert "the removed log could not be copied into the database, so what was" in str(
+        refused.value
+    )
+    assert "may be lost" in str(refused.value)

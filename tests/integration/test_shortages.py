@@ -58,7 +58,7 @@ class Served:
                 resource.prlimit(each.pid, what, (hard if soft is None else soft, hard))
 
     def limit_files(self, more: int) -> None:
-        """Let each process open only that many more files than it has open."""
+        """Limit each process to that many more open files than it has."""
         family = psutil.Process(self.server.pid)
         for each in (family, *family.children(recursive=True)):
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
