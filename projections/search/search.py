@@ -103,7 +103,9 @@ class Search:
             try:
                 return engine.search(words, head=head, limit=limit, offset=offset)
             except Unavailable as behind:
-                error = behind
+                # With its traceback, this frame would hold itself, and the files of segments
+                # that are gone would stay open until the garbage collector runs.
+                error = behind.with_traceback(None)
             # In each iteration: a rebuild may put another index in the place of this one.
             if self._indexes:
                 try:
@@ -111,7 +113,7 @@ class Search:
                         indexed = True
                         continue
                 except Unavailable as unwritten:
-                    error = unwritten
+                    error = unwritten.with_traceback(None)
             left_s = deadline_s - time.monotonic()
             if left_s <= 0 or _is_hopeless(error, head.position):
                 raise _not_yet(error, head.position) from error

@@ -1,5 +1,6 @@
 """The search index loses nothing and doubles nothing, whatever is killed, damaged or replaced."""
 
+import gc
 import logging
 import os
 import random
@@ -37,7 +38,7 @@ from ledger.projections.search.engine import Behind, Damaged, Update, update_of
 from ledger.projections.search.search import LONGEST_QUERY, Search
 from ledger.projections.search.sql_engine import SqlEngine
 from ledger.projections.search.whoosh.engine import WhooshEngine
-from ledger.projections.search.whoosh.index import LARGEST_JOINED, Index, to_join
+from ledger.projections.search.whoosh.index import FACTOR, LARGEST_JOINED, Index, to_join
 from ledger.projections.search.whoosh.table_of_contents import Segment
 from ledger.projections.search.words import VERSION as WORDS_VERSION
 from ledger.rules.commands import Command, Create, Erase, Remove
@@ -140,6 +141,26 @@ def indexed(folder: Path) -> tuple[int, Counter[int]]:
             job_id for number, job_id in enumerate(file.job_ids) if not segment.is_deleted(number)
         )
     return contents.checkpoint.position, jobs
+
+
+def test_a_search_that_waited_leaves_no_segment_open(system: System) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    gc.disable()
+    try:
+        # Each search finds the index behind, and each commit begins a segment of its own.
+        for _ in range(3):
+            create(system, "video")
+            found(system, "video")
+        before = descriptors()
+        for _ in range(20):
+            create(system, "video")
+            found(system, "video")
+        # Fewer segments than FACTOR are in the index at any time, and in what was read before.
+        assert descriptors() < before + 2 * FACTOR
+    finally:
+        gc.enable()
 
 
 def test_a_killed_indexer_has_indexed_each_event_once(

@@ -81,7 +81,7 @@ class Index:
                 toc = self._storage.read()
                 files = [self._file(segment) for segment in toc.segments]
             except FileNotFoundError as error:
-                missing = error
+                missing = error.filename
                 time.sleep(_BETWEEN_TRIES_S)
                 continue
             except OSError as error:
@@ -91,7 +91,7 @@ class Index:
                 segment.file_name: file for segment, file in zip(toc.segments, files, strict=True)
             }
             return Contents(toc.generation, toc.checkpoint, toc.segments, files)
-        raise Damaged(f"{missing.filename} is missing")
+        raise Damaged(f"{missing} is missing")
 
     def commit(
         self,
