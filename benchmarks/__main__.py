@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import http, queue, rebuild, replay, search
+from benchmarks import http, pages, queue, rebuild, replay, search
 from benchmarks.processes import MissingProgramError
 from benchmarks.report import Report, write_markdown
 
-TOPICS = ("http", "queue", "rebuild", "replay", "search")
+TOPICS = ("http", "pages", "queue", "rebuild", "replay", "search")
 WIDTH = 150
 
 
@@ -80,6 +80,13 @@ def _measure(
                     folder,
                     queue.QUICK if quick else queue.FULL,
                     parts=parts or tuple(queue.PARTS),
+                    tell=tell,
+                )
+            if topic == "pages":
+                return pages.measure(
+                    folder,
+                    jobs=200_000 if quick else pages.JOBS,
+                    rounds=5 if quick else 50,
                     tell=tell,
                 )
             if topic == "rebuild":

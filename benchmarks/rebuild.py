@@ -19,7 +19,7 @@ from ledger.database.migration import migrate
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
 from ledger.projections.follower import catch_up
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_runs import JobList
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.verify.verify import verify
 from ledger.rules.commands import Complete, Create, Start

@@ -223,7 +223,7 @@ def shown_ids(page: JobJson) -> list[int]:
 def make_empty(system: System) -> None:
     """Empty a ledger on PostgreSQL and keep its triggers; faster than creating a database."""
     tables = (
-        *("ledger_events", "ledger_jobs", "ledger_job_ranks", "ledger_state_counts"),
+        *("ledger_events", "ledger_jobs", "ledger_job_runs", "ledger_state_counts"),
         *("ledger_unique_keys", "ledger_state", "ledger_workers", "ledger_activity"),
         *("ledger_checkpoints", "ledger_rebuilds", "ledger_failures"),
         *("ledger_search_checkpoints", "ledger_search_words"),

@@ -437,7 +437,7 @@ _OF_PROJECTIONS: Final = (
         rows(f"all rows of {table} deleted", f"DELETE FROM {table}", names=table)
         for table in (
             "ledger_jobs",
-            "ledger_job_ranks",
+            "ledger_job_runs",
             "ledger_state_counts",
             "ledger_unique_keys",
             "ledger_state",

@@ -7,7 +7,8 @@ from ledger.api.http.etag import answer, is_current
 from ledger.api.schemas import Count
 from ledger.database.contract import Database
 from ledger.errors import InvalidInput
-from ledger.projections.models.job_lists import JobList, JobLists, clip
+from ledger.projections.models.job_lists import JobLists, clip
+from ledger.projections.models.job_runs import JobList
 from ledger.projections.models.state_counts import StateCounts
 from ledger.rules.job import State
 

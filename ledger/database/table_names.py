@@ -11,7 +11,7 @@ TABLES: Final = (
     "ledger_events",
     "ledger_failures",
     "ledger_head",
-    "ledger_job_ranks",
+    "ledger_job_runs",
     "ledger_jobs",
     "ledger_rebuilds",
     "ledger_search_checkpoints",

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from ledger.log import store
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_runs import JobList
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.queue import presence
@@ -59,18 +58,7 @@ class QueueReadModels(ReadModels):
         descending: bool,
         by_priority: bool = False,
     ) -> str:
-        lists = self._jobs.lists
-        if type_ is not None and state is None:
-            return page_of_type(
-                lists,
-                connection,
-                type_,
-                first,
-                last,
-                descending=descending,
-                by_priority=by_priority,
-            )
-        page = lists.page(
+        page = self._jobs.lists.page(
             connection,
             JobList(state, type_),
             first,

@@ -1,66 +1,35 @@
 """Pages of job lists, found by rank.
 
-A page of Kue's lists is a range of *ranks*: ``/jobs/failed/90000..90019``.  SQL finds a rank
-by walking to it (``OFFSET``), so the cost of a page grows with its depth.  ``job_ranks``
-keeps the walk short: it counts the jobs of each list in every run of 1,024 ids and of
-1,048,576 ids.  For a page that is far from both ends, the counts are added up until the
-right run is found, and at most 1,023 entries are walked.  The counts change in the same
-transaction as the jobs.
+A page of Kue's lists is a range of *ranks*: ``/jobs/failed/90000..90019``.  SQL finds a rank by
+walking to it (``OFFSET``), so the cost of a page would grow with its depth.  Close to the ends of a
+list that is the fastest way.  Elsewhere, ``job_runs`` finds a job that is close to the page.
+
+There is an index for the jobs of a type in a state, but none for the jobs of a type, because every
+change of every job would have to update it.  So a page of the jobs of a type is merged from the
+lists of its states.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
+    BindParameter,
     ColumnElement,
     Connection,
-    Integer,
+    FromClause,
     Select,
     Table,
-    Text,
-    and_,
     bindparam,
     func,
+    literal_column,
     select,
+    union_all,
 )
 
 from ledger.database.fast_sql import Query
 from ledger.log import store
-from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import JobJson, json_of
-from ledger.projections.projection import Upsert
-from ledger.rules.job import LIVE_STATES, JobState, State
-
-# The type under which lists over all types are counted; no job has it.
-EVERY_TYPE: Final = ""
-# The span of a run that is the whole list.
-WHOLE_LIST: Final = 62
-
-
-class ListSizes(NamedTuple):
-    """Which runs of a list are counted, and how far a page is walked to.
-
-    Attributes:
-        spans: Lengths of the runs of ids that are counted, as powers of two, ascending; the
-            default is 1,024 and 1,048,576.  The whole list is always counted.
-        shallow: Up to this depth, walking is faster than finding the id to start at.
-    """
-
-    spans: tuple[int, ...] = (10, 20)
-    shallow: int = 1_000
-
-
-LIST_SIZES: Final = ListSizes()
-
-
-class JobList(NamedTuple):
-    """A list of jobs: all, those in a state, or those of a type in a state."""
-
-    state: State | None = None
-    type: str | None = None
+from ledger.projections.models.job_runs import LIST_SIZES, JobList, JobRuns, ListSizes, Place
+from ledger.rules.job import LIVE_STATES
 
 
 class _Order(NamedTuple):
@@ -70,6 +39,23 @@ class _Order(NamedTuple):
     @property
     def reversed(self) -> "_Order":
         return self._replace(descending=not self.descending)
+
+    def of(self, table: FromClause) -> list[ColumnElement[Any]]:
+        """Return what to order a table by."""
+        columns = [table.c.priority, table.c.id] if self.by_priority else [table.c.id]
+        return [column.desc() if self.descending else column.asc() for column in columns]
+
+    def from_start(self, table: FromClause) -> list[list[ColumnElement[bool]]]:
+        """Return the conditions of the jobs from a place on; a walk from a place ascends.
+
+        One condition would be ``(priority, id) >= (…, …)``.  SQLite uses an index for the first
+        column of it only.
+        """
+        from_id = table.c.id >= bindparam("start_id")
+        if not self.by_priority:
+            return [[from_id]]
+        priority: BindParameter[int] = bindparam("start_priority")
+        return [[table.c.priority == priority, from_id], [table.c.priority > priority]]
 
 
 def clip(first: int, last: int, length: int) -> tuple[int, int]:
@@ -84,46 +70,21 @@ class JobLists:
 
     Args:
         jobs: The table.
-        ranks: The table of its counts, with ``rank_columns``.
-        sizes: What is counted and what is walked; the table keeps the counts of the same spans.
+        runs: The table of their counts, with ``run_columns``.
+        sizes: What is counted and what is walked; the table has the counts of the same spans.
     """
 
-    def __init__(self, jobs: Table, ranks: Table, *, sizes: ListSizes = LIST_SIZES) -> None:
-        self._sizes = sizes
+    def __init__(self, jobs: Table, runs: Table, *, sizes: ListSizes = LIST_SIZES) -> None:
+        self._shallow = sizes.shallow
         self._jobs = jobs
-        self._add_ranks = Upsert(ranks, adds=("jobs",))
-        in_list = and_(
-            ranks.c.type == bindparam("list_type"),
-            ranks.c.state.in_(bindparam("list_states", expanding=True)),
-        )
-        self._length = select(func.sum(ranks.c.jobs)).where(in_list, ranks.c.span == WHOLE_LIST)
-        self._run = _run_of_rank(ranks, in_list)
+        self._runs = JobRuns(runs, sizes=sizes)
+        self.follow = self._runs.follow
+        self.length = self._runs.length
         self._pages: dict[tuple[object, ...], Query] = {}
-
-    def follow(
-        self, tx: Connection, before: Mapping[int, JobState], after: Mapping[int, JobState]
-    ) -> None:
-        """Move the counts of the jobs from their states in *before* to their states in *after*."""
-        fine, *coarser = (*self._sizes.spans, WHOLE_LIST)
-        moves = Counter(
-            (job.type, before[job.id].state, job.state, job.id >> fine) for job in after.values()
-        )
-        counts: Counter[tuple[str, str, int, int]] = Counter()
-        for (type_, old, new, bucket), number in moves.items():
-            if old is new:
-                continue
-            for state, change in ((old, -number), (new, number)):
-                if state not in LIVE_STATES:
-                    continue
-                for name in (type_, EVERY_TYPE):
-                    counts[name, state.value, fine, bucket] += change
-                    for span in coarser:
-                        counts[name, state.value, span, bucket >> (span - fine)] += change
-        self._add_ranks.execute(tx, [(*key, counts[key]) for key in sorted(counts) if counts[key]])
 
     def is_shallow(self, first: int, last: int) -> bool:
         """Return whether a page is close enough to an end of its list to walk to it."""
-        shallow = self._sizes.shallow
+        shallow = self._shallow
         return (0 <= first <= shallow and last >= 0) or (first < 0 and -1 - shallow <= last < 0)
 
     def page(
@@ -167,42 +128,15 @@ class JobLists:
         """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
-        if min(first, behind) > self._sizes.shallow and not order.by_priority:
-            oldest = behind if order.descending else first
-            start, skip = self._seek(connection, jobs, oldest)
-            return self._walk(
-                connection, jobs, skip, size, order, backwards=order.descending, start=start
-            )
-        if behind < first:
+        if first <= self._shallow:
+            return self._walk(connection, jobs, first, size, order)
+        if behind <= self._shallow:
             return self._walk(connection, jobs, behind, size, order, backwards=True)
-        return self._walk(connection, jobs, first, size, order)
-
-    def length(self, connection: Connection, jobs: JobList) -> int:
-        """Return the number of jobs in a list."""
-        return int(connection.scalar(self._length, self._in_list(jobs)) or 0)
-
-    def _seek(self, connection: Connection, jobs: JobList, rank: int) -> tuple[int, int]:
-        """Return an id, and the number of jobs to skip from that id to reach *rank*."""
-        start = 0
-        coarser = WHOLE_LIST
-        for span in reversed(self._sizes.spans):
-            parameters = {
-                "span": span,
-                "start": start >> span,
-                "end": (start >> span) + (1 << (coarser - span)),
-                "rank": rank,
-            }
-            run = connection.execute(self._run, parameters | self._in_list(jobs)).one()
-            start, rank, coarser = run.bucket << span, rank - int(run.before), span
-        return start, rank
-
-    @staticmethod
-    def _in_list(jobs: JobList) -> dict[str, Any]:
-        states = LIVE_STATES if jobs.state is None else (jobs.state,)
-        return {
-            "list_type": EVERY_TYPE if jobs.type is None else jobs.type,
-            "list_states": [state.value for state in states],
-        }
+        find = self._runs.by_priority if order.by_priority else self._runs.by_age
+        start = find(connection, jobs, behind if order.descending else first)
+        return self._walk(
+            connection, jobs, start.skip, size, order, backwards=order.descending, start=start
+        )
 
     def _walk(
         self,
@@ -213,22 +147,26 @@ class JobLists:
         order: _Order,
         *,
         backwards: bool = False,
-        start: int = 0,
+        start: Place | None = None,
     ) -> JobJson:
-        """Return *size* jobs of a list after skipping *skip* of them, from id *start* on.
+        """Return *size* jobs of a list after skipping *skip* of them, from *start* on.
 
         With *backwards*, the walk begins at the other end; the jobs are still in *order*.
         """
-        shape = jobs.state is None, jobs.type is None, order, backwards
+        shape = jobs.state is None, jobs.type is None, order, backwards, start is None
         query = self._pages.get(shape)
         if query is None:
-            query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
+            query = self._pages[shape] = Query(
+                self._page_statement(jobs, order, backwards, start is not None)
+            )
+        # Both are negative where there is nothing to return.
+        skip, size = max(0, skip), max(0, size)
         position, chain, json = query.first(
             connection,
-            # Both are negative where there is nothing to return.
-            skip=max(0, skip),
-            size=max(0, size),
-            start=start,
+            skip=skip,
+            size=size,
+            start_priority=start and start.priority,
+            start_id=start and start.job_id,
             state=jobs.state and jobs.state.value,
             type=jobs.type,
         )
@@ -239,6 +177,7 @@ class JobLists:
         jobs: JobList,
         order: _Order,
         backwards: bool,  # noqa: FBT001 - part of the shape, as the others
+        starts: bool,  # noqa: FBT001 - as above
     ) -> Select[Any]:
         """Return the statement for all pages of lists of this shape.
 
@@ -246,68 +185,46 @@ class JobLists:
         aggregate takes them in the subselect's order, on both engines.
         """
         table = self._jobs
-        # A list by priority cannot start at an id, and a condition on the id would tempt the
-        # planner to sort.
-        conditions = [] if order.by_priority else [table.c.id >= bindparam("start")]
-        if jobs.state is not None:
-            conditions.append(table.c.state == bindparam("state"))
-        if jobs.type is not None:
-            conditions.append(table.c.type == bindparam("type"))
-        columns = [table.c.priority, table.c.id] if order.by_priority else [table.c.id]
         walked = order.reversed if backwards else order
-        page = (
-            select(*columns, json_of(table))
-            .where(*conditions)
-            .order_by(*(column.desc() if walked.descending else column for column in columns))
-            .limit(bindparam("size"))
-            .offset(bindparam("skip"))
-            .subquery("page")
-        )
-        if backwards:
-            sorted_by = [page.c[column.name] for column in columns]
-            page = (
-                select(page.c.json)
-                .order_by(*(column.desc() if order.descending else column for column in sorted_by))
-                .subquery("shown")
+        parts = self._parts(jobs, walked, starts)
+        if len(parts) == 1:
+            page = parts[0].add_columns(json_of(table))
+        else:
+            # Each part is read in its order, and only as far as the page needs it.
+            merged = union_all(*parts).subquery("merged")
+            ids = _cut(select(merged).order_by(*walked.of(merged))).subquery("ids")
+            page = select(table.c.priority, table.c.id, json_of(table)).join_from(
+                ids, table, table.c.id == ids.c.id
             )
-        return select(*store.MOMENT, func.aggregate_strings(page.c.json, ","))
+        page = page.order_by(*walked.of(table))
+        found = (_cut(page) if len(parts) == 1 else page).subquery("page")
+        if backwards:
+            found = select(found.c.json).order_by(*order.of(found)).subquery("shown")
+        return select(*store.MOMENT, func.aggregate_strings(found.c.json, ","))
+
+    def _parts(
+        self,
+        jobs: JobList,
+        walked: _Order,
+        starts: bool,  # noqa: FBT001 - part of the shape
+    ) -> list[Select[Any]]:
+        """Return statements of the priorities and ids of jobs, for each of which is an index."""
+        table = self._jobs
+        in_list: list[list[ColumnElement[bool]]] = [[]]
+        if jobs.state is not None:
+            in_list = [[table.c.state == bindparam("state")]]
+        elif jobs.type is not None:
+            in_list = [[table.c.state == literal_column(f"'{state}'")] for state in LIVE_STATES]
+        if jobs.type is not None:
+            for conditions in in_list:
+                conditions.append(table.c.type == bindparam("type"))
+        from_start = walked.from_start(table) if starts else [[]]
+        return [
+            select(table.c.priority, table.c.id).where(*conditions, *from_)
+            for conditions in in_list
+            for from_ in from_start
+        ]
 
 
-def rank_columns() -> Sequence[Column[Any]]:
-    """Return the columns of the table that counts the jobs in runs of ids."""
-    return (
-        Column("type", Text, primary_key=True),
-        Column("state", Text, primary_key=True),
-        Column("span", Integer, primary_key=True),
-        Column("bucket", BIGINT, primary_key=True),
-        Column("jobs", BigInteger, nullable=False),
-    )
-
-
-def _run_of_rank(ranks: Table, in_list: ColumnElement[bool]) -> Select[Any]:
-    """Return the statement that finds the run of ids with a rank.
-
-    Its row has the run's ``bucket`` and the number of jobs ``before`` it.
-    """
-    number = func.sum(ranks.c.jobs)
-    runs = (
-        select(
-            ranks.c.bucket,
-            number.label("jobs"),
-            func.sum(number).over(order_by=ranks.c.bucket).label("through"),
-        )
-        .where(
-            in_list,
-            ranks.c.span == bindparam("span"),
-            ranks.c.bucket >= bindparam("start"),
-            ranks.c.bucket < bindparam("end"),
-        )
-        .group_by(ranks.c.bucket)
-        .subquery()
-    )
-    return (
-        select(runs.c.bucket, (runs.c.through - runs.c.jobs).label("before"))
-        .where(runs.c.through > bindparam("rank"))
-        .order_by(runs.c.bucket)
-        .limit(1)
-    )
+def _cut(page: Select[Any]) -> Select[Any]:
+    return page.limit(bindparam("size")).offset(bindparam("skip"))

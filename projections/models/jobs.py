@@ -36,7 +36,8 @@ from ledger.log.ports import JobWithData
 from ledger.log.recorded import LEDGER_STREAM, Change
 from ledger.log.schema import BIGINT
 from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
-from ledger.projections.models.job_lists import LIST_SIZES, JobLists, ListSizes, rank_columns
+from ledger.projections.models.job_lists import JobLists
+from ledger.projections.models.job_runs import LIST_SIZES, ListSizes, run_columns
 from ledger.projections.projection import Projection, in_parts
 from ledger.rules.job import LIVE_STATES, JobState, State
 
@@ -80,6 +81,8 @@ class Jobs(Projection):
     """
 
     name = "jobs"
+    # 2: lists are counted by priority too.
+    version = 2
 
     def __init__(
         self,
@@ -91,8 +94,8 @@ class Jobs(Projection):
         super().__init__(shadow=shadow, replacement=replacement)
         self._list_sizes = list_sizes
         self._jobs = jobs = self._define("ledger_jobs", *_job_columns(), *_job_indexes())
-        self._ranks = ranks = self._define("ledger_job_ranks", *rank_columns())
-        self.lists = JobLists(jobs, ranks, sizes=list_sizes)
+        self._runs = runs = self._define("ledger_job_runs", *run_columns(), has_rowids=False)
+        self.lists = JobLists(jobs, runs, sizes=list_sizes)
         self._insert = Rows(insert(jobs), _COLUMNS)
         self._update = Rows(
             update(jobs)
@@ -199,7 +202,7 @@ class Jobs(Projection):
     def contents(self) -> Mapping[str, Select[Any]]:
         return {
             "ledger_jobs": select(self._jobs),
-            "ledger_job_ranks": select(self._ranks).where(self._ranks.c.jobs != 0),
+            "ledger_job_runs": select(self._runs).where(self._runs.c.jobs != 0),
         }
 
     # --- queries of the rules and the sweeper

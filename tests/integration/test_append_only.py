@@ -9,7 +9,7 @@ from sqlalchemy import exc, text
 
 from ledger.database.sqlite import SqliteDatabase
 from ledger.processes.composition import System
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_runs import JobList
 from ledger.rules.commands import Complete, Create, Erase, Start
 from tests.builders import carry_out, rows, verified
 

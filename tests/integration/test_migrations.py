@@ -1,5 +1,6 @@
 """The tables are what the code describes, at every step there and back."""
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import as_file, files
 
@@ -15,12 +16,13 @@ from ledger.database.table_names import TABLES
 from ledger.errors import Replaced, SchemaMismatch
 from ledger.log import schema
 from ledger.processes.composition import System, prepare
+from ledger.projections.model_versions import record_versions
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.search.sql_engine import SqlEngine
-from ledger.rules.commands import Create, Pause, Start
-from tests.builders import carry_out, open_system, rows, silently, verified
+from ledger.rules.commands import Create, Pause, Remove, Start
+from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 
-HEAD = "0008"
+HEAD = "0009"
 
 
 @pytest.fixture
@@ -242,7 +244,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0008; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0009; "
         "run `ledger migrate`"
     )
 
@@ -285,3 +287,45 @@ def test_the_shown_url_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> No
     system = open_system("postgresql://ann:secret@db.example/ledger")
 
     assert system.database.shown_url == "postgresql://ann:***@db.example/ledger"
+
+
+def test_the_runs_of_the_release_before_are_counted_anew(bare: System) -> None:
+    migrate(bare.database)
+    jobs = [
+        Create(type=f"type {number % 3}", priority=(0, 0, 5, -5, 2**40)[number % 5])
+        for number in range(2_000)
+    ]
+    bare.ledger.submit(jobs, actor="test")
+    bare.ledger.submit([Remove(job_id=number) for number in range(1, 2_000, 7)], actor="test")
+
+    migrate(bare.database, to="0008")
+    ranks = rows(bare, "SELECT * FROM ledger_job_ranks")
+    left = rows(bare, "SELECT id, type, state FROM ledger_jobs")
+    migrate(bare.database)
+
+    expected = Counter(
+        (type_, job["state"], span, job["id"] >> span)
+        for job in left
+        for type_ in (job["type"], "")
+        for span in (10, 20, 62)
+    )
+    assert Counter({tuple(row.values())[:4]: row["jobs"] for row in ranks}) == expected
+    assert verified(bare).differences == []
+
+
+def test_a_process_of_the_release_before_is_told_that_its_rows_are_others(bare: System) -> None:
+    migrate(bare.database)
+    carry_out(bare, Create(type="email"))
+    migrate(bare.database, to="0008")
+    record_versions(bare.database, bare.projections)
+    tamper(bare, "UPDATE ledger_checkpoints SET fingerprint = 'version 1' WHERE name = 'jobs'")
+    (before,) = rows(bare, "SELECT inline_rebuilds FROM ledger_head")
+
+    migrate(bare.database)
+
+    (now,) = rows(bare, "SELECT inline_rebuilds FROM ledger_head")
+    assert now["inline_rebuilds"] == before["inline_rebuilds"] + 1
+    stored = rows(bare, "SELECT fingerprint FROM ledger_checkpoints WHERE name = 'jobs'")
+    assert stored == [{"fingerprint": "version 2"}]
+    carry_out(bare, Create(type="email"))
+    assert verified(bare).differences == []

@@ -46,7 +46,7 @@ from tests.builders import (
 
 TABLES = (
     "ledger_jobs",
-    "ledger_job_ranks",
+    "ledger_job_runs",
     "ledger_state_counts",
     "ledger_unique_keys",
     "ledger_state",
@@ -58,10 +58,13 @@ SMALL: Final = batches_of(50)
 def contents(system: System) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of all read models, without counts of nothing."""
     where = {
-        "ledger_job_ranks": "WHERE jobs != 0",
+        "ledger_job_runs": "WHERE jobs != 0",
         "ledger_state_counts": "WHERE jobs != 0 OR work_ms != 0",
     }
-    order = {"ledger_job_ranks": "type, state, span, bucket", "ledger_state_counts": "type, state"}
+    order = {
+        "ledger_job_runs": "type, state, priority_span, id_span, priority_run, id_run",
+        "ledger_state_counts": "type, state",
+    }
     return {
         table: rows(
             system,
@@ -132,7 +135,7 @@ def test_damage_is_mended(filled: System) -> None:
         filled,
         "DELETE FROM ledger_jobs WHERE id BETWEEN 10 AND 40",
         "UPDATE ledger_jobs SET priority = 99, json_end = 'nonsense'",
-        "DELETE FROM ledger_job_ranks",
+        "DELETE FROM ledger_job_runs",
         "UPDATE ledger_state_counts SET jobs = jobs + 5, work_ms = -1",
         "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('x', 'active', 1, 0)",
         "DELETE FROM ledger_unique_keys",

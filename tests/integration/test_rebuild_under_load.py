@@ -21,7 +21,7 @@ from ledger.errors import Unavailable
 from ledger.log import store
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_runs import JobList
 from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.projection import Projection
 from ledger.projections.rebuild.build import Build

@@ -254,8 +254,11 @@ DAMAGE = (
         "type='x', state='active', jobs=1, work_ms=0",
     ),
     (
-        "UPDATE ledger_job_ranks SET jobs = 5 WHERE type = 'fax' AND span = 10",
-        "ledger_job_ranks type=fax state=inactive span=10 bucket=0",
+        "UPDATE ledger_job_runs SET jobs = 5 WHERE type = 'fax' AND id_span = 14",
+        (
+            "ledger_job_runs type=fax state=inactive "
+            "priority_span=0 id_span=14 priority_run=0 id_run=0"
+        ),
         "jobs=1",
         "jobs=5",
     ),
@@ -302,7 +305,7 @@ def test_a_count_of_nothing_may_stand_or_not(kept: System) -> None:
         "INSERT INTO ledger_state_counts (type, state, jobs, work_ms) VALUES ('none', "
         "'active', 0, 0)",
         "DELETE FROM ledger_state_counts WHERE jobs = 0 AND work_ms = 0 AND type != 'none'",
-        "DELETE FROM ledger_job_ranks WHERE jobs = 0",
+        "DELETE FROM ledger_job_runs WHERE jobs = 0",
     )
 
     assert places(kept) == []

@@ -22,6 +22,12 @@ from tests.integration.servers import wait_until
 from tests.integration.shell import Shell
 
 INLINE = ("jobs", "ledger_state", "state_counts", "unique_keys")
+OURS: Final = {
+    "jobs": "version 2",
+    "ledger_state": "version 1",
+    "state_counts": "version 1",
+    "unique_keys": "version 1",
+}
 OF_ANOTHER: Final = (
     "the rows of state_counts are of another version than this Ledger writes; "
     "run `ledger rebuild state_counts`"
@@ -38,7 +44,7 @@ def test_what_is_prepared_has_the_version_of_each_model(system: System) -> None:
 
     prepare(system)
 
-    assert recorded(system) == dict.fromkeys(INLINE, "version 1")
+    assert recorded(system) == OURS
 
 
 def test_a_version_that_is_stored_stays(system: System) -> None:
@@ -50,7 +56,7 @@ def test_a_version_that_is_stored_stays(system: System) -> None:
 
     record_versions(system.database, system.projections)
 
-    assert recorded(system) == dict.fromkeys(INLINE, "version 1") | {"jobs": "version 0"}
+    assert recorded(system) == OURS | {"jobs": "version 0"}
 
 
 def test_rows_of_another_version_are_refused_until_they_are_rebuilt(
@@ -89,7 +95,7 @@ def test_a_rebuild_stores_the_version_of_what_it_built(system: System) -> None:
 
     rebuild(system.database, [system.jobs], silently)
 
-    assert recorded(system) == {"jobs": "version 1"}
+    assert recorded(system) == {"jobs": "version 2"}
 
 
 # --- a process that runs on while a newer release rebuilds
@@ -171,7 +177,7 @@ def test_a_rebuild_of_the_same_version_stops_nobody(system: System, database_url
 
 # The columns of each version's tables: a change of them is another version of the model.
 COLUMNS: Final = {
-    ("jobs", 1): {
+    ("jobs", 2): {
         "ledger_jobs": (
             "id version state type priority max_attempts made attempt started_attempt delay_ms "
             "ttl_ms backoff backoff_delay_ms backoff_max_ms remove_on_complete worker progress "
@@ -179,7 +185,7 @@ COLUMNS: Final = {
             "due_at_ms data_position result_position error_position progress_position json_start "
             "json_priority json_state json_end"
         ),
-        "ledger_job_ranks": "type state span bucket jobs",
+        "ledger_job_runs": "type state priority_span id_span priority_run id_run jobs",
     },
     ("ledger_state", 1): {"ledger_state": "subject name state since_ms facts"},
     ("state_counts", 1): {"ledger_state_counts": "type state jobs work_ms"},

@@ -34,7 +34,7 @@ from ledger.log.batch import Submission
 from ledger.processes.composition import System
 from ledger.projections.follower import catch_up
 from ledger.projections.models.job_json import Frame
-from ledger.projections.models.job_lists import JobList
+from ledger.projections.models.job_runs import JobList
 from ledger.projections.rebuild.build import Build
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.report import MOST_DIFFERENCES, Difference
@@ -784,7 +784,10 @@ class LedgerMachine(RuleBasedStateMachine):
             rows(self.system, query)
             for query in (
                 "SELECT * FROM ledger_jobs ORDER BY id",
-                "SELECT * FROM ledger_job_ranks WHERE jobs != 0 ORDER BY type, state, span, bucket",
+                (
+                    "SELECT * FROM ledger_job_runs WHERE jobs != 0 ORDER BY type, state, "
+                    "priority_span, id_span, priority_run, id_run"
+                ),
                 (
                     "SELECT * FROM ledger_state_counts WHERE jobs != 0 OR work_ms != 0 ORDER BY "
                     "type, state"

@@ -12,11 +12,10 @@ from sqlalchemy import Connection
 
 from ledger.database.migration import migrate
 from ledger.processes.composition import System
-from ledger.projections.models.job_json import JobJson
-from ledger.projections.models.job_lists import JobList, ListSizes
+from ledger.projections.models.job_runs import JobList, ListSizes
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.rules.commands import (
+    LARGEST_INTEGER,
     Command,
     Complete,
     Create,
@@ -32,8 +31,10 @@ from tests.strategies import SHARED_FIXTURES
 
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
+PRIORITIES: Final = (0, 0, 0, 1, -1, 7, -7, 8, LARGEST_INTEGER, -LARGEST_INTEGER)
 LISTS: Final = (
     JobList(),
+    *(JobList(None, type_) for type_ in (*TYPES, "no such type")),
     *(JobList(state) for state in LIVE_STATES),
     *(JobList(state, type_) for state, type_ in product(LIVE_STATES, TYPES)),
     JobList(State.INACTIVE, "no such type"),
@@ -62,20 +63,18 @@ pages = st.builds(
 )
 
 
-pages_of_type = st.builds(
-    Asked,
-    list=st.sampled_from([JobList(None, type_) for type_ in (*TYPES, "no such type")]),
-    first=st.integers(0, JOBS + 10),
-    last=st.integers(0, JOBS + 10) | st.just(2**40),
-    descending=st.booleans(),
-    by_priority=st.booleans(),
-)
+@pytest.fixture(params=[1, 12, 100])
+def few(request: pytest.FixtureRequest) -> int:
+    """Return the number of runs that are added up at once: 1 is too few for every list."""
+    number: int = request.param
+    return number
 
 
 @pytest.fixture
-def empty(database_url: str) -> Iterator[System]:
+def empty(database_url: str, few: int) -> Iterator[System]:
     """Yield a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
-    jobs = Jobs(list_sizes=ListSizes(spans=(2, 4), shallow=5))
+    sizes = ListSizes(id_spans=(2, 4, 6), priority_spans=(1, 2), small=2, few=few, shallow=5)
+    jobs = Jobs(list_sizes=sizes)
     system = open_system(database_url, jobs=jobs)
     migrate(system.database)
     try:
@@ -98,7 +97,7 @@ def fill(system: System) -> None:
         created = [
             Create(
                 type=random_.choice(TYPES),
-                priority=random_.randint(-2, 2),
+                priority=random_.choice(PRIORITIES),
                 delay_ms=random_.choice((None, None, 60_000)),
             )
             for _ in range(JOBS // 3)
@@ -121,7 +120,7 @@ def fates(random_: random.Random, number: int) -> list[Command]:
                 (Start(job_id=job_id), Complete(job_id=job_id, attempt=1)),
                 (Start(job_id=job_id), FailAttempt(job_id=job_id, attempt=1, error='""')),
                 (Move(job_id=job_id, to=random_.choice(("delayed", "failed", "inactive"))),),
-                (Reprioritize(job_id=job_id, priority=random_.randint(-2, 2)),),
+                (Reprioritize(job_id=job_id, priority=random_.choice(PRIORITIES)),),
                 (Remove(job_id=job_id),) if random_.random() < 0.3 else (),
             )
         )
@@ -170,62 +169,19 @@ def test_a_page_is_the_slice_of_the_list(filled: System, asked: list[Asked]) -> 
 
 
 def test_every_deep_page_is_the_slice_of_the_list(filled: System) -> None:
-    """All ranks at which runs of ids begin and end, in both directions."""
+    """All ranks at which runs begin and end, in both directions."""
     jobs = everything(filled)
     asked = [
-        Asked(list_, first, first + 3, descending, by_priority=False)
-        for list_ in (JobList(), JobList(State.INACTIVE), JobList(State.FAILED, "sms"))
+        Asked(list_, first, first + 3, descending, by_priority)
+        for list_ in (JobList(), JobList(State.INACTIVE), JobList(None, "sms"))
         for first in range(len(jobs))
         for descending in (False, True)
+        for by_priority in (False, True)
     ]
     with filled.database.snapshot() as connection:
         found = [shown(filled, connection, each) for each in asked]
 
     assert found == [expected(jobs, each) for each in asked]
-
-
-@settings(max_examples=60, suppress_health_check=SHARED_FIXTURES)
-@given(asked=st.lists(pages_of_type, min_size=10, max_size=20))
-def test_a_page_of_a_type_is_the_slice_of_its_list(filled: System, asked: list[Asked]) -> None:
-    jobs = everything(filled)
-    with filled.database.snapshot() as connection:
-        found = [of_type(filled, connection, each) for each in asked]
-
-    assert found == [expected(jobs, each) for each in asked]
-
-
-def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
-    page = page_of_type(
-        system.jobs.lists,
-        connection,
-        asked.list.type or "",
-        asked.first,
-        asked.last,
-        descending=asked.descending,
-        by_priority=asked.by_priority,
-        largest_piece=7,
-    )
-    return shown_ids(JobJson(0, page))
-
-
-def test_a_page_of_a_type_reads_no_other_jobs(
-    filled: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[JobList, int]] = []
-    page = filled.jobs.lists.page
-
-    def counted(connection: Connection, jobs: JobList, first: int, last: int, **how: Any) -> Any:
-        asked.append((jobs, last - first + 1))
-        return page(connection, jobs, first, last, **how)
-
-    monkeypatch.setattr(filled.jobs.lists, "page", counted)
-    with filled.database.snapshot() as connection:
-        page_of_type(filled.jobs.lists, connection, "sms", 0, 4, largest_piece=7)
-        page_of_type(filled.jobs.lists, connection, "sms", 2**40, 2**40 + 4, largest_piece=7)
-
-    lists = [JobList(state, "sms") for state in LIVE_STATES]
-    assert {each for each, _ in asked} == set(lists)
-    assert sum(size for _, size in asked) <= 2 * len(lists) * 5
 
 
 def test_a_deep_page_walks_no_further_than_one_run(
@@ -243,10 +199,10 @@ def test_a_deep_page_walks_no_further_than_one_run(
     monkeypatch.setattr(filled.jobs.lists, "_walk", counted)
     length = len(everything(filled))
     with filled.database.snapshot() as connection:
-        for first in range(6, length - 10):
-            filled.jobs.lists.page(connection, JobList(), first, first + 2)
+        for first, by_priority in product(range(6, length - 10), (False, True)):
+            filled.jobs.lists.page(connection, JobList(), first, first + 2, by_priority=by_priority)
 
-    assert len(skipped) == length - 16
+    assert len(skipped) == 2 * (length - 16)
     assert max(skipped) < 1 << 2
 
 
