@@ -88,6 +88,10 @@ class WhooshEngine(SearchEngine):
     def leadership(self) -> Leadership:
         return _Role(self._home, "indexer")
 
+    def is_followed(self) -> bool:
+        # A claim would create the directory.
+        return FileLeadership(self._home.lock_path("indexer")).taken()
+
     def reached(self) -> int:
         try:
             return self._reader.newest().checkpoint.position
