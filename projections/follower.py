@@ -62,6 +62,15 @@ class ChangeConsumer(ABC):
             SchemaMismatch: Another version created it; it must be rebuilt.
         """
 
+    def recover(self) -> None:  # noqa: B027 - most have nothing to complete
+        """Complete what a process that was killed has left undone.
+
+        It is called by the process that follows, before anything else.
+
+        Raises:
+            Unavailable: The consumer's storage is not available.
+        """
+
     @abstractmethod
     def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         """Apply *changes* and move the checkpoint to *through*, in one commit.
@@ -159,6 +168,7 @@ class CatchUp:
         self._first_read = first_read
         self._memory = Memory()
         self._remembered_at = _NOWHERE
+        self._has_recovered = False
 
     def run(
         self,
@@ -181,6 +191,9 @@ class CatchUp:
             Overtaken: Another process leads the follower.
             Unavailable: The database, or the follower's storage, is not available.
         """
+        if not self._has_recovered:
+            self._follower.recover()
+            self._has_recovered = True
         position = self._follower.checkpoint()
         with self._database.read() as connection:
             end = store.read_position(connection)

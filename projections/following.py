@@ -6,7 +6,8 @@ state of the ledger are other processes.  It is deleted with the first step that
 
 import logging
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -81,6 +82,7 @@ class Following:
         self.follower = follower
         self.failure: Stuck | None = None
         self._database = database
+        self._commit_notifier = commit_notifier
         self._catch_up = CatchUp(database, follower)
         self._stuck_s, self._standby_s = stuck_s, standby_s
         self._woken = threading.Event()
@@ -89,7 +91,7 @@ class Following:
             # Called later: the follower's storage may not exist yet, or not be writable.
             follower.leadership,
             self._step,
-            leading=lambda: commit_notifier.subscribed(self._woken.set),
+            leading=self._leading,
             on_error=self._on_error,
             standby_s=standby_s,
         )
@@ -119,6 +121,13 @@ class Following:
         self._woken.set()
         if self._thread is not None:
             self._thread.join(_LONGEST_END_S)
+
+    @contextmanager
+    def _leading(self) -> Iterator[None]:
+        # Another process may have led meanwhile, and died.
+        self._catch_up = CatchUp(self._database, self.follower)
+        with self._commit_notifier.subscribed(self._woken.set):
+            yield
 
     def _step(self) -> float:
         """Catch up, then wait for a commit; return the seconds to wait before the next step."""

@@ -13,6 +13,7 @@ beginning.
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ledger.database import shortages
@@ -66,6 +67,13 @@ class WhooshEngine(SearchEngine):
         """Return the position of the index, after replacing an unusable one with an empty one."""
         return self._readable().checkpoint.position
 
+    def recover(self) -> None:
+        folder = self._home.find(self._link)
+        if folder is not None:
+            # An index that cannot be read is replaced by the first look at the checkpoint.
+            with suppress(Damaged, FileNotFoundError):
+                Index(folder).remove_left_over()
+
     def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         done = self._readable().checkpoint.position
         if changes[0].recorded.position != done + 1:
@@ -74,7 +82,11 @@ class WhooshEngine(SearchEngine):
         try:
             # A rebuild may have put another index in its place meanwhile, which is further behind.
             self._opened().commit(
-                update.added.items(), update.removed, self._at(changes[-1].recorded), after=done
+                update.added.items(),
+                update.removed,
+                self._at(changes[-1].recorded),
+                after=done,
+                erased=update.erased,
             )
         except Damaged as error:
             # For example, a rebuild has removed this index.
