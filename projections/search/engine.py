@@ -33,8 +33,8 @@ class Behind(Unavailable):
         position: The position that it has reached.
     """
 
-    def __init__(self, position: int) -> None:
-        super().__init__(f"the search index has only reached event {position}; try again")
+    def __init__(self, position: int, why: str | None = None) -> None:
+        super().__init__(why or f"the search index has only reached event {position}; try again")
         self.position = position
 
 

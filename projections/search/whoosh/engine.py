@@ -31,6 +31,22 @@ from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint
 _log = logging.getLogger(__name__)
 
 
+class OfAnotherLedger(Behind):
+    """The index followed another ledger, so it has reached nothing of this one.
+
+    Two ledgers may have been at one URL, one after the other; or the database was restored.
+    """
+
+    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
+        super().__init__(
+            0,
+            f"the search index in {path} is of another ledger, or of another copy of this one, "
+            f"whose event {checkpoint.position} has the chain value {checkpoint.chain.hex()}; the "
+            "next process that follows, or a search, builds it again from this ledger; if both "
+            "are in use, give each its own LEDGER_SEARCH_DIRECTORY",
+        )
+
+
 class WhooshEngine(SearchEngine):
     """The index in a directory.
 
@@ -107,6 +123,9 @@ class WhooshEngine(SearchEngine):
     def reached(self) -> int:
         try:
             return self._reader.newest().checkpoint.position
+        except OfAnotherLedger:
+            # Position 0 would look like an index that has only just begun.
+            raise
         except Behind as behind:
             return behind.position
 
@@ -300,5 +319,5 @@ class _Reader:
         if not is_of(self._database, contents.checkpoint):
             # The process that indexes detects it too.
             self._contents = None
-            raise Behind(0)
+            raise OfAnotherLedger(self._home.path, contents.checkpoint)
         return contents
