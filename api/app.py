@@ -83,7 +83,7 @@ def create_app(
         activity.ActivityByMinute(ledger, activity_view, largest_page=largest_page),
         attempt_reports.AttemptReports(ledger),
         description.Description(openapi.encoded()),
-        health.Health(database, lags),
+        health.Health(ledger, read_models, lags),
         jobs.JobChanges(ledger),
         jobs.JobCreation(ledger, kue_lenient=kue_lenient),
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),

@@ -204,6 +204,17 @@ class Worker(Answer, frozen=True, kw_only=True):
     jobs: Annotated[int, Meta(ge=0, description="Number of jobs that it holds.")]
 
 
+class LateWork(Answer, frozen=True, kw_only=True):
+    """Work in the background that should have been done."""
+
+    ms: Annotated[
+        int, Meta(ge=0, description="How long ago the oldest of it should have been done.")
+    ]
+    reason: Annotated[
+        str, Meta(description="What it is, and whether there is a process that does such work.")
+    ]
+
+
 class Status(Answer, frozen=True, kw_only=True):
     """The state of the server."""
 
@@ -216,6 +227,17 @@ class Status(Answer, frozen=True, kw_only=True):
                 description="Read models of this server that cannot continue, with the reason: an "
                 "event cannot be applied, their tables belong to another version, or their class "
                 "cannot be imported. Everything else is served, so the status stays 200."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    late: (
+        Annotated[
+            dict[str, LateWork],
+            Meta(
+                description="Read models that have lacked an event for more than 10 s, and "
+                "`sweeper` if a delay, a ttl or a lease has been over for so long without effect. "
+                "Everything else is served, so the status stays 200."
             ),
         ]
         | UnsetType

@@ -8,45 +8,31 @@ checkpoint together.
 One process at a time leads a follower.  If two processes believe that they lead, the second
 one finds that the checkpoint has moved, and raises ``Overtaken``.
 
-An event that a follower cannot apply stops it at that event.  The failure is logged, and
-recorded in the database.  The batch is halved until the event is found: all earlier events
-are applied, and the position of the event is known.
+An event that a follower cannot apply stops it at that event.  The batch is halved until the
+event is found: all earlier events are applied, and the position of the event is known.
+``following`` logs the failure and records it in the database.
 """
 
-import logging
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final
 
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection
 
-from ledger.database.clock import current_time_ms
 from ledger.database.contract import Database, Leadership
-from ledger.database.fast_sql import Query
-from ledger.database.leader_loop import STANDBY_S, LeaderLoop
-from ledger.errors import Corrupt, LedgerError, Overtaken, SchemaMismatch, Stuck, Unavailable
+from ledger.errors import Corrupt, Overtaken, SchemaMismatch, Stuck, Unavailable
 from ledger.log import store
-from ledger.log.commit_notifier import CommitNotifier
 from ledger.log.history import read_recorded
 from ledger.log.recorded import AnyChange
-from ledger.log.schema import failures
 from ledger.projections.replay import Advance, Memory
 
-# The commit notifier may be reconnecting, and a leader must check that it still leads.
-LONGEST_WAIT_S: Final = 2.0
-# Delay before a stuck follower tries again: another process may run fixed code by then.
-STUCK_S: Final = 10.0
 # With `wants_content`, a batch ends after this many characters of content: a job may hold a
 # megabyte, and what a follower builds from it takes several.  Sizes are known only once events
 # are read, so the first read is small and each further one twice as large.
 MOST_CONTENT: Final = 8 * 1024 * 1024
 FIRST_READ: Final = 16
-_LONGEST_END_S: Final = 10.0
 # A position and its chain value that no ledger has.
 _NOWHERE: Final[tuple[int, bytes | None]] = (-1, None)
-
-_log = logging.getLogger(__name__)
 
 
 class ChangeConsumer(ABC):
@@ -74,6 +60,15 @@ class ChangeConsumer(ABC):
         Raises:
             Unavailable: The consumer's storage is not available.
             SchemaMismatch: Another version created it; it must be rebuilt.
+        """
+
+    def recover(self) -> None:  # noqa: B027 - most have nothing to complete
+        """Complete what a process that was killed has left undone.
+
+        It is called by the process that follows, before anything else.
+
+        Raises:
+            Unavailable: The consumer's storage is not available.
         """
 
     @abstractmethod
@@ -108,6 +103,18 @@ class Follower(ChangeConsumer):
     @abstractmethod
     def leadership(self) -> Leadership:
         """Return the claim to be the process that calls ``follow``."""
+
+    def is_followed(self) -> bool:
+        """Return whether any process follows, without starting or repairing anything.
+
+        Raises:
+            Unavailable: It cannot be determined; this process could not follow either.
+        """
+        leadership = self.leadership()
+        try:
+            return leadership.taken()
+        finally:
+            leadership.release()
 
     def reached(self) -> int:
         """Return the checkpoint without starting or repairing anything, for monitoring.
@@ -161,6 +168,7 @@ class CatchUp:
         self._first_read = first_read
         self._memory = Memory()
         self._remembered_at = _NOWHERE
+        self._has_recovered = False
 
     def run(
         self,
@@ -183,6 +191,9 @@ class CatchUp:
             Overtaken: Another process leads the follower.
             Unavailable: The database, or the follower's storage, is not available.
         """
+        if not self._has_recovered:
+            self._follower.recover()
+            self._has_recovered = True
         position = self._follower.checkpoint()
         with self._database.read() as connection:
             end = store.read_position(connection)
@@ -262,127 +273,3 @@ def catch_up(
 ) -> int:
     """Bring *follower* to the head, or to *through*; see ``CatchUp.run``."""
     return CatchUp(database, follower).run(batch=batch, through=through, advance=advance)
-
-
-class Failure(NamedTuple):
-    """An event that a follower cannot apply, and the reason."""
-
-    name: str
-    position: int
-    reason: str
-    at_ms: int
-
-
-_SELECT_FAILURES: Final = Query(
-    select(*(failures.c[name] for name in Failure._fields)).order_by(failures.c.name)
-)
-_DELETE_FAILURE: Final = delete(failures).where(failures.c.name == bindparam("name_"))
-
-
-def read_failures(database: Database) -> list[Failure]:
-    """Return the events that stop followers, whichever process leads them."""
-    with database.read() as connection:
-        return [Failure(*row) for row in _SELECT_FAILURES.all(connection)]
-
-
-class Following:
-    """A thread that keeps a follower near the head, if no other process does.
-
-    Args:
-        database: The ledger's database.
-        follower: The read model to keep near the head.
-        commit_notifier: The commit notifier.
-        stuck_s: Seconds to wait before an event that stopped the follower is tried again.
-        standby_s: Seconds to wait after any other failure, and between two tries to lead.
-
-    Attributes:
-        failure: The event that stops the follower; None if none does.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        follower: Follower,
-        commit_notifier: CommitNotifier,
-        *,
-        stuck_s: float = STUCK_S,
-        standby_s: float = STANDBY_S,
-    ) -> None:
-        self.follower = follower
-        self.failure: Stuck | None = None
-        self._database = database
-        self._catch_up = CatchUp(database, follower)
-        self._stuck_s, self._standby_s = stuck_s, standby_s
-        self._woken = threading.Event()
-        self._loop = LeaderLoop(
-            follower.name,
-            # Called later: the follower's storage may not exist yet, or not be writable.
-            follower.leadership,
-            self._step,
-            leading=lambda: commit_notifier.subscribed(self._woken.set),
-            standby_s=standby_s,
-        )
-        self._thread: threading.Thread | None = None
-        # A recorded failure outlives its process, so the first success must delete it.
-        self._may_be_stored = True
-
-    def run(self) -> None:
-        """Follow until ``stop`` is called; the database may be unavailable in between."""
-        try:
-            self._loop.run()
-        finally:
-            self._database.release()
-
-    def start(self) -> None:
-        """Run in a thread that ends with the process."""
-        self._thread = threading.Thread(
-            target=self.run, name=f"ledger-{self.follower.name}", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Make ``run`` return, and wait for the thread that ``start`` started."""
-        self._loop.stop()
-        self._woken.set()
-        if self._thread is not None:
-            self._thread.join(_LONGEST_END_S)
-
-    def _step(self) -> float:
-        """Catch up, then wait for a commit; return the seconds to wait before the next step."""
-        self._woken.clear()
-        try:
-            self._catch_up.run(stopped=self._loop.stopped.is_set)
-            self._note(None)
-        except Stuck as error:
-            self._fail(error)
-            return self._stuck_s
-        except Overtaken as error:
-            _log.info("%s", error)
-            return self._standby_s
-        # After a notification, the pause lets further events come: one commit applies them all.
-        if not self._loop.stopped.is_set():
-            self._woken.wait(LONGEST_WAIT_S)
-        return self.follower.pause_s
-
-    def _fail(self, error: Stuck) -> None:
-        known = self.failure
-        if known is None or (known.position, known.reason) != (error.position, error.reason):
-            _log.error("%s", error)
-            try:
-                self._note(error)
-            except LedgerError as unrecorded:
-                _log.warning("cannot record the failure: %s", unrecorded)
-
-    def _note(self, failure: Stuck | None) -> None:
-        """Store the failure, or that there is none, for this object and for ``ledger status``."""
-        previous, self.failure = self.failure, failure
-        if failure is None and previous is None and not self._may_be_stored:
-            return
-        with self._database.write() as tx:
-            tx.execute(_DELETE_FAILURE, {"name_": self.follower.name})
-            if failure is not None:
-                row = Failure(
-                    failure.follower, failure.position, failure.reason, current_time_ms(tx)
-                )
-                tx.execute(insert(failures), row._asdict())
-        self._may_be_stored = failure is not None

@@ -17,6 +17,7 @@ from ledger.errors import Unavailable
 from ledger.processes.composition import System, compose, prepare
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.hosts import bound_host
+from ledger.processes.late_log import LateLog
 from ledger.processes.log_format import PlainFormatter
 from ledger.processes.settings import Settings
 from ledger.worker.sweeper import Sweeper
@@ -74,7 +75,7 @@ def _hosts(settings: Settings) -> Collection[str]:
 
 
 class _Background:
-    """The threads of a server process: the sweeper, and the starter of the follower process.
+    """The threads of a server process: the sweeper, the starter of the follower process, a log.
 
     A forked child gets its own connections, locks and threads, because gunicorn's --preload
     builds the app before it forks.  gunicorn reaps every child as one of its workers, so the
@@ -104,6 +105,8 @@ class _Background:
             for model in system.followers
             if settings.sweep or model is system.search.engine
         ]
+        # Another process of ours may be the one that hangs.
+        LateLog(lambda: system.late(system.lags())).start()
         if names:
             self._following = FollowerProcess(names, system.starter, settings)
             self._following.start()

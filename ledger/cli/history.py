@@ -13,11 +13,11 @@ from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import REFUSED, Context, as_json, command
 from ledger.cli.jobs import print_job
+from ledger.cli.late import late_json, print_late
 from ledger.cli.parameters import NUMBER, Whole
 from ledger.errors import InvalidInput, JobNotFound, Refused
 from ledger.log import store
 from ledger.log.store import Envelope
-from ledger.projections.lag import lags
 from ledger.projections.point_in_time import PastCounts, counts_at, job_at
 from ledger.projections.verify import verify as verifying
 from ledger.rules.job import LIVE_STATES
@@ -217,13 +217,15 @@ def status(context: Context, *, as_json: bool) -> None:
     """Show the database, its position, and the progress of the read models.
 
     The position is the number of the last event. A read model that cannot continue is shown
-    with the reason.
+    with the reason. So is what is late by more than 10 seconds: a read model that lacks an
+    event, or the sweeper, if a delay, a ttl or a lease has been over for so long.
     """
     with context.reading(any_rows=True) as (system, connection):
         head = store.read_head(connection)
         stats = system.state_counts.stats(connection)
         paused = system.ledger_state.paused(connection)
-        standing = lags(system.database, system.followers, system.plug_ins.broken)
+        standing = system.lags()
+        late = system.late(standing)
         time_ms = system.ledger.time_ms(connection)
     shown: dict[str, object] = {
         "database": system.database.shown_url,
@@ -239,10 +241,12 @@ def status(context: Context, *, as_json: bool) -> None:
     } | {each.name: str(each) for each in standing}
     since = {type_: output.moment(since_ms) for type_, since_ms in paused.items()}
     if as_json:
-        output.json_line(json_out.encode(shown | {"paused": since, "projections": projections}))
+        told = {"paused": since, "projections": projections, "late": late_json(late)}
+        output.json_line(json_out.encode(shown | told))
     else:
         pauses = [(f"{type_} is paused", f"since {at}") for type_, at in since.items()]
         # Outside the table, so that it is complete on a narrow terminal and can be copied.
         chain = shown.pop("chain")
         output.table(("name", "value"), [*shown.items(), *pauses, *projections.items()])
         click.echo(f"chain {chain}")
+        print_late(late)

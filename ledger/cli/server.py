@@ -26,7 +26,8 @@ from ledger.processes.parent_connection import ParentConnection
 from ledger.processes.settings import Settings
 from ledger.processes.stop_requests import interrupts
 from ledger.processes.unknown_variables import leave_to_parent
-from ledger.projections.follower import Follower, Following
+from ledger.projections.follower import Follower
+from ledger.projections.following import Following
 from ledger.projections.model_versions import record_versions
 from ledger.worker.sweeper import Sweeper
 

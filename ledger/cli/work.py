@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -18,6 +19,7 @@ from ledger.processes.composition import STARTER, followed_for
 from ledger.processes.counters import Count, Counters
 from ledger.processes.follower_process import FollowerProcess
 from ledger.processes.import_target import Target, TargetError, load, slots
+from ledger.processes.late_log import LateLog
 from ledger.processes.log_format import say, send_lines
 from ledger.processes.lost_output import survive_lost_output
 from ledger.processes.parent_connection import ParentConnection
@@ -26,6 +28,9 @@ from ledger.processes.stop_requests import StopRequests
 from ledger.processes.unknown_variables import leave_to_parent
 from ledger.processes.worker_process import run_child, run_worker
 from ledger.processes.worker_processes import WorkerProcesses
+from ledger.projections.follower import Follower
+from ledger.projections.lag import Late, lags
+from ledger.queue.overdue import late_sweeper
 from ledger.queue.queue import Queue
 from ledger.worker.sweeper import Sweeper
 from ledger.worker.worker import GRACE_S
@@ -147,7 +152,9 @@ def _work(
         log_to = logging.StreamHandler(sys.stdout) if screen is None else screen.log_handler()
         send_lines(log_to, as_json=as_json)
         stack.callback(_start_sweeper(queue).stop)
-        stack.callback(_start_follower_process(queue, settings, screen).stop)
+        followers = followed_for(queue)
+        stack.callback(_start_follower_process(queue, followers, settings, screen).stop)
+        stack.callback(_start_late_log(queue, followers).stop)
         say(
             "work started",
             target=target.name,
@@ -184,13 +191,24 @@ def _start_sweeper(queue: Queue) -> Sweeper:
     return sweeper
 
 
+def _start_late_log(queue: Queue, followers: Sequence[Follower]) -> LateLog:
+    def late() -> list[Late]:
+        lagging = lags(queue.database, followers, (), time_ms=queue.ledger.time_ms)
+        found = [late_sweeper(queue.ledger, queue.read_models), *(each.late for each in lagging)]
+        return [each for each in found if each is not None]
+
+    late_log = LateLog(late)
+    late_log.start()
+    return late_log
+
+
 def _start_follower_process(
-    queue: Queue, settings: Settings, screen: "Screen | None"
+    queue: Queue, followers: Sequence[Follower], settings: Settings, screen: "Screen | None"
 ) -> FollowerProcess:
     database = queue.database
     url = database.engine.url.render_as_string(hide_password=False)
     follower_process = FollowerProcess(
-        followed_for(queue),
+        [each.name for each in followers],
         lambda: database.leadership(STARTER),
         replace(settings, database_url=url, schema=database.schema or ""),
         **_output(screen),

@@ -5,6 +5,7 @@ import click
 from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.cli.late import print_late
 from ledger.queue.presence import ListedWorker
 from ledger.rules.commands import Pause, Resume
 
@@ -20,11 +21,14 @@ def workers(context: Context, *, as_json: bool) -> None:
     ledger workers --json | jq -r '.[] | select(.state == "silent").name'
 
     A worker that is silent for longer than its lease is considered lost. Its attempts
-    fail, and the jobs are tried again if they have attempts left.
+    fail, and the jobs are tried again if they have attempts left. Warnings say whether
+    the sweeper, or a read model, is late.
     """
     with context.reading() as (system, connection):
         now_ms = system.ledger.time_ms(connection)
         listed = system.read_models.workers(connection, now_ms=now_ms)
+        late = system.late(system.lags())
+    print_late(late, err=True)
     if as_json:
         output.json_line(json_out.encode([_fields(worker) for worker in listed]))
         return

@@ -338,6 +338,14 @@ class Leadership(ABC):
         """Take the role if it is free; return whether we hold it."""
 
     @abstractmethod
+    def taken(self) -> bool:
+        """Return whether any process holds the role, without taking it.
+
+        Raises:
+            Unavailable: It cannot be determined; this process could not take the role either.
+        """
+
+    @abstractmethod
     def release(self) -> None:
         """Release the role."""
 

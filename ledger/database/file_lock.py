@@ -17,7 +17,8 @@ creates it: otherwise a single command of root would lock the owner's processes 
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,23 @@ class LockFile:
             return False
         return True
 
+    def is_locked(self) -> bool:
+        """Return whether anyone holds the lock; the file is neither created nor kept open.
+
+        A shared lock is tried, on a descriptor of its own, so that two who ask at once do not
+        take each other for a holder.
+        """
+        fd = _existing(self._path)
+        if fd is None:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def is_in_place(self) -> bool:
         """Return whether the open file is the one at the path."""
         return bool(self._fds) and is_file(self._path, os.fstat(self._fds[0]))
@@ -97,13 +115,34 @@ class LockFile:
 
 
 def _opened(path: Path, database: Path | None) -> int:
-    try:
-        fd = _open_or_create(path, database)
+    with _refusals(path):
+        return _checked(_open_or_create(path, database))
+
+
+def _existing(path: Path) -> int | None:
+    """Open a lock file to look at it; return None if there is none."""
+    with _refusals(path):
         try:
-            _require_lock(fd)
-        except BaseException:
-            os.close(fd)
-            raise
+            return _checked(open_regular(path, os.O_RDONLY))
+        except FileNotFoundError:
+            return None
+
+
+def _checked(fd: int) -> int:
+    """Return *fd* if it is open on a lock file; close it otherwise."""
+    try:
+        _require_lock(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Translate why a lock file cannot be used into what to do."""
+    try:
+        yield
     except Strange as error:
         raise NotOurs(
             path, str(error), "move it away: Ledger needs this name for a lock file"
@@ -118,7 +157,6 @@ def _opened(path: Path, database: Path | None) -> int:
             f"cannot open {path}: "
             + shortages.in_words(error, "its directory must exist and be writable")
         ) from error
-    return fd
 
 
 def _open_or_create(path: Path, database: Path | None) -> int:
@@ -179,6 +217,9 @@ class FileLeadership(Leadership):
         if not self._held or not self._file.is_in_place():
             self._held = self._file.try_acquire()
         return self._held
+
+    def taken(self) -> bool:
+        return self._held or self._file.is_locked()
 
     def release(self) -> None:
         self._held = False

@@ -29,7 +29,7 @@ class LeaderLoop:
         leadership: Returns the claim to the role; called again after a claim failed.
         step: Takes one step and returns how long to wait before the next, in seconds.
         leading: A context that is entered when the role is taken, and left when it is lost.
-        on_error: Called with each ``LedgerError`` of the claim or the step.
+        on_error: Called with each error of the claim or the step; it must not raise.
         standby_s: How often to try for the role, in seconds.
 
     Attributes:
@@ -43,7 +43,7 @@ class LeaderLoop:
         step: Callable[[], float],
         *,
         leading: Callable[[], AbstractContextManager[object]] = nullcontext,
-        on_error: Callable[[LedgerError], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
         standby_s: float = STANDBY_S,
     ) -> None:
         self.stopped = threading.Event()
@@ -91,7 +91,7 @@ class LeaderLoop:
             self._give_back()
             self.complain(error)
         except Exception as error:  # noqa: BLE001 - must not end the thread
-            self._note(error, "%s cannot take its role; retrying")
+            self._fail(error, "%s cannot take its role; retrying")
             self._give_back()
         else:
             if not holds:
@@ -107,7 +107,7 @@ class LeaderLoop:
         except LedgerError as error:
             self.complain(error)
         except Exception as error:  # noqa: BLE001 - must not end the thread
-            self._note(error, "%s failed; retrying")
+            self._fail(error, "%s failed; retrying")
         else:
             self._recover()
             return wait_s
@@ -117,6 +117,11 @@ class LeaderLoop:
         """Log *error*, once while it stays the same."""
         if self._is_new(error):
             _log.warning("%s cannot run, will retry: %s", self._name, error)
+        if self._on_error is not None:
+            self._on_error(error)
+
+    def _fail(self, error: Exception, text: str) -> None:
+        self._note(error, text)
         if self._on_error is not None:
             self._on_error(error)
 

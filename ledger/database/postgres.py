@@ -53,7 +53,11 @@ from ledger.database.contract import (
 )
 from ledger.database.fast_sql import driver_of
 from ledger.database.postgres_engine import PostgresEngine
-from ledger.database.postgres_leadership import SessionLeadership, TransactionLeadership
+from ledger.database.postgres_leadership import (
+    SessionLeadership,
+    TransactionLeadership,
+    is_locked,
+)
 from ledger.database.postgres_watch import ListeningWatch, PollingWatch
 from ledger.database.translation import DOES_NOT_ANSWER, translation
 from ledger.errors import InvalidInput, OutcomeUnknown, SchemaMismatch, Unavailable
@@ -294,7 +298,7 @@ class PostgresDatabase(Database):
     def leadership(self, role: str) -> Leadership:
         return _Leadership(self, role)
 
-    def lock(self, role: str) -> Leadership:
+    def lock(self, role: str) -> SessionLeadership | TransactionLeadership:
         """Return the claim to *role*, by a lock of the kind that the connections allow."""
         direct, key = self.direct, self.lock_key(role)
         if direct.is_pooled:
@@ -347,13 +351,17 @@ class _Leadership(Leadership):
     def __init__(self, database: PostgresDatabase, role: str) -> None:
         self._database = database
         self._role = role
-        self._lock: Leadership | None = None
+        self._lock: SessionLeadership | TransactionLeadership | None = None
 
     def held(self) -> bool:
         with self._database.translated(), self._database.direct.translated():
             # Only now: the name of the lock contains the schema, which a connection finds.
             self._lock = self._lock or self._database.lock(self._role)
             return self._lock.held()
+
+    def taken(self) -> bool:
+        with self._database.read() as connection:
+            return is_locked(connection, self._database.lock_key(self._role))
 
     def release(self) -> None:
         if self._lock is not None:

@@ -6,12 +6,19 @@ from typing import Final, Protocol
 
 from sqlalchemy import Connection, Engine, exc, text
 
-from ledger.database.contract import Leadership, discard
+from ledger.database.contract import discard
 from ledger.database.fast_sql import driver_of
 
 _TRY: Final = text("SELECT pg_try_advisory_lock(:key)")
 _RELEASE: Final = text("SELECT pg_advisory_unlock(:key)")
 _LIVES: Final = text("SELECT 1")
+# The server shows the two halves of a lock's number as two object ids.
+_IS_LOCKED: Final = text(
+    "SELECT EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+    "WHERE locktype = 'advisory' AND granted AND datname = current_database() AND objsubid = 1 "
+    "AND CAST(classid AS bigint) = :high AND CAST(objid AS bigint) = :low)"
+)
+_HALF_BITS: Final = 32
 
 
 class Sessions(Protocol):
@@ -23,7 +30,13 @@ class Sessions(Protocol):
         """Return the connection that this thread keeps."""
 
 
-class SessionLeadership(Leadership):
+def is_locked(connection: Connection, key: int) -> bool:
+    """Return whether a session or transaction holds the advisory lock with this number."""
+    high, low = divmod(key, 1 << _HALF_BITS)
+    return bool(connection.scalar(_IS_LOCKED, {"high": high, "low": low}))
+
+
+class SessionLeadership:
     """A lock of a session, on the connection of the thread that asks for it.
 
     The role is held only while the connection is the same.
@@ -39,6 +52,7 @@ class SessionLeadership(Leadership):
         self._connection: Connection | None = None
 
     def held(self) -> bool:
+        """Take the lock if it is free; return whether we hold it."""
         connection = self._sessions.kept()
         if connection is self._connection:
             # Ours while the session lives; the statement fails if it does not.
@@ -50,6 +64,7 @@ class SessionLeadership(Leadership):
         return self._connection is not None
 
     def release(self) -> None:
+        """Release the lock."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             # The end of the session would release it too, but not immediately.
@@ -57,7 +72,7 @@ class SessionLeadership(Leadership):
                 connection.execute(_RELEASE, self._key)
 
 
-class TransactionLeadership(Leadership):
+class TransactionLeadership:
     """A lock of a transaction that is open for as long as the role is held.
 
     A pooler gives a lock of a session to whoever is served by that session next: two processes
@@ -83,6 +98,7 @@ class TransactionLeadership(Leadership):
         self._connection: Connection | None = None
 
     def held(self) -> bool:
+        """Take the lock if it is free; return whether we hold it."""
         if self._connection is None:
             return self._take()
         try:
@@ -107,6 +123,7 @@ class TransactionLeadership(Leadership):
         return False
 
     def release(self) -> None:
+        """Release the lock."""
         if self._connection is None:
             return
         try:

@@ -13,6 +13,8 @@ _SETTINGS: Final[Mapping[str, int | str]] = {
     "cache_size": -16_000,
     # 32 MB: a page that changes in every commit is copied to the database once per checkpoint.
     "wal_autocheckpoint": 8_000,
+    # Overwrite what is deleted, such as erased content.  Some builds of SQLite do so by default.
+    "secure_delete": 1,
 }
 # Pages are read through the system's page cache, which all processes share, without a system call
 # and a copy per page.

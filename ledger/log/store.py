@@ -132,7 +132,7 @@ _SELECT_ORIGIN = Query(
         events.c.position == bindparam("position")
     )
 )
-_SELECT_TIME = select(events.c.at_ms).where(events.c.position == bindparam("position"))
+_SELECT_TIME = Query(select(events.c.at_ms).where(events.c.position == bindparam("position")))
 
 
 def lock_head(tx: Connection) -> Head:
@@ -256,6 +256,12 @@ def require_recorded(connection: Connection, recorded: Recorded) -> None:
         )
 
 
+def read_time(connection: Connection, position: int) -> int | None:
+    """Return the time of one event, UTC milliseconds; None if there is no such event."""
+    row = _SELECT_TIME.first(connection, position=position)
+    return None if row is None else int(row[0])
+
+
 def position_at(connection: Connection, at_ms: int) -> int:
     """Return the position of the last event up to a time; 0 if there was none.
 
@@ -265,7 +271,8 @@ def position_at(connection: Connection, at_ms: int) -> int:
     low, high = 0, read_position(connection)
     while low < high:
         middle = (low + high + 1) // 2
-        if connection.execute(_SELECT_TIME, {"position": middle}).scalar_one() <= at_ms:
+        time_ms = read_time(connection, middle)
+        if time_ms is not None and time_ms <= at_ms:
             low = middle
         else:
             high = middle - 1

@@ -33,11 +33,12 @@ from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.models.unique_keys import UniqueKeys
 from ledger.projections.projection import Projection
 from ledger.queue.opening import Parts
+from ledger.queue.overdue import SWEEPER
 from ledger.queue.queue import Queue
 
 if TYPE_CHECKING:
     from ledger.projections.follower import Follower
-    from ledger.projections.lag import Lag
+    from ledger.projections.lag import Lag, Late
     from ledger.projections.models.activity import Activity
     from ledger.projections.plugins import PlugIns
     from ledger.projections.search.engine import SearchEngine
@@ -162,7 +163,16 @@ class System:
         """Return the lag of each follower, and what stops it."""
         from ledger.projections.lag import lags
 
-        return lags(self.database, self.followers, self.plug_ins.broken)
+        return lags(
+            self.database, self.followers, self.plug_ins.broken, time_ms=self.ledger.time_ms
+        )
+
+    def late(self, lags: "Sequence[Lag]") -> "list[Late]":
+        """Return the sweeper if it is late, and the late followers of *lags*."""
+        from ledger.queue.overdue import late_sweeper
+
+        found = [late_sweeper(self.ledger, self.read_models), *(each.late for each in lags)]
+        return [each for each in found if each is not None]
 
     def forget(self) -> None:
         """Reset locks and threads in a forked child, which has none of its parent's threads."""
@@ -306,16 +316,18 @@ def _plug_ins(database: Database, ours: Sequence[Projection]) -> "PlugIns":
     taken.update(each.name for each in ours)
     # The names of both search engines.
     taken |= {SearchEngine.name, "ledger_search_words", "ledger_search_checkpoints"}
+    # What is late is told by name.
+    taken.add(SWEEPER)
     return PlugIns(database, taken=taken | set(schema.metadata.tables))
 
 
-def followed_for(queue: Queue) -> list[str]:
-    """Return the names of the read models that ``ledger work`` keeps near the head."""
+def followed_for(queue: Queue) -> "list[Follower]":
+    """Return the read models that ``ledger work`` keeps near the head."""
     from ledger.projections.models.activity import Activity
 
     activity = Activity(queue.database)
     ours = (*_inline_projections(), activity)
-    return [each.name for each in (activity, *_plug_ins(queue.database, ours).followers)]
+    return [activity, *_plug_ins(queue.database, ours).followers]
 
 
 def create_plug_ins(system: System) -> list[str]:

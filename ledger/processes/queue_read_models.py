@@ -11,7 +11,7 @@ from ledger.projections.models.jobs import Jobs
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.queue import presence
-from ledger.queue.read_models import ReadModels
+from ledger.queue.read_models import Overdue, ReadModels
 from ledger.rules import json_text
 from ledger.rules.job import State
 
@@ -113,3 +113,19 @@ class QueueReadModels(ReadModels):
         # The attempts first, as for lost workers: a worker is listed before it holds one.
         held = self._jobs.held_counts(connection)
         return presence.listed(connection, held, now_ms=now_ms)
+
+    def overdue(self, connection: Connection, *, now_ms: int) -> Overdue | None:
+        found = []
+        due = self._jobs.longest_due(connection, now_ms=now_ms)
+        if due is not None:
+            job_id, state, due_at_ms = due
+            what = "is due and not promoted" if state is State.DELAYED else "has an expired attempt"
+            found.append(Overdue(due_at_ms, f"job {job_id} {what}"))
+        silent = presence.long_silent(connection, now_ms=now_ms)
+        holders = self._jobs.holders(connection) if silent else ()
+        found += [
+            Overdue(since_ms, f"worker {name} is lost and its attempts have not failed")
+            for name, since_ms in silent.items()
+            if name in holders
+        ]
+        return min(found, default=None)

@@ -107,6 +107,10 @@ _SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(worker
 _FIND: Final = Query(
     _SELECT.where(workers.c.name == bindparam("name_")).add_columns(CurrentTime().label("time_ms"))
 )
+_EXCUSED_UNTIL_MS: Final = workers.c.seen_at_ms + 2 * workers.c.lease_ms
+_LONG_SILENT: Final = Query(
+    select(workers.c.name, _EXCUSED_UNTIL_MS).where(bindparam("now_ms") >= _EXCUSED_UNTIL_MS)
+)
 _OWN: Final = (workers.c.name == bindparam("name_")) & (
     workers.c.started_at_ms == bindparam("started_at_ms_")
 )
@@ -234,6 +238,16 @@ def forget(ledger: "Ledger", holders: Collection[str]) -> int:
 
 
 # --- queries
+
+
+def long_silent(connection: Connection, *, now_ms: int) -> dict[str, int]:
+    """Return the workers that no sweeper would still excuse, and since when that is so.
+
+    A sweeper ignores silence that began while the database was unavailable, or before its clock
+    was set: then it waits for one more lease.
+    """
+    rows = _LONG_SILENT.all(connection, now_ms=now_ms)
+    return dict(tuple(row) for row in rows)
 
 
 def find(connection: Connection, name: str) -> WorkerSeen | None:

@@ -1,7 +1,7 @@
 """The queries of the read models that a queue uses; the queue depends on nothing else of them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ledger.rules.job import State
 
@@ -10,6 +10,18 @@ if TYPE_CHECKING:
 
     from ledger.log.store import Envelope
     from ledger.queue.presence import ListedWorker
+
+
+class Overdue(NamedTuple):
+    """Something that the sweeper has to do.
+
+    Attributes:
+        since_ms: The time from which it could do that, UTC milliseconds.
+        what: What it is, as a clause.
+    """
+
+    since_ms: int
+    what: str
 
 
 class DueJobs(Protocol):
@@ -52,6 +64,9 @@ class ReadModels(DueJobs, Protocol):
 
     def workers(self, connection: "Connection", *, now_ms: int) -> "Sequence[ListedWorker]":
         """Return the workers that have sent heartbeats, with their states, sorted by name."""
+
+    def overdue(self, connection: "Connection", *, now_ms: int) -> Overdue | None:
+        """Return what the sweeper has had to do for longest; None if nothing is due."""
 
     def stats(self, connection: "Connection", type_: str | None) -> Mapping[str, int]:
         """Return the number of jobs in each state, of one type or all, and ``work_ms``."""

@@ -8,11 +8,12 @@ import time
 from typing import Final
 
 from ledger.database.leader_loop import LeaderLoop
-from ledger.errors import LedgerError, Unavailable
+from ledger.errors import Unavailable
 from ledger.log.answers import Outcome
 from ledger.log.ledger import Ledger
 from ledger.queue import presence
 from ledger.queue.lease import LEASE_MS
+from ledger.queue.overdue import SWEEPER
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Elapse, Lose
 
@@ -49,7 +50,7 @@ class Sweeper:
         self._forget_at_s = 0.0
         self._loop = LeaderLoop(
             "sweeper",
-            lambda: ledger.database.leadership("sweeper"),
+            lambda: ledger.database.leadership(SWEEPER),
             self._step,
             on_error=self._on_error,
         )
@@ -118,7 +119,7 @@ class Sweeper:
         self.sweep()
         return INTERVAL_S
 
-    def _on_error(self, error: LedgerError) -> None:
+    def _on_error(self, error: Exception) -> None:
         if isinstance(error, Unavailable):
             self._was_unavailable = True
 

@@ -168,6 +168,12 @@ class Jobs(Projection):
             .order_by(jobs.c.due_at_ms)
             .limit(bindparam("limit"))
         )
+        self._longest_due = Query(
+            select(jobs.c.id, jobs.c.state, jobs.c.due_at_ms)
+            .where(jobs.c.due_at_ms <= bindparam("now_ms"))
+            .order_by(jobs.c.due_at_ms)
+            .limit(1)
+        )
         position, chain = store.MOMENT
         self._get = Query(
             select(position, json_of(jobs), chain).where(jobs.c.id == bindparam("job_id"))
@@ -267,6 +273,11 @@ class Jobs(Projection):
     def due(self, connection: Connection, *, now_ms: int, limit: int) -> list[int]:
         """Return ids of jobs whose delay or ttl is over at *now_ms*, the longest due first."""
         return [job_id for (job_id,) in self._due.all(connection, now_ms=now_ms, limit=limit)]
+
+    def longest_due(self, connection: Connection, *, now_ms: int) -> tuple[int, State, int] | None:
+        """Return the job that has been due for longest, its state, and since when; or None."""
+        row = self._longest_due.first(connection, now_ms=now_ms)
+        return None if row is None else (row[0], State(row[1]), row[2])
 
     # --- queries for job JSON
 

@@ -33,8 +33,8 @@ class Behind(Unavailable):
         position: The position that it has reached.
     """
 
-    def __init__(self, position: int) -> None:
-        super().__init__(f"the search index has only reached event {position}; try again")
+    def __init__(self, position: int, why: str | None = None) -> None:
+        super().__init__(why or f"the search index has only reached event {position}; try again")
         self.position = position
 
 
@@ -81,10 +81,13 @@ class Update(NamedTuple):
     Attributes:
         added: The words of new documents, by the ids of their jobs, in rising order.
         removed: Jobs whose documents must be removed, if they have one.
+        erased: Those of them whose words must not stay in any file either.  Their documents may
+            have been removed long ago.
     """
 
     added: dict[int, dict[str, None]]
     removed: set[int]
+    erased: set[int]
 
 
 def update_of(changes: Sequence[AnyChange]) -> Update:
@@ -93,17 +96,19 @@ def update_of(changes: Sequence[AnyChange]) -> Update:
     Only three kinds of events matter.  The data of a job never changes, and erased data cannot
     be indexed, not even by a rebuild that reaches the job's creation later.
     """
-    update = Update({}, set())
+    update = Update({}, set(), set())
     for recorded, _, _ in changes:
         event, job_id = recorded.event, recorded.job_id
         if isinstance(event, Created):
             found = _words_of(event)
             if found:
                 update.added[job_id] = found
-        elif (isinstance(event, Removed) or _erases_data(event)) and (
-            update.added.pop(job_id, None) is None
-        ):
+            continue
+        erases = _erases_data(event)
+        if (erases or isinstance(event, Removed)) and update.added.pop(job_id, None) is None:
             update.removed.add(job_id)
+            if erases:
+                update.erased.add(job_id)
     return update
 
 

@@ -94,6 +94,24 @@ class SqlEngine(SearchEngine):
             store.require_recorded(tx, changes[-1].recorded)
             self._words.apply(tx, updated)
             self._move(tx, through)
+            if updated.erased and self._words.keeps_erased:
+                self._begin(tx, self._erasing)
+        if updated.erased:
+            self.recover()
+
+    def recover(self) -> None:
+        """Remove the words of erased documents that the index still keeps, if there are any.
+
+        Other writers may come in between: a large index takes many steps.  A row that was
+        committed with the erasure tells a later process that the steps have not ended.
+        """
+        while True:
+            with self._database.read() as connection:
+                if _READ_CHECKPOINT.first(connection, name=self._erasing) is None:
+                    return
+            with self._database.write() as tx:
+                if self._words.merge(tx):
+                    self._delete(tx, self._erasing)
 
     def leadership(self) -> Leadership:
         return self._database.leadership("search-indexer")
@@ -105,23 +123,31 @@ class SqlEngine(SearchEngine):
     def _name(self) -> str:
         return f"search{self._suffix}"
 
+    @property
+    def _erasing(self) -> str:
+        """Return the name of the row that is there while erased words may be in the index."""
+        return f"{self._name}_erasing"
+
     def _locked(self, tx: Connection) -> int:
         """Return the checkpoint, locked against changes by others until *tx* ends."""
         row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).first()
         if row is None:
             # A missing row cannot be locked, so two transactions could both begin: insert it first.
-            self._begin(tx)
+            self._begin(tx, self._name)
             row = tx.execute(_CHECKPOINT.with_for_update(), {"name": self._name}).one()
         return self._position(row)
 
-    def _begin(self, tx: Connection) -> None:
-        """Insert a checkpoint at position 0, unless there is one."""
+    def _begin(self, tx: Connection, name: str) -> None:
+        """Insert a row of that name at position 0, unless there is one."""
         insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
         tx.execute(
             insert(checkpoints)
-            .values(name=self._name, position=0, words_version=VERSION)
+            .values(name=name, position=0, words_version=VERSION)
             .on_conflict_do_nothing(index_elements=["name"])
         )
+
+    def _delete(self, tx: Connection, name: str) -> None:
+        tx.execute(delete(checkpoints).where(checkpoints.c.name == name))
 
     def _move(self, tx: Connection, position: int) -> None:
         """Set the checkpoint to *position* and to our version of the rules for words."""
@@ -152,17 +178,19 @@ class SqlEngine(SearchEngine):
                 # A table without a checkpoint was left by a downgrade.
                 replacement._forget(tx)
                 replacement._words.create(tx)
-                replacement._begin(tx)
+                replacement._begin(tx, replacement._name)
         return replacement
 
     def _forget(self, tx: Connection) -> None:
         """Drop the words and the checkpoint."""
         self._words.drop(tx)
-        tx.execute(delete(checkpoints).where(checkpoints.c.name == self._name))
+        self._delete(tx, self._name)
+        self._delete(tx, self._erasing)
 
     def swap(self) -> None:
         while not self._try_to_swap():
             catch_up(self._database, SqlEngine(self._database, REPLACEMENT))
+        self.recover()
 
     def _try_to_swap(self) -> bool:
         """Swap unless the live index has got ahead meanwhile; return whether it was done."""
@@ -178,8 +206,14 @@ class SqlEngine(SearchEngine):
             replacement._words.rename(tx)
             for grant in grants:
                 tx.exec_driver_sql(grant)
-            tx.execute(delete(checkpoints).where(checkpoints.c.name == replacement._name))
-            self._begin(tx)
+            self._delete(tx, replacement._name)
+            self._delete(tx, self._erasing)
+            tx.execute(
+                update(checkpoints)
+                .where(checkpoints.c.name == replacement._erasing)
+                .values(name=self._erasing)
+            )
+            self._begin(tx, self._name)
             self._move(tx, built)
         return True
 

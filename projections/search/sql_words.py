@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, TSVECTOR
 
 from ledger.database.contract import Database
-from ledger.database.fast_sql import Query
+from ledger.database.fast_sql import Query, driver_of
 from ledger.log.schema import BIGINT
 from ledger.projections.projection import in_parts
 from ledger.projections.rebuild.table_swap import grants_of, names_alone
@@ -47,6 +47,9 @@ from ledger.projections.search.words import in_ascii
 
 _TABLE: Final = "ledger_search_words"
 QUICK_MS: Final = 50
+# Pages of an index that a step of a merge writes; it holds the database for some milliseconds.
+MERGED_PAGES: Final = 64
+_CHANGES_OF_A_STEP: Final = 2
 _QUERY_CANCELED: Final = "57014"
 
 _job_ids: Final = msgspec.json.Decoder(list[int])
@@ -72,8 +75,12 @@ class Words(ABC):
         suffix: Suffix of the table's name.
         moment: Selects the row of the checkpoint that is committed with the words; its first
             column is the position.
+
+    Attributes:
+        keeps_erased: Whether the words of a deleted document stay until ``merge``.
     """
 
+    keeps_erased: bool = False
     tables: Sequence[Table] = ()
 
     def __init__(self, database: Database, suffix: str, moment: Select[Any]) -> None:
@@ -97,6 +104,10 @@ class Words(ABC):
     @abstractmethod
     def create(self, tx: Connection) -> None:
         """Create an empty table."""
+
+    def merge(self, tx: Connection) -> bool:
+        """Take a step to remove the words of deleted documents; return whether it was the last."""
+        return True
 
     def drop(self, tx: Connection) -> None:
         """Drop the table, if it exists."""
@@ -137,12 +148,24 @@ def _page(row: Sequence[Any] | None) -> Page:
 
 
 class Fts5(Words):
-    """SQLite's full-text index; its row ids are the ids of the jobs."""
+    """SQLite's full-text index; its row ids are the ids of the jobs.
+
+    A deletion is a note in a new segment that repeats the words; both are gone only once all
+    segments have been merged to one.  The option ``secure-delete`` would remove the words at
+    once, but it needs SQLite 3.42, and does nothing for a document that was deleted before its
+    data was erased.
+    """
+
+    keeps_erased = True
 
     def __init__(self, database: Database, suffix: str, moment: Select[Any]) -> None:
         super().__init__(database, suffix, moment)
         self._table = table = Table(
             self.name, MetaData(), Column("rowid", BIGINT, primary_key=True), Column("words", Text)
+        )
+        # An insert into these columns is a command.
+        self._command = Table(
+            self.name, MetaData(), Column(self.name, Text), Column("rank", BIGINT)
         )
         has_all = literal_column(self.name).op("MATCH")(bindparam("asked"))
         self._find = Query(self._with_moment(table.c.rowid, select(table).where(has_all)))
@@ -156,6 +179,14 @@ class Fts5(Words):
         ]
         if rows:
             tx.execute(insert(table), rows)
+
+    def merge(self, tx: Connection) -> bool:
+        driver = driver_of(tx)
+        before = driver.total_changes
+        # A negative number merges all segments, not only those that are due to be merged.
+        tx.execute(insert(self._command), {self.name: "merge", "rank": -MERGED_PAGES})
+        # As SQLite's manual says: a step that has nothing to do changes one row.
+        return bool(driver.total_changes - before < _CHANGES_OF_A_STEP)
 
     def find(self, asked: Sequence[str], wanted: Mapping[str, Any]) -> Page:
         # FTS5 requires all words that follow each other.  Quoted, none of them is one of its

@@ -14,7 +14,8 @@ import pytest
 from ledger.errors import Overtaken, SchemaMismatch
 from ledger.log.recorded import AnyChange
 from ledger.processes.composition import System
-from ledger.projections.follower import Following, catch_up
+from ledger.projections.follower import catch_up
+from ledger.projections.following import Following
 from ledger.projections.models.activity import Activity, Busy
 from ledger.projections.replay import replay
 from ledger.rules.commands import Create
@@ -123,7 +124,7 @@ def test_two_that_both_believe_they_lead_count_nothing_twice(
 FOLLOW: Final = """
 import sys
 from ledger.projections.models.activity import Activity
-from ledger.projections.follower import Following
+from ledger.projections.following import Following
 from ledger.processes.composition import compose
 from ledger.processes.settings import Settings
 

@@ -15,7 +15,8 @@ from ledger.log.history import read_histories
 from ledger.log.recorded import AnyChange, Change
 from ledger.log.schema import failures
 from ledger.processes.composition import System
-from ledger.projections.follower import CatchUp, Failure, Following, catch_up, read_failures
+from ledger.projections.follower import CatchUp, catch_up
+from ledger.projections.following import Failure, Following, read_failures
 from ledger.projections.replay import Memory, replay
 from ledger.projections.search.sql_engine import SqlEngine
 from ledger.projections.search.whoosh.engine import WhooshEngine

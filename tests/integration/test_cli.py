@@ -648,6 +648,7 @@ def test_status_says_where_and_how_far(shell: Shell, system: System) -> None:
     with system.database.read() as connection:
         after = output.moment(system.ledger.time_ms(connection))
     assert before <= status.pop("database_time") <= after
+    assert list(status.pop("late")) == ["search", "activity"]
     assert status == {
         "database": system.database.shown_url,
         "position": 3,

@@ -17,7 +17,8 @@ from ledger.errors import SchemaMismatch
 from ledger.log.recorded import Change
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
-from ledger.projections.follower import Following, catch_up
+from ledger.projections.follower import catch_up
+from ledger.projections.following import Following
 from ledger.projections.plugins import BrokenPlugIn
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.table_follower import TableFollower

@@ -452,9 +452,15 @@ def test_who_looks_how_far_an_index_is_leaves_it_alone(
     stands += [str(each) for each in lags(system.database, [looks], ())]
 
     damaged = "the search index is damaged and is being rebuilt from the ledger"
+    anothers = (
+        f"the search index in {folder} is of another ledger, or of another copy of this one, whose "
+        f"event 1 has the chain value {head(system).chain.hex()}; the next process that follows, "
+        "or a search, builds it again from this ledger; if both are in use, give each its own "
+        "LEDGER_SEARCH_DIRECTORY"
+    )
     assert stands == [
         "up to date, at position 0",
-        "up to date, at position 0",
+        f"stopped: {anothers}",
         "up to date, at position 1",
         f"stopped: {damaged}: {segment} is empty",
     ]

@@ -13,6 +13,7 @@ beginning.
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ledger.database import shortages
@@ -28,6 +29,22 @@ from ledger.projections.search.whoosh.newest import newest
 from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint
 
 _log = logging.getLogger(__name__)
+
+
+class OfAnotherLedger(Behind):
+    """The index followed another ledger, so it has reached nothing of this one.
+
+    Two ledgers may have been at one URL, one after the other; or the database was restored.
+    """
+
+    def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
+        super().__init__(
+            0,
+            f"the search index in {path} is of another ledger, or of another copy of this one, "
+            f"whose event {checkpoint.position} has the chain value {checkpoint.chain.hex()}; the "
+            "next process that follows, or a search, builds it again from this ledger; if both "
+            "are in use, give each its own LEDGER_SEARCH_DIRECTORY",
+        )
 
 
 class WhooshEngine(SearchEngine):
@@ -66,6 +83,13 @@ class WhooshEngine(SearchEngine):
         """Return the position of the index, after replacing an unusable one with an empty one."""
         return self._readable().checkpoint.position
 
+    def recover(self) -> None:
+        folder = self._home.find(self._link)
+        if folder is not None:
+            # An index that cannot be read is replaced by the first look at the checkpoint.
+            with suppress(Damaged, FileNotFoundError):
+                Index(folder).remove_left_over()
+
     def follow(self, changes: Sequence[AnyChange], *, through: int) -> None:
         done = self._readable().checkpoint.position
         if changes[0].recorded.position != done + 1:
@@ -74,7 +98,11 @@ class WhooshEngine(SearchEngine):
         try:
             # A rebuild may have put another index in its place meanwhile, which is further behind.
             self._opened().commit(
-                update.added.items(), update.removed, self._at(changes[-1].recorded), after=done
+                update.added.items(),
+                update.removed,
+                self._at(changes[-1].recorded),
+                after=done,
+                erased=update.erased,
             )
         except Damaged as error:
             # For example, a rebuild has removed this index.
@@ -88,9 +116,16 @@ class WhooshEngine(SearchEngine):
     def leadership(self) -> Leadership:
         return _Role(self._home, "indexer")
 
+    def is_followed(self) -> bool:
+        # A claim would create the directory.
+        return FileLeadership(self._home.lock_path("indexer")).taken()
+
     def reached(self) -> int:
         try:
             return self._reader.newest().checkpoint.position
+        except OfAnotherLedger:
+            # Position 0 would look like an index that has only just begun.
+            raise
         except Behind as behind:
             return behind.position
 
@@ -284,5 +319,5 @@ class _Reader:
         if not is_of(self._database, contents.checkpoint):
             # The process that indexes detects it too.
             self._contents = None
-            raise Behind(0)
+            raise OfAnotherLedger(self._home.path, contents.checkpoint)
         return contents

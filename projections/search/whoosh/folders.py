@@ -82,6 +82,10 @@ class Home:
             Unavailable: It cannot be created.
         """
         self._make()
+        return self.lock_path(role)
+
+    def lock_path(self, role: str) -> Path:
+        """Return the path of that file, which may not exist."""
         return self.path / f"{role}.lock"
 
     def find(self, link: str) -> Path | None:

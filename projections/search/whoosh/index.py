@@ -17,7 +17,13 @@ from ledger.errors import Overtaken, Unavailable
 from ledger.projections.search.engine import Damaged
 from ledger.projections.search.whoosh import segment_file
 from ledger.projections.search.whoosh.segment_file import SegmentFile, Source
-from ledger.projections.search.whoosh.table_of_contents import START, Checkpoint, Segment, Toc
+from ledger.projections.search.whoosh.table_of_contents import (
+    START,
+    WRITE_LOCK,
+    Checkpoint,
+    Segment,
+    Toc,
+)
 from ledger.projections.search.whoosh.writer import LockError, Storage, Writer, without_empty
 
 # Number of small segments that are joined to one.
@@ -100,8 +106,14 @@ class Index:
         checkpoint: Checkpoint,
         *,
         after: int,
+        erased: Collection[int] = (),
     ) -> None:
         """Add and remove documents, and move the checkpoint, all or nothing.
+
+        A removed document's words stay in its segment until that is joined with others.  A
+        segment that has the words of an erased document is written again without them, and
+        published by the same rename as the checkpoint.  Once the checkpoint is behind an
+        erasure, no file that the table of contents lists has the words.
 
         Args:
             documents: The ids of their jobs, rising and greater than all that are indexed, and
@@ -109,6 +121,7 @@ class Index:
             removed: Ids of jobs whose documents must be removed.
             checkpoint: The new checkpoint.
             after: The position at which the checkpoint must be before.
+            erased: Ids of jobs, some of *removed*, whose words no file may keep.
 
         Raises:
             Overtaken: The checkpoint is at another position; nothing was changed.
@@ -121,12 +134,14 @@ class Index:
             position = writer.checkpoint.position
             if position != after:
                 raise Overtaken("search", position)  # noqa: TRY301 - one way out
-            for segment in writer.segments if removed else ():
+            for place, segment in enumerate(writer.segments) if removed else ():
                 file = self._file(segment)
                 numbers = [file.number(job_id) for job_id in removed]
                 found = [number for number in numbers if number is not None]
                 if found:
                     segment.delete(found)
+                if any(file.number(job_id) is not None for job_id in erased):
+                    writer.segments[place] = self._joined([Source(file, segment.kept())])
             for job_id, words in documents:
                 writer.add(job_id, words)
             writer.checkpoint = checkpoint
@@ -144,9 +159,7 @@ class Index:
                 Source(file, segment.kept())
                 for segment, file in zip(contents.segments[run], contents.files[run], strict=True)
             ]
-            joined = Segment()
-            create = partial(self._storage.create, joined.file_name)
-            joined.set_doc_count(segment_file.join(create, sources))
+            joined = self._joined(sources)
             writer = self._writer()
             try:
                 writer.segments[run] = [joined]
@@ -155,6 +168,30 @@ class Index:
                 writer.abandon()
                 raise
             segments = writer.committed
+
+    def remove_left_over(self) -> None:
+        """Remove what a process that was killed has left behind, unless another one writes.
+
+        It may be a segment with the words of an erased document, whose replacement was published.
+
+        Raises:
+            Damaged: The index cannot be read.
+        """
+        # The lock is created by its path, so check first that the directory is ours.
+        with self._storage.opened():
+            lock = self._storage.lock(WRITE_LOCK)
+        if lock.acquire():
+            try:
+                self._storage.remove_left_over()
+            finally:
+                lock.release()
+
+    def _joined(self, sources: Sequence[Source]) -> Segment:
+        """Write one segment with the documents of *sources*; return it, which may be empty."""
+        joined = Segment()
+        create = partial(self._storage.create, joined.file_name)
+        joined.set_doc_count(segment_file.join(create, sources))
+        return joined
 
     def _file(self, segment: Segment) -> SegmentFile:
         name = segment.file_name

@@ -132,8 +132,22 @@ class Storage(filestore.Storage):  # type: ignore[misc]  # as _Codec
                 os.fsync(file.fileno())
             os.rename(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
             os.fsync(directory)
-            for left in table_of_contents.left_over(own_directory.names(directory), toc):
-                own_directory.remove(directory, left)
+            self._remove_left_over(directory, toc)
+
+    def remove_left_over(self) -> None:
+        """Remove index files that the last table of contents does not list.
+
+        Raises:
+            Damaged: There is no table of contents, or it cannot be read.
+            FileNotFoundError: A newer one has taken its place meanwhile.
+        """
+        toc = self.read()
+        with self.opened() as directory:
+            self._remove_left_over(directory, toc)
+
+    def _remove_left_over(self, directory: int, toc: Toc) -> None:
+        for left in table_of_contents.left_over(own_directory.names(directory), toc):
+            own_directory.remove(directory, left)
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
