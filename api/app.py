@@ -88,7 +88,7 @@ def create_app(
         jobs.JobCreation(ledger, kue_lenient=kue_lenient),
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
-        search.Searches(database, searching, largest_page=largest_page),
+        search.Searches(database, searching, polls, largest_page=largest_page),
         stats.StatsReads(database, state_counts),
         workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
         workers.Workers(ledger, read_models, lease_ms=lease_ms),

@@ -215,7 +215,7 @@ SETTINGS: Final = (
         "threads",
         1,
         1_000,
-        "Threads in each server process; half of them may wait for jobs.",
+        "Threads in each server process; half of them may wait, for jobs or for the search index.",
     ),
     _number(
         "largest_body_bytes",
