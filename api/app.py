@@ -6,6 +6,7 @@ import falcon
 
 from ledger.api import openapi
 from ledger.api.http import errors
+from ledger.api.http.client_limits import ClientLimits
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.http.origins import Origins, VaryByOrigin
 from ledger.api.http.raw_paths import Paths
@@ -31,7 +32,15 @@ from ledger.projections.models.state_counts import StateCounts
 from ledger.projections.search.search import Search
 from ledger.queue.read_models import ReadModels
 
-App = falcon.App[falcon.Request, falcon.Response]
+
+class App(falcon.App[falcon.Request, falcon.Response]):
+    """The WSGI app.
+
+    Attributes:
+        client_limits: What the server that runs it requires of clients.
+    """
+
+    client_limits = ClientLimits()
 
 
 def create_app(
@@ -50,6 +59,7 @@ def create_app(
     hosts: Collection[str] = (),
     cors_origins: tuple[str, ...] = (),
     kue_lenient: bool = False,
+    client_timeout_ms: int = 30_000,
 ) -> App:
     """Return the WSGI app.
 
@@ -68,8 +78,10 @@ def create_app(
         hosts: Hosts that requests may name, in addition to localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
         kue_lenient: Whether the routes of Kue answer as Kue did where its clients rely on it.
+        client_timeout_ms: Time in milliseconds in which a client must make progress.
     """
-    app: App = falcon.App(media_type=errors.JSON_TYPE)
+    app = App(media_type=errors.JSON_TYPE)
+    app.client_limits = ClientLimits(largest_body_bytes, client_timeout_ms / 1000)
     changing_gets = [template(each.path) for each in OPERATIONS if each.changing_get]
     app.add_middleware(Origins(hosts, cors_origins, changing_gets))
     if cors_origins:
@@ -88,7 +100,7 @@ def create_app(
         jobs.JobCreation(ledger, kue_lenient=kue_lenient),
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
-        search.Searches(database, searching, largest_page=largest_page),
+        search.Searches(database, searching, polls, largest_page=largest_page),
         stats.StatsReads(database, state_counts),
         workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
         workers.Workers(ledger, read_models, lease_ms=lease_ms),

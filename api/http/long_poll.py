@@ -1,9 +1,9 @@
-"""Long polls: requests that wait for new events.
+"""Requests that wait: long polls, which wait for new events, and searches, for their index.
 
 A waiting request occupies a thread of the server, and a server whose threads all wait cannot
 answer any request.  Therefore, the number of requests that wait at once in a process is
-limited.  A request beyond the limit is answered at once, as if it did not wait, and its client
-asks again.
+limited, whatever they wait for.  A request beyond the limit is answered at once, as if it did
+not wait, and its client asks again.
 
 A client may close its connection before its wait is over.  No job may be claimed for it then,
 so the connection is checked before each look.
@@ -12,7 +12,8 @@ so the connection is checked before each look.
 import select
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Final, TypeVar
 
 import falcon
@@ -28,7 +29,7 @@ Found = TypeVar("Found")
 
 
 class LongPolls:
-    """Requests that wait, up to a number of them at once.
+    """Requests that wait for events or for the index, up to a number of them at once.
 
     Args:
         commit_notifier: The commit notifier.
@@ -73,6 +74,29 @@ class LongPolls:
             return self._wait(req, look, found, time.monotonic() + wait_s, types)
         finally:
             self._room.release()
+
+    @contextmanager
+    def pausing(self) -> Iterator[Callable[[float], bool]]:
+        """Yield a function that pauses the request for a number of seconds.
+
+        It returns False at once if too many requests wait already, or if the process will end.
+        Its first pause takes a place among the waiting requests, until the end of the block.
+        """
+        has_place = False
+
+        def pause(seconds: float) -> bool:
+            nonlocal has_place
+            has_place = has_place or self._room.acquire(blocking=False)
+            if not has_place or self._stopping:
+                return False
+            time.sleep(seconds)
+            return True
+
+        try:
+            yield pause
+        finally:
+            if has_place:
+                self._room.release()
 
     def _wait(
         self,

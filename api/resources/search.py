@@ -4,6 +4,7 @@ import falcon
 
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer, is_current
+from ledger.api.http.long_poll import LongPolls
 from ledger.database.contract import Database
 from ledger.projections.search.search import Search
 
@@ -14,12 +15,16 @@ class Searches:
     Args:
         database: The ledger's database.
         search: Finds the ids; it waits for the index for a limited time.
+        polls: Lets requests wait, up to a number of them at once.
         largest_page: Maximum number of ids in one answer.
     """
 
-    def __init__(self, database: Database, search: Search, *, largest_page: int) -> None:
+    def __init__(
+        self, database: Database, search: Search, polls: LongPolls, *, largest_page: int
+    ) -> None:
         self._database = database
         self._search = search
+        self._polls = polls
         self._largest_page = largest_page
 
     def find(
@@ -30,5 +35,6 @@ class Searches:
             if is_current(req, resp, connection):
                 return
         most = min(limit, self._largest_page)
-        found = self._search.find(query, limit=most, offset=offset)
+        with self._polls.pausing() as pause:
+            found = self._search.find(query, limit=most, offset=offset, pause=pause)
         answer(resp, json_out.ids(found.job_ids), (found.position, found.chain))

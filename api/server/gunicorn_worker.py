@@ -11,39 +11,38 @@ as fast.  One write per answer instead of two, and settings that are plain attri
 looks them up 22 times per request), are another 1.2 times as fast.  Formatting the date for
 every answer, and opening the error log for every request, took a tenth of the rest.
 
-Connections are distributed evenly to the processes: see ``connection_balance``.
+A connection has a thread only while a whole request of it is answered; before and after that, it
+waits in the main thread: see ``connection_loop``.  Connections are distributed evenly to the
+processes: see ``connection_balance``.
 
-Most methods and attributes that this uses are not documented by gunicorn, and may change with
-each release.  All such uses are in this file and in ``parent_process``, and ``unmet_needs``
-checks each of them before the server starts.  If one is missing, the server runs with plain
-``gthread`` and logs a warning.
+Most methods and attributes that this uses are not documented by gunicorn: see ``gunicorn_needs``.
+If one is missing, or if gunicorn is configured for anything but HTTP/1, plain ``gthread`` runs.
 """
 
-import inspect
-import os
-import select
 import signal
 import socket
+import ssl
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import Future
 from email.utils import formatdate
 from functools import lru_cache
-from importlib.metadata import requires
-from operator import attrgetter
-from types import FrameType, SimpleNamespace
-from typing import Any, ClassVar, Final, NamedTuple
+from types import FrameType
+from typing import Any, ClassVar, Final
 
-import gunicorn
-from gunicorn import util
-from gunicorn.arbiter import Arbiter
+from gunicorn import http, sock, util
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
+from ledger.api.http.client_limits import ClientLimits
 from ledger.api.http.long_poll import LongPolls
+from ledger.api.server.client_connection import Came, ClientConnection, RequestSource
 from ledger.api.server.connection_balance import Share, Shares
+from ledger.api.server.connection_loop import LARGEST_HELD_BYTES, ConnectionLoop, LoopLimits
+from ledger.api.server.gunicorn_needs import NEEDS, Need, misfit, unmet_needs
 from ledger.api.server.malformed_requests import answer_malformed
+from ledger.api.server.request_arrival import ArrivalLimits
 from ledger.database import shortages
 
 # Programs send their next request within this time.  It also limits the wait of a new connection
@@ -58,97 +57,11 @@ _LOOK_S: Final = 0.001
 # The pause while there are no descriptors for further connections, and how often that is logged.
 _FULL_S: Final = 0.05
 _COMPLAIN_EVERY_S: Final = 60.0
-# A larger body is sent in a write of its own, rather than copied behind the headers.
-_JOINED_BYTES: Final = 64 * 1024
-
-
-class Need(NamedTuple):
-    """A function or attribute of gunicorn that Ledger uses and gunicorn does not document.
-
-    Attributes:
-        path: Its dotted path, which starts at one of the objects that ``_installed`` yields.
-        arguments: The number of arguments of a call; None if it is not called.
-    """
-
-    path: str
-    arguments: int | None = None
-
-
-NEEDS: Final = (
-    Need("util.http_date", 1),
-    Need("util.write_error", 4),
-    Need("wsgi.WSGIErrorsWrapper", 1),
-    Need("arbiter.LISTENERS"),
-    Need("arbiter.WORKERS"),
-    Need("arbiter.reap_workers", 1),
-    Need("arbiter.spawn_worker", 1),
-    Need("arbiter.start", 1),
-    Need("worker.accept", 1),
-    Need("worker.alive"),
-    Need("worker.cfg.is_ssl"),
-    Need("worker.cfg.settings"),
-    Need("worker.handle", 1),
-    Need("worker.nr_conns"),
-    Need("worker.tpool"),
-    Need("worker.wait_for_and_dispatch_events", 1),
-    Need("thread_pool._work_queue.empty", 0),
-    Need("connection.initialized"),
-    Need("connection.is_http2"),
-    Need("connection.parser.unreader.buf.getvalue", 0),
-    Need("connection.sock"),
-)
-
-
-@lru_cache
-def unmet_needs(needs: tuple[Need, ...] = NEEDS) -> tuple[str, ...]:
-    """Return the needs that the installed gunicorn does not meet."""
-    try:
-        with _installed() as installed:
-            return tuple(need.path for need in needs if not _is_met(need, installed))
-    except Exception as error:  # noqa: BLE001 - another gunicorn may raise anything here
-        return (f"a worker and a connection to check: {error!r}",)
-
-
-@contextmanager
-def _installed() -> Iterator[SimpleNamespace]:
-    """Yield the objects that the needs are checked on, in the state of a running server."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        worker = gthread.ThreadWorker(0, os.getpid(), [], None, 0, Config(), None)
-        connection = gthread.TConn(worker.cfg, ours, ("", 0), ("", 0))
-        connection.init()
-        thread_pool = worker.get_thread_pool()
-        yield SimpleNamespace(
-            util=util,
-            wsgi=wsgi,
-            arbiter=Arbiter,
-            worker=worker,
-            thread_pool=thread_pool,
-            connection=connection,
-        )
-        thread_pool.shutdown()
-        worker.tmp.close()
-
-
-def _is_met(need: Need, installed: SimpleNamespace) -> bool:
-    try:
-        found = attrgetter(need.path)(installed)
-        if need.arguments is not None:
-            inspect.signature(found).bind(*(None,) * need.arguments)
-    except (AttributeError, TypeError):
-        return False
-    return True
-
-
-def _misfit(unmet: Sequence[str]) -> str:
-    """Return the warning about a gunicorn that does not meet these needs."""
-    lines = requires("ledger-queue") or ()
-    required = next((line for line in lines if line.startswith("gunicorn")), "gunicorn")
-    return (
-        f"gunicorn {gunicorn.__version__} lacks functions that Ledger's worker class uses "
-        f"({', '.join(unmet)}): gunicorn's gthread runs instead, and takes longer for each "
-        f"request; install a version that Ledger supports, {required}"
-    )
+# The longest time between two looks for connections whose time is over.
+_LATE_S: Final = 0.5
+# gunicorn's limit of the request line if the setting asks for none.
+_LONGEST_LINE: Final = 8190
+_MOST_FIELDS: Final = 32_768
 
 
 class StoppableWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -187,7 +100,8 @@ class LingeringWorker(StoppableWorker):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - gunicorn's own
         """Return a worker that the installed gunicorn can run."""
-        if unmet_needs(cls.needs):
+        cfg = kwargs.get("cfg") or args[5]
+        if unmet_needs(cls.needs) or not _is_plain(cfg):
             return StoppableWorker(*args, **kwargs)
         return super().__new__(cls)
 
@@ -204,7 +118,12 @@ class LingeringWorker(StoppableWorker):
         super().check_config(cfg, log)
         unmet = unmet_needs(cls.needs)
         if unmet:
-            log.warning("%s", _misfit(unmet))
+            log.warning("%s", misfit(unmet))
+        elif not _is_plain(cfg):
+            log.warning(
+                "Ledger's worker class serves HTTP/1 only: gunicorn's gthread runs instead, whose "
+                "threads wait for slow clients"
+            )
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, or leave it to another process for a moment."""
@@ -233,98 +152,153 @@ class LingeringWorker(StoppableWorker):
             self._stood_back_s = now_s
         return now_s - self._stood_back_s < STAND_BACK_S
 
-    def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Publish the number of connections, then continue as ``gthread``."""
-        self._share.publish(self.nr_conns)
-        super().wait_for_and_dispatch_events(timeout)
-
     def init_process(self) -> None:
         """Start, with settings that no longer change."""
         _settle(self.cfg)
         super().init_process()
 
-    def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn's own
+    def load_wsgi(self) -> None:
+        """Load the app, which carries what it requires of clients."""
+        super().load_wsgi()
+        limits: ClientLimits = getattr(self.wsgi, "client_limits", ClientLimits())
+        self._arrival_limits = _arrival_limits(self.cfg, limits)
+        self._timeout_s = limits.timeout_s
+        self._late_at_s = 0.0
+        self._loop = ConnectionLoop(
+            self.poller,
+            LoopLimits(
+                limits.timeout_s,
+                self.cfg.keepalive,
+                held_bytes=max(LARGEST_HELD_BYTES, 2 * limits.largest_body_bytes),
+            ),
+            submit=super().enqueue_req,
+            closed=self._note_closed,
+        )
+
+    # --- in the main thread
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Continue as ``gthread``, and look after the connections that wait."""
+        self._share.publish(self.nr_conns)
+        super().wait_for_and_dispatch_events(min(timeout, _LATE_S))
+        if self.nr_conns >= self.worker_connections:
+            self._loop.make_room()
+        if not self.alive:
+            self._loop.stop()
+        now_s = time.monotonic()
+        if now_s >= self._late_at_s:
+            self._late_at_s = now_s + _LATE_S
+            self._loop.close_late()
+
+    def enqueue_req(self, conn: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        """Wait for the first request of a connection that was accepted."""
+        secure = self._secure if self.cfg.is_ssl else None
+        client = ClientConnection(
+            conn.sock, self._arrival_limits, timeout_s=self._timeout_s, secure=secure
+        )
+        conn.sock = client
+        conn.parser = http.get_parser(self.cfg, RequestSource(client), conn.client)
+        conn.initialized = True
+        self._loop.begin(conn)
+
+    def _secure(self, connection: socket.socket) -> ssl.SSLSocket:
+        context: ssl.SSLContext = sock.ssl_context(self.cfg)
+        return context.wrap_socket(
+            connection,
+            server_side=True,
+            suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+            do_handshake_on_connect=False,
+        )
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:  # noqa: ANN401 - gunicorn's own
+        """Take a connection back from a thread."""
+        failed = fs.cancelled() or fs.exception() is not None
+        self._loop.resume(conn, keep=not failed and fs.result() is True)
+
+    def _note_closed(self) -> None:
+        self.nr_conns -= 1
+
+    # --- in a thread
+
+    def handle(self, conn: Any) -> bool:  # noqa: ANN401 - gunicorn's own
         """Answer requests of *conn* until it pauses or another connection waits for a thread."""
-        if not (conn.initialized or self.cfg.is_ssl):
-            conn.sock = _JoinedWrites.of(conn.sock)
-        again = self._answer(conn)
-        while again is True and self._comes_more(conn):
-            again = self._answer(conn)
-        return again
+        keep = self._answer(conn)
+        while keep and self._comes_more(conn.sock):
+            keep = self._answer(conn)
+        return keep
 
-    def _answer(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn's own
-        again = super().handle(conn)
-        if isinstance(conn.sock, _JoinedWrites):
-            try:
-                conn.sock.flush()
-            except OSError:
-                return False  # The client is gone.
-        return again
-
-    def _comes_more(self, conn: Any) -> bool:  # noqa: ANN401 - gunicorn's own
-        if not self.alive or conn.is_http2 or self._others_wait():
+    def _answer(self, conn: Any) -> bool:  # noqa: ANN401 - gunicorn's own
+        """Answer a request; return whether the connection can be used for the next one."""
+        client: ClientConnection = conn.sock
+        keep = super().handle(conn) is True
+        try:
+            client.flush()
+        except OSError:
+            return False  # The client is gone.
+        if not keep:
             return False
-        if conn.parser.unreader.buf.getvalue():
+        if not client.arrival.is_read or conn.parser.unreader.buf.getvalue():
+            # gunicorn has found another end of the request, or did not read it to its end.
+            client.arrival.is_last = True
+            return False
+        client.begin_next()
+        return True
+
+    def handle_request(self, req: Any, conn: Any) -> bool:  # noqa: ANN401 - gunicorn's own
+        """Answer *req*; return whether the connection can be used for the next one."""
+        client: ClientConnection = conn.sock
+        # It was sent to the client if the client waits for it.
+        req._expected_100_continue = False  # noqa: SLF001 - it has no other name
+        if client.arrival.is_last:
+            req.force_close()
+        reader = _CheckedReader(req.body.reader)
+        req.body.reader = reader
+        return super().handle_request(req, conn) is True and not reader.has_failed
+
+    def _comes_more(self, client: ClientConnection) -> bool:
+        if not self.alive or client.unsent_bytes or self._others_wait():
+            return False
+        if client.arrival.is_complete:
             return True  # The next request came with the last one.
-        poll = select.poll()
-        poll.register(conn.sock, select.POLLIN)
-        return bool(poll.poll(LINGER_MS))
+        return client.comes_within(LINGER_MS) and client.receive() is Came.ALL
 
     def _others_wait(self) -> bool:
         return not self.tpool._work_queue.empty()  # noqa: SLF001 - it has no other name
 
 
-class _JoinedWrites(socket.socket):
-    """A connection that sends the headers of an answer together with the start of its body.
+def _is_plain(cfg: Config) -> bool:
+    """Return whether clients speak HTTP/1 from their first byte on, or after TLS's handshake."""
+    is_http = cfg.protocol == "http" and list(cfg.http_protocols) == ["h1"]
+    return is_http and cfg.proxy_protocol == "off"
 
-    gunicorn writes the headers alone, which wakes the client twice.  Here, they are held until
-    the body or its first chunk is written.  Each further chunk is sent when it is written.
+
+class _CheckedReader:
+    """The reader of a request's body, which notes whether it has failed.
+
+    gunicorn before 27 keeps a connection after an invalid body, although the start of the next
+    request is then unknown.
     """
 
-    _held: bytes
+    def __init__(self, reader: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        self._reader = reader
+        self.has_failed = False
 
-    @classmethod
-    def of(cls, connection: socket.socket) -> "_JoinedWrites":
-        """Return *connection* as one of these; the old object must no longer be used."""
-        timeout = connection.gettimeout()
-        joined = cls(connection.family, connection.type, connection.proto, connection.detach())
-        joined.settimeout(timeout)
-        joined.start()
-        return joined
+    def read(self, size: int) -> bytes:
+        try:
+            data: bytes = self._reader.read(size)
+        except Exception:
+            self.has_failed = True
+            raise
+        return data
 
-    def start(self) -> None:
-        """Hold the next write, which is the headers of an answer."""
-        self._held, self._is_head = b"", True
 
-    def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]  # a buffer is bytes here
-        if self._is_head:
-            self._held, self._is_head = data, False
-        elif self._held and len(data) <= _JOINED_BYTES:
-            held, self._held = self._held, b""
-            super().sendall(held + data)
-        else:
-            self._send_held()
-            super().sendall(data)
-
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:  # noqa: ANN401 - any file
-        # socket.sendfile writes to the descriptor directly.
-        self._send_held()
-        return super().sendfile(file, offset, count)
-
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        # The client may send more only after it has received the headers.
-        self._send_held()
-        return super().recv(bufsize, flags)
-
-    def flush(self) -> None:
-        """Send held data at the end of an answer."""
-        self._send_held()
-        self._is_head = True
-
-    def _send_held(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            super().sendall(held)
+def _arrival_limits(cfg: Config, limits: ClientLimits) -> ArrivalLimits:
+    """Return the sizes from which gunicorn refuses a request, or more."""
+    line = cfg.limit_request_line or _LONGEST_LINE
+    head = line + (cfg.limit_request_fields or _MOST_FIELDS) * (
+        (cfg.limit_request_field_size or _LONGEST_LINE) + 2
+    )
+    return ArrivalLimits(line + 4, head + _LONGEST_LINE, limits.largest_body_bytes)
 
 
 def _settle(cfg: Config) -> None:

@@ -1,6 +1,6 @@
 """gunicorn's parent process, which starts the server's processes and replaces those that die.
 
-What it uses of gunicorn is checked by ``gunicorn_worker.unmet_needs``; without it, gunicorn's own
+What it uses of gunicorn is checked by ``gunicorn_needs.unmet_needs``; without it, gunicorn's own
 parent process runs.
 """
 
@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from ledger.api.server.gunicorn_worker import unmet_needs
+from ledger.api.server.gunicorn_needs import unmet_needs
 
 # The pause before a process that could not start is started again.
 RETRY_S: Final = 1.0

@@ -65,6 +65,7 @@ def build(settings: Settings) -> App:
         hosts=_hosts(settings),
         cors_origins=settings.cors_origins,
         kue_lenient=settings.kue_lenient,
+        client_timeout_ms=settings.client_timeout_ms,
     )
 
 

@@ -44,6 +44,7 @@ class Settings:
     server_processes: int = 2
     threads: int = 16
     largest_body_bytes: int = 1024 * 1024
+    client_timeout_ms: int = 30_000
     largest_page: int = 10_000
     hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -215,13 +216,20 @@ SETTINGS: Final = (
         "threads",
         1,
         1_000,
-        "Threads in each server process; half of them may wait for jobs.",
+        "Threads in each server process; half of them may wait, for jobs or for the search index.",
     ),
     _number(
         "largest_body_bytes",
         1,
         2**30,
         "Largest request body in bytes, after decompression.",
+    ),
+    _number(
+        "client_timeout_ms",
+        1,
+        3_600_000,
+        "Time in milliseconds in which a client must send the head of a request, and each 64 KiB "
+        "of its body, and take each 64 KiB of an answer. After that, its connection is closed.",
     ),
     _number(
         "largest_page",

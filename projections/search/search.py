@@ -6,7 +6,7 @@ waits, for a limited time, until the index has reached it.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ledger.database.contract import Database
@@ -70,13 +70,22 @@ class Search:
         self._wait_ms = wait_ms
         self._indexes = indexes
 
-    def find(self, query: str, *, limit: int = DEFAULT_LIMIT, offset: int = 0) -> Found:
+    def find(
+        self,
+        query: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        offset: int = 0,
+        pause: Callable[[float], bool] | None = None,
+    ) -> Found:
         """Return the jobs whose data have all the words of *query*.
 
         Args:
             query: Plain words; no character is an operator.
             limit: Maximum number of jobs.
             offset: Number of the newest jobs to skip.
+            pause: Waits for a number of seconds between two looks at the index; it returns False
+                without waiting if the search must not wait for longer.  None always waits.
 
         Raises:
             InvalidInput: The query is too long, or *limit* or *offset* is not a whole number.
@@ -90,11 +99,17 @@ class Search:
         words = asked(query)
         if self.engine is None or not words or not limit:
             return Found((), head.position, head.chain)
-        found = self._find(self.engine, words, head, limit, offset)
+        found = self._find(self.engine, words, head, limit, offset, pause or _pause)
         return Found(found, head.position, head.chain)
 
     def _find(
-        self, engine: SearchEngine, words: Sequence[str], head: store.Head, limit: int, offset: int
+        self,
+        engine: SearchEngine,
+        words: Sequence[str],
+        head: store.Head,
+        limit: int,
+        offset: int,
+        pause: Callable[[float], bool],
     ) -> Sequence[int]:
         deadline_s = time.monotonic() + self._wait_ms / 1000
         look_s = _SHORTEST_LOOK_S
@@ -115,9 +130,9 @@ class Search:
                 except Unavailable as unwritten:
                     error = unwritten.with_traceback(None)
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or _is_hopeless(error, head.position):
+            is_over = left_s <= 0 or _is_hopeless(error, head.position)
+            if is_over or not pause(min(look_s, left_s)):
                 raise _not_yet(error, head.position) from error
-            time.sleep(min(look_s, left_s))
             look_s = min(look_s * _LOOK_GROWTH, _LONGEST_LOOK_S)
 
     def _index(self, engine: SearchEngine) -> bool:
@@ -144,6 +159,11 @@ class Search:
         """Release the index's files."""
         if self.engine is not None:
             self.engine.close()
+
+
+def _pause(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
 
 
 def _check(field: str, number: int, expected: str, most: int) -> None:

@@ -1,6 +1,7 @@
 """A worker that asks of gunicorn what no gunicorn has."""
 
-from ledger.api.server.gunicorn_worker import NEEDS, LingeringWorker, Need
+from ledger.api.server.gunicorn_needs import NEEDS, Need
+from ledger.api.server.gunicorn_worker import LingeringWorker
 
 
 class MisfitWorker(LingeringWorker):

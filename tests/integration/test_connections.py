@@ -13,11 +13,14 @@ import psutil  # type: ignore[import-untyped]  # comes with the package that bri
 import pytest
 from gunicorn.config import Config
 
-from ledger.api.server.gunicorn_worker import STAND_BACK_EVERY_S, _Errors, _JoinedWrites
+from ledger.api.server.client_connection import ClientConnection
+from ledger.api.server.gunicorn_worker import STAND_BACK_EVERY_S, _Errors
+from ledger.api.server.request_arrival import ArrivalLimits
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, wait_until
 
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = b'{"status":"live"}'
+LIMITS = ArrivalLimits(8_194, 100_000, 1_000_000)
 
 
 @pytest.fixture
@@ -29,9 +32,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[_JoinedWrites, socket.socket]]:
+def ends() -> Iterator[tuple[ClientConnection, socket.socket]]:
     ours, theirs = socket.socketpair()
-    one = _JoinedWrites.of(ours)
+    one = ClientConnection(ours, LIMITS, timeout_s=DEADLINE_S)
     yield one, theirs
     one.close()
     theirs.close()
@@ -101,7 +104,7 @@ def test_a_client_that_goes_without_reading_leaves_the_server_well(server: Serve
 
 
 def test_a_head_waits_for_its_body_and_both_go_out_in_one_piece(
-    ends: tuple[_JoinedWrites, socket.socket],
+    ends: tuple[ClientConnection, socket.socket],
 ) -> None:
     joined, peer = ends
     joined.sendall(b"head")
@@ -114,7 +117,7 @@ def test_a_head_waits_for_its_body_and_both_go_out_in_one_piece(
 
 
 def test_a_head_without_a_body_goes_out_at_the_end_of_the_answer(
-    ends: tuple[_JoinedWrites, socket.socket],
+    ends: tuple[ClientConnection, socket.socket],
 ) -> None:
     joined, peer = ends
     joined.sendall(b"head")
@@ -127,7 +130,7 @@ def test_a_head_without_a_body_goes_out_at_the_end_of_the_answer(
 
 
 def test_each_chunk_goes_out_as_it_is_written(
-    ends: tuple[_JoinedWrites, socket.socket],
+    ends: tuple[ClientConnection, socket.socket],
 ) -> None:
     joined, peer = ends
     joined.sendall(b"head, ")
@@ -140,7 +143,7 @@ def test_each_chunk_goes_out_as_it_is_written(
 
 
 def test_a_file_goes_out_behind_its_head(
-    ends: tuple[_JoinedWrites, socket.socket], tmp_path: Path
+    ends: tuple[ClientConnection, socket.socket], tmp_path: Path
 ) -> None:
     joined, peer = ends
     (tmp_path / "file").write_bytes(b"body")
@@ -152,27 +155,59 @@ def test_a_file_goes_out_behind_its_head(
     assert b"".join(iter(lambda: peer.recv(100), b"")) == b"headbody"
 
 
-def test_who_reads_has_said_what_it_wrote(ends: tuple[_JoinedWrites, socket.socket]) -> None:
-    one, peer = ends
-    peer.sendall(b"question")
-    one.sendall(b"wait")
-    question = one.recv(100)
-
-    assert (question, peer.recv(100)) == (b"question", b"wait")
-
-
-def test_a_large_answer_is_not_held_back(ends: tuple[_JoinedWrites, socket.socket]) -> None:
+def test_a_large_answer_is_sent_as_its_client_reads(
+    ends: tuple[ClientConnection, socket.socket],
+) -> None:
     one, peer = ends
     one.sendall(b"head")
-    large = b"x" * 70_000
-    sender = threading.Thread(target=one.sendall, args=(large,))
-    sender.start()
+    large = b"x" * 7_000_000
+    # Nobody reads, and nothing waits.
+    one.sendall(large)
+    one.flush()
+    unsent = one.unsent_bytes
     got = b""
     while len(got) < len(b"head") + len(large):
         got += peer.recv(65536)
-    sender.join()
+        one.send_more()
 
+    assert 0 < unsent < len(large)
+    assert one.unsent_bytes == 0
     assert got == b"head" + large
+
+
+def test_an_app_that_streams_waits_for_its_client(
+    ends: tuple[ClientConnection, socket.socket],
+) -> None:
+    one, peer = ends
+    chunks = [bytes([number]) * 1_000_000 for number in range(5)]
+    one.sendall(b"head")
+    got = b""
+
+    def read() -> None:
+        nonlocal got
+        while len(got) < len(b"head") + 5_000_000:
+            got += peer.recv(65536)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for chunk in chunks:
+        one.sendall(chunk)
+    while one.unsent_bytes:
+        one.send_more()
+    reader.join(DEADLINE_S)
+
+    assert got == b"head" + b"".join(chunks)
+
+
+def test_an_app_that_streams_gives_up_on_a_client_that_does_not_read() -> None:
+    ours, theirs = socket.socketpair()
+    one = ClientConnection(ours, LIMITS, timeout_s=0.1)
+    one.sendall(b"head")
+    one.sendall(b"x" * 7_000_000)
+
+    with theirs, pytest.raises(BrokenPipeError, match="the client does not read"):
+        one.sendall(b"y")
+    one.close()
 
 
 # --- shared out between processes

@@ -15,13 +15,8 @@ from typing import Final
 
 import pytest
 
-from ledger.api.server.gunicorn_worker import (
-    NEEDS,
-    LingeringWorker,
-    Need,
-    StoppableWorker,
-    unmet_needs,
-)
+from ledger.api.server.gunicorn_needs import NEEDS, Need, unmet_needs
+from ledger.api.server.gunicorn_worker import LingeringWorker, StoppableWorker
 from tests.documents import ROOT
 from tests.integration.misfit import MisfitWorker
 from tests.integration.servers import DEADLINE_S, HOST, Asker, Server, children, tool, wait_until
@@ -31,6 +26,7 @@ POSTED_IN_CHUNKS: Final = (
     b"POST /job HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+HEALTH: Final = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 GUNICORN: Final = (
     *(tool("gunicorn"), "--no-control-socket", "--pythonpath", str(ROOT)),
     *("--workers", "1", "--threads", "4", "--keep-alive", "30"),
@@ -240,12 +236,14 @@ def test_what_is_no_request_is_answered_in_json(
 )
 def test_a_body_in_invalid_chunks_is_an_error_of_the_client(serving: Server, chunks: bytes) -> None:
     with socket.create_connection((HOST, serving.port), DEADLINE_S) as connection:
-        connection.sendall(POSTED_IN_CHUNKS + chunks)
+        # The second request might be a part of the body for whoever has passed it on.
+        connection.sendall(POSTED_IN_CHUNKS + chunks + HEALTH)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         body = answer.read()
+        after = connection.recv(100)
 
-    assert answer.status == 400
+    assert (answer.status, after) == (400, b"")
     assert json.loads(body)["error"].startswith("body: cannot be read: ")
 
 

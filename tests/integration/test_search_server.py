@@ -5,7 +5,9 @@ import random
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -20,11 +22,23 @@ from ledger.processes.settings import SearchOn, Settings
 from ledger.rules.commands import Create
 from tests.builders import carry_out
 from tests.contract.client import Client
-from tests.integration.servers import Asker, Server, children, is_running, wait_until
+from tests.integration.servers import (
+    DEADLINE_S,
+    Asker,
+    Server,
+    children,
+    is_running,
+    is_stopped,
+    wait_until,
+)
 
 CLIENTS: Final = 8
 PROCESSES: Final = 4
-THREADS: Final = 4
+# A search that is answered at once takes less than this, and one that waits, more.
+SOON_S: Final = 10.0
+LONG_MS: Final = 120_000
+# Half of them may wait: in any process, all clients' searches at once.
+THREADS: Final = 2 * CLIENTS
 
 
 def indexers(server: Server) -> list[int]:
@@ -187,6 +201,91 @@ def test_a_search_that_cannot_be_as_of_now_is_503_with_when_to_try_again(
 
     assert client.get("/job/search?q=avi").json == ["1"]
     alone.close()
+
+
+@pytest.fixture
+def unindexed(system: System, database_url: str, tmp_path: Path) -> Iterator[System]:
+    """Yield a system whose index only another one updates, with searches that wait for long."""
+    settings = Settings(
+        database_url=database_url,
+        search_directory=str(tmp_path / "search"),
+        search_wait_ms=LONG_MS,
+    )
+    alone = compose(settings, indexes=False)
+    yield alone
+    alone.close()
+
+
+def test_a_search_that_finds_no_place_to_wait_is_answered_at_once(
+    system: System, unindexed: System
+) -> None:
+    client = Client(unindexed, most_waiting=0)
+    client.post({"type": "t", "data": "avi"})
+    begun = time.monotonic()
+    refused = client.get("/job/search?q=avi")
+    took_s = time.monotonic() - begun
+    # Another process brings the index to the head; from then on nothing has to wait.
+    system.search.find("avi")
+    found = client.get("/job/search?q=avi")
+
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert "the search index has reached event 0 of 1" in refused.json["error"]
+    assert took_s < SOON_S
+    assert (found.status, found.json) == (200, ["1"])
+
+
+def test_a_search_beside_a_waiting_claim_finds_no_place(system: System, unindexed: System) -> None:
+    client = Client(unindexed, most_waiting=1)
+    claim = {"types": ["t"], "worker": "w", "wait": 60}
+    # Nothing contains it, but an answer must cover all events.
+    client.post({"type": "other"})
+    with ThreadPoolExecutor() as pool:
+        claimed = pool.submit(client.post, claim, "/jobs/claim")
+        wait_until(lambda: len(unindexed.commit_notifier._subscribers) == 1, "the claim waits")
+        refused = client.get("/job/search?q=avi").status
+        client.post({"type": "t", "data": "avi"})
+        jobs = claimed.result(DEADLINE_S).json
+        # The place is free again.
+        searched = pool.submit(client.get, "/job/search?q=avi")
+        system.search.find("avi")
+        found = searched.result(DEADLINE_S).json
+
+    assert (refused, [job["id"] for job in jobs], found) == (503, ["2"], ["2"])
+
+
+def test_forty_searches_while_the_indexer_hangs_leave_the_other_requests_alone(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    variables = {
+        "LEDGER_SERVER_PROCESSES": "1",
+        "LEDGER_THREADS": "8",
+        "LEDGER_SEARCH_WAIT_MS": str(LONG_MS),
+    }
+    with Server(url, tmp_path, variables=variables) as server, ThreadPoolExecutor(40) as pool:
+        server.create()
+        assert server.ask("GET", "/job/search?q=avi").status == 200
+        (indexer,) = indexers(server)
+        os.kill(indexer, signal.SIGSTOP)
+        wait_until(lambda: is_stopped(indexer), "the indexer hangs")
+        server.create()
+        searches = [pool.submit(server.ask, "GET", "/job/search?q=avi") for _ in range(40)]
+        # Half of the threads wait; those that found no place have their answers.
+        wait_until(lambda: sum(each.done() for each in searches) == 36, "the others are answered")
+        begun = time.monotonic()
+        server.create()
+        stats = server.ask("GET", "/stats").json
+        claimed = server.ask("POST", "/jobs/claim", {"types": ["t"], "worker": "w", "wait": 60})
+        took_s = time.monotonic() - begun
+        still = [each for each in searches if not each.done()]
+        os.kill(server.pid, signal.SIGTERM)
+        statuses = {each.result(DEADLINE_S).status for each in searches}
+        os.kill(indexer, signal.SIGCONT)
+
+    assert (len(still), stats["inactiveCount"], claimed.json) == (4, 3, [])
+    assert took_s < SOON_S
+    # Those that waited are answered when the server stops.
+    assert statuses == {503}
 
 
 def test_the_parameters_of_a_search(system: System) -> None:
