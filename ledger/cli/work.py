@@ -27,12 +27,12 @@ from ledger.processes.settings import Settings
 from ledger.processes.stop_requests import StopRequests
 from ledger.processes.unknown_variables import leave_to_parent
 from ledger.processes.worker_process import run_child, run_worker
-from ledger.processes.worker_processes import WorkerProcesses
+from ledger.processes.worker_processes import WorkerProcesses, hung_after_s
 from ledger.projections.follower import Follower
 from ledger.projections.lag import Late, lags
 from ledger.queue.overdue import late_sweeper
 from ledger.queue.queue import Queue
-from ledger.worker.sweeper import Sweeper
+from ledger.worker.sweeper import start_sweeper
 from ledger.worker.worker import GRACE_S
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _work(
             screen = stack.enter_context(_make_screen(queue, target.name))
         log_to = logging.StreamHandler(sys.stdout) if screen is None else screen.log_handler()
         send_lines(log_to, as_json=as_json)
-        stack.callback(_start_sweeper(queue).stop)
+        stack.callback(start_sweeper(queue).stop)
         followers = followed_for(queue)
         stack.callback(_start_follower_process(queue, followers, settings, screen).stop)
         stack.callback(_start_late_log(queue, followers).stop)
@@ -165,7 +165,13 @@ def _work(
         if processes == 1 and screen is None:
             count = _run_here(queue, target.grace_s, stop_requests)
         else:
-            workers = WorkerProcesses(target, processes, as_json=as_json, **_output(screen))
+            workers = WorkerProcesses(
+                target,
+                processes,
+                as_json=as_json,
+                hung_after_s=hung_after_s(queue.lease_ms),
+                **_output(screen),
+            )
             count = _run_processes(workers, screen, stop_requests)
         say("work ended", completed=count.completed, failed=count.failed, returned=count.returned)
 
@@ -183,12 +189,6 @@ def _output(screen: "Screen | None") -> _ChildOutput:
         return {"output": None, "stderr": "inherited"}
     captured = is_terminal(sys.stderr)
     return {"output": screen.child_output, "stderr": "captured" if captured else "inherited"}
-
-
-def _start_sweeper(queue: Queue) -> Sweeper:
-    sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
-    sweeper.start()
-    return sweeper
 
 
 def _start_late_log(queue: Queue, followers: Sequence[Follower]) -> LateLog:

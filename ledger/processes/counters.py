@@ -33,6 +33,7 @@ class Count(NamedTuple):
         returned: Jobs that were returned to the queue.
         running: Number of running jobs.
         longest: The jobs that have run longest, at most ``LARGEST_SHOWN``.
+        steps: Steps of the worker's loop; 0 of more than one worker.
     """
 
     completed: int = 0
@@ -40,12 +41,18 @@ class Count(NamedTuple):
     returned: int = 0
     running: int = 0
     longest: tuple[Running, ...] = ()
+    steps: int = 0
 
 
 class Counters:
-    """The counters of one worker, which several threads may update and read."""
+    """The counters of one worker, which several threads may update and read.
+
+    Attributes:
+        steps: Steps of the worker's loop.
+    """
 
     def __init__(self) -> None:
+        self.steps = 0
         self._mutex = threading.Lock()
         # By job and attempt: the handler of an earlier attempt may still run.
         self._running: dict[tuple[int, int], Running] = {}
@@ -73,6 +80,7 @@ class Counters:
                 running=len(self._running),
                 # The dictionary is in the order in which jobs started.
                 longest=tuple(islice(self._running.values(), LARGEST_SHOWN)),
+                steps=self.steps,
             )
 
 

@@ -97,6 +97,21 @@ class Supervisor:
             elif time.monotonic() >= self._kill_at_s:
                 process.kill()
 
+    def kill(self, number: int) -> int | None:
+        """Kill a child, which is replaced as one that died; return its process id.
+
+        Args:
+            number: The number of the child, from 0.
+
+        Returns:
+            None if the child does not run.
+        """
+        process = self._children[number].process
+        if process is None:
+            return None
+        process.kill()
+        return process.pid
+
     def request_stop(self, number: int, *, kill_after_s: float = float("inf")) -> None:
         """Send the children the number of stop requests; from now on, replace none.
 

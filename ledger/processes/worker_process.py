@@ -56,6 +56,7 @@ def run_worker(
             # Started after the check, so that a request during startup prevents all jobs.
             thread.start()
         thread.join(TICK_S)
+        counters.steps = worker.steps
         tick()
     count = counters.count()
     say(

@@ -5,7 +5,7 @@ It needs no worker: every server process has one, and ``ledger sweep`` runs one 
 """
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ledger.database.leader_loop import LeaderLoop
 from ledger.errors import Unavailable
@@ -17,12 +17,22 @@ from ledger.queue.overdue import SWEEPER
 from ledger.queue.read_models import DueJobs
 from ledger.rules.commands import Elapse, Lose
 
+if TYPE_CHECKING:
+    from ledger.queue.queue import Queue
+
 # A job is promoted within a second of being due: four sweeps a second leave time for the work.
 INTERVAL_S: Final = 0.25
 LARGEST_SWEEP: Final = 1_000
 # How often workers that died long ago are removed from the list.
 FORGET_EVERY_S: Final = 600.0
 JUMP_MS: Final = 1_000
+
+
+def start_sweeper(queue: "Queue") -> "Sweeper":
+    """Start a sweeper of a queue's ledger, in a thread that ends with the process."""
+    sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
+    sweeper.start()
+    return sweeper
 
 
 class Sweeper:

@@ -42,7 +42,7 @@ from ledger.worker.registration import Registration
 from ledger.worker.running_job import RunningJob
 from ledger.worker.step_failures import StepFailures
 from ledger.worker.submitter import Submitter
-from ledger.worker.sweeper import Sweeper
+from ledger.worker.sweeper import start_sweeper
 from ledger.worker.thread_pool import ThreadPool
 
 # How long running jobs may take to end once the worker is told to stop.
@@ -85,6 +85,9 @@ class Worker:
             where neither a server nor ``ledger work`` does.
         pauses: How long the loop waits; tests pass shorter or longer ones.
 
+    Attributes:
+        steps: Steps of the loop so far; one takes some seconds at most while all is well.
+
     Raises:
         InvalidInput: A type has no handler, or there is none at all; or *name* or
             *grace_s* is invalid.
@@ -104,6 +107,7 @@ class Worker:
         self.name = commands.worker_name(name or f"{own_name()}:{secrets.token_hex(4)}")
         if not grace_s >= 0:
             raise InvalidInput.expected("grace_s", "seconds, 0 or more", grace_s)
+        self.steps = 0
         self._queue = queue
         self._handlers = chosen_handlers(queue, types)
         self._slots = {type_: handler.concurrency for type_, handler in self._handlers.items()}
@@ -159,11 +163,12 @@ class Worker:
         """
         self._queue.open()
         self._pool.start()
-        sweeper = self._sweeper()
+        sweeper = start_sweeper(self._queue) if self._sweeps else None
         try:
             with self._queue.commit_notifier.subscribed(self._on_commit, types=self._awaited):
                 while not self._is_over():
                     self._step()
+                    self.steps += 1
         finally:
             if sweeper is not None:
                 sweeper.stop()
@@ -176,14 +181,6 @@ class Worker:
         thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         thread.start()
         return thread
-
-    def _sweeper(self) -> Sweeper | None:
-        if not self._sweeps:
-            return None
-        queue = self._queue
-        sweeper = Sweeper(queue.ledger, queue.read_models, lease_ms=queue.lease_ms)
-        sweeper.start()
-        return sweeper
 
     # --- other threads
 

@@ -17,13 +17,17 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import psutil  # type: ignore[import-untyped]  # comes with the package that brings PostgreSQL
 import pytest
 
 import ledger
 from ledger.database.migration import migrate
 from ledger.processes.composition import System, compose
+from ledger.processes.counters import Count
+from ledger.processes.import_target import Target
 from ledger.processes.settings import Settings
+from ledger.processes.worker_processes import WorkerProcesses, hung_after_s
 from ledger.queue import presence
 from ledger.rules.commands import Create
 from tests.builders import verified
@@ -80,6 +84,12 @@ def breaks(job):
         queue.ledger.submit = broken
 
 
+@queue.process("hangs")
+def hangs(job):
+    if job.attempt == 1:
+        queue.ledger.submit = lambda *args, **options: time.sleep(3600)
+
+
 # It keeps the standard error that there is now.
 logging.basicConfig(format="logged %(message)s", level=logging.INFO)
 
@@ -102,6 +112,24 @@ from ledger.processes.worker_processes import WorkerProcesses
 
 target = Target(name="jobs:queue", types=(), concurrency=None, grace_s=3600)
 processes = WorkerProcesses(target, 2, as_json=False, at_once_s=60)
+stop_requests = StopRequests()
+with stop_requests.handled():
+    processes.run(stop_requests=lambda: stop_requests.number, tick=lambda: None)
+"""
+
+# Two processes that may hang for a few seconds only.
+IMPATIENT: Final = """
+import logging
+import sys
+
+from ledger.processes.import_target import Target
+from ledger.processes.log_format import send_lines
+from ledger.processes.stop_requests import StopRequests
+from ledger.processes.worker_processes import WorkerProcesses
+
+send_lines(logging.StreamHandler(sys.stdout), as_json=False)
+target = Target(name="jobs:queue", types=(), concurrency=None, grace_s=10)
+processes = WorkerProcesses(target, 2, as_json=False, hung_after_s=4)
 stop_requests = StopRequests()
 with stop_requests.handled():
     processes.run(stop_requests=lambda: stop_requests.number, tick=lambda: None)
@@ -164,6 +192,12 @@ class Work:
             pid for pid in (int(one.name.split(":")[-2]) for one in seen) if is_running(pid)
         )
 
+    def seen_for_ms(self, ms: int) -> int:
+        """Return how many workers have sent heartbeats for so long."""
+        with self.system.database.read() as connection:
+            seen = presence.seen(connection)
+        return sum(one.seen_at_ms - one.started_at_ms >= ms for one in seen)
+
     def holders(self) -> list[int]:
         """Return the processes that hold a job."""
         with self.system.database.read() as connection:
@@ -201,6 +235,10 @@ class Work:
     def running_patiently(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         """Yield what runs two processes that may take long to give back; as ``running``."""
         return self._running([sys.executable, "-c", PATIENT])
+
+    def running_impatiently(self) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+        """Yield what runs two processes that may not hang for long; as ``running``."""
+        return self._running([sys.executable, "-c", IMPATIENT])
 
     @contextmanager
     def _running(self, command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
@@ -336,7 +374,7 @@ def test_json_lines_are_json(quick: Work) -> None:
     lines = [json.loads(line) for line in quick.output.splitlines()]
 
     assert [line["event"] for line in lines if line["level"] == "warning"] == ["attempt failed"]
-    assert lines[0]["types"] == "quick:4,bad:1,long:2,breaks:1,talks:3"
+    assert lines[0]["types"] == "quick:4,bad:1,long:2,breaks:1,hangs:1,talks:3"
     assert lines[-1] | {"at": ""} == {
         "at": "",
         "level": "info",
@@ -682,6 +720,62 @@ def test_a_process_in_which_every_step_fails_is_replaced(work: Work) -> None:
         "completed",
     ]
     assert work.output.count("Traceback") == 1
+
+
+def hang_in_a_step(work: Work) -> int:
+    work.create("hangs")
+    work.wait_for(active=1)
+    (process,) = work.holders()
+    return process
+
+
+def stop_by_a_signal(work: Work) -> int:
+    process = work.pids()[0]
+    os.kill(process, signal.SIGSTOP)
+    return process
+
+
+@pytest.mark.parametrize("hang", [hang_in_a_step, stop_by_a_signal])
+def test_a_process_that_hangs_is_replaced(quick: Work, hang: Callable[[Work], int]) -> None:
+    quick.environment["LEDGER_LEASE_MS"] = "1000"
+    with quick.running_impatiently() as process:
+        # For long enough that both have told their parent of a step.
+        wait_until(lambda: quick.seen_for_ms(1_000) == 2, "two processes work")
+        hung = hang(quick)
+        wait_until(lambda: quick.said("process died") != [], "it is killed")
+        wait_until(lambda: len(quick.pids()) == 2, "it is replaced")
+        others = quick.pids()
+        code = stopped(process, signal.SIGTERM)
+    (hangs,) = quick.said("process hangs")
+    (died,) = quick.said("process died")
+
+    assert code == 0
+    assert hangs["process"] == died["process"] == str(hung)
+    assert int(hangs["no_step_for_s"]) >= 4
+    assert died["signal"] == "SIGKILL"
+    assert hung not in others
+
+
+def test_a_suspension_of_all_processes_is_no_hang(caplog: pytest.LogCaptureFixture) -> None:
+    target = Target(name="jobs:queue", types=(), concurrency=None, grace_s=1)
+    processes = WorkerProcesses(target, 1, as_json=False, hung_after_s=60)
+
+    def looked(*, suspended_s: float) -> list[str]:
+        processes._record(0, msgspec.json.encode(Count(steps=processes._counts[0].steps + 1)))
+        processes._stepped_s = [processes._stepped_s[0] - 100]
+        processes._looked_s = time.monotonic() - suspended_s
+        processes._kill_hung()
+        return caplog.messages
+
+    assert looked(suspended_s=100) == []
+    assert looked(suspended_s=1) == ["process hangs process=None no_step_for_s=100"]
+
+
+@pytest.mark.parametrize(("lease_ms", "seconds"), [(1_000, 60), (30_000, 60), (90_000, 180)])
+def test_a_process_hangs_once_its_attempts_have_long_been_lost(
+    lease_ms: int, seconds: float
+) -> None:
+    assert hung_after_s(lease_ms) == seconds
 
 
 def test_the_only_process_in_which_every_step_fails_ends_with_an_error(quick: Work) -> None:
