@@ -22,6 +22,8 @@ from ledger.api.server.request_arrival import ArrivalLimits, RequestArrival
 
 # A larger body is sent in a write of its own, rather than copied behind the headers.
 _JOINED_BYTES: Final = 64 * 1024
+# TLS leaves nothing behind that it has read already if a read is as large as its records.
+_FIRST_BYTES: Final = 16 * 1024
 _READ_BYTES: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A client that sends or takes so much has made progress, and has its time again.
@@ -62,8 +64,9 @@ class ClientConnection:
         self._limits = limits
         self._timeout_s = timeout_s
         self._secure = secure
-        # The socket with TLS, until its handshake is over.
         self._secured: ssl.SSLSocket | None = None
+        # Whether TLS's handshake is not over yet.
+        self._is_insecure = secure is not None
         self._held = b""
         self._is_head = True
         self._unsent = memoryview(b"")
@@ -78,8 +81,9 @@ class ClientConnection:
     def receive(self) -> Came:
         """Read what has come of the request, if anything."""
         try:
-            self._secure_first()
-            data = self._socket.recv(_READ_BYTES)
+            if self._is_insecure:
+                self._secure_first()
+            data = self._socket.recv(_READ_BYTES if len(self.arrival) else _FIRST_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
             self.needs = selectors.EVENT_READ
             return Came.NOTHING
@@ -91,13 +95,13 @@ class ClientConnection:
         return self._received(data) if data else self._ended()
 
     def _secure_first(self) -> None:
-        """Begin or continue the TLS handshake, if there is one to be made."""
+        """Begin or continue the TLS handshake."""
         if self._secure is not None:
             self._secured = self._socket = self._secure(self._socket)
             self._secure = None
         if self._secured is not None:
             self._secured.do_handshake()
-            self._secured = None
+            self._is_insecure = False
 
     def _received(self, data: bytes) -> Came:
         arrival = self.arrival

@@ -251,8 +251,9 @@ class LingeringWorker(StoppableWorker):
         req._expected_100_continue = False  # noqa: SLF001 - it has no other name
         if client.arrival.is_last:
             req.force_close()
-        reader = _CheckedReader(req.body.reader)
-        req.body.reader = reader
+        if not client.arrival.has_chunks:
+            return super().handle_request(req, conn) is True
+        reader = req.body.reader = _CheckedReader(req.body.reader)
         return super().handle_request(req, conn) is True and not reader.has_failed
 
     def _comes_more(self, client: ClientConnection) -> bool:

@@ -61,18 +61,20 @@ class RequestArrival:
         awaits_continue: Whether the client sends the body only after ``100 Continue``.
     """
 
+    # Every request has one of these, and most need few of these values.
+    _received: bytes | bytearray = b""
+    # Up to here, the end of the head has been looked for.
+    _searched = 0
+    _end = 0
+    _read = 0
+    _chunks: "_Chunks | None" = None
+    is_complete = False
+    is_last = False
+    has_head = False
+    awaits_continue = False
+
     def __init__(self, limits: ArrivalLimits, received: bytes = b"") -> None:
         self._limits = limits
-        self._received: bytes | bytearray = b""
-        # Up to here, the end of the current part has been looked for.
-        self._searched = 0
-        self._end = 0
-        self._read = 0
-        self._chunks: _Chunks | None = None
-        self.is_complete = False
-        self.is_last = False
-        self.has_head = False
-        self.awaits_continue = False
         if received:
             self.add(received)
 
@@ -114,6 +116,11 @@ class RequestArrival:
         if not start and end == len(self._received) and isinstance(self._received, bytes):
             return self._received
         return bytes(self._received[start:end])
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether the body is in chunks."""
+        return self._chunks is not None
 
     @property
     def is_read(self) -> bool:
