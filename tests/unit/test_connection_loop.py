@@ -44,10 +44,10 @@ class Loop:
         limits = ArrivalLimits(line=100, head=400, body=1_000)
         return Connection(sock=ClientConnection(ours, limits, timeout_s=60))
 
-    def answer(self, connection: Connection) -> None:
+    def answer(self, connection: Connection, answer: bytes = ANSWER) -> None:
         """Answer as a thread does, to a client that does not read."""
         connection.sock.sendall(b"head")
-        connection.sock.sendall(ANSWER)
+        connection.sock.sendall(answer)
         connection.sock.flush()
         self.loop.resume(connection, keep=True)
 
@@ -105,10 +105,10 @@ def test_an_answer_whose_client_left_makes_room(loop: Loop) -> None:
     loop.clients[0].recv(100_000)
     loop.clients[0].close()
     loop.turn()
-    loop.answer(second)
+    for connection in (second, third):
+        loop.answer(connection, ANSWER[:1_000_000])
 
     assert (is_closed(first), is_closed(second), is_closed(third)) == (True, False, False)
-    third.sock.close()
 
 
 def test_the_oldest_unfinished_request_is_given_up_for_the_memory_of_newer_ones(
