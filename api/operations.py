@@ -86,6 +86,7 @@ def _object(struct: type[JsonBody]) -> Body:
     return Body(type=struct, read=BodyReader(struct).read)
 
 
+_PostedJobs = Annotated[list[PostedJob], Meta(max_length=posted_jobs.MOST_POSTED)]
 _NoJob = Annotated[Raw, Meta(extra_json_schema={"type": "object", "maxProperties": 0})]
 
 
@@ -200,7 +201,7 @@ OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/job",
-        summary="Create a job, or an array of jobs",
+        summary="Create a job, or an array of up to 1,000 jobs",
         responder=jobs.JobCreation.create,
         answers={
             200: Created | list[CreatedOrError],
@@ -211,7 +212,7 @@ OPERATIONS: Final = (
         query=(parameters.ATOMIC,),
         headers=(parameters.IDEMPOTENCY_KEY,),
         body=Body(
-            type=PostedJob | list[PostedJob] | _NoJob,
+            type=PostedJob | _PostedJobs | _NoJob,
             read=posted_jobs.read_jobs,
             read_leniently=posted_jobs.read_jobs_leniently,
             required=False,

@@ -112,7 +112,10 @@ class Workers:
             for job_id, attempt in held
         ]
         # The return of an attempt that has ended in the meantime is refused; that is harmless.
-        self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
+        for _ in self._ledger.submit_in_parts(
+            back, actor=actor_of(name), cause=requests.cause(req)
+        ):
+            pass
         with database.write() as tx:
             presence.leave(tx, name)
         answer(resp, json_out.encode(Message(message=f"worker {name} left")))

@@ -288,17 +288,19 @@ def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None
 
 def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bool) -> None:
     """Carry out each command, print its outcome, and exit with 1 if one was refused."""
-    with context.system() as system:
-        answers = system.ledger.submit(commands, actor=actor(), cause=cause())
     refused = False
-    for each, answer in zip(commands, answers, strict=True):
-        failed = isinstance(answer, Exception)
-        refused |= failed
-        text = str(answer) if failed else f"job {each.job_id} {done}"
-        if as_json:
-            output.json_line(json_out.encode({"error" if failed else "message": text}))
-        else:
-            output.line(f"Error: {text}" if failed else text, err=failed)
+    left = iter(commands)
+    with context.system() as system:
+        # Printed part by part: if a later part fails, the earlier ones are recorded.
+        for part in system.ledger.submit_in_parts(commands, actor=actor(), cause=cause()):
+            for answer in part:
+                failed = isinstance(answer, Exception)
+                refused |= failed
+                text = str(answer) if failed else f"job {next(left).job_id} {done}"
+                if as_json:
+                    output.json_line(json_out.encode({"error" if failed else "message": text}))
+                else:
+                    output.line(f"Error: {text}" if failed else text, err=failed)
     if refused:
         raise click.exceptions.Exit(REFUSED)
 

@@ -203,10 +203,10 @@ class Queue:
 
         Args:
             jobs: The arguments of ``create`` for each job, by name:
-                ``{"type": "email", "data": {…}, "attempts": 3}``.
+                ``{"type": "email", "data": {…}, "attempts": 3}``.  At most 10,000 jobs.
 
         Raises:
-            InvalidInput: One of the jobs is invalid; none was created.
+            InvalidInput: One of the jobs is invalid, or there are too many; none was created.
             Unavailable: The database is unavailable or overloaded.
         """
         commands = create_commands(jobs)
