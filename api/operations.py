@@ -102,6 +102,7 @@ class Operation:
         headers: Parameters in headers.
         body: The body of the request; None if it has none.
         tag: When its answer has an ETag.
+        can_be_cut: Whether its answer has a ``Link`` to the next part if it is too long.
         asks_database: Whether it needs the database.
         changing_get: Whether it is a GET that changes something.
         is_kues: Whether Kue has it, with clients that may know Kue's statuses only.
@@ -118,6 +119,7 @@ class Operation:
     headers: Sequence[Parameter] = ()
     body: Body | None = None
     tag: Tag = Tag.NEVER
+    can_be_cut: bool = False
     asks_database: bool = True
     changing_get: bool = False
     is_kues: bool = False
@@ -143,6 +145,7 @@ def _list(prefix: str, what: str, *, ordered: bool) -> Operation:
         answers={200: list[Job]},
         refuses=(404,),
         query=(parameters.SORT,),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
         is_kues=True,
     )
@@ -245,6 +248,8 @@ OPERATIONS: Final = (
         responder=jobs.JobReads.log,
         answers={200: list[str]},
         refuses=(404,),
+        query=(parameters.BEFORE,),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
         is_kues=True,
     ),
@@ -256,6 +261,7 @@ OPERATIONS: Final = (
         answers={200: list[Event]},
         refuses=(404,),
         query=(parameters.AFTER, parameters.LIMIT),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
     ),
     Operation(

@@ -296,6 +296,11 @@ SEARCH_LIMIT: Final = natural(
 )
 OFFSET: Final = natural("offset", "Number of the newest ids to skip.", default=0)
 AFTER: Final = natural("after", "Return only events with a greater version.", default=0)
+BEFORE: Final = natural(
+    "before",
+    "Return only lines of events with a smaller version. The `Link` header of a log that is too "
+    "long for one answer contains it.",
+)
 LIMIT: Final = natural(
     "limit", "Maximum number of events; the default and the limit is `LEDGER_LARGEST_PAGE`."
 )

@@ -140,7 +140,8 @@ def jobs(
     ledger jobs --type email --limit 100
     """
     with context.reading() as (system, connection):
-        page = system.read_models.jobs(
+        now_ms = system.ledger.time_ms(connection)
+        pages = system.read_models.jobs(
             connection,
             state=None if state is None else State(state),
             type_=type_,
@@ -149,11 +150,11 @@ def jobs(
             descending=not (oldest or by_priority),
             by_priority=by_priority,
         )
-        now_ms = system.ledger.time_ms(connection)
-    if as_json:
-        output.json_line(page)
-        return
-    _print_list(page, "no matching jobs", now_ms=now_ms)
+        if as_json:
+            output.json_array(page[1:-1] for page in pages)
+            return
+        rows = [row for page in pages for row in _rows(page, now_ms=now_ms)]
+    _print_list(rows, "no matching jobs")
 
 
 @click.command()
@@ -186,37 +187,45 @@ def search(
             output.json_line(json_out.ids(found.job_ids))
             return
         with system.database.read() as connection:
-            shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
             now_ms = system.ledger.time_ms(connection)
+            shown = (system.jobs.get(connection, job_id) for job_id in found.job_ids)
+            rows = [
+                row
+                for job in shown
+                if job is not None
+                for row in _rows(f"[{job.json}]", now_ms=now_ms)
+            ]
         none = (
             "no job contains all of these words" if system.search.engine else "LEDGER_SEARCH is off"
         )
-    listed = ",".join(job.json for job in shown if job is not None)
-    _print_list(f"[{listed}]", none, now_ms=now_ms)
+    _print_list(rows, none)
 
 
-def _print_list(json: str, none: str, *, now_ms: int) -> None:
+def _rows(page: str, *, now_ms: int) -> list[tuple[object, ...]]:
+    """Return what a list prints of the jobs of a JSON array."""
+    return [
+        (
+            int(job.id),
+            job.type,
+            job.state,
+            job.priority,
+            int(job.progress),
+            f"{job.attempts['made']}/{job.attempts['max']}",
+            output.age(now_ms - int(job.created_at)),
+            # Longer lines are cut anyway, and a list of long ones would fill the memory.
+            bytes(job.data).decode()[: output.PIPED_WIDTH],
+        )
+        for job in msgspec.json.decode(page, type=list[_Listed])
+    ]
+
+
+def _print_list(rows: Sequence[tuple[object, ...]], none: str) -> None:
     """Print one line per job, or *none* if there are no jobs."""
-    jobs = msgspec.json.decode(json, type=list[_Listed])
-    if not jobs:
+    if not rows:
         click.echo(none)
         return
     output.table(
-        ("id", "type", "state", "prio", "%", "tries", "age", "data"),
-        [
-            (
-                int(job.id),
-                job.type,
-                job.state,
-                job.priority,
-                int(job.progress),
-                f"{job.attempts['made']}/{job.attempts['max']}",
-                output.age(now_ms - int(job.created_at)),
-                bytes(job.data).decode(),
-            )
-            for job in jobs
-        ],
-        a_line_each=True,
+        ("id", "type", "state", "prio", "%", "tries", "age", "data"), rows, a_line_each=True
     )
 
 

@@ -1,6 +1,6 @@
 """The queries that need several read models, each composed once."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from ledger.log import store
 from ledger.projections.models.job_lists import JobList
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.jobs_of_type import page_of_type
+from ledger.projections.models.jobs_of_type import pages_of_type
 from ledger.projections.models.ledger_state import LedgerState
 from ledger.projections.models.state_counts import StateCounts
 from ledger.queue import presence
@@ -58,10 +58,10 @@ class QueueReadModels(ReadModels):
         last: int,
         descending: bool,
         by_priority: bool = False,
-    ) -> str:
+    ) -> Iterator[str]:
         lists = self._jobs.lists
         if type_ is not None and state is None:
-            return page_of_type(
+            yield from pages_of_type(
                 lists,
                 connection,
                 type_,
@@ -70,15 +70,20 @@ class QueueReadModels(ReadModels):
                 descending=descending,
                 by_priority=by_priority,
             )
-        page = lists.page(
-            connection,
-            JobList(state, type_),
-            first,
-            last,
-            descending=descending,
-            by_priority=by_priority,
-        )
-        return page.json
+            return
+        while True:
+            page = lists.page(
+                connection,
+                JobList(state, type_),
+                first,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+            yield page.json
+            if not page.left:
+                return
+            first += page.jobs
 
     def log(self, connection: Connection, job_id: int, *, newest: int) -> list[str]:
         lines = store.read_log(connection, job_id, newest=newest)

@@ -1,6 +1,6 @@
 """The queries of the read models that a queue uses; the queue depends on nothing else of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ledger.rules.job import State
@@ -41,8 +41,11 @@ class ReadModels(DueJobs, Protocol):
         last: int,
         descending: bool,
         by_priority: bool = False,
-    ) -> str:
-        """Return a page of a list of jobs as a JSON array."""
+    ) -> Iterator[str]:
+        """Yield the jobs of a range as JSON arrays, each of which has a bounded number of bytes.
+
+        The connection is on a snapshot.
+        """
 
     def log(self, connection: "Connection", job_id: int, *, newest: int) -> Sequence[str]:
         """Return the newest lines of a job's log, oldest first, without erased ones."""

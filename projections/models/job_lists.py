@@ -27,10 +27,10 @@ from sqlalchemy import (
     select,
 )
 
-from ledger.database.fast_sql import Query
-from ledger.log import store
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.log.schema import BIGINT
-from ledger.projections.models.job_json import JobJson, json_of
+from ledger.projections.models.job_json import JobPage, bytes_of, json_of
+from ledger.projections.models.page_reader import PageReader
 from ledger.projections.projection import Upsert
 from ledger.rules.job import LIVE_STATES, JobState, State
 
@@ -47,10 +47,12 @@ class ListSizes(NamedTuple):
         spans: Lengths of the runs of ids that are counted, as powers of two, ascending; the
             default is 1,024 and 1,048,576.  The whole list is always counted.
         shallow: Up to this depth, walking is faster than finding the id to start at.
+        page_bytes: Bytes of JSON that a page has at most, unless it has a single job.
     """
 
     spans: tuple[int, ...] = (10, 20)
     shallow: int = 1_000
+    page_bytes: int = ANSWER_BYTES
 
 
 LIST_SIZES: Final = ListSizes()
@@ -98,7 +100,7 @@ class JobLists:
         )
         self._length = select(func.sum(ranks.c.jobs)).where(in_list, ranks.c.span == WHOLE_LIST)
         self._run = _run_of_rank(ranks, in_list)
-        self._pages: dict[tuple[object, ...], Query] = {}
+        self._pages: dict[tuple[object, ...], PageReader] = {}
 
     def follow(
         self, tx: Connection, before: Mapping[int, JobState], after: Mapping[int, JobState]
@@ -135,8 +137,8 @@ class JobLists:
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> JobJson:
-        """Return the jobs with the ranks *first* to *last* of a list.
+    ) -> JobPage:
+        """Return the jobs with the ranks *first* to *last* of a list, or the first of them.
 
         Args:
             connection: On a snapshot, unless ``is_shallow(first, last)``.
@@ -163,7 +165,7 @@ class JobLists:
         last: int,
         length: int,
         order: _Order,
-    ) -> JobJson:
+    ) -> JobPage:
         """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
@@ -214,37 +216,28 @@ class JobLists:
         *,
         backwards: bool = False,
         start: int = 0,
-    ) -> JobJson:
+    ) -> JobPage:
         """Return *size* jobs of a list after skipping *skip* of them, from id *start* on.
 
         With *backwards*, the walk begins at the other end; the jobs are still in *order*.
         """
         shape = jobs.state is None, jobs.type is None, order, backwards
-        query = self._pages.get(shape)
-        if query is None:
-            query = self._pages[shape] = Query(self._page_statement(jobs, order, backwards))
-        position, chain, json = query.first(
+        page = self._pages.get(shape)
+        if page is None:
+            page = self._pages[shape] = self._page_of(jobs, order, backwards=backwards)
+        return page.read(
             connection,
             # Both are negative where there is nothing to return.
             skip=max(0, skip),
             size=max(0, size),
+            most_bytes=self._sizes.page_bytes,
             start=start,
             state=jobs.state and jobs.state.value,
             type=jobs.type,
         )
-        return JobJson(position, f"[{json or ''}]", chain)
 
-    def _page_statement(
-        self,
-        jobs: JobList,
-        order: _Order,
-        backwards: bool,  # noqa: FBT001 - part of the shape, as the others
-    ) -> Select[Any]:
-        """Return the statement for all pages of lists of this shape.
-
-        Its one row is the ledger's version and the page's JSON objects, joined by commas.  The
-        aggregate takes them in the subselect's order, on both engines.
-        """
+    def _page_of(self, jobs: JobList, order: _Order, *, backwards: bool) -> PageReader:
+        """Return the statements for all pages of lists of this shape."""
         table = self._jobs
         # A list by priority cannot start at an id, and a condition on the id would tempt the
         # planner to sort.
@@ -256,21 +249,19 @@ class JobLists:
         columns = [table.c.priority, table.c.id] if order.by_priority else [table.c.id]
         walked = order.reversed if backwards else order
         page = (
-            select(*columns, json_of(table))
+            select(*columns)
             .where(*conditions)
             .order_by(*(column.desc() if walked.descending else column for column in columns))
             .limit(bindparam("size"))
             .offset(bindparam("skip"))
-            .subquery("page")
         )
-        if backwards:
-            sorted_by = [page.c[column.name] for column in columns]
-            page = (
-                select(page.c.json)
-                .order_by(*(column.desc() if order.descending else column for column in sorted_by))
-                .subquery("shown")
-            )
-        return select(*store.MOMENT, func.aggregate_strings(page.c.json, ","))
+        return PageReader(
+            page.add_columns(json_of(table)).subquery("page"),
+            page.add_columns(bytes_of(table).label("bytes")).subquery("sized"),
+            [column.name for column in columns],
+            descending=order.descending,
+            backwards=backwards,
+        )
 
 
 def rank_columns() -> Sequence[Column[Any]]:

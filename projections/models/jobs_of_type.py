@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.projections.models.job_lists import JobList, JobLists
 from ledger.rules.job import LIVE_STATES
 
@@ -31,7 +32,7 @@ _pieces = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _place = msgspec.json.Decoder(_Place).decode
 
 
-def page_of_type(
+def pages_of_type(
     lists: JobLists,
     connection: Connection,
     type_: str,
@@ -41,8 +42,9 @@ def page_of_type(
     descending: bool = False,
     by_priority: bool = False,
     largest_piece: int = LARGEST_PIECE,
-) -> str:
-    """Return the jobs of a type with the ranks *first* to *last*, as a JSON array.
+    page_bytes: int = ANSWER_BYTES,
+) -> Iterator[str]:
+    """Yield the jobs of a type with the ranks *first* to *last*, as JSON arrays.
 
     Args:
         lists: The lists of the jobs.
@@ -53,16 +55,18 @@ def page_of_type(
         descending: Reverse the whole list first.
         by_priority: Order by priority, then age, instead of by age alone.
         largest_piece: Maximum number of jobs of one list that are read at once; 1,000 by default.
+        page_bytes: Bytes that an array has at most, unless it has a single job; 8 MiB by default.
     """
     names = [JobList(state, type_) for state in LIVE_STATES]
     last = min(last, sum(lists.length(connection, each) for each in names) - 1)
     if first > last:
-        return "[]"
+        return
 
     def listed(each: JobList) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Yield the jobs of a list, each after its place."""
         size = min(last + 1, largest_piece)
-        for start in range(0, last + 1, size):
+        start = 0
+        while start <= last:
             page = lists.page(
                 connection,
                 each,
@@ -75,9 +79,21 @@ def page_of_type(
             for json in found:
                 place = _place(json)
                 yield (place.priority if by_priority else 0, int(place.id)), json
-            if len(found) < size:
+            if len(found) < size and not page.left:
                 return
+            start += len(found)
 
     merged = heapq.merge(*map(listed, names), key=lambda each: each[0], reverse=descending)
-    page = [json for _, json in islice(merged, first, last + 1)]
+    page: list[bytes] = []
+    size = 0
+    for _, json in islice(merged, first, last + 1):
+        if page and size + len(json) > page_bytes:
+            yield _array(page)
+            page, size = [], 0
+        page.append(json)
+        size += len(json) + 1
+    yield _array(page)
+
+
+def _array(page: list[bytes]) -> str:
     return f"[{b','.join(page).decode()}]"

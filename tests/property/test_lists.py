@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from ledger.database.migration import migrate
 from ledger.processes.composition import System
+from ledger.projections.models import jobs_of_type
 from ledger.projections.models.job_json import JobJson
 from ledger.projections.models.job_lists import JobList, ListSizes
 from ledger.projections.models.jobs import Jobs
-from ledger.projections.models.jobs_of_type import page_of_type
 from ledger.rules.commands import (
     Command,
     Complete,
@@ -32,6 +32,10 @@ from tests.strategies import SHARED_FIXTURES
 
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
+# Of two or three of the jobs.
+FEW_BYTES: Final = 700
+# The same lists, of which a page is cut before it has more bytes.
+CUT_LISTS: Final = Jobs(list_sizes=ListSizes(spans=(2, 4), shallow=5, page_bytes=FEW_BYTES)).lists
 LISTS: Final = (
     JobList(),
     *(JobList(state) for state in LIVE_STATES),
@@ -169,6 +173,51 @@ def test_a_page_is_the_slice_of_the_list(filled: System, asked: list[Asked]) -> 
     assert found == [expected(jobs, each) for each in asked]
 
 
+@settings(max_examples=30, suppress_health_check=SHARED_FIXTURES)
+@given(asked=st.lists(pages, min_size=5, max_size=10))
+def test_the_parts_of_a_page_that_is_cut_are_the_page(filled: System, asked: list[Asked]) -> None:
+    same_end = [each for each in asked if (each.first < 0) is (each.last < 0)]
+    with filled.database.snapshot() as connection:
+        found = [in_parts(connection, each) for each in same_end]
+        whole = [shown(filled, connection, each) for each in same_end]
+
+    assert found == whole
+
+
+def in_parts(connection: Connection, asked: Asked) -> list[int]:
+    """Return the ids of a page, read as far as it goes, and from there on again."""
+    found: list[int] = []
+    first = asked.first
+    while True:
+        page = CUT_LISTS.page(
+            connection,
+            asked.list,
+            first,
+            asked.last,
+            descending=asked.descending,
+            by_priority=asked.by_priority,
+        )
+        found += shown_ids(page)
+        assert page.jobs == len(shown_ids(page))
+        assert len(page.json) - 2 <= FEW_BYTES
+        if not page.left:
+            return found
+        assert page.jobs >= 1
+        first = asked.last - page.left + 1 if first < 0 else first + page.jobs
+
+
+def test_a_job_that_is_longer_than_a_page_may_be_is_a_page(filled: System) -> None:
+    lists = Jobs(list_sizes=ListSizes(spans=(2, 4), shallow=5, page_bytes=1)).lists
+    with filled.database.snapshot() as connection:
+        oldest = lists.page(connection, JobList(), 0, 9)
+        newest = lists.page(connection, JobList(), -9, -1, descending=True)
+        last = lists.page(connection, JobList(), -1, -1)
+
+    ids = [row["id"] for row in rows(filled, "SELECT id FROM ledger_jobs ORDER BY id")]
+    assert [shown_ids(page) for page in (oldest, newest, last)] == [[ids[0]], [ids[8]], [ids[-1]]]
+    assert [page.left for page in (oldest, newest, last)] == [9, 8, 0]
+
+
 def test_every_deep_page_is_the_slice_of_the_list(filled: System) -> None:
     """All ranks at which runs of ids begin and end, in both directions."""
     jobs = everything(filled)
@@ -195,7 +244,7 @@ def test_a_page_of_a_type_is_the_slice_of_its_list(filled: System, asked: list[A
 
 
 def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
-    page = page_of_type(
+    arrays = jobs_of_type.pages_of_type(
         system.jobs.lists,
         connection,
         asked.list.type or "",
@@ -204,8 +253,11 @@ def of_type(system: System, connection: Connection, asked: Asked) -> list[int]:
         descending=asked.descending,
         by_priority=asked.by_priority,
         largest_piece=7,
+        page_bytes=FEW_BYTES,
     )
-    return shown_ids(JobJson(0, page))
+    found = [shown_ids(JobJson(0, array)) for array in arrays]
+    assert all(1 <= len(ids) <= 3 for ids in found)
+    return [job_id for ids in found for job_id in ids]
 
 
 def test_a_page_of_a_type_reads_no_other_jobs(
@@ -220,8 +272,11 @@ def test_a_page_of_a_type_reads_no_other_jobs(
 
     monkeypatch.setattr(filled.jobs.lists, "page", counted)
     with filled.database.snapshot() as connection:
-        page_of_type(filled.jobs.lists, connection, "sms", 0, 4, largest_piece=7)
-        page_of_type(filled.jobs.lists, connection, "sms", 2**40, 2**40 + 4, largest_piece=7)
+        for first in (0, 2**40):
+            pages = jobs_of_type.pages_of_type(
+                filled.jobs.lists, connection, "sms", first, first + 4, largest_piece=7
+            )
+            list(pages)
 
     lists = [JobList(state, "sms") for state in LIVE_STATES]
     assert {each for each, _ in asked} == set(lists)
