@@ -66,7 +66,7 @@ def create_app(
         polls: The waiting requests.
         lease_ms: Time in milliseconds after which a silent worker is considered lost.
         largest_body_bytes: Larger request bodies are refused.
-        largest_page: Maximum number of jobs, events or lines in one answer.
+        largest_page: Maximum number of jobs, events, lines, types or workers in one answer.
         answer_bytes: Bytes of the contents of events or lines in one answer; 8 MiB by default.
             That of jobs belongs to their read model.
         hosts: Hosts that requests may name, in addition to localhost and loopback addresses.
@@ -95,9 +95,9 @@ def create_app(
         jobs.JobReads(ledger, jobs_view, largest_page=largest_page, answer_bytes=answer_bytes),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
         search.Searches(database, searching, largest_page=largest_page),
-        stats.StatsReads(database, state_counts),
+        stats.StatsReads(database, state_counts, largest_page=largest_page),
         workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
-        workers.Workers(ledger, read_models, lease_ms=lease_ms),
+        workers.Workers(ledger, read_models, lease_ms=lease_ms, largest_page=largest_page),
     )
     add_routes(app, resources, largest_body_bytes=largest_body_bytes, kue_lenient=kue_lenient)
     return app

@@ -11,7 +11,8 @@ from msgspec.json import schema_components
 
 from ledger.api.http import links
 from ledger.api.http.parameters import Parameter
-from ledger.api.operations import OPERATIONS, Operation, Tag
+from ledger.api.operation import Operation, Tag
+from ledger.api.operations import OPERATIONS
 from ledger.api.schemas import HAND_WRITTEN, REFERENCE, Error, Schema
 
 _IF_NONE_MATCH: Final = {

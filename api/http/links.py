@@ -36,7 +36,8 @@ def link_to_rest(
         rel: How that part relates to the answer.
         query: The parameters of that part; those that are None are left out.
     """
-    given = urlencode({name: value for name, value in query.items() if value is not None})
+    named = {name: value for name, value in query.items() if value is not None}
+    given = urlencode(named, quote_via=quote)
     # Servers pass bytes as Latin-1.
     target = quote((path or req.path).encode("latin-1"), safe=_IN_PATHS)
     resp.set_header("Link", f'<{target}{"?" if given else ""}{given}>; rel="{rel}"')

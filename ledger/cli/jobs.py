@@ -1,5 +1,6 @@
 """The commands that show and change existing jobs."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ from ledger.rules.events import Failed, Logged
 from ledger.rules.job import LIVE_STATES, State
 
 NEWEST = 20
+# Rows of a table of types or workers.
+MOST_ROWS: Final = 100
 
 
 @click.command()
@@ -243,22 +246,42 @@ class _Listed(msgspec.Struct):
 
 
 @click.command()
+@click.option(
+    "--limit",
+    type=Whole(1, LARGEST_PAGE),
+    default=MOST_ROWS,
+    show_default=True,
+    help="Maximum number of types.",
+)
+@click.option(
+    "--after", type=Text(), metavar="TYPE", default="", help="Only types that follow this one."
+)
 @as_json
 @command
-def stats(context: Context, *, as_json: bool) -> None:
-    """Count the jobs of each type in each state."""
+def stats(context: Context, *, limit: int, after: str, as_json: bool) -> None:
+    """Count the jobs of each type in each state.
+
+    \b
+    ledger stats
+    ledger stats --after email --limit 1000
+
+    --json prints the counts of all types together.
+    """
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
-        by_type = system.state_counts.by_type(connection)
+        if as_json:
+            output.json_line(json_out.stats(totals))
+            return
+        by_type = system.state_counts.by_type(connection, after=after, limit=limit)
+        last = max(by_type, default=after)
+        left = system.state_counts.count_types(connection, after=last)
         paused = system.ledger_state.paused(connection)
-    if as_json:
-        output.json_line(json_out.stats(totals))
-        return
     rows = [
         (name, *(counts.get(state, 0) for state in LIVE_STATES)) for name, counts in by_type.items()
     ]
     rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows)
+    output.rest(left, "types", f"--after {shlex.quote(last)}")
     for type_, since_ms in paused.items():
         output.line(f"{type_} has been paused since {output.moment(since_ms)}")
     click.echo(f"work time: {totals.work_ms / 1000:,.1f} s")
@@ -302,10 +325,11 @@ def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bo
     with context.system() as system:
         # Printed part by part: if a later part fails, the earlier ones are recorded.
         for part in system.ledger.submit_in_parts(commands, actor=actor(), cause=cause()):
-            for answer in part:
+            # The part comes first, so that no command is taken after its end.
+            for answer, each in zip(part, left, strict=False):
                 failed = isinstance(answer, Exception)
                 refused |= failed
-                text = str(answer) if failed else f"job {next(left).job_id} {done}"
+                text = str(answer) if failed else f"job {each.job_id} {done}"
                 if as_json:
                     output.json_line(json_out.encode({"error" if failed else "message": text}))
                 else:

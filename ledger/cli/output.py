@@ -72,6 +72,12 @@ def table(
     where.print(drawn)
 
 
+def rest(number: int, what: str, how: str) -> None:
+    """Print how many rows a table lacks, and how to see them; nothing if it lacks none."""
+    if number:
+        line(f"… and {number:,} more {what}; see them with {how}")
+
+
 def _widest(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", place: int) -> int:
     return max(len(columns[place]), *(row[place].cell_len for row in rows))
 

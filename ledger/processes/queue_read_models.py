@@ -126,7 +126,9 @@ class QueueReadModels(ReadModels):
     def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
         return self._jobs.held_by(connection, worker)
 
-    def workers(self, connection: Connection, *, now_ms: int) -> list[presence.ListedWorker]:
+    def workers(
+        self, connection: Connection, *, now_ms: int, after: str = "", limit: int | None = None
+    ) -> list[presence.ListedWorker]:
         # The attempts first, as for lost workers: a worker is listed before it holds one.
         held = self._jobs.held_counts(connection)
-        return presence.listed(connection, held, now_ms=now_ms)
+        return presence.listed(connection, held, now_ms=now_ms, after=after, limit=limit)

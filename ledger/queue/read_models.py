@@ -53,8 +53,14 @@ class ReadModels(DueJobs, Protocol):
     def events(self, connection: "Connection", job_id: int, *, after: int) -> Sequence["Envelope"]:
         """Return the next events of a job after version *after*; an empty list at the end."""
 
-    def workers(self, connection: "Connection", *, now_ms: int) -> "Sequence[ListedWorker]":
-        """Return the workers that have sent heartbeats, with their states, sorted by name."""
+    def workers(
+        self, connection: "Connection", *, now_ms: int, after: str = "", limit: int | None = None
+    ) -> "Sequence[ListedWorker]":
+        """Return the workers that have sent heartbeats, with their states, sorted by name.
+
+        If there is a *limit*, it is the first workers after the name *after*, as many as fit
+        into an answer.
+        """
 
     def stats(self, connection: "Connection", type_: str | None) -> Mapping[str, int]:
         """Return the number of jobs in each state, of one type or all, and ``work_ms``."""

@@ -9,6 +9,7 @@ import pytest
 from ledger.processes.composition import System
 from ledger.projections.models.job_lists import ListSizes
 from ledger.projections.models.jobs import Jobs
+from ledger.queue import presence
 from ledger.rules.commands import Create, Log, Remove, Start
 from tests.builders import carry_out, open_system
 from tests.contract.client import Answer, Client
@@ -121,6 +122,42 @@ def test_a_single_line_may_be_longer(system: System, cut: Client) -> None:
     assert len(one_byte.get("/job/1/log").json) == 1
 
 
+def test_many_types_are_linked_part_by_part(system: System) -> None:
+    types = ["a", "B", "b/ü&x=1", "b+ c", "ä", "\U0001f600"]
+    carry_out(system, *(Create(type=type_) for type_ in types))
+    carry_out(system, Create(type="c"), Remove(job_id=len(types) + 1))
+
+    found = parts(Client(system, largest_page=2), "/job/types")
+
+    assert [type_ for part in found for type_ in part] == sorted(types)
+    assert [len(part) for part in found] == [2, 2, 2]
+    assert Client(system).get("/job/types").json == sorted(types)
+
+
+def test_many_workers_are_linked_part_by_part(system: System) -> None:
+    client = Client(system, largest_page=2)
+    names = ["a b", "b", "c?&", "d", "e"]
+    for name in names:
+        client.post({"types": ["x"], "worker": name}, "/jobs/claim")
+
+    found = parts(client, "/workers")
+
+    assert [worker["name"] for part in found for worker in part] == names
+    assert [len(part) for part in found] == [2, 2, 1]
+    assert len(Client(system).get("/workers").json) == len(names)
+
+
+def test_workers_with_very_many_types_are_linked_sooner(system: System) -> None:
+    types = {f"{number} {'x' * 200}": 1 for number in range(20_000)}
+    with system.database.write() as tx:
+        for name in ("a", "b", "c"):
+            presence.beat(tx, name, types, now_ms=1, lease_ms=1)
+
+    found = parts(Client(system), "/workers")
+
+    assert [[worker["name"] for worker in part] for part in found] == [["a"], ["b"], ["c"]]
+
+
 def test_the_description_names_the_link(cut: Client) -> None:
     described = cut.get("/openapi.json").json["paths"]
     with_link = {
@@ -130,4 +167,4 @@ def test_the_description_names_the_link(cut: Client) -> None:
     }
 
     lists = {path for path in described if "{range}" in path}
-    assert with_link == lists | {"/job/{id}/log", "/job/{id}/events"}
+    assert with_link == lists | {"/job/{id}/log", "/job/{id}/events", "/job/types", "/workers"}
