@@ -140,6 +140,7 @@ _REPLACE: Final = (
 )
 _DELETE_OWN: Final = Rows(delete(workers).where(_OWN), ("name_", "started_at_ms_"))
 _DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
+_SELECT_DEAD: Final = select(workers.c.name).where(workers.c.seen_at_ms < bindparam("before_ms"))
 _FORGET: Final = Rows(
     delete(workers).where(
         workers.c.name == bindparam("name_"), workers.c.seen_at_ms < bindparam("seen_at_ms_")
@@ -243,7 +244,7 @@ def forget(ledger: "Ledger", holders: Collection[str]) -> int:
     """
     with ledger.database.read() as connection:
         now_ms = ledger.time_ms(connection)
-        dead = [one.name for one in seen(connection) if one.silent_ms(now_ms) > FORGOTTEN_MS]
+        dead = connection.scalars(_SELECT_DEAD, {"before_ms": now_ms - FORGOTTEN_MS}).all()
     gone = [(name, now_ms - FORGOTTEN_MS) for name in dead if name not in holders]
     if gone:
         with ledger.database.write() as tx:
