@@ -24,6 +24,7 @@ from ledger.api.resources import (
     workers,
 )
 from ledger.api.routing import add_routes, template
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.log.ledger import Ledger
 from ledger.projections.lag import Lag
 from ledger.projections.models.activity import Activity
@@ -56,6 +57,7 @@ def create_app(
     lease_ms: int,
     largest_body_bytes: int,
     largest_page: int,
+    answer_bytes: int = ANSWER_BYTES,
     hosts: Collection[str] = (),
     cors_origins: tuple[str, ...] = (),
     kue_lenient: bool = False,
@@ -74,7 +76,9 @@ def create_app(
         polls: The waiting requests.
         lease_ms: Time in milliseconds after which a silent worker is considered lost.
         largest_body_bytes: Larger request bodies are refused.
-        largest_page: Maximum number of jobs, events or lines in one answer.
+        largest_page: Maximum number of jobs, events, lines, types or workers in one answer.
+        answer_bytes: Bytes of the contents of events or lines in one answer; 8 MiB by default.
+            That of jobs belongs to their read model.
         hosts: Hosts that requests may name, in addition to localhost and loopback addresses.
         cors_origins: Origins of web pages that may use the API.
         kue_lenient: Whether the routes of Kue answer as Kue did where its clients rely on it.
@@ -85,7 +89,9 @@ def create_app(
     changing_gets = [template(each.path) for each in OPERATIONS if each.changing_get]
     app.add_middleware(Origins(hosts, cors_origins, changing_gets))
     if cors_origins:
-        app.add_middleware(falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag"))
+        app.add_middleware(
+            falcon.CORSMiddleware(allow_origins=cors_origins, expose_headers="ETag, Link")
+        )
         app.add_middleware(VaryByOrigin())
     app.add_middleware([Paths([each.path for each in OPERATIONS]), Negotiation()])
     kues = {(each.method, template(each.path)) for each in OPERATIONS if each.is_kues}
@@ -98,12 +104,12 @@ def create_app(
         health.Health(ledger, read_models, lags),
         jobs.JobChanges(ledger),
         jobs.JobCreation(ledger, kue_lenient=kue_lenient),
-        jobs.JobReads(ledger, jobs_view, largest_page=largest_page),
+        jobs.JobReads(ledger, jobs_view, largest_page=largest_page, answer_bytes=answer_bytes),
         lists.Lists(database, jobs_view.lists, state_counts, largest_page=largest_page),
         search.Searches(database, searching, polls, largest_page=largest_page),
-        stats.StatsReads(database, state_counts),
+        stats.StatsReads(database, state_counts, largest_page=largest_page),
         workers.Claims(ledger, jobs_view, read_models, polls, lease_ms=lease_ms),
-        workers.Workers(ledger, read_models, lease_ms=lease_ms),
+        workers.Workers(ledger, read_models, lease_ms=lease_ms, largest_page=largest_page),
     )
     add_routes(app, resources, largest_body_bytes=largest_body_bytes, kue_lenient=kue_lenient)
     return app

@@ -9,8 +9,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.json import schema_components
 
+from ledger.api.http import links
 from ledger.api.http.parameters import Parameter
-from ledger.api.operations import OPERATIONS, Operation, Tag
+from ledger.api.operation import Operation, Tag
+from ledger.api.operations import OPERATIONS
 from ledger.api.schemas import HAND_WRITTEN, REFERENCE, Error, Schema
 
 _IF_NONE_MATCH: Final = {
@@ -151,8 +153,10 @@ def _responses(operation: Operation, schemas: Mapping[Any, Schema]) -> dict[str,
         str(status): _response(_REASONS[status], None if type_ is None else schemas[type_])
         for status, type_ in sorted(types.items())
     }
+    if operation.can_be_cut:
+        responses["200"]["headers"] = {"Link": links.NEXT}
     if operation.tag is not Tag.NEVER:
-        responses["200"]["headers"] = {"ETag": _etag(operation.tag)}
+        responses["200"].setdefault("headers", {})["ETag"] = _etag(operation.tag)
         responses["304"] = {
             "description": "Nothing has happened since the answer with that ETag.",
             "headers": {"ETag": _etag(operation.tag) | {"required": True}},

@@ -6,9 +6,6 @@ docs/http.md, and the tests that cover all routes.  A new route is one row here 
 of a resource, which receives the parameters and the body of the row as keyword arguments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw
@@ -24,8 +21,7 @@ from ledger.api.http.bodies import (
     ReturnReport,
 )
 from ledger.api.http.json_body import BodyReader, JsonBody
-from ledger.api.http.origins import READING_METHODS
-from ledger.api.http.parameters import IN_PATHS, Parameter
+from ledger.api.operation import Body, Operation, Responder, Tag
 from ledger.api.resources import (
     activity,
     attempt_reports,
@@ -53,84 +49,13 @@ from ledger.api.schemas import (
     Worker,
 )
 
-# A method of a resource, called with the request, the response, parameters and body.
-Responder = Callable[..., None]
-
-
-class Tag(Enum):
-    """The condition for a read to carry the ledger's position as its ETag."""
-
-    NEVER = auto()
-    FOR_FIXED_TIMES = auto()
-    ALWAYS = auto()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """The body of a request.
-
-    Attributes:
-        type: Its Struct, or another type that msgspec describes.
-        read: Parses the bytes; raises ``InvalidInput`` if they are not of the type.
-        read_leniently: Parses them if ``LEDGER_KUE_LENIENT`` is on; None is as *read*.
-        required: Whether the request must have a body.
-    """
-
-    type: Any
-    read: Callable[[bytes], Any]
-    read_leniently: Callable[[bytes], Any] | None = None
-    required: bool = True
-
 
 def _object(struct: type[JsonBody]) -> Body:
     return Body(type=struct, read=BodyReader(struct).read)
 
 
+_PostedJobs = Annotated[list[PostedJob], Meta(max_length=posted_jobs.MOST_POSTED)]
 _NoJob = Annotated[Raw, Meta(extra_json_schema={"type": "object", "maxProperties": 0})]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one path.
-
-    Attributes:
-        responder: The method of a resource that executes it.
-        answers: The type of the JSON of each success; None if it has no body.
-        refuses: Statuses of its errors, in addition to those that its other attributes imply.
-        query: Parameters in the query.
-        headers: Parameters in headers.
-        body: The body of the request; None if it has none.
-        tag: When its answer has an ETag.
-        asks_database: Whether it needs the database.
-        changing_get: Whether it is a GET that changes something.
-        is_kues: Whether Kue has it, with clients that may know Kue's statuses only.
-        head: The method that answers HEAD, if it is not the responder of the GET.
-    """
-
-    method: str
-    path: str
-    summary: str
-    responder: Responder
-    answers: Mapping[int, Any]
-    refuses: Sequence[int] = ()
-    query: Sequence[Parameter] = ()
-    headers: Sequence[Parameter] = ()
-    body: Body | None = None
-    tag: Tag = Tag.NEVER
-    asks_database: bool = True
-    changing_get: bool = False
-    is_kues: bool = False
-    head: Responder | None = None
-    in_path: Sequence[Parameter] = field(init=False)
-
-    def __post_init__(self) -> None:
-        named = [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
-        object.__setattr__(self, "in_path", tuple(IN_PATHS[name] for name in named))
-
-    @property
-    def changes(self) -> bool:
-        """Whether it changes something; ``origins`` then checks which page sent it."""
-        return self.changing_get or self.method not in READING_METHODS
 
 
 def _list(prefix: str, what: str, *, ordered: bool) -> Operation:
@@ -142,6 +67,7 @@ def _list(prefix: str, what: str, *, ordered: bool) -> Operation:
         answers={200: list[Job]},
         refuses=(404,),
         query=(parameters.SORT,),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
         is_kues=True,
     )
@@ -184,6 +110,8 @@ OPERATIONS: Final = (
         summary="List the types that have jobs",
         responder=stats.StatsReads.types,
         answers={200: list[str]},
+        query=(parameters.AFTER_TYPE,),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
         is_kues=True,
     ),
@@ -200,7 +128,7 @@ OPERATIONS: Final = (
     Operation(
         method="POST",
         path="/job",
-        summary="Create a job, or an array of jobs",
+        summary="Create a job, or an array of up to 1,000 jobs",
         responder=jobs.JobCreation.create,
         answers={
             200: Created | list[CreatedOrError],
@@ -211,7 +139,7 @@ OPERATIONS: Final = (
         query=(parameters.ATOMIC,),
         headers=(parameters.IDEMPOTENCY_KEY,),
         body=Body(
-            type=PostedJob | list[PostedJob] | _NoJob,
+            type=PostedJob | _PostedJobs | _NoJob,
             read=posted_jobs.read_jobs,
             read_leniently=posted_jobs.read_jobs_leniently,
             required=False,
@@ -244,6 +172,8 @@ OPERATIONS: Final = (
         responder=jobs.JobReads.log,
         answers={200: list[str]},
         refuses=(404,),
+        query=(parameters.BEFORE,),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
         is_kues=True,
     ),
@@ -255,6 +185,7 @@ OPERATIONS: Final = (
         answers={200: list[Event]},
         refuses=(404,),
         query=(parameters.AFTER, parameters.LIMIT),
+        can_be_cut=True,
         tag=Tag.ALWAYS,
     ),
     Operation(
@@ -367,6 +298,8 @@ OPERATIONS: Final = (
         summary="List the workers, with the number of their jobs",
         responder=workers.Workers.show,
         answers={200: list[Worker]},
+        query=(parameters.AFTER_WORKER,),
+        can_be_cut=True,
     ),
     Operation(
         method="GET",

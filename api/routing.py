@@ -15,7 +15,8 @@ import falcon
 
 from ledger.api.http import requests
 from ledger.api.http.parameters import JOB_ID
-from ledger.api.operations import OPERATIONS, Operation, Responder
+from ledger.api.operation import Operation, Responder
+from ledger.api.operations import OPERATIONS
 
 _PARAMETER: Final = re.compile(r"\{[^}]*\}")
 

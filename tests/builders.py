@@ -15,7 +15,7 @@ from ledger.log import hash_chain
 from ledger.log.answers import Outcome
 from ledger.processes.composition import System, compose
 from ledger.processes.settings import Settings
-from ledger.projections.models.job_json import JobJson
+from ledger.projections.models.job_json import JobJson, JobPage
 from ledger.projections.models.jobs import Jobs
 from ledger.projections.rebuild.steps import Steps
 from ledger.projections.report import Report
@@ -215,7 +215,7 @@ _IN_LEAF: Final = (
 )
 
 
-def shown_ids(page: JobJson) -> list[int]:
+def shown_ids(page: JobJson | JobPage) -> list[int]:
     """Return the ids of the jobs on a page, in its order."""
     return [int(job["id"]) for job in json.loads(page.json)]
 

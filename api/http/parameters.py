@@ -266,6 +266,17 @@ def _moment_parameter(name: str, description: str) -> Parameter:
     )
 
 
+def _name_before(description: str) -> Parameter:
+    return Parameter(
+        name="after",
+        argument="after",
+        read=partial(_one_text, "after"),
+        schema={"type": "string", "pattern": TEXT},
+        description=f"{description} The `Link` header of a long answer contains it.",
+        default="",
+    )
+
+
 SORT: Final = choice(
     "sort",
     {"priority": True},
@@ -296,6 +307,13 @@ SEARCH_LIMIT: Final = natural(
 )
 OFFSET: Final = natural("offset", "Number of the newest ids to skip.", default=0)
 AFTER: Final = natural("after", "Return only events with a greater version.", default=0)
+AFTER_TYPE: Final = _name_before("Return only types that follow this one.")
+AFTER_WORKER: Final = _name_before("Return only workers whose names follow this one.")
+BEFORE: Final = natural(
+    "before",
+    "Return only lines of events with a smaller version. The `Link` header of a log that is too "
+    "long for one answer contains it.",
+)
 LIMIT: Final = natural(
     "limit", "Maximum number of events; the default and the limit is `LEDGER_LARGEST_PAGE`."
 )

@@ -16,6 +16,9 @@ from ledger.rules.commands import Create
 # A command for one job; a command or an error for each job of an array; None for no job.
 Asked = Create | list[Create | InvalidInput] | None
 
+# They are created in one transaction, and all other writers wait for about a tenth of a second.
+MOST_POSTED: Final = 1_000
+
 _NO_TYPE: Final = "Must provide job type"
 _NOTHING: Final = re.compile(rb"\s*(\{\s*\}|\[\s*\])\s*")
 _FIELDS: Final = PostedJob.__struct_fields__
@@ -35,8 +38,8 @@ def read_jobs(raw: bytes) -> Asked:
         body, ``{}`` and ``[]``.
 
     Raises:
-        InvalidInput: The body is not JSON, it is neither an object nor an array, or its only
-            job is invalid.
+        InvalidInput: The body is not JSON, it is neither an object nor an array, its only job is
+            invalid, or it has more than ``MOST_POSTED`` jobs.
     """
     return _read(raw, _command)
 
@@ -56,6 +59,12 @@ def _read(raw: bytes, command_of: Callable[[bytes], Create]) -> Asked:
     stripped = raw.lstrip()
     if stripped.startswith(b"["):
         items = decoded(_decode_array, raw)
+        if len(items) > MOST_POSTED:
+            raise InvalidInput(
+                "body",
+                f"body: expected an array of at most {MOST_POSTED:,} jobs, got {len(items):,}; "
+                "send them in several requests",
+            )
         return [_command_or_error(bytes(item), command_of) for item in items]
     if not stripped.startswith(b"{"):
         json_text.parse("body", raw)

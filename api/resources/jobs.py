@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ledger.api.http import json_out, requests
 from ledger.api.http.etag import answer, is_current
+from ledger.api.http.links import link_to_rest
 from ledger.api.http.posted_jobs import Asked
 from ledger.api.http.requests import ACTOR
 from ledger.api.schemas import Message
@@ -16,7 +17,7 @@ from ledger.log import store
 from ledger.log.answers import Answer, Outcome
 from ledger.log.ledger import Ledger
 from ledger.projections.models.jobs import Jobs
-from ledger.rules.commands import Create, Move, OnJob, Remove, Reprioritize
+from ledger.rules.commands import LARGEST_INTEGER, Create, Move, OnJob, Remove, Reprioritize
 from ledger.rules.events import RequestKey
 from ledger.rules.job import State
 
@@ -121,12 +122,14 @@ class JobReads:
         ledger: The ledger.
         jobs: The read model of jobs.
         largest_page: Maximum number of events or lines in one answer.
+        answer_bytes: Bytes of their contents; a single event or line may have more.
     """
 
-    def __init__(self, ledger: Ledger, jobs: Jobs, *, largest_page: int) -> None:
+    def __init__(self, ledger: Ledger, jobs: Jobs, *, largest_page: int, answer_bytes: int) -> None:
         self._database = ledger.database
         self._jobs = jobs
         self._largest_page = largest_page
+        self._answer_bytes = answer_bytes
 
     def show(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
         """Answer a job."""
@@ -145,15 +148,27 @@ class JobReads:
                 raise JobNotFound(job_id)
         answer(resp, b"")
 
-    def log(self, req: falcon.Request, resp: falcon.Response, *, job_id: int) -> None:
-        """Answer the newest lines of a job's log."""
+    def log(
+        self, req: falcon.Request, resp: falcon.Response, *, job_id: int, before: int | None
+    ) -> None:
+        """Answer the newest lines of a job's log, or the newest before a version."""
         with self._database.read() as connection:
             if is_current(req, resp, connection):
                 return
             job = self._jobs.get(connection, job_id)
             if job is None:
                 raise JobNotFound(job_id)
-            lines = store.read_log(connection, job_id, newest=self._largest_page)
+            lines = store.read_log(
+                connection,
+                job_id,
+                newest=self._largest_page,
+                before=LARGEST_INTEGER if before is None else before,
+                most_bytes=self._answer_bytes,
+            )
+            oldest = lines[0][1] if lines else 0
+            is_cut = store.has_log(connection, job_id, before=oldest)
+        if is_cut:
+            link_to_rest(req, resp, rel="prev", before=oldest)
         answer(resp, json_out.log_lines(lines), (job.position, job.chain))
 
     def events(
@@ -171,9 +186,14 @@ class JobReads:
             if is_current(req, resp, connection):
                 return
             head = store.read_head(connection)
-            envelopes = store.read_stream(connection, job_id, after=after, limit=most)
-            if not envelopes and not store.read_versions(connection, [job_id]):
+            envelopes = store.read_stream(
+                connection, job_id, after=after, limit=most, most_bytes=self._answer_bytes
+            )
+            newest = store.read_versions(connection, [job_id]).get(job_id)
+            if newest is None:
                 raise JobNotFound(job_id)
+        if envelopes and envelopes[-1].version < newest:
+            link_to_rest(req, resp, after=envelopes[-1].version, limit=limit)
         answer(resp, json_out.history(envelopes), (head.position, head.chain))
 
 

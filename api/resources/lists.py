@@ -4,6 +4,7 @@ import falcon
 
 from ledger.api.http import json_out
 from ledger.api.http.etag import answer, is_current
+from ledger.api.http.links import link_to_rest
 from ledger.api.schemas import Count
 from ledger.database.contract import Database
 from ledger.errors import InvalidInput
@@ -42,7 +43,10 @@ class Lists:
         descending: bool = False,
         by_priority: bool,
     ) -> None:
-        """Answer the jobs of a range: of all jobs, of a state, of a type in a state."""
+        """Answer the jobs of a range: of all jobs, of a state, of a type in a state.
+
+        The first of them, if all would be too long for one answer.
+        """
         first, last = ranks
         jobs = JobList(state, type_)
         # If one rank counts from each end, or a page is wide, its width depends on the length of
@@ -58,6 +62,10 @@ class Lists:
             page = self._lists.page(
                 connection, jobs, first, last, descending=descending, by_priority=by_priority
             )
+        if page.left:
+            rest = (last - page.left + 1 if first < 0 else first + page.jobs), last
+            sort = "priority" if by_priority else None
+            link_to_rest(req, resp, path=_with_ranks(req.path, rest), sort=sort)
         answer(resp, page.json.encode(), (page.position, page.chain))
 
     def _check_width(self, first: int, last: int) -> None:
@@ -78,3 +86,11 @@ class Lists:
                 return
             position, chain, count = self._state_counts.count(connection, type_, state)
         answer(resp, json_out.encode(Count(count=count)), (position, chain))
+
+
+def _with_ranks(path: str, ranks: tuple[int, int]) -> str:
+    """Return the path of a list with other ranks; the range is the last part with dots."""
+    before, _, after = path.rpartition("..")
+    _, slash, order = after.partition("/")
+    first, last = ranks
+    return f"{before[: before.rindex('/')]}/{first}..{last}{slash}{order}"

@@ -14,6 +14,7 @@ import falcon
 from ledger.api.http import json_out, requests
 from ledger.api.http.bodies import ClaimRequest
 from ledger.api.http.etag import answer
+from ledger.api.http.links import link_to_rest
 from ledger.api.http.long_poll import LongPolls
 from ledger.api.resources.attempt_reports import actor_of
 from ledger.api.schemas import Heartbeat, HeldAttempt, Message
@@ -85,12 +86,16 @@ class Workers:
         ledger: The ledger, whose clock is used.
         read_models: Answers what workers there are, and what each holds.
         lease_ms: How long a worker may be silent.
+        largest_page: Maximum number of workers in one answer.
     """
 
-    def __init__(self, ledger: Ledger, read_models: ReadModels, *, lease_ms: int) -> None:
+    def __init__(
+        self, ledger: Ledger, read_models: ReadModels, *, lease_ms: int, largest_page: int
+    ) -> None:
         self._ledger = ledger
         self._read_models = read_models
         self._lease_ms = lease_ms
+        self._largest_page = largest_page
 
     def heartbeat(self, req: falcon.Request, resp: falcon.Response, *, name: str) -> None:
         """Record a heartbeat, and answer with the attempts that the worker holds."""
@@ -112,14 +117,22 @@ class Workers:
             for job_id, attempt in held
         ]
         # The return of an attempt that has ended in the meantime is refused; that is harmless.
-        self._ledger.submit(back, actor=actor_of(name), cause=requests.cause(req))
+        for _ in self._ledger.submit_in_parts(
+            back, actor=actor_of(name), cause=requests.cause(req)
+        ):
+            pass
         with database.write() as tx:
             presence.leave(tx, name)
         answer(resp, json_out.encode(Message(message=f"worker {name} left")))
 
-    def show(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer all workers, with the number of jobs that each holds."""
+    def show(self, req: falcon.Request, resp: falcon.Response, *, after: str) -> None:
+        """Answer the workers, or those after a name, with the number of jobs that each holds."""
         with self._ledger.database.read() as connection:
             now_ms = self._ledger.time_ms(connection)
-            listed = self._read_models.workers(connection, now_ms=now_ms)
+            listed = self._read_models.workers(
+                connection, now_ms=now_ms, after=after, limit=self._largest_page
+            )
+            is_cut = bool(listed) and presence.any_after(connection, listed[-1].seen.name)
+        if is_cut:
+            link_to_rest(req, resp, after=listed[-1].seen.name)
         answer(resp, json_out.workers(listed))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import REFUSED, Context, as_json, command
-from ledger.cli.jobs import print_job
+from ledger.cli.jobs import MOST_ROWS, print_job
 from ledger.cli.late import late_json, print_late
 from ledger.cli.parameters import NUMBER, Whole
 from ledger.errors import InvalidInput, JobNotFound, Refused
@@ -158,12 +158,16 @@ def _totals(counts: PastCounts) -> dict[str, int]:
 
 def _print_counts(counts: PastCounts, position: int) -> None:
     types = sorted({type_ for type_, _ in counts.jobs})
+    left = len(types) - MOST_ROWS
+    types = types[:MOST_ROWS]
     rows: list[tuple[str | int, ...]] = [
         (type_, *(counts.jobs[type_, state] for state in LIVE_STATES)) for type_ in types
     ]
     totals = _totals(counts)
     rows.append(("all types", *(totals[f"{state}Count"] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows, title=f"as of position {position}")
+    if left > 0:
+        click.echo(f"… and {left:,} more types, which are counted in the last line")
     click.echo(f"work time: {counts.work_ms.total() / 1000:,.1f} s")
 
 

@@ -1,5 +1,6 @@
 """The commands that show and change existing jobs."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ from ledger.rules.events import Failed, Logged
 from ledger.rules.job import LIVE_STATES, State
 
 NEWEST = 20
+# Rows of a table of types or workers.
+MOST_ROWS: Final = 100
 
 
 @click.command()
@@ -140,7 +143,8 @@ def jobs(
     ledger jobs --type email --limit 100
     """
     with context.reading() as (system, connection):
-        page = system.read_models.jobs(
+        now_ms = system.ledger.time_ms(connection)
+        pages = system.read_models.jobs(
             connection,
             state=None if state is None else State(state),
             type_=type_,
@@ -149,11 +153,11 @@ def jobs(
             descending=not (oldest or by_priority),
             by_priority=by_priority,
         )
-        now_ms = system.ledger.time_ms(connection)
-    if as_json:
-        output.json_line(page)
-        return
-    _print_list(page, "no matching jobs", now_ms=now_ms)
+        if as_json:
+            output.json_array(page[1:-1] for page in pages)
+            return
+        rows = [row for page in pages for row in _rows(page, now_ms=now_ms)]
+    _print_list(rows, "no matching jobs")
 
 
 @click.command()
@@ -186,37 +190,45 @@ def search(
             output.json_line(json_out.ids(found.job_ids))
             return
         with system.database.read() as connection:
-            shown = [system.jobs.get(connection, job_id) for job_id in found.job_ids]
             now_ms = system.ledger.time_ms(connection)
+            shown = (system.jobs.get(connection, job_id) for job_id in found.job_ids)
+            rows = [
+                row
+                for job in shown
+                if job is not None
+                for row in _rows(f"[{job.json}]", now_ms=now_ms)
+            ]
         none = (
             "no job contains all of these words" if system.search.engine else "LEDGER_SEARCH is off"
         )
-    listed = ",".join(job.json for job in shown if job is not None)
-    _print_list(f"[{listed}]", none, now_ms=now_ms)
+    _print_list(rows, none)
 
 
-def _print_list(json: str, none: str, *, now_ms: int) -> None:
+def _rows(page: str, *, now_ms: int) -> list[tuple[object, ...]]:
+    """Return what a list prints of the jobs of a JSON array."""
+    return [
+        (
+            int(job.id),
+            job.type,
+            job.state,
+            job.priority,
+            int(job.progress),
+            f"{job.attempts['made']}/{job.attempts['max']}",
+            output.age(now_ms - int(job.created_at)),
+            # Longer lines are cut anyway, and a list of long ones would fill the memory.
+            bytes(job.data).decode()[: output.PIPED_WIDTH],
+        )
+        for job in msgspec.json.decode(page, type=list[_Listed])
+    ]
+
+
+def _print_list(rows: Sequence[tuple[object, ...]], none: str) -> None:
     """Print one line per job, or *none* if there are no jobs."""
-    jobs = msgspec.json.decode(json, type=list[_Listed])
-    if not jobs:
+    if not rows:
         click.echo(none)
         return
     output.table(
-        ("id", "type", "state", "prio", "%", "tries", "age", "data"),
-        [
-            (
-                int(job.id),
-                job.type,
-                job.state,
-                job.priority,
-                int(job.progress),
-                f"{job.attempts['made']}/{job.attempts['max']}",
-                output.age(now_ms - int(job.created_at)),
-                bytes(job.data).decode(),
-            )
-            for job in jobs
-        ],
-        a_line_each=True,
+        ("id", "type", "state", "prio", "%", "tries", "age", "data"), rows, a_line_each=True
     )
 
 
@@ -234,22 +246,42 @@ class _Listed(msgspec.Struct):
 
 
 @click.command()
+@click.option(
+    "--limit",
+    type=Whole(1, LARGEST_PAGE),
+    default=MOST_ROWS,
+    show_default=True,
+    help="Maximum number of types.",
+)
+@click.option(
+    "--after", type=Text(), metavar="TYPE", default="", help="Only types that follow this one."
+)
 @as_json
 @command
-def stats(context: Context, *, as_json: bool) -> None:
-    """Count the jobs of each type in each state."""
+def stats(context: Context, *, limit: int, after: str, as_json: bool) -> None:
+    """Count the jobs of each type in each state.
+
+    \b
+    ledger stats
+    ledger stats --after email --limit 1000
+
+    --json prints the counts of all types together.
+    """
     with context.reading() as (system, connection):
         totals = system.state_counts.stats(connection)
-        by_type = system.state_counts.by_type(connection)
+        if as_json:
+            output.json_line(json_out.stats(totals))
+            return
+        by_type = system.state_counts.by_type(connection, after=after, limit=limit)
+        last = max(by_type, default=after)
+        left = system.state_counts.count_types(connection, after=last)
         paused = system.ledger_state.paused(connection)
-    if as_json:
-        output.json_line(json_out.stats(totals))
-        return
     rows = [
         (name, *(counts.get(state, 0) for state in LIVE_STATES)) for name, counts in by_type.items()
     ]
     rows.append(("all types", *(totals.counts[state] for state in LIVE_STATES)))
     output.table(("type", *map(str, LIVE_STATES)), rows)
+    output.rest(left, "types", f"--after {shlex.quote(last)}")
     for type_, since_ms in paused.items():
         output.line(f"{type_} has been paused since {output.moment(since_ms)}")
     click.echo(f"work time: {totals.work_ms / 1000:,.1f} s")
@@ -288,17 +320,20 @@ def remove(context: Context, job_ids: tuple[int, ...], *, as_json: bool) -> None
 
 def _each(context: Context, commands: Sequence[OnJob], done: str, *, as_json: bool) -> None:
     """Carry out each command, print its outcome, and exit with 1 if one was refused."""
-    with context.system() as system:
-        answers = system.ledger.submit(commands, actor=actor(), cause=cause())
     refused = False
-    for each, answer in zip(commands, answers, strict=True):
-        failed = isinstance(answer, Exception)
-        refused |= failed
-        text = str(answer) if failed else f"job {each.job_id} {done}"
-        if as_json:
-            output.json_line(json_out.encode({"error" if failed else "message": text}))
-        else:
-            output.line(f"Error: {text}" if failed else text, err=failed)
+    left = iter(commands)
+    with context.system() as system:
+        # Printed part by part: if a later part fails, the earlier ones are recorded.
+        for part in system.ledger.submit_in_parts(commands, actor=actor(), cause=cause()):
+            # The part comes first, so that no command is taken after its end.
+            for answer, each in zip(part, left, strict=False):
+                failed = isinstance(answer, Exception)
+                refused |= failed
+                text = str(answer) if failed else f"job {each.job_id} {done}"
+                if as_json:
+                    output.json_line(json_out.encode({"error" if failed else "message": text}))
+                else:
+                    output.line(f"Error: {text}" if failed else text, err=failed)
     if refused:
         raise click.exceptions.Exit(REFUSED)
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from ledger.cli.progress_bar import Advancing
 
 # A pipe has no width, and its lines must not be cut.
-_PIPED_WIDTH = 1_000
+PIPED_WIDTH = 1_000
 
 
 def console() -> "Console":
     """Return the console that prints results."""
     from rich.console import Console
 
-    return Console() if is_terminal(sys.stdout) else Console(width=_PIPED_WIDTH)
+    return Console() if is_terminal(sys.stdout) else Console(width=PIPED_WIDTH)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -72,6 +72,12 @@ def table(
     where.print(drawn)
 
 
+def rest(number: int, what: str, how: str) -> None:
+    """Print how many rows a table lacks, and how to see them; nothing if it lacks none."""
+    if number:
+        line(f"… and {number:,} more {what}; see them with {how}")
+
+
 def _widest(columns: Sequence[str], rows: "Sequence[Sequence[Text]]", place: int) -> int:
     return max(len(columns[place]), *(row[place].cell_len for row in rows))
 
@@ -88,6 +94,16 @@ def age(ms: int) -> str:
 def json_line(data: bytes | str) -> None:
     """Print JSON text on one line, also if content was posted on several."""
     click.echo(plain_json(data.decode() if isinstance(data, bytes) else data))
+
+
+def json_array(parts: Iterable[str]) -> None:
+    """Print one JSON array on one line; each part is the text of some of its items."""
+    between = "["
+    for part in parts:
+        if part:
+            click.echo(between + plain_json(part), nl=False)
+            between = ","
+    click.echo("[]" if between == "[" else "]")
 
 
 def line(value: object, *, err: bool = False) -> None:

@@ -124,7 +124,9 @@ class Screen:
         """Read the counts of each type; while the database is unavailable, keep the last ones."""
         try:
             with self._queue.database.read() as connection:
-                counts = self._counts.by_type(connection)
+                counts = {
+                    type_: self._counts.stats(connection, type_).counts for type_ in self._types
+                }
                 paused = self._queue.read_models.paused(connection)
         except LedgerError as error:
             self._error = plain(error)
@@ -133,7 +135,7 @@ class Screen:
         self._rows = [
             (
                 f"{plain(type_)}{' (paused)' if type_ in paused else ''}",
-                *(f"{counts.get(type_, {}).get(state, 0):,}" for state in _COLUMNS.values()),
+                *(f"{counts[type_][state]:,}" for state in _COLUMNS.values()),
             )
             for type_ in self._types
         ]

@@ -1,19 +1,36 @@
 """The commands that list workers, and pause and resume types of jobs."""
 
+import shlex
+from collections.abc import Iterator, Sequence
+
 import click
+from sqlalchemy import Connection
 
 from ledger.api.http import json_out
 from ledger.cli import output
 from ledger.cli.context import Context, actor, as_json, cause, command
+from ledger.cli.jobs import MOST_ROWS
 from ledger.cli.late import print_late
+from ledger.cli.parameters import Text, Whole
+from ledger.queue import presence
+from ledger.queue.arguments import LARGEST_PAGE
 from ledger.queue.presence import ListedWorker
-from ledger.rules.commands import Pause, Resume
+from ledger.queue.read_models import ReadModels
+from ledger.rules.commands import LARGEST_INTEGER, Pause, Resume
 
 
 @click.command()
+@click.option(
+    "--limit",
+    type=Whole(1, LARGEST_PAGE),
+    help=f"Maximum number of workers.  [default: {MOST_ROWS}; with --json all]",
+)
+@click.option(
+    "--after", type=Text(), metavar="NAME", default="", help="Only workers that follow this one."
+)
 @as_json
 @command
-def workers(context: Context, *, as_json: bool) -> None:
+def workers(context: Context, *, limit: int | None, after: str, as_json: bool) -> None:
     """List the workers, their jobs and their last heartbeats.
 
     \b
@@ -26,12 +43,21 @@ def workers(context: Context, *, as_json: bool) -> None:
     """
     with context.reading() as (system, connection):
         now_ms = system.ledger.time_ms(connection)
-        listed = system.read_models.workers(connection, now_ms=now_ms)
-        late = system.late(system.lags())
-    print_late(late, err=True)
-    if as_json:
-        output.json_line(json_out.encode([_fields(worker) for worker in listed]))
-        return
+        print_late(system.late(system.lags()), err=True)
+        if as_json:
+            pages = _pages(system.read_models, connection, now_ms, after, limit)
+            output.json_array(
+                json_out.encode([_fields(worker) for worker in page]).decode()[1:-1]
+                for page in pages
+            )
+            return
+        listed = [
+            worker
+            for page in _pages(system.read_models, connection, now_ms, after, limit or MOST_ROWS)
+            for worker in page
+        ]
+        last = listed[-1].seen.name if listed else after
+        left = presence.count_after(connection, last)
     if not listed:
         click.echo("no workers")
         return
@@ -47,6 +73,23 @@ def workers(context: Context, *, as_json: bool) -> None:
         for seen, state, held in listed
     ]
     output.table(("worker", "state", "types", "running", "up for", "silent for"), rows)
+    output.rest(left, "workers", f"--after {shlex.quote(last)}")
+
+
+def _pages(
+    read_models: ReadModels, connection: Connection, now_ms: int, after: str, limit: int | None
+) -> Iterator[Sequence[ListedWorker]]:
+    """Yield the workers that follow a name, in parts; all of them, or as many as *limit*."""
+    left = LARGEST_INTEGER if limit is None else limit
+    while left > 0:
+        page = read_models.workers(
+            connection, now_ms=now_ms, after=after, limit=min(left, LARGEST_PAGE)
+        )
+        if not page:
+            return
+        yield page
+        left -= len(page)
+        after = page[-1].seen.name
 
 
 def _fields(worker: ListedWorker) -> dict[str, object]:

@@ -27,10 +27,13 @@ class Claimed(Struct, frozen=True, kw_only=True):
     Attributes:
         jobs: What the worker now holds, in the state of the new attempts.
         position: The ledger's position after all attempts were started.
+        is_cut: Whether more of the jobs that were asked for wait, but have too many bytes
+            together with these.
     """
 
     jobs: tuple[JobWithData, ...]
     position: int
+    is_cut: bool = False
 
 
 Answer = Outcome | Claimed | Refused | InvalidInput

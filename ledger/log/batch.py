@@ -9,12 +9,14 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from itertools import accumulate
 from operator import itemgetter
 from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.errors import DataErased, InvalidInput, KeyReused, LedgerError, Refused
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
@@ -177,20 +179,20 @@ class Batch:
 
     def _claim(self, claim: Claim, submission: Submission) -> Claimed:
         """Start the most urgent waiting jobs."""
-        chosen = self._waiting.with_data(self._most_urgent(claim))
+        chosen, is_cut = self._most_urgent(claim)
         for _ in range(_MOST_ROUNDS):
             erased = [job for job, data in chosen if self._is_erased(job, data)]
             if not erased:
                 break
             for job in erased:
                 self._fail_erased(job, claim, submission)
-            chosen = self._waiting.with_data(self._most_urgent(claim))
+            chosen, is_cut = self._most_urgent(claim)
         claimed = [
             JobWithData(self._start(job, claim, submission), data)
             for job, data in chosen
             if not self._is_erased(job, data)
         ]
-        return Claimed(jobs=tuple(claimed), position=self._position)
+        return Claimed(jobs=tuple(claimed), position=self._position, is_cut=is_cut)
 
     def _start(self, job: JobState, claim: Claim, submission: Submission) -> JobState:
         start = Start(job_id=job.id, worker=claim.worker)
@@ -208,8 +210,11 @@ class Batch:
     def _is_erased(self, job: JobState, data: str | None) -> bool:
         return data is None or job.id in self._erased
 
-    def _most_urgent(self, claim: Claim) -> list[JobState]:
-        """Return the jobs to start: by priority, then in turns between types, then by age."""
+    def _most_urgent(self, claim: Claim) -> tuple[list[JobWithData], bool]:
+        """Return the jobs to start: by priority, then in turns between types, then by age.
+
+        And whether these are fewer than the claim asks for, because of their bytes.
+        """
         limit = sum(claim.slots.values()) if claim.limit is None else claim.limit
         ranked = []
         for type_, slots in claim.slots.items():
@@ -219,7 +224,11 @@ class Batch:
                     turns[job.priority] += 1
                     ranked.append((job.priority, turns[job.priority], job.id, job))
         ranked.sort(key=itemgetter(0, 1, 2))
-        return [job for *_, job in ranked[:limit]]
+        ranked = ranked[:limit]
+        through = accumulate(self._waiting.json_bytes(job) for *_, job in ranked)
+        fitting = max(1, sum(1 for total in through if total <= ANSWER_BYTES))
+        chosen = self._waiting.with_data([job for *_, job in ranked[:fitting]])
+        return chosen, fitting < len(ranked)
 
     def _is_paused(self, type_: str) -> bool:
         entry = self._entries.get(Key(Subject.TYPE, type_))

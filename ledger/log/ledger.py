@@ -6,7 +6,7 @@ the events, move the head, apply the inline projections, commit.  A refused comm
 not affect the others, unless its submission is atomic.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection
@@ -18,7 +18,7 @@ from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
 from ledger.log.append import append, erase
 from ledger.log.batch import Batch, Submission
-from ledger.log.group_commit import Appender, Take
+from ledger.log.group_commit import LARGEST_BATCH, Appender, Take
 from ledger.log.inline_versions import InlineVersions
 from ledger.log.known_end import KnownEnd
 from ledger.log.ports import EntryStore, InlineProjection, InlineStores, JobStore, UniqueKeyStore
@@ -80,7 +80,11 @@ class Ledger:
         self._appender = self._new_appender()
 
     def _new_appender(self) -> Appender[Submission, list[Answer]]:
-        return Appender(self._append, patience_s=self.database.lock_timeout_ms / 1000)
+        return Appender(
+            self._append,
+            size_of=lambda submission: len(submission.commands),
+            patience_s=self.database.lock_timeout_ms / 1000,
+        )
 
     def execute(self, command: Command, *, actor: str, cause: str | None = None) -> Outcome:
         """Carry out *command*; after this returns, its events survive a crash.
@@ -159,6 +163,33 @@ class Ledger:
         return self._appender.submit(
             Submission(commands=commands, actor=actor, cause=cause, atomic=atomic, since=since)
         )
+
+    def submit_in_parts(
+        self,
+        commands: Sequence[Command],
+        *,
+        actor: str,
+        cause: str | None = None,
+        part: int = LARGEST_BATCH,
+    ) -> Iterator[list[Answer]]:
+        """Carry out *commands* in order, in several transactions, so that others write between.
+
+        Args:
+            commands: The commands, of which none depends on the success of an earlier one.
+            actor: As for ``submit``.
+            cause: As for ``submit``.
+            part: The largest number of commands in a transaction.
+
+        Yields:
+            The answers of each transaction, once it is committed.
+
+        Raises:
+            Unavailable: As for ``submit``; what was yielded before is recorded.
+            SchemaMismatch: As for ``submit``.
+            InvalidInput: As for ``submit``.
+        """
+        for start in range(0, len(commands), part):
+            yield self.submit(commands[start : start + part], actor=actor, cause=cause)
 
     def _append(self, take: Take[Submission]) -> list[list[Answer]]:
         """Commit one batch: all submissions that are queued when we lock the head."""

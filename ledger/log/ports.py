@@ -37,6 +37,19 @@ class JobWithData(NamedTuple):
     data: str | None
 
 
+class WaitingJob(NamedTuple):
+    """A job that waits for a worker.
+
+    Attributes:
+        json_bytes: The bytes of its JSON, of which its data is usually the most.
+        data: Its data, JSON text; None if it was erased, is long, or was not read.
+    """
+
+    job: JobState
+    json_bytes: int
+    data: str | None
+
+
 class JobStore(Protocol):
     """All existing jobs, and those among them that wait for a worker."""
 
@@ -45,8 +58,8 @@ class JobStore(Protocol):
 
     def claimable(
         self, tx: Connection, type_: str, *, limit: int, with_data: bool
-    ) -> Sequence[JobWithData]:
-        """Return waiting jobs of a type, by priority, then by age, with their data if asked."""
+    ) -> Sequence[WaitingJob]:
+        """Return waiting jobs of a type, by priority, then by age, with short data if asked."""
 
     def data(self, tx: Connection, job_ids: Sequence[int]) -> Mapping[int, str | None]:
         """Return the data of existing jobs; None is data that was erased."""

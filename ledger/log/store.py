@@ -5,11 +5,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
+from ledger.database.answer_bytes import ANSWER_BYTES, ByteLength, FittingRows
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
 from ledger.errors import SchemaMismatch, Unavailable
 from ledger.log.recorded import Recorded
 from ledger.log.schema import events, head
+from ledger.rules.commands import LARGEST_INTEGER
 from ledger.rules.events import READER_VERSION
 
 
@@ -119,11 +121,22 @@ _SELECT_LOG = (
     select(events.c.kind, events.c.version, events.c.content)
     .where(
         events.c.job_id == bindparam("job_id"),
+        events.c.version < bindparam("before"),
         # Must be spelled as in the index, or the index is not used.
         events.c.kind.in_((literal_column("'logged'"), literal_column("'failed'"))),
     )
     .order_by(events.c.version.desc())
     .limit(bindparam("newest"))
+)
+# How many of them fit into an answer.
+_BYTES = (ByteLength(events.c.body) + ByteLength(events.c.content)).label("bytes")
+_FITTING_STREAM, _FITTING_AFTER, _FITTING_LOG = (
+    FittingRows(statement.with_only_columns(events.c.version, events.c.position, _BYTES), order)
+    for statement, order in (
+        (_SELECT_STREAM, "version"),
+        (_SELECT_AFTER, "position"),
+        (_SELECT_LOG, "version DESC"),
+    )
 )
 _SELECT_CONTENT = select(events.c.content).where(events.c.position == bindparam("position"))
 _SELECT_CHAIN = Query(select(events.c.chain).where(events.c.position == bindparam("position")))
@@ -205,16 +218,35 @@ def read_versions(connection: Connection, job_ids: Sequence[int]) -> dict[int, i
 
 
 def read_stream(
-    connection: Connection, job_id: int, *, after: int = 0, limit: int = 10_000
+    connection: Connection,
+    job_id: int,
+    *,
+    after: int = 0,
+    limit: int = 10_000,
+    most_bytes: int = ANSWER_BYTES,
 ) -> list[Envelope]:
-    """Return one job's events with a version above *after*, in order."""
-    rows = connection.execute(_SELECT_STREAM, {"job_id": job_id, "after": after, "limit": limit})
+    """Return one job's next events with a version above *after*, in order.
+
+    Args:
+        connection: Where to read.
+        job_id: The job.
+        after: The version after which to begin.
+        limit: Maximum number of events.
+        most_bytes: The bytes of their bodies and contents; a single event may have more.
+    """
+    given = {"job_id": job_id, "after": after, "limit": limit}
+    fitting = _FITTING_STREAM.number(connection, limit, most_bytes=most_bytes, **given)
+    rows = connection.execute(_SELECT_STREAM, given | {"limit": fitting})
     return [_envelope(row) for row in rows]
 
 
-def read_after(connection: Connection, *, after: int, limit: int) -> list[Envelope]:
-    """Return events of all jobs with a position above *after*, in order."""
-    rows = connection.execute(_SELECT_AFTER, {"after": after, "limit": limit})
+def read_after(
+    connection: Connection, *, after: int, limit: int, most_bytes: int = ANSWER_BYTES
+) -> list[Envelope]:
+    """Return the next events of all jobs with a position above *after*; as ``read_stream``."""
+    given = {"after": after, "limit": limit}
+    fitting = _FITTING_AFTER.number(connection, limit, most_bytes=most_bytes, **given)
+    rows = connection.execute(_SELECT_AFTER, given | {"limit": fitting})
     return [_envelope(row) for row in rows]
 
 
@@ -280,7 +312,12 @@ def position_at(connection: Connection, at_ms: int) -> int:
 
 
 def read_log(
-    connection: Connection, job_id: int, *, newest: int
+    connection: Connection,
+    job_id: int,
+    *,
+    newest: int,
+    before: int = LARGEST_INTEGER,
+    most_bytes: int = ANSWER_BYTES,
 ) -> list[tuple[str, int, str | None]]:
     """Return kind, version and content of a job's log lines and failures.
 
@@ -288,9 +325,19 @@ def read_log(
         connection: Where to read.
         job_id: The job.
         newest: The largest number of lines; of a longer log, the newest are returned.
+        before: The version before which the lines lie.
+        most_bytes: Their bytes; a single line may have more.
 
     Returns:
         The lines, oldest first.
     """
-    rows = connection.execute(_SELECT_LOG, {"job_id": job_id, "newest": newest}).all()
+    given = {"job_id": job_id, "newest": newest, "before": before}
+    fitting = _FITTING_LOG.number(connection, newest, most_bytes=most_bytes, **given)
+    rows = connection.execute(_SELECT_LOG, given | {"newest": fitting}).all()
     return [(kind, version, content) for kind, version, content in reversed(rows)]
+
+
+def has_log(connection: Connection, job_id: int, *, before: int) -> bool:
+    """Return whether a job has log lines or failures with a version below *before*."""
+    given = {"job_id": job_id, "newest": 1, "before": before}
+    return connection.execute(_SELECT_LOG, given).first() is not None

@@ -43,6 +43,7 @@ class WaitingJobs:
             self._expect(claim)
         self._types: dict[str, _OfType] = {}
         self._data: dict[int, str | None] = {}
+        self._json_bytes: dict[int, int] = {}
 
     def _expect(self, claim: Claim) -> None:
         takes_all = claim.limit is None or len(claim.slots) == 1
@@ -75,6 +76,10 @@ class WaitingJobs:
         of_type.unused.extendleft(reversed(found))
         return found
 
+    def json_bytes(self, job: JobState) -> int:
+        """Return the bytes of the JSON of a job, which is among those that were returned."""
+        return self._json_bytes[job.id]
+
     def with_data(self, jobs: Sequence[JobState]) -> list[JobWithData]:
         """Return *jobs*, which are among those that ``first`` has returned, with their data."""
         missing = [job.id for job in jobs if job.id not in self._data]
@@ -97,7 +102,8 @@ class WaitingJobs:
         # Nothing is written before the end of the batch, so those before are the same.
         for one in read[known:]:
             of_type.unused.append(one.job)
-            if self._with_data:
+            self._json_bytes[one.job.id] = one.json_bytes
+            if one.data is not None:
                 self._data[one.job.id] = one.data
         of_type.read = len(read)
         of_type.is_complete = len(read) < limit

@@ -1,6 +1,6 @@
 """The queries that need several read models, each composed once."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
@@ -57,16 +57,20 @@ class QueueReadModels(ReadModels):
         last: int,
         descending: bool,
         by_priority: bool = False,
-    ) -> str:
-        page = self._jobs.lists.page(
-            connection,
-            JobList(state, type_),
-            first,
-            last,
-            descending=descending,
-            by_priority=by_priority,
-        )
-        return page.json
+    ) -> Iterator[str]:
+        while True:
+            page = self._jobs.lists.page(
+                connection,
+                JobList(state, type_),
+                first,
+                last,
+                descending=descending,
+                by_priority=by_priority,
+            )
+            yield page.json
+            if not page.left:
+                return
+            first += page.jobs
 
     def log(self, connection: Connection, job_id: int, *, newest: int) -> list[str]:
         lines = store.read_log(connection, job_id, newest=newest)
@@ -109,10 +113,12 @@ class QueueReadModels(ReadModels):
     def held_by(self, connection: Connection, worker: str) -> list[tuple[int, int]]:
         return self._jobs.held_by(connection, worker)
 
-    def workers(self, connection: Connection, *, now_ms: int) -> list[presence.ListedWorker]:
+    def workers(
+        self, connection: Connection, *, now_ms: int, after: str = "", limit: int | None = None
+    ) -> list[presence.ListedWorker]:
         # The attempts first, as for lost workers: a worker is listed before it holds one.
         held = self._jobs.held_counts(connection)
-        return presence.listed(connection, held, now_ms=now_ms)
+        return presence.listed(connection, held, now_ms=now_ms, after=after, limit=limit)
 
     def overdue(self, connection: Connection, *, now_ms: int) -> Overdue | None:
         found = []

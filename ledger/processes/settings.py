@@ -235,7 +235,7 @@ SETTINGS: Final = (
         "largest_page",
         1,
         1_000_000,
-        "Maximum number of jobs, events or log lines in one answer.",
+        "Maximum number of jobs, events, log lines, types or workers in one answer.",
     ),
     Setting(
         field="hosts",

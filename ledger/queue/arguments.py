@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final, overload
 
 from ledger.errors import InvalidInput
@@ -15,6 +16,8 @@ Milliseconds = int | timedelta
 
 # Longer lists must be read in several pages.
 LARGEST_PAGE: Final = 10_000
+# They are created in one transaction, and all other writers wait for about a second.
+MOST_CREATED: Final = 10_000
 _KUES_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
 _OPTIONS: Final = (
     "priority",
@@ -55,9 +58,19 @@ def create_commands(jobs: Iterable[Mapping[str, Any]]) -> list[Create]:
     """Return the commands that create *jobs*, each given by the arguments of ``Queue.create``.
 
     Raises:
-        InvalidInput: One of the jobs is invalid; the message says which.
+        InvalidInput: One of the jobs is invalid; the message says which.  Or there are more than
+            ``MOST_CREATED``.
     """
-    return [_create_of(place, job) for place, job in enumerate(jobs)]
+    # An iterator may be endless.
+    found = [_create_of(place, job) for place, job in enumerate(islice(jobs, MOST_CREATED + 1))]
+    if len(found) > MOST_CREATED:
+        raise InvalidInput(
+            "jobs",
+            f"jobs: expected at most {MOST_CREATED:,} in one call, got more; all of them are "
+            "created in one transaction, so call create_many several times, with a part of the "
+            "jobs each",
+        )
+    return found
 
 
 def _create_of(place: int, job: Mapping[str, Any]) -> Create:

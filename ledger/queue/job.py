@@ -7,7 +7,7 @@ more methods, is in ``worker/running_job.py``.
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -154,7 +154,10 @@ class Job:
         return as_datetime(created_at_ms)
 
     def log(self) -> list[str]:
-        """Return the lines that the job's attempts have logged, and one line per failure."""
+        """Return the lines that the job's attempts have logged, and one line per failure.
+
+        Of a log with more than 10,000 lines or 8 MiB, the newest are returned.
+        """
         with self._queue.database.read() as connection:
             if self._queue.read_models.job(connection, self.id) is None:
                 raise JobNotFound(self.id)
@@ -162,11 +165,14 @@ class Job:
 
     def events(self) -> "list[Envelope]":
         """Return all events of the job, even after its removal."""
-        found: list[Envelope] = []
+        return list(self._history())
+
+    def _history(self) -> "Iterator[Envelope]":
+        version = 0
         with self._queue.database.read() as connection:
-            while some := self._queue.read_models.events(connection, self.id, after=len(found)):
-                found += some
-        return found
+            while some := self._queue.read_models.events(connection, self.id, after=version):
+                yield from some
+                version = some[-1].version
 
     def remove(self) -> None:
         """Remove the job from every view; its history stays.
@@ -214,10 +220,13 @@ class Job:
 
     def _result(self, state: str) -> Json:
         if state == State.REMOVED:
-            completed = [event for event in self.events() if event.kind == "completed"]
-            if not completed:
+            completed = None
+            for event in self._history():
+                if event.kind == "completed":
+                    completed = event
+            if completed is None:
                 raise JobNotFound(self.id)
-            text = completed[-1].content
+            text = completed.content
             return None if text is None else msgspec.json.decode(text)
         if state == State.FAILED:
             raise JobFailed(self.id, self.error or "")

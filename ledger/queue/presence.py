@@ -19,12 +19,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ledger.database.answer_bytes import ANSWER_BYTES, ByteLength, FittingRows
 from ledger.database.clock import CurrentTime
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import workers
+from ledger.rules.commands import LARGEST_INTEGER
 
 if TYPE_CHECKING:
     from ledger.log.ledger import Ledger
@@ -104,6 +106,22 @@ _UPSERT: Final = {
     dialect.dialect.name: Rows(_upsert(dialect), _COLUMNS) for dialect in (sqlite, postgresql)
 }
 _SELECT: Final = select(*(workers.c[name] for name in _COLUMNS)).order_by(workers.c.name)
+_SELECT_NAMED: Final = _SELECT.where(workers.c.name.in_(bindparam("names", expanding=True)))
+# SQLite allows 32,766 parameters in a statement.
+_NAMES_AT_ONCE: Final = 1_000
+_SELECT_AFTER: Final = _SELECT.where(workers.c.name > bindparam("after")).limit(bindparam("limit"))
+_FITTING: Final = FittingRows(
+    _SELECT_AFTER.with_only_columns(
+        workers.c.name, (ByteLength(workers.c.name) + ByteLength(workers.c.types)).label("bytes")
+    ),
+    "name",
+)
+_COUNT_AFTER: Final = select(func.count()).select_from(
+    select(workers.c.name)
+    .where(workers.c.name > bindparam("after"))
+    .limit(bindparam("limit"))
+    .subquery()
+)
 _FIND: Final = Query(
     _SELECT.where(workers.c.name == bindparam("name_")).add_columns(CurrentTime().label("time_ms"))
 )
@@ -126,6 +144,7 @@ _REPLACE: Final = (
 )
 _DELETE_OWN: Final = Rows(delete(workers).where(_OWN), ("name_", "started_at_ms_"))
 _DELETE: Final = Rows(delete(workers).where(workers.c.name == bindparam("name_")), ("name_",))
+_SELECT_DEAD: Final = select(workers.c.name).where(workers.c.seen_at_ms < bindparam("before_ms"))
 _FORGET: Final = Rows(
     delete(workers).where(
         workers.c.name == bindparam("name_"), workers.c.seen_at_ms < bindparam("seen_at_ms_")
@@ -229,7 +248,7 @@ def forget(ledger: "Ledger", holders: Collection[str]) -> int:
     """
     with ledger.database.read() as connection:
         now_ms = ledger.time_ms(connection)
-        dead = [one.name for one in seen(connection) if one.silent_ms(now_ms) > FORGOTTEN_MS]
+        dead = connection.scalars(_SELECT_DEAD, {"before_ms": now_ms - FORGOTTEN_MS}).all()
     gone = [(name, now_ms - FORGOTTEN_MS) for name in dead if name not in holders]
     if gone:
         with ledger.database.write() as tx:
@@ -256,9 +275,43 @@ def find(connection: Connection, name: str) -> WorkerSeen | None:
     return None if row is None else _seen(row[:-1])
 
 
-def seen(connection: Connection) -> list[WorkerSeen]:
-    """Return all workers, sorted by name."""
-    return [_seen(row) for row in connection.execute(_SELECT)]
+def seen(connection: Connection, *, after: str = "", limit: int | None = None) -> list[WorkerSeen]:
+    """Return the workers, sorted by name.
+
+    Args:
+        connection: Where to read.
+        after: Return only workers that follow this name.
+        limit: Maximum number of workers, of which only those are returned that fit into an
+            answer; None returns all.
+    """
+    if limit is None:
+        return [_seen(row) for row in connection.execute(_SELECT)]
+    given = {"after": after, "limit": limit}
+    fitting = _FITTING.number(connection, limit, most_bytes=ANSWER_BYTES, **given)
+    return [_seen(row) for row in connection.execute(_SELECT_AFTER, given | {"limit": fitting})]
+
+
+def any_after(connection: Connection, name: str) -> bool:
+    """Return whether there are workers that follow a name."""
+    return count_after(connection, name, limit=1) > 0
+
+
+def count_after(connection: Connection, name: str, *, limit: int = LARGEST_INTEGER) -> int:
+    """Return how many workers follow a name, and *limit* if there are more."""
+    number: int = connection.scalar(_COUNT_AFTER, {"after": name, "limit": limit}) or 0
+    return number
+
+
+def _among(connection: Connection, names: Collection[str]) -> list[WorkerSeen]:
+    """Return those of the workers that have sent heartbeats."""
+    ordered = list(names)
+    return [
+        _seen(row)
+        for start in range(0, len(ordered), _NAMES_AT_ONCE)
+        for row in connection.execute(
+            _SELECT_NAMED, {"names": ordered[start : start + _NAMES_AT_ONCE]}
+        )
+    ]
 
 
 def _seen(row: Sequence[Any]) -> WorkerSeen:
@@ -266,17 +319,26 @@ def _seen(row: Sequence[Any]) -> WorkerSeen:
     return WorkerSeen(name, msgspec.json.decode(types), *times)
 
 
-def listed(connection: Connection, held: Mapping[str, int], *, now_ms: int) -> list[ListedWorker]:
-    """Return all workers with their states, sorted by name.
+def listed(
+    connection: Connection,
+    held: Mapping[str, int],
+    *,
+    now_ms: int,
+    after: str = "",
+    limit: int | None = None,
+) -> list[ListedWorker]:
+    """Return the workers with their states, sorted by name.
 
     Args:
         connection: Where to read the heartbeats.
         held: The number of attempts that each worker holds; 0 where there is none.
         now_ms: The current time, UTC milliseconds.
+        after: As for ``seen``.
+        limit: As for ``seen``.
     """
     return [
         ListedWorker(worker, worker.state(now_ms), held.get(worker.name, 0))
-        for worker in seen(connection)
+        for worker in seen(connection, after=after, limit=limit)
     ]
 
 
@@ -307,7 +369,8 @@ class LostWorkers:
                 listed before it holds an attempt.
             now_ms: The current time, UTC milliseconds.
         """
-        known = {worker.name: worker for worker in seen(connection)} if holders else {}
+        # There may be very many that hold nothing.
+        known = {worker.name: worker for worker in _among(connection, holders)}
         missed = {}
         lost = {}
         for name in holders:

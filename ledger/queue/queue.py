@@ -50,6 +50,14 @@ class Handler(NamedTuple):
     concurrency: int
 
 
+class _Listed(msgspec.Struct):
+    """The fields of a job that are kept of a long list."""
+
+    id: str
+    type: str
+
+
+_decode_listed = msgspec.json.Decoder(list[_Listed]).decode
 HandlerFunction = TypeVar("HandlerFunction", bound=Callable[..., Json])
 
 
@@ -203,10 +211,10 @@ class Queue:
 
         Args:
             jobs: The arguments of ``create`` for each job, by name:
-                ``{"type": "email", "data": {…}, "attempts": 3}``.
+                ``{"type": "email", "data": {…}, "attempts": 3}``.  At most 10,000 jobs.
 
         Raises:
-            InvalidInput: One of the jobs is invalid; none was created.
+            InvalidInput: One of the jobs is invalid, or there are too many; none was created.
             Unavailable: The database is unavailable or overloaded.
         """
         commands = create_commands(jobs)
@@ -243,6 +251,9 @@ class Queue:
     ) -> list[Job]:
         """Return jobs in the order of their creation.
 
+        The data and the other fields of the first jobs are read with the list, up to 8 MiB of
+        JSON; those of the others are read when they are used.
+
         Args:
             state: Return only jobs in this state: inactive, delayed, active, complete or
                 failed.
@@ -258,7 +269,7 @@ class Queue:
             raise InvalidInput.expected("state", f"one of {', '.join(LIVE_STATES)}", state)
         check_page(limit, offset)
         with self.database.snapshot() as connection:
-            page = self.read_models.jobs(
+            pages = self.read_models.jobs(
                 connection,
                 state=None if state is None else State(state),
                 type_=type,
@@ -266,7 +277,11 @@ class Queue:
                 last=offset + limit - 1,
                 descending=newest_first,
             )
-        return [Job(self, int(fields["id"]), fields=fields) for fields in msgspec.json.decode(page)]
+            read = msgspec.json.decode(next(pages, "[]"))
+            others = [each for page in pages for each in _decode_listed(page)]
+        found = [Job(self, int(fields["id"]), fields=fields) for fields in read]
+        found += [Job(self, int(each.id), type_=each.type) for each in others]
+        return found
 
     def search(self, query: str, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Return the jobs whose data contains all words of *query*, newest first.

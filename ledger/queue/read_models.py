@@ -1,6 +1,6 @@
 """The queries of the read models that a queue uses; the queue depends on nothing else of them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ledger.rules.job import State
@@ -53,8 +53,11 @@ class ReadModels(DueJobs, Protocol):
         last: int,
         descending: bool,
         by_priority: bool = False,
-    ) -> str:
-        """Return a page of a list of jobs as a JSON array."""
+    ) -> Iterator[str]:
+        """Yield the jobs of a range as JSON arrays, each of which has a bounded number of bytes.
+
+        The connection is on a snapshot.
+        """
 
     def log(self, connection: "Connection", job_id: int, *, newest: int) -> Sequence[str]:
         """Return the newest lines of a job's log, oldest first, without erased ones."""
@@ -62,8 +65,14 @@ class ReadModels(DueJobs, Protocol):
     def events(self, connection: "Connection", job_id: int, *, after: int) -> Sequence["Envelope"]:
         """Return the next events of a job after version *after*; an empty list at the end."""
 
-    def workers(self, connection: "Connection", *, now_ms: int) -> "Sequence[ListedWorker]":
-        """Return the workers that have sent heartbeats, with their states, sorted by name."""
+    def workers(
+        self, connection: "Connection", *, now_ms: int, after: str = "", limit: int | None = None
+    ) -> "Sequence[ListedWorker]":
+        """Return the workers that have sent heartbeats, with their states, sorted by name.
+
+        If there is a *limit*, it is the first workers after the name *after*, as many as fit
+        into an answer.
+        """
 
     def overdue(self, connection: "Connection", *, now_ms: int) -> Overdue | None:
         """Return what the sweeper has had to do for longest; None if nothing is due."""

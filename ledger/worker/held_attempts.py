@@ -117,7 +117,8 @@ class HeldAttempts:
             commands.Lose(job_id=id_, attempt=attempt, worker=self._worker, silent_ms=silent_ms)
             for id_, attempt in held
         ]
-        self._queue.ledger.submit(lost, actor=self.actor, cause="worker restart")
+        for _ in self._queue.ledger.submit_in_parts(lost, actor=self.actor, cause="worker restart"):
+            pass
         self._may_have_predecessor = False
 
     def collect_late(self, outbox: Outbox[RunningJob]) -> None:
@@ -186,7 +187,8 @@ class HeldAttempts:
         back = [
             commands.Return(job_id=id_, attempt=attempt, reason=reason) for id_, attempt in held
         ]
-        return self._queue.ledger.submit(back, actor=self.actor, cause=cause)
+        parts = self._queue.ledger.submit_in_parts(back, actor=self.actor, cause=cause)
+        return [answer for part in parts for answer in part]
 
     def _check(self, job: RunningJob) -> None:
         if job.key in self._held():

@@ -97,8 +97,10 @@ class Sweeper:
             for name, silent_ms in lost.items()
             for job_id, attempt in held.get(name, ())
         ]
-        answers = self._ledger.submit(lose, actor="sweeper", cause="lease")
-        return sum(1 for answer in answers if isinstance(answer, Outcome) and answer.events)
+        parts = self._ledger.submit_in_parts(lose, actor="sweeper", cause="lease")
+        return sum(
+            1 for part in parts for each in part if isinstance(each, Outcome) and each.events
+        )
 
     def _forget_dead(self) -> None:
         """Remove dead workers from the list, which would otherwise grow."""

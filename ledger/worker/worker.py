@@ -341,8 +341,8 @@ class Worker:
         for job in jobs:
             self._observe("started", job)
         counts = Counter(job.type for job in jobs)
-        if any(counts[type_] == most for type_, most in slots.items()):
-            # As many as we asked for: there may be more.
+        if claimed.is_cut or any(counts[type_] == most for type_, most in slots.items()):
+            # As many as we asked for, or as fit into an answer: there may be more.
             self._wants_jobs = True
 
     # --- the end

@@ -7,11 +7,23 @@ between them.  A frame is written when its job changes, which happens a few time
 read with every request for the job.
 """
 
-from typing import NamedTuple
+from functools import reduce
+from operator import add
+from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Label, Table, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Label,
+    ScalarSelect,
+    Table,
+    case,
+    func,
+    literal,
+    select,
+)
 
+from ledger.database.answer_bytes import ByteLength
 from ledger.log import schema
 from ledger.rules.job import JobState
 
@@ -37,17 +49,35 @@ class Content(NamedTuple):
 
 
 class JobJson(NamedTuple):
-    """The JSON of jobs at one ledger position.
+    """The JSON of a job at one ledger position.
 
     Attributes:
         position: The ledger's position at that moment.
-        json: A job's JSON object, or an array of them.
+        json: The job's JSON object.
         chain: The chain value of that position; empty for a past one.
     """
 
     position: int
     json: str
     chain: bytes = b""
+
+
+class JobPage(NamedTuple):
+    """A page of a list of jobs at one ledger position.
+
+    Attributes:
+        position: The ledger's position at that moment.
+        json: The array of the jobs' JSON objects.
+        chain: The chain value of that position.
+        jobs: How many jobs it has.
+        left: How many more were asked for that do not fit into an answer; they follow these.
+    """
+
+    position: int
+    json: str
+    chain: bytes
+    jobs: int
+    left: int
 
 
 def filled(frame: Frame, content: Content) -> str:
@@ -74,18 +104,11 @@ def json_of(jobs: Table) -> Label[str]:
     """
 
     def content(name: str) -> ColumnElement[str]:
-        at = jobs.c[f"{name}_position"]
-        events = schema.events
-        found = select(events.c.content).where(events.c.position == at).scalar_subquery()
-        return func.coalesce(literal(f',"{_KEYS.get(name, name)}":') + found, "")
+        return func.coalesce(literal(_key(name)) + _content(jobs, name), "")
 
-    events = schema.events
-    data = (
-        select(events.c.content).where(events.c.position == jobs.c.data_position).scalar_subquery()
-    )
     json: ColumnElement[str] = (
         jobs.c.json_start
-        + func.coalesce(data, "{}")
+        + func.coalesce(_content(jobs, "data"), "{}")
         + content("result")
         + jobs.c.json_priority
         + content("progress")
@@ -96,7 +119,37 @@ def json_of(jobs: Table) -> Label[str]:
     return json.label("json")
 
 
-_KEYS = {"progress": "progress_data"}
+def bytes_of(jobs: Table) -> ColumnElement[int]:
+    """Return the number of bytes of a job's JSON object, and a comma or a few more, as SQL."""
+    parts: list[ColumnElement[int]] = [ByteLength(jobs.c[name]) for name in Frame._fields]
+    parts.append(ByteLength(func.coalesce(_content(jobs, "data"), "{}")) + 1)
+    parts += [
+        # Most jobs have none of them.
+        case(
+            (
+                jobs.c[f"{name}_position"].is_not(None),
+                ByteLength(_content(jobs, name)) + len(_key(name)),
+            ),
+            else_=0,
+        )
+        for name in ("result", "progress", "error")
+    ]
+    return reduce(add, parts)
+
+
+def _key(name: str) -> str:
+    """Return the text before a content that is not always there."""
+    return f',"{_KEYS.get(name, name)}":'
+
+
+def _content(jobs: Table, name: str) -> ScalarSelect[str]:
+    """Return the content that a job's row points to, as SQL."""
+    events = schema.events
+    found = select(events.c.content).where(events.c.position == jobs.c[f"{name}_position"])
+    return found.scalar_subquery()
+
+
+_KEYS: Final = {"progress": "progress_data"}
 
 
 def frame_of(job: JobState) -> Frame:

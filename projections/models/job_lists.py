@@ -19,16 +19,14 @@ from sqlalchemy import (
     Select,
     Table,
     bindparam,
-    func,
     literal_column,
     select,
     union_all,
 )
 
-from ledger.database.fast_sql import Query
-from ledger.log import store
-from ledger.projections.models.job_json import JobJson, json_of
+from ledger.projections.models.job_json import JobPage, bytes_of, json_of
 from ledger.projections.models.job_runs import LIST_SIZES, JobList, JobRuns, ListSizes, Place
+from ledger.projections.models.page_reader import PageReader
 from ledger.rules.job import LIVE_STATES
 
 
@@ -40,9 +38,13 @@ class _Order(NamedTuple):
     def reversed(self) -> "_Order":
         return self._replace(descending=not self.descending)
 
+    @property
+    def columns(self) -> list[str]:
+        return ["priority", "id"] if self.by_priority else ["id"]
+
     def of(self, table: FromClause) -> list[ColumnElement[Any]]:
         """Return what to order a table by."""
-        columns = [table.c.priority, table.c.id] if self.by_priority else [table.c.id]
+        columns = [table.c[name] for name in self.columns]
         return [column.desc() if self.descending else column.asc() for column in columns]
 
     def from_start(self, table: FromClause) -> list[list[ColumnElement[bool]]]:
@@ -80,7 +82,8 @@ class JobLists:
         self._runs = JobRuns(runs, sizes=sizes)
         self.follow = self._runs.follow
         self.length = self._runs.length
-        self._pages: dict[tuple[object, ...], Query] = {}
+        self._page_bytes = sizes.page_bytes
+        self._pages: dict[tuple[object, ...], PageReader] = {}
 
     def is_shallow(self, first: int, last: int) -> bool:
         """Return whether a page is close enough to an end of its list to walk to it."""
@@ -96,8 +99,8 @@ class JobLists:
         *,
         descending: bool = False,
         by_priority: bool = False,
-    ) -> JobJson:
-        """Return the jobs with the ranks *first* to *last* of a list.
+    ) -> JobPage:
+        """Return the jobs with the ranks *first* to *last* of a list, or the first of them.
 
         Args:
             connection: On a snapshot, unless ``is_shallow(first, last)``.
@@ -124,7 +127,7 @@ class JobLists:
         last: int,
         length: int,
         order: _Order,
-    ) -> JobJson:
+    ) -> JobPage:
         """Return a page of ranks within the list, walked to from the nearest known place."""
         size = last - first + 1
         behind = length - 1 - last
@@ -148,59 +151,62 @@ class JobLists:
         *,
         backwards: bool = False,
         start: Place | None = None,
-    ) -> JobJson:
+    ) -> JobPage:
         """Return *size* jobs of a list after skipping *skip* of them, from *start* on.
 
         With *backwards*, the walk begins at the other end; the jobs are still in *order*.
         """
         shape = jobs.state is None, jobs.type is None, order, backwards, start is None
-        query = self._pages.get(shape)
-        if query is None:
-            query = self._pages[shape] = Query(
-                self._page_statement(jobs, order, backwards, start is not None)
+        page = self._pages.get(shape)
+        if page is None:
+            page = self._pages[shape] = self._page_of(
+                jobs, order, backwards=backwards, starts=start is not None
             )
-        # Both are negative where there is nothing to return.
-        skip, size = max(0, skip), max(0, size)
-        position, chain, json = query.first(
+        return page.read(
             connection,
-            skip=skip,
-            size=size,
+            # Both are negative where there is nothing to return.
+            skip=max(0, skip),
+            size=max(0, size),
+            most_bytes=self._page_bytes,
             start_priority=start and start.priority,
             start_id=start and start.job_id,
             state=jobs.state and jobs.state.value,
             type=jobs.type,
         )
-        return JobJson(position, f"[{json or ''}]", chain)
 
-    def _page_statement(
+    def _page_of(
+        self, jobs: JobList, order: _Order, *, backwards: bool, starts: bool
+    ) -> PageReader:
+        """Return the statements for all pages of lists of this shape."""
+        walked = order.reversed if backwards else order
+        return PageReader(
+            self._rows(jobs, walked, starts, json_of(self._jobs)).subquery("page"),
+            self._rows(jobs, walked, starts, bytes_of(self._jobs).label("bytes")).subquery("sized"),
+            order.columns,
+            descending=order.descending,
+            backwards=backwards,
+        )
+
+    def _rows(
         self,
         jobs: JobList,
-        order: _Order,
-        backwards: bool,  # noqa: FBT001 - part of the shape, as the others
-        starts: bool,  # noqa: FBT001 - as above
+        walked: _Order,
+        starts: bool,  # noqa: FBT001 - part of the shape
+        column: ColumnElement[Any],
     ) -> Select[Any]:
-        """Return the statement for all pages of lists of this shape.
-
-        Its one row is the ledger's version and the page's JSON objects, joined by commas.  The
-        aggregate takes them in the subselect's order, on both engines.
-        """
+        """Return the statement of the jobs of a page, each with its priority, id, and *column*."""
         table = self._jobs
-        walked = order.reversed if backwards else order
         parts = self._parts(jobs, walked, starts)
         if len(parts) == 1:
-            page = parts[0].add_columns(json_of(table))
-        else:
-            # Each part is read in its order, and only as far as the page needs it.
-            merged = union_all(*parts).subquery("merged")
-            ids = _cut(select(merged).order_by(*walked.of(merged))).subquery("ids")
-            page = select(table.c.priority, table.c.id, json_of(table)).join_from(
-                ids, table, table.c.id == ids.c.id
-            )
-        page = page.order_by(*walked.of(table))
-        found = (_cut(page) if len(parts) == 1 else page).subquery("page")
-        if backwards:
-            found = select(found.c.json).order_by(*order.of(found)).subquery("shown")
-        return select(*store.MOMENT, func.aggregate_strings(found.c.json, ","))
+            return _cut(parts[0].add_columns(column).order_by(*walked.of(table)))
+        # Each part is read in its order, and only as far as the page needs it.
+        merged = union_all(*parts).subquery("merged")
+        ids = _cut(select(merged).order_by(*walked.of(merged))).subquery("ids")
+        return (
+            select(table.c.priority, table.c.id, column)
+            .join_from(ids, table, table.c.id == ids.c.id)
+            .order_by(*walked.of(table))
+        )
 
     def _parts(
         self,

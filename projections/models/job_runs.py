@@ -37,6 +37,7 @@ from sqlalchemy import (
     select,
 )
 
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.database.fast_sql import Query, Rows
 from ledger.log.schema import BIGINT
 from ledger.projections.projection import Upsert
@@ -57,6 +58,7 @@ class ListSizes(NamedTuple):
         small: A priority is small if it is less than this, and not less than the negative of it.
         few: Number of runs that are added up without a look at longer ones.
         shallow: Up to this depth, walking is faster than finding the job to start at.
+        page_bytes: Bytes of JSON that a page has at most, unless it has a single job.
     """
 
     id_spans: tuple[int, ...] = (7, 14, 21)
@@ -64,6 +66,7 @@ class ListSizes(NamedTuple):
     small: int = 256
     few: int = 512
     shallow: int = 250
+    page_bytes: int = ANSWER_BYTES
 
 
 LIST_SIZES: Final = ListSizes()

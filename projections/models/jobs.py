@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -30,12 +31,13 @@ from sqlalchemy import (
     update,
 )
 
+from ledger.database.answer_bytes import ByteLength
 from ledger.database.fast_sql import Listed, Query, Rows
 from ledger.log import schema, store
-from ledger.log.ports import JobWithData
+from ledger.log.ports import WaitingJob
 from ledger.log.recorded import LEDGER_STREAM, Change
 from ledger.log.schema import BIGINT
-from ledger.projections.models.job_json import Frame, JobJson, frame_of, json_of
+from ledger.projections.models.job_json import Frame, JobJson, bytes_of, frame_of, json_of
 from ledger.projections.models.job_lists import JobLists
 from ledger.projections.models.job_runs import LIST_SIZES, ListSizes, run_columns
 from ledger.projections.projection import Projection, in_parts
@@ -58,6 +60,8 @@ _CONSTANT: Final = frozenset(
     }
 )
 _COLUMNS: Final = (*JobState._fields, *Frame._fields)
+# Longer data of waiting jobs is not read before it is known which of them are started.
+SHORT_DATA_BYTES: Final = 4 * 1024
 _CHANGING: Final = tuple(name for name in _COLUMNS if name not in _CONSTANT)
 # No worker holds an attempt that an operator began by hand.  It is text, as in the migration: an
 # index with a condition serves only queries in which the same condition stands.  The index has
@@ -108,12 +112,14 @@ class Jobs(Projection):
         content = select(schema.events.c.content)
         data = content.where(schema.events.c.position == jobs.c.data_position).scalar_subquery()
         self._data = Listed(select(jobs.c.id, data), jobs.c.id)
+        short_data = case((ByteLength(data) <= SHORT_DATA_BYTES, data))
         # By whether their data is read.
         self._claimable = {
             with_data: Query(
                 select(
                     *(jobs.c[name] for name in JobState._fields),
-                    (data if with_data else null()).label("data"),
+                    bytes_of(jobs).label("json_bytes"),
+                    (short_data if with_data else null()).label("data"),
                 )
                 .where(
                     jobs.c.type == bindparam("type"),
@@ -224,10 +230,10 @@ class Jobs(Projection):
 
     def claimable(
         self, tx: Connection, type_: str, *, limit: int, with_data: bool
-    ) -> list[JobWithData]:
+    ) -> list[WaitingJob]:
         """Return jobs of a type that wait for a worker, by priority, then age."""
         return [
-            JobWithData(_job(row[:-1]), row[-1])
+            WaitingJob(_job(row[:-2]), *row[-2:])
             for row in self._claimable[with_data].all(tx, type=type_, limit=limit)
         ]
 

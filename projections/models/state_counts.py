@@ -19,10 +19,12 @@ from sqlalchemy import (
     select,
 )
 
+from ledger.database.code_point_order import ByCodePoint
 from ledger.database.fast_sql import Query
 from ledger.log import schema, store
 from ledger.log.recorded import Change
 from ledger.projections.projection import Projection, Upsert
+from ledger.rules.commands import LARGEST_INTEGER
 from ledger.rules.events import Completed
 from ledger.rules.job import LIVE_STATES, State
 
@@ -70,16 +72,21 @@ class StateCounts(Projection):
                 (table.c.type == bindparam("type")) & (table.c.state == bindparam("state")),
             )
         )
-        self._by_type = (
-            select(table.c.type, table.c.state, table.c.jobs)
-            .where(table.c.type != EVERY_TYPE, table.c.jobs != 0)
-            .order_by(table.c.type)
-        )
-        self._types = (
+        name = ByCodePoint(table.c.type)
+        # EVERY_TYPE comes before all types.
+        types = (
             select(table.c.type)
-            .where(table.c.type != EVERY_TYPE)
+            .where(name > bindparam("after"))
             .group_by(table.c.type)
             .having(func.sum(table.c.jobs) > 0)
+        )
+        self._types = Query(types.order_by(name).limit(bindparam("limit")))
+        self._count_types = Query(select(func.count()).select_from(types.subquery()))
+        page = types.order_by(name).limit(bindparam("limit")).subquery("page")
+        self._by_type = Query(
+            select(table.c.type, table.c.state, table.c.jobs)
+            .where(table.c.type.in_(select(page.c.type)), table.c.jobs != 0)
+            .order_by(name)
         )
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
@@ -123,16 +130,31 @@ class StateCounts(Projection):
         position, chain, jobs = self._count.first(connection, type=type_, state=state.value)
         return position, chain, jobs or 0
 
-    def by_type(self, connection: Connection) -> Mapping[str, Mapping[State, int]]:
-        """Return, by type, the number of jobs in each state that has some."""
+    def by_type(
+        self, connection: Connection, *, after: str = EVERY_TYPE, limit: int = LARGEST_INTEGER
+    ) -> Mapping[str, Mapping[State, int]]:
+        """Return the number of jobs in each state that has some, by type; types as ``types``."""
         found: dict[str, dict[State, int]] = {}
-        for type_, state, jobs in connection.execute(self._by_type):
+        for type_, state, jobs in self._by_type.all(connection, after=after, limit=limit):
             found.setdefault(type_, {})[State(state)] = jobs
         return found
 
-    def types(self, connection: Connection) -> list[str]:
-        """Return the types that have jobs, sorted by code point."""
-        return sorted(connection.scalars(self._types))
+    def types(
+        self, connection: Connection, *, after: str = EVERY_TYPE, limit: int = LARGEST_INTEGER
+    ) -> list[str]:
+        """Return types that have jobs, sorted by code point.
+
+        Args:
+            connection: Where to read.
+            after: Return only types that follow this one in that order.
+            limit: Maximum number of types.
+        """
+        return [type_ for (type_,) in self._types.all(connection, after=after, limit=limit)]
+
+    def count_types(self, connection: Connection, *, after: str = EVERY_TYPE) -> int:
+        """Return how many types that follow a type have jobs."""
+        number: int = self._count_types.first(connection, after=after)[0]
+        return number
 
 
 def _stats_statement(table: Table) -> Select[Any]:

@@ -12,6 +12,7 @@ from falcon import testing
 
 from ledger.api.app import App, create_app
 from ledger.api.http.long_poll import LongPolls
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.log import store
 from ledger.processes.composition import System
 
@@ -49,6 +50,7 @@ class Client:
         *,
         largest_body_bytes: int = LARGEST_BODY_BYTES,
         largest_page: int = LARGEST_PAGE,
+        answer_bytes: int = ANSWER_BYTES,
         hosts: Sequence[str] = (),
         cors_origins: Sequence[str] = (),
         kue_lenient: bool = False,
@@ -67,6 +69,7 @@ class Client:
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,
             largest_page=largest_page,
+            answer_bytes=answer_bytes,
             hosts=hosts,
             cors_origins=tuple(cors_origins),
             kue_lenient=kue_lenient,

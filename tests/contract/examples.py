@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ledger.api.operations import Operation
+from ledger.api.operation import Operation
 from tests.contract.client import Answer, Client
 
 EXAMPLES: Final[Mapping[str, str]] = {

@@ -12,7 +12,8 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from ledger.api.operations import OPERATIONS, Operation, Tag
+from ledger.api.operation import Operation, Tag
+from ledger.api.operations import OPERATIONS
 from ledger.errors import Unavailable
 from ledger.projections.search.search import DEFAULT_LIMIT
 from tests.contract.client import Client

@@ -10,7 +10,8 @@ from typing import Any, Final
 import falcon.inspect
 import pytest
 
-from ledger.api.operations import OPERATIONS, Operation
+from ledger.api.operation import Operation
+from ledger.api.operations import OPERATIONS
 from ledger.database.migration import migrate
 from ledger.processes.composition import System
 from tests.builders import Clock, job_in, open_system, rows

@@ -423,7 +423,7 @@ def test_a_named_origin_may_read_write_and_see_the_tag(client: Client) -> None:
     other = open_.get("/stats", Origin="https://evil.example.org")
 
     assert read.headers["access-control-allow-origin"] == ORIGIN
-    assert read.headers["access-control-expose-headers"] == "ETag"
+    assert read.headers["access-control-expose-headers"] == "ETag, Link"
     assert asked.status == 200
     assert asked.headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in asked.headers["access-control-allow-methods"]

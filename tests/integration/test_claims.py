@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from ledger.log import store
 from ledger.log.answers import Claimed
 from ledger.log.batch import Batch, Submission
-from ledger.log.ports import JobWithData
+from ledger.log.ports import WaitingJob
 from ledger.processes.composition import System
 from ledger.projections.models.jobs import Jobs
 from ledger.rules.commands import Claim, Command, Create, Erase, Move, Remove
@@ -29,15 +29,15 @@ class Read:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.jobs = 0
         self.data: list[int] = []
-        claimable: Callable[..., list[JobWithData]] = Jobs.claimable
+        claimable: Callable[..., list[WaitingJob]] = Jobs.claimable
         data: Callable[..., Any] = Jobs.data
 
         def counted(
             jobs: Jobs, tx: Connection, type_: str, *, limit: int, with_data: bool
-        ) -> list[JobWithData]:
+        ) -> list[WaitingJob]:
             found = claimable(jobs, tx, type_, limit=limit, with_data=with_data)
             self.jobs += len(found)
-            self.data += [one.job.id for one in found if with_data]
+            self.data += [one.job.id for one in found if one.data is not None]
             return found
 
         def noted(jobs: Jobs, tx: Connection, job_ids: Sequence[int]) -> Any:
@@ -102,6 +102,27 @@ def test_only_the_data_of_jobs_that_are_given_is_read(system: System, read: Read
     assert read.data == [1, 5, 9, 2, 3, 6, 10, 4]
     with system.database.read() as connection:
         assert set(system.jobs.data(connection, [1, 10]).values()) == {'{"to":"tj"}'}
+
+
+def test_a_claim_of_long_jobs_is_given_fewer_of_them(system: System, read: Read) -> None:
+    """The others still wait; and a single job may be longer than what a claim is given."""
+    long, longest = (f'"{"x" * size * 1024 * 1024}"' for size in (3, 9))
+    data = ["1", long, long, "2", long, longest, "3"]
+    system.ledger.submit([Create(type="mail", data=each) for each in data], actor="test")
+
+    claim = Claim(worker="w", slots={"mail": 5})
+    answers = [system.ledger.claim(claim, actor="test") for _ in range(5)]
+
+    assert [[one.job.id for one in each.jobs] for each in answers] == [
+        [1, 2, 3, 4],
+        [5],
+        [6],
+        [7],
+        [],
+    ]
+    assert [each.is_cut for each in answers] == [True, True, True, False, False]
+    assert [one.data for each in answers for one in each.jobs] == data
+    assert sorted(read.data) == [1, 2, 3, 4, 5, 6, 7, 7, 7]
 
 
 def test_a_refused_commit_gives_its_jobs_to_the_next_claim_of_the_batch(system: System) -> None:

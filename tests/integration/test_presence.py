@@ -1,6 +1,6 @@
 """Which workers there are: who is silent, what each holds, which heartbeats are recorded."""
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Final
 
 import pytest
@@ -162,3 +162,30 @@ def plan_of(connection: Connection, query: Callable[[Connection], Sized]) -> str
         patch.setattr("ledger.database.fast_sql.driver_of", lambda _: Explaining())
         query(connection)
     return "\n".join(lines)
+
+
+def test_only_the_heartbeats_of_holders_are_read_to_find_the_lost(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep does so four times a second, and very many workers may hold nothing."""
+    with system.database.write() as tx:
+        for name in ("idle", "holder", "silent", "dead"):
+            seen_at_ms = START_MS if name in {"idle", "holder"} else START_MS - LEASE_MS - 1
+            presence.beat(tx, name, {}, now_ms=seen_at_ms, lease_ms=LEASE_MS)
+    read: list[str] = []
+    decoded = presence._seen
+
+    def noted(row: Sequence[Any]) -> WorkerSeen:
+        read.append(row[0])
+        return decoded(row)
+
+    monkeypatch.setattr(presence, "_seen", noted)
+    lost = presence.LostWorkers(lease_ms=LEASE_MS)
+    with system.database.read() as connection:
+        found = lost.among(connection, ["holder", "silent"], now_ms=START_MS)
+        nothing = lost.among(connection, [], now_ms=START_MS)
+        many = lost.among(connection, [f"{n}" for n in range(2_500)] + ["silent"], now_ms=START_MS)
+
+    assert found == many == {"silent": LEASE_MS + 1}
+    assert nothing == {}
+    assert sorted(read) == ["holder", "silent", "silent"]

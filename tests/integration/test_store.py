@@ -106,6 +106,25 @@ def test_a_log_is_its_lines_and_failures_oldest_first(filled: System) -> None:
     assert nothing == []
 
 
+def test_a_reading_ends_before_it_has_too_many_bytes(filled: System) -> None:
+    """Only a single event or line may have more."""
+    with filled.database.read() as connection:
+        stream = store.read_stream(connection, 1)
+        first, second = (len(each.body) + len(each.content or "") for each in stream[:2])
+        two = store.read_stream(connection, 1, most_bytes=first + second)
+        one = store.read_stream(connection, 1, most_bytes=first + second - 1)
+        least = store.read_after(connection, after=0, limit=5, most_bytes=1)
+        line = store.read_log(connection, 1, newest=9, most_bytes=1)
+        older = store.read_log(connection, 1, newest=9, before=6)
+        has_older = [store.has_log(connection, 1, before=version) for version in (3, 4)]
+
+    assert (two, one) == (stream[:2], stream[:1])
+    assert [each.position for each in least] == [1]
+    assert line == [("failed", 6, '"broken"')]
+    assert older == [("logged", 3, '"first"'), ("logged", 5, '"second"')]
+    assert has_older == [False, True]
+
+
 def test_an_erased_line_stays_in_the_log_without_its_words(filled: System) -> None:
     carry_out(filled, Erase(job_id=1, versions=(3,)))
     with filled.database.read() as connection:

@@ -479,6 +479,21 @@ def test_two_workers_share_the_jobs_and_do_none_twice(queue: Queue, database_url
     assert {job.attempts["made"] for job in jobs} == {1}
 
 
+def test_a_worker_that_was_given_fewer_jobs_claims_the_others_at_once(queue: Queue) -> None:
+    """Three jobs are longer than what one claim is given, and no commit tells of the others."""
+    queue.lease_ms = 100 * LEASE_MS
+    together = threading.Barrier(3)
+
+    @queue.process("long", concurrency=3)
+    def run(job: RunningJob) -> None:
+        together.wait(DEADLINE_S)
+
+    jobs = queue.create_many([{"type": "long", "data": "x" * 5 * 1024 * 1024}] * 3)
+    with working(queue, pauses=UNHURRIED):
+        for job in jobs:
+            job.wait(DEADLINE_S)
+
+
 # --- holding a type
 
 

@@ -32,6 +32,11 @@ from tests.strategies import SHARED_FIXTURES
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
 PRIORITIES: Final = (0, 0, 0, 1, -1, 7, -7, 8, LARGEST_INTEGER, -LARGEST_INTEGER)
+SIZES: Final = ListSizes(id_spans=(2, 4, 6), priority_spans=(1, 2), small=2, shallow=5)
+# Of two or three of the jobs.
+FEW_BYTES: Final = 700
+# The same lists, of which a page is cut before it has more bytes.
+CUT_LISTS: Final = Jobs(list_sizes=SIZES._replace(page_bytes=FEW_BYTES)).lists
 LISTS: Final = (
     JobList(),
     *(JobList(None, type_) for type_ in (*TYPES, "no such type")),
@@ -73,8 +78,7 @@ def few(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def empty(database_url: str, few: int) -> Iterator[System]:
     """Yield a ledger whose lists are counted in short runs, so that 150 jobs are deep."""
-    sizes = ListSizes(id_spans=(2, 4, 6), priority_spans=(1, 2), small=2, few=few, shallow=5)
-    jobs = Jobs(list_sizes=sizes)
+    jobs = Jobs(list_sizes=SIZES._replace(few=few))
     system = open_system(database_url, jobs=jobs)
     migrate(system.database)
     try:
@@ -166,6 +170,51 @@ def test_a_page_is_the_slice_of_the_list(filled: System, asked: list[Asked]) -> 
         found = [shown(filled, connection, each) for each in asked]
 
     assert found == [expected(jobs, each) for each in asked]
+
+
+@settings(max_examples=30, suppress_health_check=SHARED_FIXTURES)
+@given(asked=st.lists(pages, min_size=5, max_size=10))
+def test_the_parts_of_a_page_that_is_cut_are_the_page(filled: System, asked: list[Asked]) -> None:
+    same_end = [each for each in asked if (each.first < 0) is (each.last < 0)]
+    with filled.database.snapshot() as connection:
+        found = [in_parts(connection, each) for each in same_end]
+        whole = [shown(filled, connection, each) for each in same_end]
+
+    assert found == whole
+
+
+def in_parts(connection: Connection, asked: Asked) -> list[int]:
+    """Return the ids of a page, read as far as it goes, and from there on again."""
+    found: list[int] = []
+    first = asked.first
+    while True:
+        page = CUT_LISTS.page(
+            connection,
+            asked.list,
+            first,
+            asked.last,
+            descending=asked.descending,
+            by_priority=asked.by_priority,
+        )
+        found += shown_ids(page)
+        assert page.jobs == len(shown_ids(page))
+        assert len(page.json) - 2 <= FEW_BYTES
+        if not page.left:
+            return found
+        assert page.jobs >= 1
+        first = asked.last - page.left + 1 if first < 0 else first + page.jobs
+
+
+def test_a_job_that_is_longer_than_a_page_may_be_is_a_page(filled: System) -> None:
+    lists = Jobs(list_sizes=SIZES._replace(page_bytes=1)).lists
+    with filled.database.snapshot() as connection:
+        oldest = lists.page(connection, JobList(), 0, 9)
+        newest = lists.page(connection, JobList(), -9, -1, descending=True)
+        last = lists.page(connection, JobList(), -1, -1)
+
+    ids = [row["id"] for row in rows(filled, "SELECT id FROM ledger_jobs ORDER BY id")]
+    assert [shown_ids(page) for page in (oldest, newest, last)] == [[ids[0]], [ids[8]], [ids[-1]]]
+    assert [page.left for page in (oldest, newest, last)] == [9, 8, 0]
 
 
 def test_every_deep_page_is_the_slice_of_the_list(filled: System) -> None:

@@ -93,6 +93,19 @@ def test_a_batch_is_no_larger_than_it_may_be_and_the_lead_is_handed_on() -> None
     assert results == ["A", "B", "C", "D", "E", "F"]
 
 
+def test_a_batch_counts_the_size_of_each_work_item() -> None:
+    gate = Gate()
+    appender = Appender(gate.run, size_of=len, largest_batch=3)
+    works = ["a", "bb", "c", "dd", "ee", "ffff", "g"]
+    with callers(len(works)) as pool:
+        futures = line_up(pool, appender, gate, works)
+        gate.opened.set()
+        results = [future.result(PATIENCE_S) for future in futures]
+
+    assert gate.batches == [["a"], ["bb", "c"], ["dd"], ["ee"], ["ffff"], ["g"]]
+    assert results == [work.upper() for work in works]
+
+
 def test_an_error_reaches_every_caller_of_its_batch_and_only_them() -> None:
     gate = Gate()
     gate.failing["c"] = Unavailable("the database is away")
