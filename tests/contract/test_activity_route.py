@@ -138,10 +138,16 @@ def test_a_range_that_moves_with_time_has_no_tag(busy: Client) -> None:
 
 
 def test_readiness_tells_what_is_stopped(busy: Client) -> None:
+    (created,) = carry_out(busy.system, Create(type="email"))
     with busy.system.database.write() as tx:
-        tx.execute(text("INSERT INTO ledger_failures VALUES ('activity', 99, 'it broke', 1)"))
+        tx.execute(
+            text("INSERT INTO ledger_failures VALUES ('activity', :position, 'it broke', 1)"),
+            {"position": created.position},
+        )
 
     answer = busy.get("/health/ready")
 
     assert (answer.status, answer.json["status"]) == (200, "ready")
-    assert answer.json["stopped"] == {"activity": "event 99 cannot be applied: it broke"}
+    assert answer.json["stopped"] == {
+        "activity": f"event {created.position} cannot be applied: it broke"
+    }
