@@ -1,9 +1,9 @@
 """Requests that wait: long polls, which wait for new events, and searches, for their index.
 
 A waiting request occupies a thread of the server, and a server whose threads all wait cannot
-answer any request.  Therefore, the number of requests that wait at once in a process is
-limited, whatever they wait for.  A request beyond the limit is answered at once, as if it did
-not wait, and its client asks again.
+answer any request.  Therefore, the numbers of requests that wait at once in a process are
+limited: of those that wait for events, and of those that wait for their index.  A request beyond
+the limit is answered at once, as if it did not wait, and its client asks again.
 
 A client may close its connection before its wait is over.  No job may be claimed for it then,
 so the connection is checked before each look.
@@ -33,16 +33,21 @@ class LongPolls:
 
     Args:
         commit_notifier: The commit notifier.
-        most: Maximum number of requests that wait at once in this process.
+        most: Maximum number of requests that wait for events at once in this process.
+        most_searches: Maximum number of searches that do.  It is their own: idle workers may
+            keep all other places all the time.
     """
 
     # One for the process.  A signal handler sets it, and may interrupt another one that does, so
     # it must not be an Event, whose lock is not reentrant.
     _stopping: ClassVar[bool] = False
 
-    def __init__(self, commit_notifier: CommitNotifier, *, most: int) -> None:
+    def __init__(
+        self, commit_notifier: CommitNotifier, *, most: int, most_searches: int = 1
+    ) -> None:
         self._commit_notifier = commit_notifier
         self._room = threading.Semaphore(most)
+        self._room_of_searches = threading.Semaphore(most_searches)
 
     @classmethod
     def stop(cls) -> None:
@@ -77,16 +82,16 @@ class LongPolls:
 
     @contextmanager
     def pausing(self) -> Iterator[Callable[[float], bool]]:
-        """Yield a function that pauses the request for a number of seconds.
+        """Yield a function that pauses a search for a number of seconds.
 
-        It returns False at once if too many requests wait already, or if the process will end.
-        Its first pause takes a place among the waiting requests, until the end of the block.
+        It returns False at once if too many searches wait already, or if the process will end.
+        Its first pause takes a place among the waiting searches, until the end of the block.
         """
         has_place = False
 
         def pause(seconds: float) -> bool:
             nonlocal has_place
-            has_place = has_place or self._room.acquire(blocking=False)
+            has_place = has_place or self._room_of_searches.acquire(blocking=False)
             if not has_place or self._stopping:
                 return False
             time.sleep(seconds)
@@ -96,7 +101,7 @@ class LongPolls:
             yield pause
         finally:
             if has_place:
-                self._room.release()
+                self._room_of_searches.release()
 
     def _wait(
         self,

@@ -1,5 +1,7 @@
 """The resources of job lists: ranges of ranks, by age or in the order in which jobs run."""
 
+from urllib.parse import unquote
+
 import falcon
 
 from ledger.api.http import json_out
@@ -90,7 +92,7 @@ class Lists:
 
 def _with_ranks(path: str, ranks: tuple[int, int]) -> str:
     """Return the path of a list with other ranks; the range is the last part with dots."""
-    before, _, after = path.rpartition("..")
-    _, slash, order = after.partition("/")
-    first, last = ranks
-    return f"{before[: before.rindex('/')]}/{first}..{last}{slash}{order}"
+    parts = path.split("/")
+    range_ = max(place for place, part in enumerate(parts) if ".." in unquote(part))
+    parts[range_] = "{}..{}".format(*ranks)
+    return "/".join(parts)

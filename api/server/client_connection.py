@@ -97,6 +97,8 @@ class ClientConnection:
     def _secure_first(self) -> None:
         """Begin or continue the TLS handshake."""
         if self._secure is not None:
+            # A client that sends nothing costs no handshake.
+            self._socket.recv(1, socket.MSG_PEEK)
             self._secured = self._socket = self._secure(self._socket)
             self._secure = None
         if self._secured is not None:
@@ -108,12 +110,18 @@ class ClientConnection:
         arrival.add(data)
         if arrival.is_complete:
             return Came.ALL
-        if arrival.awaits_continue:
-            arrival.awaits_continue = False
-            if not self._is_sent(_CONTINUE):
-                return Came.END
         self.needs = selectors.EVENT_READ
-        return Came.SOME
+        return Came.SOME if self.invite() else Came.END
+
+    def invite(self) -> bool:
+        """Send ``100 Continue`` if the client waits for it; return whether it may be there."""
+        if not self.arrival.awaits_continue:
+            return True
+        self.arrival.awaits_continue = False
+        try:
+            return self._socket.send(_CONTINUE) == len(_CONTINUE)
+        except OSError:
+            return False
 
     def _ended(self) -> Came:
         if not self.arrival.has_head:
@@ -121,12 +129,6 @@ class ClientConnection:
         # The client may still read why its request is refused.
         self.arrival.cut()
         return Came.ALL
-
-    def _is_sent(self, data: bytes) -> bool:
-        try:
-            return self._socket.send(data) == len(data)
-        except OSError:
-            return False
 
     def begin_next(self) -> None:
         """Expect the request after the one that was answered."""
@@ -169,8 +171,13 @@ class ClientConnection:
             held, self._held = self._held, b""
             self._write(held + data)
         else:
+            is_begun = bool(self._held)
             self._write_held()
-            self._write(data)
+            if is_begun and self._unsent:
+                # A thread waits for its client only in the middle of an answer.
+                self._unsent = memoryview(bytes(self._unsent) + data)
+            else:
+                self._write(data)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:  # noqa: ANN401 - any file
         file.seek(offset)
@@ -220,6 +227,11 @@ class ClientConnection:
         """The number of bytes that the client has not taken yet."""
         return len(self._unsent)
 
+    @property
+    def kept_bytes(self) -> int:
+        """The memory that they take, about; a slice keeps all that it is a slice of."""
+        return len(self._unsent.obj) if self._unsent else 0  # type: ignore[arg-type]  # bytes
+
     def send_more(self) -> int:
         """Send what the client's side takes; return the number of bytes.
 
@@ -237,9 +249,10 @@ class ClientConnection:
         except ssl.SSLWantReadError:
             self.needs = selectors.EVENT_READ
         if not self._unsent:
-            # A slice would keep the whole answer.
             self._unsent = memoryview(b"")
             self.needs = selectors.EVENT_READ
+        elif 2 * len(self._unsent) < self.kept_bytes:
+            self._unsent = memoryview(bytes(self._unsent))
         return sent
 
     # --- the rest of a socket, as gunicorn uses it

@@ -107,7 +107,7 @@ class ConnectionLoop:
         if not client.unsent_bytes:
             self._go_on(connection, keep=keep)
             return
-        self._unsent.put(connection, client.unsent_bytes)
+        self._unsent.put(connection, client.kept_bytes)
         self._wait(connection, self._sending, partial(self._send, keep=keep))
         while self._unsent.total > self._limits.unsent_bytes and len(self._sending) > 1:
             self._drop(self._sending.oldest())
@@ -115,9 +115,11 @@ class ConnectionLoop:
     def _go_on(self, connection: Connection, *, keep: bool) -> None:
         client: ClientConnection = connection.sock
         if not keep:
-            self._close(connection)
+            self._linger(connection)
         elif client.arrival.is_complete:
             self._submit(connection)
+        elif not client.invite():
+            self._end(connection)
         else:
             waiting = self._receiving if len(client.arrival) else self._idle
             self._wait(connection, waiting, self._receive)
@@ -158,7 +160,7 @@ class ConnectionLoop:
         except OSError:
             self._drop(connection)
             return
-        self._unsent.put(connection, client.unsent_bytes)
+        self._unsent.put(connection, client.kept_bytes)
         if client.unsent_bytes:
             self._sending.note(connection, client.unsent_bytes // PROGRESS_BYTES)
             self._watch(connection)
@@ -168,16 +170,8 @@ class ConnectionLoop:
 
     # --- the end of a connection
 
-    def _close(self, connection: Connection) -> None:
-        """Close a connection after its answer, in a way that lets the client read that."""
-        client: ClientConnection = connection.sock
-        if client.arrival.is_last or client.arrival.rest:
-            self._linger(connection)
-        else:
-            self._end(connection)
-
     def _linger(self, connection: Connection) -> None:
-        """Close a connection when its client does, or soon."""
+        """Close a connection when its client does, or soon, so that it can read its answer."""
         client: ClientConnection = connection.sock
         self._held.put(connection, 0)
         if client.finish():

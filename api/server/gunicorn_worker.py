@@ -137,6 +137,7 @@ class LingeringWorker(StoppableWorker):
                 raise
             # gunicorn would end the process, which can still answer its clients and so free files.
             self._complain(error)
+            self._loop.make_room()
             time.sleep(_FULL_S)
 
     def _complain(self, error: OSError) -> None:
@@ -162,6 +163,9 @@ class LingeringWorker(StoppableWorker):
         super().load_wsgi()
         limits: ClientLimits = getattr(self.wsgi, "client_limits", ClientLimits())
         self._arrival_limits = _arrival_limits(self.cfg, limits)
+        if self.cfg.is_ssl:
+            # Once, as this reads the certificate.
+            self._ssl_context: ssl.SSLContext = sock.ssl_context(self.cfg)
         self._timeout_s = limits.timeout_s
         self._late_at_s = 0.0
         self._loop = ConnectionLoop(
@@ -169,7 +173,7 @@ class LingeringWorker(StoppableWorker):
             LoopLimits(
                 limits.timeout_s,
                 self.cfg.keepalive,
-                held_bytes=max(LARGEST_HELD_BYTES, 2 * limits.largest_body_bytes),
+                held_bytes=max(LARGEST_HELD_BYTES, 8 * limits.largest_body_bytes),
             ),
             submit=super().enqueue_req,
             closed=self._note_closed,
@@ -202,8 +206,7 @@ class LingeringWorker(StoppableWorker):
         self._loop.begin(conn)
 
     def _secure(self, connection: socket.socket) -> ssl.SSLSocket:
-        context: ssl.SSLContext = sock.ssl_context(self.cfg)
-        return context.wrap_socket(
+        return self._ssl_context.wrap_socket(
             connection,
             server_side=True,
             suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,

@@ -19,7 +19,8 @@ _SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,15}\Z")
 _MOST_DIGITS: Final = 15
 # A line with the size of a chunk, as gunicorn limits it.
 _LONGEST_SIZE_LINE: Final = 8190
-# What a body in chunks may have besides its content, beyond as much again.
+# A chunk with one byte of content, and what a body in chunks may have besides such chunks.
+_BYTES_A_CHUNK: Final = 6
 _CHUNKS_BYTES: Final = 64 * 1024
 # A body in chunks that is too large is handed over with this much more than is allowed: gunicorn
 # reads up to 1 KiB more than the app asks for, and the app asks for one byte more.
@@ -239,7 +240,7 @@ class _Chunks:
 
     def _check_size(self, size: int) -> None:
         most = self._limits.body
-        if self._content_bytes > most + _READ_AHEAD or size > 2 * most + _CHUNKS_BYTES:
+        if self._content_bytes > most + _READ_AHEAD or size > _BYTES_A_CHUNK * most + _CHUNKS_BYTES:
             self.is_invalid = True
 
     def _follow_size(self, received: bytes | bytearray) -> bool:

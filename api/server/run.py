@@ -58,7 +58,11 @@ def build(settings: Settings) -> App:
         system.search,
         system.lags,
         # Half of the threads may wait; the other half continues to answer.
-        LongPolls(system.commit_notifier, most=settings.threads // 2),
+        LongPolls(
+            system.commit_notifier,
+            most=settings.threads // 2,
+            most_searches=max(1, settings.threads // 4),
+        ),
         lease_ms=settings.lease_ms,
         largest_body_bytes=settings.largest_body_bytes,
         largest_page=settings.largest_page,

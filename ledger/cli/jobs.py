@@ -43,13 +43,13 @@ def show(context: Context, job_id: int, *, as_json: bool) -> None:
                     job_id, f"job {job_id} was removed; see `ledger events --job {job_id}`"
                 )
             raise JobNotFound(job_id)
-        log = _log(connection, job_id)
+        log, is_cut = _log(connection, job_id)
     if as_json:
         output.json_line(shown.json)
         return
     print_job(shown, log)
     if log:
-        title = f"log (newest {NEWEST} lines)" if len(log) == NEWEST else "log"
+        title = f"log (newest {len(log)} lines)" if is_cut else "log"
         output.table(("at", "attempt", "what", "line"), log, title=title)
 
 
@@ -62,16 +62,17 @@ class _Line(NamedTuple):
     line: str
 
 
-def _log(connection: Connection, job_id: int) -> list[_Line]:
-    """Return the newest lines of a job's log, oldest first."""
+def _log(connection: Connection, job_id: int) -> tuple[list[_Line], bool]:
+    """Return the newest lines of a job's log, oldest first, and whether there are more."""
     lines = []
-    for kind, version, text in store.read_log(connection, job_id, newest=NEWEST):
+    found = store.read_log(connection, job_id, newest=NEWEST)
+    for kind, version, text in found:
         [envelope] = store.read_stream(connection, job_id, after=version - 1, limit=1)
         event = codec.decode(kind, envelope.schema, envelope.body)
         if isinstance(event, Logged | Failed):
             line = "(erased)" if text is None else json_text.log_line(kind, text)
             lines.append(_Line(output.moment(envelope.at_ms), event.attempt, kind, line))
-    return lines
+    return lines, bool(found) and store.has_log(connection, job_id, before=found[0][1])
 
 
 def print_job(shown: JobJson, log: Sequence[_Line] = ()) -> None:

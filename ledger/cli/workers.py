@@ -43,7 +43,9 @@ def workers(context: Context, *, limit: int | None, after: str, as_json: bool) -
     """
     with context.reading() as (system, connection):
         now_ms = system.ledger.time_ms(connection)
-        print_late(system.late(system.lags()), err=True)
+        # A program that uses only Python needs no server, and then nothing follows.
+        followed = [lag for lag in system.lags() if lag.position != 0]
+        print_late(system.late(followed), err=True)
         if as_json:
             pages = _pages(system.read_models, connection, now_ms, after, limit)
             output.json_array(

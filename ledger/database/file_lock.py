@@ -85,9 +85,12 @@ class LockFile:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        else:
+            # Not only closed: a child that was forked in between has it open too.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            return False
         finally:
             os.close(fd)
-        return False
 
     def is_in_place(self) -> bool:
         """Return whether the open file is the one at the path."""

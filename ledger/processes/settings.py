@@ -216,7 +216,8 @@ SETTINGS: Final = (
         "threads",
         1,
         1_000,
-        "Threads in each server process; half of them may wait, for jobs or for the search index.",
+        "Threads in each server process; half of them may wait for jobs, and a quarter for the "
+        "search index.",
     ),
     _number(
         "largest_body_bytes",

@@ -17,7 +17,7 @@ Milliseconds = int | timedelta
 # Longer lists must be read in several pages.
 LARGEST_PAGE: Final = 10_000
 # They are created in one transaction, and all other writers wait for about a second.
-MOST_CREATED: Final = 10_000
+MOST_CREATED: Final = 5_000
 _KUES_NAMES: Final = {"search_keys": "searchKeys", "remove_on_complete": "removeOnComplete"}
 _OPTIONS: Final = (
     "priority",

@@ -211,7 +211,7 @@ class Queue:
 
         Args:
             jobs: The arguments of ``create`` for each job, by name:
-                ``{"type": "email", "data": {…}, "attempts": 3}``.  At most 10,000 jobs.
+                ``{"type": "email", "data": {…}, "attempts": 3}``.  At most 5,000 jobs.
 
         Raises:
             InvalidInput: One of the jobs is invalid, or there are too many; none was created.

@@ -25,6 +25,7 @@ WHOLE = 62
 
 
 def upgrade() -> None:
+    lock_head()
     op.create_table(
         "ledger_job_runs",
         sa.Column("type", sa.Text, primary_key=True),
@@ -37,29 +38,29 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     # The shortest runs, of each type and of all, in each state and in any; from them, the others.
-    count("ledger_jobs", "type, state, 0, 7, priority, id >> 7, count(*)")
-    count("ledger_job_runs", "'', state, 0, 7, priority_run, id_run, sum(jobs)")
-    count("ledger_job_runs WHERE type = ''", "'', '', 0, 7, priority_run, id_run, sum(jobs)")
-    for span in (14, 21):
-        count(
-            f"ledger_job_runs WHERE id_span = {span - 7}",
-            f"type, state, 0, {span}, priority_run, id_run >> 7, sum(jobs)",
-        )
+    count("ledger_jobs", "type, state, 0, 8, priority, id >> 8, count(*)")
+    count("ledger_job_runs", "'', state, 0, 8, priority_run, id_run, sum(jobs)")
+    count("ledger_job_runs WHERE type = ''", "'', '', 0, 8, priority_run, id_run, sum(jobs)")
+    count(
+        "ledger_job_runs WHERE id_span = 8",
+        "type, state, 0, 17, priority_run, id_run >> 9, sum(jobs)",
+    )
     count(
         "ledger_job_runs WHERE priority_run != 0",
         f"type, state, {WHOLE}, id_span, 0, id_run, sum(jobs)",
     )
     others = (
-        "ledger_job_runs WHERE priority_span = 0 AND id_span = 21"
+        "ledger_job_runs WHERE priority_span = 0 AND id_span = 17"
         " AND (priority_run < -256 OR priority_run >= 256)"
     )
-    for span in (10, 20, 30, 40, 50):
+    for span in (12, 24, 36, 48):
         count(others, f"type, state, {span}, {WHOLE}, priority_run >> {span}, 0, sum(jobs)")
     drop("ledger_job_ranks")
     rebuilt(before="version 1", now="version 2")
 
 
 def downgrade() -> None:
+    lock_head()
     op.create_table(
         "ledger_job_ranks",
         sa.Column("type", sa.Text, primary_key=True),
@@ -79,6 +80,11 @@ def downgrade() -> None:
             )
     drop("ledger_job_runs")
     rebuilt(before="version 2", now="version 1")
+
+
+def lock_head() -> None:
+    """Let nobody append meanwhile: the jobs would not be counted.  An append locks it first too."""
+    op.execute("UPDATE ledger_head SET position = position")
 
 
 def count(source: str, columns: str) -> None:

@@ -1,9 +1,9 @@
 """The number of jobs in runs of each list, with which the job of a rank is found in a few steps.
 
 A *run* is all jobs of a list that have the same ``id >> id_span`` and the same
-``priority >> priority_span``.  A list by age is counted in runs of 128 ids, of 16,384 ids, and of
-2,097,152 ids.  To find a rank, the counts of the longest runs are added up until the right one is
-found, then those of the runs in it, and so on; at most 127 jobs are left to be skipped.
+``priority >> priority_span``.  A list by age is counted in runs of 131,072 ids and of 256 ids.  To
+find a rank, the counts of the longer runs are added up until the right one is found, then those of
+the runs in it; at most 255 jobs are left to be skipped.
 
 A list by priority needs the same for each priority.  If it has very many of them, it also needs
 runs of priorities, in which only jobs are counted whose priority is not small.  As most jobs have
@@ -61,8 +61,8 @@ class ListSizes(NamedTuple):
         page_bytes: Bytes of JSON that a page has at most, unless it has a single job.
     """
 
-    id_spans: tuple[int, ...] = (7, 14, 21)
-    priority_spans: tuple[int, ...] = (10, 20, 30, 40, 50)
+    id_spans: tuple[int, ...] = (8, 17)
+    priority_spans: tuple[int, ...] = (12, 24, 36, 48)
     small: int = 256
     few: int = 512
     shallow: int = 250

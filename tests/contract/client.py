@@ -65,7 +65,7 @@ class Client:
             system.activity,
             system.search,
             system.lags,
-            LongPolls(system.commit_notifier, most=most_waiting),
+            LongPolls(system.commit_notifier, most=most_waiting, most_searches=most_waiting),
             lease_ms=LEASE_MS,
             largest_body_bytes=largest_body_bytes,
             largest_page=largest_page,

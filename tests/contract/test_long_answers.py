@@ -62,6 +62,8 @@ def parts(client: Client, target: str) -> list[list[Any]]:
     [
         "/jobs/0..99",
         "/jobs/2...6/",
+        "/jobs/0%2e%2e99",
+        "/jobs/0%2E.99/desc",
         "/jobs/0..99/desc",
         "/jobs/-99..-2",
         "/jobs/1..-2/desc",

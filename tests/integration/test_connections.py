@@ -175,6 +175,43 @@ def test_a_large_answer_is_sent_as_its_client_reads(
     assert got == b"head" + large
 
 
+def test_what_is_kept_of_an_answer_shrinks_as_its_client_reads(
+    ends: tuple[ClientConnection, socket.socket],
+) -> None:
+    one, peer = ends
+    one.sendall(b"head")
+    one.sendall(b"x" * 7_000_000)
+    one.flush()
+    first = one.kept_bytes
+    while one.unsent_bytes > 1_000_000:
+        peer.recv(65536)
+        one.send_more()
+
+    assert first == 7_000_000
+    assert one.kept_bytes <= 2_000_000
+
+
+def test_a_body_does_not_wait_for_the_rest_of_its_head(
+    ends: tuple[ClientConnection, socket.socket],
+) -> None:
+    one, peer = ends
+    # Nobody reads, and what is not read leaves no room for the whole head.
+    head = b"h" * 5_000_000
+    body = b"b" * 100_000
+    one.sendall(head)
+    began_s = time.monotonic()
+    one.sendall(body)
+    took_s = time.monotonic() - began_s
+    one.flush()
+    got = b""
+    while len(got) < len(head) + len(body):
+        got += peer.recv(65536)
+        one.send_more()
+
+    assert took_s < DEADLINE_S / 2
+    assert got == head + body
+
+
 def test_an_app_that_streams_waits_for_its_client(
     ends: tuple[ClientConnection, socket.socket],
 ) -> None:

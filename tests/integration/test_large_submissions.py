@@ -97,7 +97,7 @@ def test_an_array_of_too_many_jobs_is_refused_with_what_to_do(client: Client) ->
 def test_create_many_refuses_more_than_one_transaction_may_hold(system: System) -> None:
     queue = queue_of(system, actor="test", lease_ms=30_000)
 
-    with pytest.raises(InvalidInput, match=r"^jobs: expected at most 10,000 in one call, got more"):
+    with pytest.raises(InvalidInput, match=r"^jobs: expected at most 5,000 in one call, got more"):
         queue.create_many({"type": "email"} for _ in range(MOST_CREATED + 1))
 
     assert rows(system, "SELECT position FROM ledger_events") == []

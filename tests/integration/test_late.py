@@ -355,6 +355,21 @@ def test_a_sweeper_that_is_stopped_is_told_by_readiness_and_commands(
     assert "Warning: sweeper is late by " in workers.stderr
 
 
+def test_workers_are_not_listed_with_a_warning_of_what_has_never_followed(
+    system: System, clock: Clock, shell: Shell
+) -> None:
+    """A program that uses only Python runs no server, and then nothing follows."""
+    carry_out(system, Create(type="email"))
+    never = shell("workers").stderr
+    catch_up(system.database, system.activity)
+    carry_out(system, Create(type="email"))
+    once = shell("workers").stderr
+
+    assert never == ""
+    assert once.startswith("Warning: activity is late by ")
+    assert once.count("\n") == 1
+
+
 def test_a_sweeper_that_cannot_take_its_role_is_told_with_the_reason(
     tmp_path: Path, sqlite_template: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.resources import as_file, files
 
 import pytest
@@ -14,13 +16,14 @@ from ledger.database.migration import migrate
 from ledger.database.revision import REVISIONS, require_current
 from ledger.database.table_names import TABLES
 from ledger.errors import Replaced, SchemaMismatch
-from ledger.log import schema
+from ledger.log import schema, store
 from ledger.processes.composition import System, prepare
 from ledger.projections.model_versions import record_versions
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.search.sql_engine import SqlEngine
 from ledger.rules.commands import Create, Pause, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
+from tests.integration.servers import wait_until
 
 HEAD = "0009"
 
@@ -329,3 +332,22 @@ def test_a_process_of_the_release_before_is_told_that_its_rows_are_others(bare: 
     assert stored == [{"fingerprint": "version 2"}]
     carry_out(bare, Create(type="email"))
     assert verified(bare).differences == []
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_nobody_appends_while_jobs_are_counted(bare: System, database_url: str) -> None:
+    migrate(bare.database, to="0008")
+    waiting = (
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with closing(open_system(database_url)) as other, ThreadPoolExecutor(1) as thread:
+        with other.database.write() as tx:
+            store.lock_head(tx)
+            migrated = thread.submit(migrate, bare.database)
+            wait_until(lambda: bool(rows(bare, waiting)), "the migration waits for the append")
+            tables_meanwhile = tables(bare)
+        steps = migrated.result()
+
+    assert "ledger_job_runs" not in tables_meanwhile
+    assert steps == ("0008", HEAD)

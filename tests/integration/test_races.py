@@ -1,6 +1,7 @@
 """Many writers at one database; and each guard once taken away, to see what it guards."""
 
 import multiprocessing
+import os
 import random
 import signal
 import sqlite3
@@ -341,6 +342,31 @@ def beat_once(system: System) -> str:
     with system.database.write() as tx:
         presence.beat(tx, "w", {"email": 1}, now_ms=1, lease_ms=1)
     return "beaten"
+
+
+def test_a_look_at_a_lock_leaves_none_to_a_child_that_is_forked_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = LockFile(tmp_path / "lock")
+    assert lock.try_acquire()
+    lock.release()
+    copies = []
+    close = os.close
+
+    def forked_first(fd: int) -> None:
+        # A child has the same open file, as a copy of the descriptor does.
+        copies.append(os.dup(fd))
+        close(fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", forked_first)
+        is_locked = lock.is_locked()
+    is_free = lock.try_acquire()
+    lock.close()
+    for copy in copies:
+        os.close(copy)
+
+    assert (is_locked, is_free, len(copies)) == (False, True, 1)
 
 
 def test_two_threads_that_need_a_lock_file_for_the_first_time_at_once_share_it(
