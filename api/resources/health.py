@@ -13,7 +13,7 @@ from ledger.database.revision import require_current
 from ledger.log import store
 from ledger.log.ledger import Ledger
 from ledger.projections.lag import Lag
-from ledger.queue.overdue import late_sweeper
+from ledger.queue.overdue import late_work
 from ledger.queue.read_models import ReadModels
 
 
@@ -50,11 +50,9 @@ class Health:
             position = store.read_position(connection)
         lags = self._lags()
         stopped = {each.name: each.stopped for each in lags if each.stopped}
-        found = [late_sweeper(self._ledger, self._read_models), *(each.late for each in lags)]
         late = {
             each.name: LateWork(ms=each.ms, reason=each.reason)
-            for each in found
-            if each is not None
+            for each in late_work(self._ledger, self._read_models, lags)
         }
         ready = Status(
             status="ready", position=position, stopped=stopped or UNSET, late=late or UNSET

@@ -247,14 +247,14 @@ class ConnectionLoop:
             step(connection)
 
     def _watch(self, connection: Connection) -> None:
-        """Let the poller wait for what the connection needs now."""
+        """Make the poller wait for what the connection needs now."""
         client: ClientConnection = connection.sock
         key = self._poller.get_key(client.fileno())
         if key.events != client.needs:
             self._poller.modify(client.fileno(), client.needs, key.data)
 
     def _forget(self, connection: Connection) -> None:
-        """Let a connection wait no longer."""
+        """Take a connection out of those that wait."""
         for waiting in self._kinds:
             if waiting.remove(connection):
                 self._unsent.put(connection, 0)

@@ -30,7 +30,7 @@ from ledger.processes.worker_process import run_child, run_worker
 from ledger.processes.worker_processes import WorkerProcesses, hung_after_s
 from ledger.projections.follower import Follower
 from ledger.projections.lag import Late, lags
-from ledger.queue.overdue import late_sweeper
+from ledger.queue.overdue import late_work
 from ledger.queue.queue import Queue
 from ledger.worker.sweeper import start_sweeper
 from ledger.worker.worker import GRACE_S
@@ -194,8 +194,7 @@ def _output(screen: "Screen | None") -> _ChildOutput:
 def _start_late_log(queue: Queue, followers: Sequence[Follower]) -> LateLog:
     def late() -> list[Late]:
         lagging = lags(queue.database, followers, (), time_ms=queue.ledger.time_ms)
-        found = [late_sweeper(queue.ledger, queue.read_models), *(each.late for each in lagging)]
-        return [each for each in found if each is not None]
+        return late_work(queue.ledger, queue.read_models, lagging)
 
     late_log = LateLog(late)
     late_log.start()

@@ -169,10 +169,9 @@ class System:
 
     def late(self, lags: "Sequence[Lag]") -> "list[Late]":
         """Return the sweeper if it is late, and the late followers of *lags*."""
-        from ledger.queue.overdue import late_sweeper
+        from ledger.queue.overdue import late_work
 
-        found = [late_sweeper(self.ledger, self.read_models), *(each.late for each in lags)]
-        return [each for each in found if each is not None]
+        return late_work(self.ledger, self.read_models, lags)
 
     def forget(self) -> None:
         """Reset locks and threads in a forked child, which has none of its parent's threads."""

@@ -10,11 +10,26 @@ from ledger.errors import LedgerError
 from ledger.projections.lag import LATE_MS, Late
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ledger.log.ledger import Ledger
+    from ledger.projections.lag import Lag
     from ledger.queue.read_models import ReadModels
 
 # The role of the process that sweeps, and the name of what is late if none does.
 SWEEPER: Final = "sweeper"
+
+
+def late_work(ledger: "Ledger", read_models: "ReadModels", lags: "Iterable[Lag]") -> list[Late]:
+    """Return what is late: the sweeper, and followers.
+
+    Args:
+        ledger: The ledger.
+        read_models: What is overdue.
+        lags: The lags of the followers.
+    """
+    found = [late_sweeper(ledger, read_models), *(each.late for each in lags)]
+    return [each for each in found if each is not None]
 
 
 def late_sweeper(

@@ -10,8 +10,6 @@ A process of the release before, which would go on with the table that is gone, 
 version has rebuilt the model.
 """
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -83,7 +81,7 @@ def downgrade() -> None:
 
 
 def lock_head() -> None:
-    """Let nobody append meanwhile: the jobs would not be counted.  An append locks it first too."""
+    """Keep appends out, whose jobs would not be counted; they too lock the head first."""
     op.execute("UPDATE ledger_head SET position = position")
 
 
@@ -100,9 +98,9 @@ def count(source: str, columns: str) -> None:
     )
 
 
-def drop(table: str, suffixes: Sequence[str] = ("", "_green", "_old")) -> None:
+def drop(table: str) -> None:
     """Drop a table, and those that an interrupted rebuild has left."""
-    for suffix in suffixes:
+    for suffix in ("", "_green", "_old"):
         op.execute(f"DROP TABLE IF EXISTS {table}{suffix}")
 
 

@@ -74,6 +74,10 @@ class JobLists:
         jobs: The table.
         runs: The table of their counts, with ``run_columns``.
         sizes: What is counted and what is walked; the table has the counts of the same spans.
+
+    Attributes:
+        follow: Counts jobs whose states have changed; see ``JobRuns.follow``.
+        length: Returns the number of jobs in a list.
     """
 
     def __init__(self, jobs: Table, runs: Table, *, sizes: ListSizes = LIST_SIZES) -> None:

@@ -270,6 +270,19 @@ def test_the_counted_runs_are_those_of_a_replay(filled: System) -> None:
     assert verified(filled).differences == []
 
 
+def test_priorities_of_which_no_job_is_left_leave_no_rows(empty: System) -> None:
+    created = [Create(type="email", priority=1_000 * number) for number in range(1, 21)]
+    empty.ledger.submit(created, actor="test")
+    empty.ledger.submit([Remove(job_id=number) for number in range(1, 21)], actor="test")
+
+    found = rows(
+        empty,
+        "SELECT count(*) AS rows_left FROM ledger_job_runs WHERE priority_span = 0",
+    )
+
+    assert found == [{"rows_left": 0}]
+
+
 def test_an_empty_ledger_has_empty_pages(empty: System) -> None:
     with empty.database.snapshot() as connection:
         found = [
