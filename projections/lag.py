@@ -63,8 +63,11 @@ class Lag(NamedTuple):
 class _Lags:
     """The lags of followers at one moment.
 
+    A follower reads for itself, and closes this thread's connection if that has failed.  So none
+    is asked anything while this reads.
+
     Args:
-        connection: Where to read.
+        database: The ledger's database.
         failures: The events that stop followers.
         time_ms: Returns the current time, UTC milliseconds.
         late_ms: A follower that lacks an event for longer is late.
@@ -72,16 +75,17 @@ class _Lags:
 
     def __init__(
         self,
-        connection: Connection,
+        database: Database,
         failures: Iterable[Failure],
         time_ms: Callable[[Connection], int],
         late_ms: int,
     ) -> None:
-        self._connection = connection
+        self._database = database
         self._failures = {failure.name: failure for failure in failures}
         self._time_ms = time_ms
         self._late_ms = late_ms
-        self.head = store.read_position(connection)
+        with database.read() as connection:
+            self.head = store.read_position(connection)
 
     def of(self, follower: Follower) -> Lag:
         """Return the lag of a follower."""
@@ -110,11 +114,12 @@ class _Lags:
     def _late(self, follower: Follower, position: int, behind: int) -> Late | None:
         if not behind:
             return None
-        since_ms = store.read_time(self._connection, position + 1)
-        if since_ms is None:
-            # Another ledger was put in the place of this one.
-            return None
-        late_ms = self._time_ms(self._connection) - since_ms
+        with self._database.read() as connection:
+            since_ms = store.read_time(connection, position + 1)
+            if since_ms is None:
+                # Another ledger was put in the place of this one.
+                return None
+            late_ms = self._time_ms(connection) - since_ms
         if late_ms <= self._late_ms:
             return None
         lacks = f"event {position + 1} is not applied"
@@ -150,8 +155,6 @@ def lags(
         time_ms: Returns the current time; by default, of the database's clock.
         late_ms: A follower that lacks an event for longer is late; 10 s by default.
     """
-    failures = read_failures(database)
-    with database.read() as connection:
-        known = _Lags(connection, failures, time_ms, late_ms)
-        found = [known.of(each) for each in followers]
+    known = _Lags(database, read_failures(database), time_ms, late_ms)
+    found = [known.of(each) for each in followers]
     return found + [known.unknown(each.name, each.reason) for each in broken]

@@ -72,6 +72,25 @@ def without_process(name: str, position: int) -> str:
     )
 
 
+class Away(Remembering):
+    """A follower whose reads fail, which closes the connection of the thread."""
+
+    def reached(self) -> int:
+        self._database.release()
+        raise Unavailable("it is away")
+
+
+def test_a_follower_that_cannot_read_hides_no_other(system: System, clock: Clock) -> None:
+    carry_out(system, Create(type="email"))
+    clock.now_ms += WAITED_MS
+    followers = [Away(system), Remembering(system), Away(system)]
+
+    found = lags(system.database, followers, (), time_ms=system.ledger.time_ms)
+
+    assert [each.stopped for each in found] == ["it is away", None, "it is away"]
+    assert [each.late and each.late.ms for each in found] == [None, WAITED_MS, None]
+
+
 @contextmanager
 def running(folder: Path, url: str, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command until the end of the block; then kill it, stopped or not."""
