@@ -54,6 +54,11 @@ _POSTGRES_REFUSALS: Final = {
     "25006": "the database is read-only{}",
     "57014": "the database interrupted a statement of ours{}; if it was the statement_timeout of "
     "this role or database, raise it",
+    "53100": "the disk of the database server is full{}; nothing was recorded; free space on it",
+    "53200": "the database server has no memory{}; nothing was recorded; free memory on it, or "
+    "allow its sessions less",
+    "58030": "the database server cannot read or write its files{}; nothing was recorded; look at "
+    "its log, and at its disk",
     "42501": "the database does not give this role a right that it needs{}; connect as the role "
     "that ran `ledger migrate`, or grant the right",
 }

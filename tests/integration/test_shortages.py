@@ -24,7 +24,7 @@ from ledger.database import shortages, sqlite_errors
 from ledger.database.leader_loop import LeaderLoop
 from ledger.database.sqlite import SqliteDatabase
 from ledger.database.url import parse_url
-from ledger.errors import Unavailable
+from ledger.errors import OutcomeUnknown, Unavailable
 from ledger.processes.composition import System, prepare
 from ledger.projections.search.whoosh import own_directory
 from ledger.rules.commands import Create
@@ -322,6 +322,36 @@ def test_space_and_files_are_not_short_here(tmp_path: Path) -> None:
     assert (shortages.of_space(f"{tmp_path}"), shortages.of_files()) == (None, None)
     assert missing is not None
     assert missing.errno == errno.ENOENT
+
+
+# --- the PostgreSQL server
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("way", ["read", "write"])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("53100", "the disk of the database server is full{}; nothing was recorded; free space"),
+        ("53200", "the database server has no memory{}; nothing was recorded; free memory on it"),
+        ("58030", "the database server cannot read or write its files{}; nothing was recorded"),
+    ],
+    ids=["disk", "memory", "files"],
+)
+def test_what_the_database_server_is_short_of(
+    system: System, way: str, code: str, said: str
+) -> None:
+    text = 'could not extend file "base/5/17718": No space left on device'
+    lacks = f"DO $$ BEGIN RAISE EXCEPTION '{text}' USING ERRCODE = '{code}'; END $$"
+
+    with pytest.raises(Unavailable) as refused, getattr(system.database, way)() as connection:
+        connection.exec_driver_sql(lacks)
+    _created(system)
+
+    assert f"{refused.value}".startswith(said.format(f": {text}"))
+    assert refused.value.public.startswith(said.format(""))
+    assert not isinstance(refused.value, OutcomeUnknown)
+    assert verified(system).clean
 
 
 # --- the files beside it
