@@ -237,13 +237,15 @@ def sweep(context: Context, *, once: bool) -> None:
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
             return
-        try:
-            with interrupts():
-                sweeper.run()
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+        # In a thread, so that no signal interrupts a transaction.
+        thread = sweeper.start()
+        _wait_for_interrupt()
+        sweeper.stop()
+        thread.join(LONGEST_END_S)
 
 
+# How long a step of a sweeper that is stopped may still take.
+LONGEST_END_S: Final = 10.0
 # A lower priority than the processes that answer requests: only searches wait for a late index.
 NICENESS: Final = 5
 

@@ -4,6 +4,7 @@ One sweeper per database works at a time; the others stand by and take over when
 It needs no worker: every server process has one, and ``ledger sweep`` runs one on its own.
 """
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -116,9 +117,9 @@ class Sweeper:
         """Sweep until ``stop`` is called, even while the database is unavailable."""
         self._loop.run()
 
-    def start(self) -> None:
-        """Run in a thread that ends with the process."""
-        self._loop.start()
+    def start(self) -> threading.Thread:
+        """Run in a thread that ends with the process; return the thread."""
+        return self._loop.start()
 
     def stop(self) -> None:
         """Make ``run`` return soon."""

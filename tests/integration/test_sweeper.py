@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from ledger.rules.events import Backoff
 from ledger.worker.sweeper import LARGEST_SWEEP, Sweeper
 from tests.builders import Clock, carry_out, job_in, open_system, rows
 from tests.integration.servers import (
+    DEADLINE_S,
     Server,
     children,
     kill_group,
@@ -532,6 +534,35 @@ def test_leadership_falls_free_when_its_holder_is_killed(
     leadership.release()
 
     assert not while_it_lives
+
+
+def test_no_signal_interrupts_a_sweep(system: System, database_url: str, tmp_path: Path) -> None:
+    """Its connection would be left within a statement, and the end tell of that."""
+    job_id = job_in(system, "delayed", delay_ms=1)
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(open_system(database_url)))
+        # The sweeper waits for as long as this is open.
+        with system.database.write() as tx:
+            store.lock_head(tx)
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [tool("ledger"), "sweep"],
+                    env=surroundings(tmp_path, LEDGER_DATABASE_URL=database_url),
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            wait_until(other.database.leadership("sweeper").taken, "it sweeps")
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            is_running_yet = process.poll() is None
+        _, said = process.communicate(timeout=DEADLINE_S)
+
+    assert (process.returncode, said) == (0, "stopped\n")
+    assert is_running_yet
+    assert state_of(system, job_id) == "inactive"
 
 
 # --- through every absence
