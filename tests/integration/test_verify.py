@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 import pytest
+from sqlalchemy import Connection
 
+from ledger.errors import Unavailable
+from ledger.log.catalog import postgres as catalog
 from ledger.processes.composition import System
 from ledger.projections.rebuild.rebuild import rebuild
 from ledger.projections.report import MOST_DIFFERENCES, Report
@@ -335,3 +338,18 @@ def test_tampering_in_a_long_ledger_is_found_beyond_the_first_batch(system: Syst
     assert clean.differences == []
     assert [difference.where for difference in tampered.differences] == ["event 8", "event 43"]
     assert tampered.position == 50
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_connection_that_is_lost_meanwhile_is_an_outage(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(connection: Connection, _: object) -> None:
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "_create", lose)
+        with pytest.raises(Unavailable, match="terminating connection"):
+            verified(system)
+
+    assert verified(system).clean

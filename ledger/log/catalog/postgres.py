@@ -9,9 +9,10 @@ Source: https://www.postgresql.org/docs/current/catalogs.html
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy import Connection, MetaData, Table, exc, text
 
 from ledger.log.append_only import postgres_triggers
 from ledger.log.catalog.description import Description, Kind, Part
@@ -172,9 +173,17 @@ def describe(connection: Connection, tables: Sequence[Table]) -> tuple[Descripti
         _create(connection, tables)
         temporary = {table.name: f"{_TEMPORARY}.{_quoted(connection, table)}" for table in tables}
         expected = {**_describe(connection, _relations(connection, temporary)), _ROLE: "origin"}
-    finally:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT expected_tables")
+    except BaseException:
+        # The connection may be lost, and then that is the error.
+        with suppress(exc.SQLAlchemyError):
+            _undo(connection)
+        raise
+    _undo(connection)
     return expected, found
+
+
+def _undo(connection: Connection) -> None:
+    connection.exec_driver_sql("ROLLBACK TO SAVEPOINT expected_tables")
 
 
 def _create(connection: Connection, tables: Sequence[Table]) -> None:
