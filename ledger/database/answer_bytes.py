@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from ledger.database.fast_sql import Query
+from ledger.database.fast_sql import Query, driver_of
 
 # Of JSON or of the content of events.  A server holds a few copies of it for each request.
 ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -88,6 +88,30 @@ class FittingRows:
             return most
         (fitting,) = self._fitting.first(connection, most_bytes=most_bytes, **given)
         return max(1, int(fitting))
+
+
+def row_if_small(
+    query: Query,
+    connection: Connection,
+    *,
+    most_bytes: int,
+    **given: Any,  # noqa: ANN401 - SQL's
+) -> Any | None:  # noqa: ANN401 - a row
+    """Return the first row of *query*, or None if one of its texts would have too many bytes.
+
+    SQLite stops at that many bytes, so nothing has to be counted before.  PostgreSQL has no such
+    limit, but counts fast; there it is always None.
+    """
+    driver = driver_of(connection)
+    if not isinstance(driver, sqlite3.Connection):
+        return None
+    usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
+    try:
+        return query.first(connection, **given)
+    except sqlite3.DataError:
+        return None
+    finally:
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, usual)
 
 
 def bytes_through(
