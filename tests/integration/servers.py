@@ -138,7 +138,13 @@ class Asker:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Answer:
         """Send a request, and return the answer.
 
         Raises:
@@ -147,6 +153,7 @@ class Asker:
         """
         sent = None if body is None else json.dumps(body)
         headers = {} if sent is None else {"Content-Type": "application/json"}
+        headers |= more_headers
         self.connection.request(method, path, body=sent, headers=headers)
         answer = self.connection.getresponse()
         text = answer.read()

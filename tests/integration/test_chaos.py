@@ -94,6 +94,9 @@ for _ in sys.stdin:
         os._exit(1)
 """
 
+# How an attempt ends that others end: its process, or its handler, may not know yet.
+RULED: Final = frozenset({"lost", "ttl", "returned"})
+
 # A job's id and the number of an attempt.
 Key = tuple[int, int]
 
@@ -242,12 +245,15 @@ def stretches(folder: Path) -> dict[Key, Stretch]:
 
 
 def recorded(system: System) -> dict[Key, Attempt]:
-    """Return the attempts as the ledger has them."""
+    """Return the attempts of jobs of type "chaos" as the ledger has them."""
     found: dict[Key, Attempt] = {}
+    ids: set[int] = set()
     events = rows(system, "SELECT job_id, kind, body FROM ledger_events ORDER BY position")
     for row in events:
         body = json.loads(row["body"])
-        if "attempt" not in body:
+        if row["kind"] == "created" and body["type"] == "chaos":
+            ids.add(row["job_id"])
+        if "attempt" not in body or row["job_id"] not in ids:
             continue
         key = row["job_id"], body["attempt"]
         match row["kind"]:
@@ -271,7 +277,8 @@ def overlaps(
 ) -> list[tuple[Key, Stretch, Stretch]]:
     """Return the attempts that began before the one before was over, in truth or by ruling.
 
-    A worker that was silent for the lease has lost its jobs, even if it lives.
+    A worker that was silent for the lease has lost its jobs, even if it lives; so has one whose
+    attempt took longer than its ttl.
     """
     by_job: defaultdict[int, list[int]] = defaultdict(list)
     for job_id, attempt in sorted(made):
@@ -281,7 +288,7 @@ def overlaps(
         for before, after in pairwise(attempts):
             first, second = made[job_id, before], made[job_id, after]
             over = first.end_ns is not None and first.end_ns < second.begin_ns
-            if not over and known[job_id, before].end != "lost":
+            if not over and known[job_id, before].end not in RULED:
                 found.append(((job_id, after), first, second))
     return found
 
@@ -322,12 +329,15 @@ def unfinished(system: System, known: Mapping[Key, Attempt]) -> list[dict[str, A
     ends: defaultdict[int, list[str]] = defaultdict(list)
     for (job_id, _), attempt in sorted(known.items()):
         ends[job_id].append(attempt.end)
-    jobs = rows(system, "SELECT id, state, made, max_attempts FROM ledger_jobs ORDER BY id")
+    jobs = rows(
+        system,
+        "SELECT id, state, made, max_attempts FROM ledger_jobs WHERE type = 'chaos' ORDER BY id",
+    )
     return [job for job in jobs if not is_finished(job, ends[job["id"]])]
 
 
 def is_finished(job: Mapping[str, Any], ends: Sequence[str]) -> bool:
-    failures = [end for end in ends if end in {"error", "lost"}]
+    failures = [end for end in ends if end in {"error", "lost", "ttl"}]
     if job["state"] == "complete":
         return ends[-1] == "completed" and job["made"] == len(failures) + 1
     full = job["made"] == job["max_attempts"] == len(failures)

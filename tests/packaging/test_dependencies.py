@@ -14,6 +14,7 @@ from tests.documents import ROOT
 # named in pyproject.toml were tried once.
 ONLY_THE_NEWEST: Final = {
     "import-linter",
+    "libfaketime",  # sets clocks in tests/soak, which runs with the newest of all
     "mypy",
     "pytest-cov",
     "ruff",

@@ -1,0 +1,78 @@
+"""The chaos test as a command: `python -m tests.chaos --database postgres --seconds 600`."""
+
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Final, get_args
+
+import click
+
+from tests.chaos.run import DISKS, Database, run
+
+DISK_MIB: Final = 768
+# Where the disks are, once they are mounted.
+_FOLDER: Final = "LEDGER_TEST_CHAOS_FOLDER"
+
+
+@click.command("python -m tests.chaos")
+@click.option("--database", type=click.Choice(get_args(Database)), default="sqlite")
+@click.option("--seconds", type=float, default=600.0, help="How long things happen.")
+@click.option("--seed", type=int, help="What happens, and when; a similar run, not the same one.")
+@click.option("--keep", is_flag=True, help="Keep the logs, also if everything holds.")
+def main(database: Database, seconds: float, seed: int | None, keep: bool) -> None:  # noqa: FBT001 - an option
+    """Let everything happen at once to an installation of Ledger, and check what it says.
+
+    Its disks are in memory, and only its own processes see them.  It prints what happened, and
+    exits with 1 if something does not hold.
+    """
+    if _FOLDER not in os.environ:
+        sys.exit(_with_disks(keep=keep))
+    seed = secrets.randbits(32) if seed is None else seed
+    click.echo(f"--seed {seed} leads to a similar run", err=True)
+    figures = run(
+        database,
+        Path(os.environ[_FOLDER]),
+        seconds=seconds,
+        chance=Random(seed),
+        tell=lambda line: click.echo(line, err=True),
+    )
+    click.echo("\n".join(figures.lines()))
+    sys.exit(1 if figures.faults else 0)
+
+
+def _with_disks(*, keep: bool) -> int:
+    """Run this command again where its disks are mounted; return its exit code."""
+    folder = Path(tempfile.mkdtemp(prefix="ledger-chaos-"))
+    # PostgreSQL may run as another user, who must be let in.
+    folder.chmod(0o755)
+    mounts = []
+    for name in DISKS:
+        (folder / name).mkdir()
+        where = shlex.quote(str(folder / name))
+        mounts.append(f"mount -t tmpfs -o size={DISK_MIB}m,mode=0777 chaos {where}")
+    again = shlex.join([sys.executable, "-m", "tests.chaos", *sys.argv[1:]])
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    if os.getuid() != 0:
+        # Where the kernel lets users do that: root of a namespace mounts, and then is who it was.
+        apart.append("--map-root-user")
+        again = f"unshare --map-user={os.getuid()} --map-group={os.getgid()} {again}"
+    done = subprocess.run(
+        [*apart, "sh", "-c", " && ".join([*mounts, f"exec {again}"])],
+        env=os.environ | {_FOLDER: str(folder)},
+        check=False,
+    )
+    if done.returncode == 0 and not keep:
+        shutil.rmtree(folder)
+    else:
+        click.echo(f"the logs are in {folder}", err=True)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    main()
