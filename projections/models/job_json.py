@@ -119,10 +119,17 @@ def json_of(jobs: Table) -> Label[str]:
     return json.label("json")
 
 
-def bytes_of(jobs: Table) -> ColumnElement[int]:
-    """Return the number of bytes of a job's JSON object, and a comma or a few more, as SQL."""
+def bytes_of(jobs: Table, data: ColumnElement[str] | None = None) -> ColumnElement[int]:
+    """Return the number of bytes of a job's JSON object, and a comma or a few more, as SQL.
+
+    Args:
+        jobs: The table.
+        data: The job's data, if the statement reads it anyway.
+    """
     parts: list[ColumnElement[int]] = [ByteLength(jobs.c[name]) for name in Frame._fields]
-    parts.append(ByteLength(func.coalesce(_content(jobs, "data"), "{}")) + 1)
+    if data is None:
+        data = _content(jobs, "data")
+    parts.append(ByteLength(func.coalesce(data, "{}")) + 1)
     parts += [
         # Most jobs have none of them.
         case(

@@ -112,32 +112,32 @@ class Jobs(Projection):
         content = select(schema.events.c.content)
         data = content.where(schema.events.c.position == jobs.c.data_position).scalar_subquery()
         self._data = Listed(select(jobs.c.id, data), jobs.c.id)
-        short_data = case((ByteLength(data) <= SHORT_DATA_BYTES, data))
+        # Joined, because a database evaluates a subselect as often as it is named.
+        creations = schema.events.alias("creations")
+        joined_data = creations.c.content
+        short_data = case((ByteLength(joined_data) <= SHORT_DATA_BYTES, joined_data))
+        waits = (
+            jobs.c.type == bindparam("type"),
+            jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+        )
         # By whether their data is read.
         self._claimable = {
             with_data: Query(
                 select(
                     *(jobs.c[name] for name in JobState._fields),
-                    bytes_of(jobs).label("json_bytes"),
+                    bytes_of(jobs, joined_data).label("json_bytes"),
                     (short_data if with_data else null()).label("data"),
                 )
-                .where(
-                    jobs.c.type == bindparam("type"),
-                    jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+                .select_from(
+                    jobs.outerjoin(creations, creations.c.position == jobs.c.data_position)
                 )
+                .where(*waits)
                 .order_by(jobs.c.priority, jobs.c.id)
                 .limit(bindparam("limit"))
             )
             for with_data in (False, True)
         }
-        self._any_claimable = Query(
-            select(jobs.c.id)
-            .where(
-                jobs.c.type == bindparam("type"),
-                jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
-            )
-            .limit(1)
-        )
+        self._any_claimable = Query(select(jobs.c.id).where(*waits).limit(1))
         # The type is NULL for events of the ledger itself.
         events = schema.events
         self._claimable_between = Query(
