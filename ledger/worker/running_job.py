@@ -99,8 +99,8 @@ class RunningJob(Job):
 
     def __setattr__(self, name: str, value: object) -> None:
         # The worker calls them too: with another object in their place, the attempt could not end.
-        if callable(getattr(type(self), name, None)):
-            raise AttributeError(f"{name} is a method of the job: keep your value elsewhere")  # noqa: TRY004 - as for a property
+        if name in _METHODS:
+            raise AttributeError(f"{name} is a method of the job: keep your value elsewhere")
         super().__setattr__(name, value)
 
     @property
@@ -205,3 +205,7 @@ class RunningJob(Job):
     def _report(self, report: commands.OnAttempt) -> None:
         if self._reports.put(report):
             self._notify(self)
+
+
+# Looked up once: an attempt sets seventeen attributes when it starts.
+_METHODS: Final = frozenset(name for name in dir(RunningJob) if callable(getattr(RunningJob, name)))
