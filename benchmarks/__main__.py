@@ -3,17 +3,20 @@
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from benchmarks import http, pages, queue, rebuild, replay, search
+from benchmarks import contention, http, pages, queue, rebuild, replay, search
 from benchmarks.processes import MissingProgramError
 from benchmarks.report import Report, write_markdown
 
-TOPICS = ("http", "pages", "queue", "rebuild", "replay", "search")
+TOPICS = ("contention", "http", "pages", "queue", "rebuild", "replay", "search")
 WIDTH = 150
+
+Tell = Callable[[str], None]
 
 
 @click.command()
@@ -71,39 +74,35 @@ def _measure(
                 click.echo(f"{topic}: {what}", err=True)
 
         try:
-            if topic == "http":
-                return http.measure(
-                    folder, rounds=1 if quick else 5, seconds=2 if quick else 3, tell=tell
-                )
-            if topic == "queue":
-                return queue.measure(
-                    folder,
-                    queue.QUICK if quick else queue.FULL,
-                    parts=parts or tuple(queue.PARTS),
-                    tell=tell,
-                )
-            if topic == "pages":
-                return pages.measure(
-                    folder,
-                    jobs=200_000 if quick else pages.JOBS,
-                    rounds=5 if quick else 50,
-                    tell=tell,
-                )
-            if topic == "rebuild":
-                return rebuild.measure(folder, jobs=20_000 if quick else rebuild.JOBS, tell=tell)
-            if topic == "search":
-                return search.measure(
-                    folder,
-                    rounds=1 if quick else 5,
-                    seconds=2 if quick else 3,
-                    documents=20_000 if quick else search.DOCUMENTS,
-                    tell=tell,
-                )
-            return replay.measure(
-                folder, events=100_000 if quick else 1_000_000, rounds=1 if quick else 3, tell=tell
-            )
+            return _run(topic, folder, quick=quick, parts=parts, tell=tell)
         except MissingProgramError as missing:
             raise click.ClickException(str(missing)) from missing
+
+
+def _run(topic: str, folder: Path, *, quick: bool, parts: tuple[str, ...], tell: Tell) -> Report:
+    rounds, seconds = (1, 2) if quick else (5, 3)
+    if topic == "contention":
+        scale = contention.QUICK if quick else contention.FULL
+        report = contention.measure(folder, scale, tell=tell)
+    elif topic == "http":
+        report = http.measure(folder, rounds=rounds, seconds=seconds, tell=tell)
+    elif topic == "queue":
+        amounts = queue.QUICK if quick else queue.FULL
+        report = queue.measure(folder, amounts, parts=parts or tuple(queue.PARTS), tell=tell)
+    elif topic == "pages":
+        jobs, times = (200_000, 5) if quick else (pages.JOBS, 50)
+        report = pages.measure(folder, jobs=jobs, rounds=times, tell=tell)
+    elif topic == "rebuild":
+        report = rebuild.measure(folder, jobs=20_000 if quick else rebuild.JOBS, tell=tell)
+    elif topic == "search":
+        documents = 20_000 if quick else search.DOCUMENTS
+        report = search.measure(
+            folder, rounds=rounds, seconds=seconds, documents=documents, tell=tell
+        )
+    else:
+        events, passes = (100_000, 1) if quick else (1_000_000, 3)
+        report = replay.measure(folder, events=events, rounds=passes, tell=tell)
+    return report
 
 
 if __name__ == "__main__":

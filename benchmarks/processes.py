@@ -100,14 +100,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def cpu_percent(groups: Sequence[Sequence[int]], *, seconds: float) -> list[float]:
     """Return the processor time of each group of processes, in per cent of a core."""
     start_s = time.perf_counter()
-    before = [_cpu_s(group) for group in groups]
+    before = [cpu_s(group) for group in groups]
     time.sleep(seconds)
     elapsed_s = time.perf_counter() - start_s
-    used = [_cpu_s(group) - begun for group, begun in zip(groups, before, strict=True)]
+    used = [cpu_s(group) - begun for group, begun in zip(groups, before, strict=True)]
     return [100 * used_s / elapsed_s for used_s in used]
 
 
-def _cpu_s(processes: Sequence[int]) -> float:
+def cpu_s(processes: Sequence[int]) -> float:
     """Return the processor time of all threads of *processes*, in seconds.
 
     It is read from ``schedstat``, in nanoseconds: the ticks of ``stat`` are longer than the

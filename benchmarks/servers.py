@@ -86,6 +86,17 @@ class Postgres:
         # A given server may run on another machine.
         return [pid for pid in found if Path(f"/proc/{pid}").exists()]
 
+    def transactions(self, database: URL) -> int:
+        """Return how many transactions of a database have ended, as its sessions report it."""
+        asked = """
+            SELECT xact_commit + xact_rollback
+              FROM pg_stat_database
+             WHERE datname = :name
+            """
+        with self._administered() as admin, admin.connect() as connection:
+            number: int = connection.scalar(text(asked), {"name": database.database})
+        return number
+
     @contextmanager
     def _administered(self) -> Iterator[Engine]:
         engine = create_engine(self._url, isolation_level="AUTOCOMMIT")

@@ -9,14 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import accumulate
 from operator import itemgetter
 from typing import Final
 
 from msgspec import Struct
 from sqlalchemy import Connection
 
-from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.errors import DataErased, InvalidInput, KeyReused, LedgerError, Refused
 from ledger.log import store
 from ledger.log.answers import Answer, Claimed, Outcome
@@ -181,17 +179,16 @@ class Batch:
         """Start the most urgent waiting jobs."""
         chosen, is_cut = self._most_urgent(claim)
         for _ in range(_MOST_ROUNDS):
-            erased = [job for job, data in chosen if self._is_erased(job, data)]
+            erased = self._erased_of(chosen)
             if not erased:
                 break
             for job in erased:
                 self._fail_erased(job, claim, submission)
             chosen, is_cut = self._most_urgent(claim)
-        claimed = [
-            JobWithData(self._start(job, claim, submission), data)
-            for job, data in chosen
-            if not self._is_erased(job, data)
-        ]
+        else:
+            left_out = self._erased_of(chosen)
+            chosen = [one for one in chosen if one.job not in left_out]
+        claimed = [JobWithData(self._start(job, claim, submission), data) for job, data in chosen]
         return Claimed(jobs=tuple(claimed), position=self._position, is_cut=is_cut)
 
     def _start(self, job: JobState, claim: Claim, submission: Submission) -> JobState:
@@ -207,8 +204,9 @@ class Batch:
         (event,) = decide(fail, started, time_ms=self.time_ms)
         self._fold(started, event, submission)
 
-    def _is_erased(self, job: JobState, data: str | None) -> bool:
-        return data is None or job.id in self._erased
+    def _erased_of(self, chosen: Sequence[JobWithData]) -> list[JobState]:
+        """Return those of the jobs whose data is erased."""
+        return [job for job, data in chosen if data is None or job.id in self._erased]
 
     def _most_urgent(self, claim: Claim) -> tuple[list[JobWithData], bool]:
         """Return the jobs to start: by priority, then in turns between types, then by age.
@@ -225,10 +223,9 @@ class Batch:
                     ranked.append((job.priority, turns[job.priority], job.id, job))
         ranked.sort(key=itemgetter(0, 1, 2))
         ranked = ranked[:limit]
-        through = accumulate(self._waiting.json_bytes(job) for *_, job in ranked)
-        fitting = max(1, sum(1 for total in through if total <= ANSWER_BYTES))
-        chosen = self._waiting.with_data([job for *_, job in ranked[:fitting]])
-        return chosen, fitting < len(ranked)
+        jobs = [job for *_, job in ranked]
+        fitting = self._waiting.fitting(jobs)
+        return self._waiting.with_data(jobs[:fitting]), fitting < len(jobs)
 
     def _is_paused(self, type_: str) -> bool:
         entry = self._entries.get(Key(Subject.TYPE, type_))

@@ -9,12 +9,15 @@ Jobs that the batch itself makes ready or more urgent are not so in the read mod
 batch finds them.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 from sqlalchemy import Connection
 
+from ledger.database.answer_bytes import ANSWER_BYTES
 from ledger.log.ports import JobStore, JobWithData
 from ledger.rules.commands import Claim
 from ledger.rules.job import JobState, State
@@ -76,9 +79,10 @@ class WaitingJobs:
         of_type.unused.extendleft(reversed(found))
         return found
 
-    def json_bytes(self, job: JobState) -> int:
-        """Return the bytes of the JSON of a job, which is among those that were returned."""
-        return self._json_bytes[job.id]
+    def fitting(self, jobs: Sequence[JobState]) -> int:
+        """Return how many of *jobs*, which ``first`` has returned, fit into an answer."""
+        through = accumulate([self._json_bytes[job.id] for job in jobs])
+        return max(1, bisect_right(list(through), ANSWER_BYTES))
 
     def with_data(self, jobs: Sequence[JobState]) -> list[JobWithData]:
         """Return *jobs*, which are among those that ``first`` has returned, with their data."""

@@ -379,7 +379,8 @@ def storable(field: str, text: str, *, most: int | None = None) -> None:
     """
     try:
         if isinstance(text, str) and "\0" not in text and (text.isascii() or text.encode()):
-            check_length(field, text, most=LARGEST_CONTENT if most is None else most)
+            if len(text) > (longest := LARGEST_CONTENT if most is None else most):
+                check_length(field, text, most=longest)
             return
     except UnicodeEncodeError:
         pass

@@ -74,23 +74,35 @@ class RunningJob(Job):
         attempt: The number of this attempt, from 1.
     """
 
+    attempt: int
+    # The handler could set the attributes above.
+    _key: tuple[int, int]
+    _is_over = False
+    _has_ended = False
+    _expires_at_ms: int | None
+    _ttl_ms: int | None
+    _text: str | None
+    _is_decoded = False
+    _data: Json = None
+    _notify: Callable[["RunningJob"], None]
+    _reports: Reports
+
     def __init__(
         self, queue: Queue, claimed: "JobWithData", notify: Callable[["RunningJob"], None]
     ) -> None:
         job, data = claimed
         super().__init__(queue, job.id, type_=job.type)
-        self.attempt = job.attempt
-        # The handler could set the attributes above.
-        self._key = job.id, job.attempt
-        self._is_over = False
-        self._has_ended = False
-        self._expires_at_ms = job.due_at_ms
-        self._ttl_ms = job.ttl_ms
-        self._text = data
-        self._is_decoded = False
-        self._data: Json = None
-        self._notify = notify
-        self._reports = Reports(None if job.ttl_ms is None else job.ttl_ms / _RENEWALS_A_TTL / 1000)
+        ttl_ms = job.ttl_ms
+        # Not by assignments, each of which is checked, because many attempts start at once.
+        vars(self).update(
+            attempt=job.attempt,
+            _key=(job.id, job.attempt),
+            _expires_at_ms=job.due_at_ms,
+            _ttl_ms=ttl_ms,
+            _text=data,
+            _notify=notify,
+            _reports=Reports(None if ttl_ms is None else ttl_ms / _RENEWALS_A_TTL / 1000),
+        )
 
     @property
     def key(self) -> tuple[int, int]:
@@ -99,8 +111,8 @@ class RunningJob(Job):
 
     def __setattr__(self, name: str, value: object) -> None:
         # The worker calls them too: with another object in their place, the attempt could not end.
-        if callable(getattr(type(self), name, None)):
-            raise AttributeError(f"{name} is a method of the job: keep your value elsewhere")  # noqa: TRY004 - as for a property
+        if name in _METHODS:
+            raise AttributeError(f"{name} is a method of the job: keep your value elsewhere")
         super().__setattr__(name, value)
 
     @property
@@ -205,3 +217,7 @@ class RunningJob(Job):
     def _report(self, report: commands.OnAttempt) -> None:
         if self._reports.put(report):
             self._notify(self)
+
+
+# Looked up once, because it is asked for each attribute that is set.
+_METHODS: Final = frozenset(name for name in dir(RunningJob) if callable(getattr(RunningJob, name)))

@@ -119,10 +119,17 @@ def json_of(jobs: Table) -> Label[str]:
     return json.label("json")
 
 
-def bytes_of(jobs: Table) -> ColumnElement[int]:
-    """Return the number of bytes of a job's JSON object, and a comma or a few more, as SQL."""
+def bytes_of(jobs: Table, data: ColumnElement[str] | None = None) -> ColumnElement[int]:
+    """Return the number of bytes of a job's JSON object, and a comma or a few more, as SQL.
+
+    Args:
+        jobs: The table.
+        data: The job's data, if the statement reads it anyway.
+    """
     parts: list[ColumnElement[int]] = [ByteLength(jobs.c[name]) for name in Frame._fields]
-    parts.append(ByteLength(func.coalesce(_content(jobs, "data"), "{}")) + 1)
+    if data is None:
+        data = _content(jobs, "data")
+    parts.append(ByteLength(func.coalesce(data, "{}")) + 1)
     parts += [
         # Most jobs have none of them.
         case(
@@ -155,16 +162,10 @@ _KEYS: Final = {"progress": "progress_data"}
 def frame_of(job: JobState) -> Frame:
     """Return the frame of a job's JSON object."""
     progress = "0" if job.progress is None else f'"{job.progress}"'
-    times = "".join(
-        f',"{name}":"{value}"'
-        for name, value in (
-            ("failed_at", job.failed_at_ms),
-            ("started_at", job.started_at_ms),
-            ("duration", job.duration_ms),
-            ("delay", job.delay_ms),
-        )
-        if value is not None
-    )
+    failed = "" if job.failed_at_ms is None else f',"failed_at":"{job.failed_at_ms}"'
+    started = "" if job.started_at_ms is None else f',"started_at":"{job.started_at_ms}"'
+    duration = "" if job.duration_ms is None else f',"duration":"{job.duration_ms}"'
+    delay = "" if job.delay_ms is None else f',"delay":"{job.delay_ms}"'
     worker = "" if job.worker is None else f',"workerId":{_encode(job.worker).decode()}'
     ttl = "" if job.ttl_ms is None else f',"ttl":"{job.ttl_ms}"'
     made, most = job.made, job.max_attempts
@@ -173,6 +174,6 @@ def frame_of(job: JobState) -> Frame:
         f',"priority":{job.priority},"progress":{progress}',
         f',"state":"{job.state}"',
         f',"created_at":"{job.created_at_ms}","promote_at":"{job.promote_at_ms}"'
-        f',"updated_at":"{job.updated_at_ms}"{times}{worker}{ttl}'
+        f',"updated_at":"{job.updated_at_ms}"{failed}{started}{duration}{delay}{worker}{ttl}'
         f',"attempts":{{"made":{made},"remaining":{most - made},"max":{most}}}}}',
     )

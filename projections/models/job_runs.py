@@ -139,17 +139,18 @@ class JobRuns:
     ) -> None:
         """Count the jobs of *after*, which were counted as they are in *before*."""
         fine = self._sizes.id_spans[0]
-        moves: Counter[tuple[str, str, int, str, int, int]] = Counter()
-        for job in after.values():
-            was = before[job.id]
-            old, new = (
-                (each.state.value if each.state in LIVE_STATES else EVERY, each.priority)
-                for each in (was, job)
-            )
-            if old != new:
-                moves[job.type, *old, *new, job.id >> fine] += 1
+        # Few jobs of a batch differ in any of this, so little is done for each.
+        moves: Counter[tuple[str, State, int, State, int, int]] = Counter()
+        for id_, job in after.items():
+            was = before[id_]
+            moves[job.type, was.state, was.priority, job.state, job.priority, id_ >> fine] += 1
         counts: Counter[_Key] = Counter()
-        for (type_, old_state, old_priority, state, priority, run), number in moves.items():
+        for (type_, left, old_priority, entered, priority, run), number in moves.items():
+            if left is entered and old_priority == priority:
+                continue
+            old_state, state = (
+                each.value if each in LIVE_STATES else EVERY for each in (left, entered)
+            )
             # The list of all jobs stays as it is while a job exists and keeps its priority.
             stays = old_state and state and old_priority == priority
             for of_state, of_priority, change in (

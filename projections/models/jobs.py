@@ -112,32 +112,32 @@ class Jobs(Projection):
         content = select(schema.events.c.content)
         data = content.where(schema.events.c.position == jobs.c.data_position).scalar_subquery()
         self._data = Listed(select(jobs.c.id, data), jobs.c.id)
-        short_data = case((ByteLength(data) <= SHORT_DATA_BYTES, data))
+        # Joined, because a database evaluates a subselect as often as it is named.
+        creations = schema.events.alias("creations")
+        joined_data = creations.c.content
+        short_data = case((ByteLength(joined_data) <= SHORT_DATA_BYTES, joined_data))
+        waits = (
+            jobs.c.type == bindparam("type"),
+            jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+        )
         # By whether their data is read.
         self._claimable = {
             with_data: Query(
                 select(
                     *(jobs.c[name] for name in JobState._fields),
-                    bytes_of(jobs).label("json_bytes"),
+                    bytes_of(jobs, joined_data).label("json_bytes"),
                     (short_data if with_data else null()).label("data"),
                 )
-                .where(
-                    jobs.c.type == bindparam("type"),
-                    jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
+                .select_from(
+                    jobs.outerjoin(creations, creations.c.position == jobs.c.data_position)
                 )
+                .where(*waits)
                 .order_by(jobs.c.priority, jobs.c.id)
                 .limit(bindparam("limit"))
             )
             for with_data in (False, True)
         }
-        self._any_claimable = Query(
-            select(jobs.c.id)
-            .where(
-                jobs.c.type == bindparam("type"),
-                jobs.c.state == literal_column(f"'{State.INACTIVE.value}'"),
-            )
-            .limit(1)
-        )
+        self._any_claimable = Query(select(jobs.c.id).where(*waits).limit(1))
         # The type is NULL for events of the ledger itself.
         events = schema.events
         self._claimable_between = Query(
@@ -320,6 +320,8 @@ def _holders(jobs: Table) -> Select[Any]:
 
 _STATE: Final = JobState._fields.index("state")
 _REMOVE_ON_COMPLETE: Final = JobState._fields.index("remove_on_complete")
+# Faster than a member's value, which is looked up by functions of Python's.
+_STATE_TEXTS: Final = {state: state.value for state in State}
 
 
 def _job(row: Sequence[Any]) -> JobState:
@@ -390,6 +392,6 @@ _changing = itemgetter(*(_PLACE[name] for name in (*_CHANGING, "id")))
 def _row(job: JobState) -> Sequence[Any]:
     """Return the job as a row; drivers take plain text and integers faster."""
     row: list[Any] = [*job, *frame_of(job)]
-    row[_PLACE["state"]] = job.state.value
-    row[_PLACE["remove_on_complete"]] = int(job.remove_on_complete)
+    row[_STATE] = _STATE_TEXTS[job.state]
+    row[_REMOVE_ON_COMPLETE] = int(job.remove_on_complete)
     return row

@@ -92,17 +92,20 @@ class StateCounts(Projection):
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
         moves = Counter((after.type, before.state, after.state) for _, before, after in changes)
         jobs: Counter[tuple[str, str]] = Counter()
-        work_ms: Counter[tuple[str, str]] = Counter()
         for (type_, old, new), number in moves.items():
             for state, change in ((old, -number), (new, number)):
                 if state in LIVE_STATES:
                     jobs[type_, state.value] += change
                     jobs[EVERY_TYPE, state.value] += change
+        worked: Counter[tuple[str, State]] = Counter()
         for recorded, _, after in changes:
             event = recorded.event
             if type(event) is Completed and event.duration_ms:
-                work_ms[after.type, after.state.value] += event.duration_ms
-                work_ms[EVERY_TYPE, after.state.value] += event.duration_ms
+                worked[after.type, after.state] += event.duration_ms
+        work_ms: Counter[tuple[str, str]] = Counter()
+        for (type_, state), duration_ms in worked.items():
+            work_ms[type_, state.value] += duration_ms
+            work_ms[EVERY_TYPE, state.value] += duration_ms
         # Always in the same order; otherwise two writers of a shared row could deadlock.
         self._add.execute(
             tx,
