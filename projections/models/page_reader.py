@@ -1,9 +1,8 @@
 """Reading one page of a list of jobs, as far as it fits into an answer.
 
-``job_lists`` finds the rows of a page; here they become the text that is sent.
+``list_rows`` has the statements of its rows; here they become the text that is sent.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -11,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Subquery,
+    Table,
     bindparam,
     case,
     func,
@@ -20,7 +20,8 @@ from sqlalchemy import (
 from ledger.database.answer_bytes import bytes_through
 from ledger.database.fast_sql import Query
 from ledger.log import store
-from ledger.projections.models.job_json import JobPage
+from ledger.projections.models.job_json import JobPage, bytes_of, json_of
+from ledger.projections.models.list_rows import Shape
 
 # A page of so few jobs is read before its bytes are counted, which takes a third as long again.
 SMALL_PAGE: Final = 32
@@ -32,29 +33,25 @@ class PageReader:
     A page of more jobs is read with one statement too, which adds up its bytes first.
 
     Args:
-        page: The rows of a page: the columns that it is sorted by, and the ``json``.
-        sized: The same rows with the number of ``bytes`` of the JSON in its place.
-        sorted_by: The names of these columns.
-        descending: Whether the page is shown in descending order of these columns.
-        backwards: Whether the rows come in the opposite order.
+        jobs: The table of jobs.
+        shape: What the statements are for.
+        most_skipped: Number of jobs that are skipped at most.
     """
 
-    def __init__(
-        self,
-        page: Subquery,
-        sized: Subquery,
-        sorted_by: Sequence[str],
-        *,
-        descending: bool,
-        backwards: bool,
-    ) -> None:
+    def __init__(self, jobs: Table, shape: Shape, *, most_skipped: int) -> None:
         def shown(rows: Subquery) -> list[ColumnElement[Any]]:
-            columns = [rows.c[name] for name in sorted_by]
-            return [column.desc() for column in columns] if descending else [*columns]
+            return shape.order.of(rows)
 
-        self._backwards = backwards
-        if backwards:
-            page = select(page.c.json).order_by(*shown(page)).subquery("shown")
+        def page_of(most: int | None) -> Subquery:
+            page = shape.rows(jobs, json_of(jobs), most=most).subquery("page")
+            if not shape.backwards:
+                return page
+            return select(page.c.json).order_by(*shown(page)).subquery("shown")
+
+        self._backwards = shape.backwards
+        page = page_of(None)
+        small_page = page_of(SMALL_PAGE + (most_skipped if shape.skips else 0))
+        sized = shape.rows(jobs, bytes_of(jobs).label("bytes")).subquery("sized")
         # The aggregate takes them in the subselect's order, on both engines.
         joined = select(func.aggregate_strings(page.c.json, ",")).scalar_subquery()
         total = select(
@@ -64,7 +61,7 @@ class PageReader:
         fits = (total.c.bytes <= most_bytes) | (total.c.jobs <= 1)
         self._read = Query(select(*store.MOMENT, total.c.jobs, case((fits, joined))))
         self._small = Query(
-            select(*store.MOMENT, func.count(), func.aggregate_strings(page.c.json, ","))
+            select(*store.MOMENT, func.count(), func.aggregate_strings(small_page.c.json, ","))
         )
         through = select(bytes_through(sized.c.bytes, shown(sized)).label("bytes")).subquery()
         self._fitting = Query(select(func.count()).where(through.c.bytes <= most_bytes))

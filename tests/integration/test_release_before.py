@@ -21,7 +21,7 @@ from ledger.rules.commands import Complete, Create, Erase, FailAttempt, Pause, R
 from tests.builders import carry_out, open_system, rows, silently, verified
 from tests.integration.shell import Shell
 
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 BEFORE: Final = "0004"
 OLD_NAMES: Final = {
     *("events", "ledger_head", "jobs", "job_ranks", "state_counts", "unique_keys", "workers"),

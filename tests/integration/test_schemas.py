@@ -27,7 +27,7 @@ from tests.integration.application import Application
 from tests.integration.servers import DEADLINE_S
 from tests.integration.shell import NO_DATABASE, USAGE, invoke
 
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 # Names that a statement made of text would stumble over.
 ODD: Final = 'Ünïted "Jobs"; %s, public'
 

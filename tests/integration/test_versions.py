@@ -23,7 +23,7 @@ from tests.integration.shell import Shell
 
 INLINE = ("jobs", "ledger_state", "state_counts", "unique_keys")
 OURS: Final = {
-    "jobs": "version 2",
+    "jobs": "version 3",
     "ledger_state": "version 1",
     "state_counts": "version 1",
     "unique_keys": "version 1",
@@ -95,7 +95,7 @@ def test_a_rebuild_stores_the_version_of_what_it_built(system: System) -> None:
 
     rebuild(system.database, [system.jobs], silently)
 
-    assert recorded(system) == {"jobs": "version 2"}
+    assert recorded(system) == {"jobs": "version 3"}
 
 
 # --- a process that runs on while a newer release rebuilds
