@@ -247,7 +247,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0009; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0010; "
         "run `ledger migrate`"
     )
 

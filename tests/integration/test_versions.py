@@ -177,7 +177,7 @@ def test_a_rebuild_of_the_same_version_stops_nobody(system: System, database_url
 
 # The columns of each version's tables: a change of them is another version of the model.
 COLUMNS: Final = {
-    ("jobs", 2): {
+    ("jobs", 3): {
         "ledger_jobs": (
             "id version state type priority max_attempts made attempt started_attempt delay_ms "
             "ttl_ms backoff backoff_delay_ms backoff_max_ms remove_on_complete worker progress "
