@@ -53,6 +53,14 @@ _LISTS: Final = (
     JobList(State.INACTIVE, "type 3"),
 )
 
+# The order of a list, and how it is requested.
+_ORDERS: Final = {
+    "asc": "/asc",
+    "desc": "/desc",
+    "priority": "/asc?sort=priority",
+    "priority, desc": "/desc?sort=priority",
+}
+
 Tell = Callable[[str], None]
 
 
@@ -70,9 +78,8 @@ class _Page(NamedTuple):
     def ask(self, server: HTTPConnection) -> float:
         """Request the page, and return how long that took, in milliseconds."""
         ranks = f"{self.first}..{self.first + SIZE - 1}"
-        how = "?sort=priority" if self.order == "priority" else f"/{self.order}"
         began_s = perf_counter()
-        server.request("GET", quote(f"/jobs/{self.list_path}{ranks}") + how)
+        server.request("GET", quote(f"/jobs/{self.list_path}{ranks}") + _ORDERS[self.order])
         answer = server.getresponse().read()
         took_ms = (perf_counter() - began_s) * 1000
         found = json.loads(answer)
@@ -135,7 +142,7 @@ def _measure(
         ready=partial(_is_ready, server),
         environment={"LEDGER_DATABASE_URL": url, "LEDGER_SEARCH": "off"},
     ):
-        for each, order in product(_LISTS, ("asc", "desc", "priority")):
+        for each, order in product(_LISTS, _ORDERS):
             yield _figure(where, server, each, order, lengths[each], rounds)
     server.close()
 
@@ -204,7 +211,13 @@ def _is_ready(server: HTTPConnection) -> bool:
 def _figure(
     where: str, server: HTTPConnection, jobs: JobList, order: str, length: int, rounds: int
 ) -> Figure:
-    depths = length // 2, length // 3, length * 3 // 4, random.randrange(length - SIZE)
+    depths = (
+        length // 2,
+        length // 3,
+        length * 3 // 4,
+        random.randrange(length - SIZE),
+        length - SIZE,
+    )
     first = _Page(jobs, order, 0)
     deep = [_Page(jobs, order, depth) for depth in depths]
     times_ms: dict[_Page, list[float]] = {page: [] for page in (first, *deep)}
@@ -221,5 +234,6 @@ def _figure(
         peer=times_ms[first],
         target=TARGET,
         at_most=True,
-        note=f"page at {slowest.first:,} of {length:,}",
+        note=f"page at {slowest.first:,} of {length:,}; "
+        f"middle {median(times_ms[deep[0]]):.2f} ms, last {median(times_ms[deep[-1]]):.2f} ms",
     )
