@@ -99,15 +99,12 @@ def row_if_small(
 ) -> Any | None:  # noqa: ANN401 - a row
     """Return the first row of *query*, or None if one of its texts would have too many bytes.
 
-    SQLite stops at that many bytes, so nothing has to be counted before.  PostgreSQL has no such
-    limit, but counts fast; there it is always None.
+    Only for SQLite, which stops at that many bytes, so nothing has to be counted before.
     """
     driver = driver_of(connection)
-    if not isinstance(driver, sqlite3.Connection):
-        return None
     usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
     try:
-        return query.first(connection, **given)
+        return query.first(connection, most_bytes=most_bytes, **given)
     except sqlite3.DataError:
         return None
     finally:

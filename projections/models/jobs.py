@@ -85,8 +85,8 @@ class Jobs(Projection):
     """
 
     name = "jobs"
-    # 2: lists are counted by priority too.
-    version = 2
+    # 2: lists are counted by priority too.  3: in runs of other lengths.
+    version = 3
 
     def __init__(
         self,

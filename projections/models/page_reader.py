@@ -1,9 +1,8 @@
 """Reading one page of a list of jobs, as far as it fits into an answer.
 
-``job_lists`` finds the rows of a page; here they become the text that is sent.
+``list_rows`` has the statements of its rows; here they become the text that is sent.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -11,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Subquery,
+    Table,
     bindparam,
     case,
     func,
@@ -20,10 +20,11 @@ from sqlalchemy import (
 from ledger.database.answer_bytes import bytes_through, row_if_small
 from ledger.database.fast_sql import Query
 from ledger.log import store
-from ledger.projections.models.job_json import JobPage
+from ledger.projections.models.job_json import JobPage, bytes_of, json_of
+from ledger.projections.models.list_rows import Shape
 
-# A page of so few jobs is read without counting its bytes, if that can be bounded: counting takes
-# a third as long again.
+# A page of so few jobs has statements of its own.  On SQLite they do not count its bytes, which
+# takes a third as long again; on PostgreSQL their limits stand in the text.
 SMALL_PAGE: Final = 32
 
 
@@ -33,40 +34,47 @@ class PageReader:
     A page of more jobs is read with one statement too, which adds up its bytes first.
 
     Args:
-        page: The rows of a page: the columns that it is sorted by, and the ``json``.
-        sized: The same rows with the number of ``bytes`` of the JSON in its place.
-        sorted_by: The names of these columns.
-        descending: Whether the page is shown in descending order of these columns.
-        backwards: Whether the rows come in the opposite order.
+        jobs: The table of jobs.
+        shape: What the statements are for.
+        most_skipped: Number of jobs that are skipped at most.
     """
 
-    def __init__(
-        self,
-        page: Subquery,
-        sized: Subquery,
-        sorted_by: Sequence[str],
-        *,
-        descending: bool,
-        backwards: bool,
-    ) -> None:
+    def __init__(self, jobs: Table, shape: Shape, *, most_skipped: int) -> None:
         def shown(rows: Subquery) -> list[ColumnElement[Any]]:
-            columns = [rows.c[name] for name in sorted_by]
-            return [column.desc() for column in columns] if descending else [*columns]
+            return shape.order.of(rows)
 
-        self._backwards = backwards
-        if backwards:
-            page = select(page.c.json).order_by(*shown(page)).subquery("shown")
-        # The aggregate takes them in the subselect's order, on both engines.
-        joined = select(func.aggregate_strings(page.c.json, ",")).scalar_subquery()
-        total = select(
-            func.count().label("jobs"), func.coalesce(func.sum(sized.c.bytes), 0).label("bytes")
-        ).subquery("total")
+        def page_of(most: int | None) -> Subquery:
+            page = shape.rows(jobs, json_of(jobs), most=most).subquery("page")
+            if not shape.backwards:
+                return page
+            return select(page.c.json).order_by(*shown(page)).subquery("shown")
+
+        def sizes_of(most: int | None) -> Subquery:
+            return shape.rows(jobs, bytes_of(jobs).label("bytes"), most=most).subquery("sized")
+
         most_bytes: BindParameter[int] = bindparam("most_bytes")
-        fits = (total.c.bytes <= most_bytes) | (total.c.jobs <= 1)
-        self._read = Query(select(*store.MOMENT, total.c.jobs, case((fits, joined))))
-        self._small = Query(
-            select(*store.MOMENT, func.count(), func.aggregate_strings(page.c.json, ","))
-        )
+
+        def counted(most: int | None) -> Query:
+            # The aggregate takes the rows in the subselect's order, on both engines.
+            joined = select(func.aggregate_strings(page_of(most).c.json, ",")).scalar_subquery()
+            sized = sizes_of(most)
+            total = select(
+                func.count().label("jobs"),
+                func.coalesce(func.sum(sized.c.bytes), 0).label("bytes"),
+            ).subquery("total")
+            fits = (total.c.bytes <= most_bytes) | (total.c.jobs <= 1)
+            return Query(select(*store.MOMENT, total.c.jobs, case((fits, joined))))
+
+        self._backwards = shape.backwards
+        self._is_embedded = shape.is_embedded
+        most = SMALL_PAGE + (most_skipped if shape.skips else 0)
+        self._read = counted(None)
+        if shape.is_embedded:
+            joined = func.aggregate_strings(page_of(most).c.json, ",")
+            self._small = Query(select(*store.MOMENT, func.count(), joined))
+        else:
+            self._small = counted(most)
+        sized = sizes_of(None)
         through = select(bytes_through(sized.c.bytes, shown(sized)).label("bytes")).subquery()
         self._fitting = Query(select(func.count()).where(through.c.bytes <= most_bytes))
 
@@ -80,19 +88,16 @@ class PageReader:
         **given: int | str | None,
     ) -> JobPage:
         """Return a page of *size* jobs, or the first of them that fit."""
+        given |= {"most_bytes": most_bytes}
+        read, left = self._read, 0
         if size <= SMALL_PAGE:
-            row = row_if_small(
-                self._small, connection, most_bytes=most_bytes, skip=skip, size=size, **given
-            )
-            if row is not None:
+            if not self._is_embedded:
+                read = self._small
+            elif row := row_if_small(self._small, connection, skip=skip, size=size, **given):
                 position, chain, jobs, json = row
                 return JobPage(position, f"[{json or ''}]", chain, jobs, 0)
-        given |= {"most_bytes": most_bytes}
-        left = 0
         while True:
-            position, chain, jobs, json = self._read.first(
-                connection, skip=skip, size=size, **given
-            )
+            position, chain, jobs, json = read.first(connection, skip=skip, size=size, **given)
             if json is not None or not jobs:
                 return JobPage(position, f"[{json or ''}]", chain, jobs, left)
             (fitting,) = self._fitting.first(connection, skip=skip, size=size, **given)

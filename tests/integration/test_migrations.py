@@ -25,7 +25,7 @@ from ledger.rules.commands import Create, Pause, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 from tests.integration.servers import wait_until
 
-HEAD = "0009"
+HEAD = "0010"
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0009; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0010; "
         "run `ledger migrate`"
     )
 
@@ -327,9 +327,9 @@ def test_a_process_of_the_release_before_is_told_that_its_rows_are_others(bare: 
     migrate(bare.database)
 
     (now,) = rows(bare, "SELECT inline_rebuilds FROM ledger_head")
-    assert now["inline_rebuilds"] == before["inline_rebuilds"] + 1
+    assert now["inline_rebuilds"] == before["inline_rebuilds"] + 2
     stored = rows(bare, "SELECT fingerprint FROM ledger_checkpoints WHERE name = 'jobs'")
-    assert stored == [{"fingerprint": "version 2"}]
+    assert stored == [{"fingerprint": "version 3"}]
     carry_out(bare, Create(type="email"))
     assert verified(bare).differences == []
 

@@ -23,7 +23,7 @@ from tests.integration.shell import Shell
 
 INLINE = ("jobs", "ledger_state", "state_counts", "unique_keys")
 OURS: Final = {
-    "jobs": "version 2",
+    "jobs": "version 3",
     "ledger_state": "version 1",
     "state_counts": "version 1",
     "unique_keys": "version 1",
@@ -95,7 +95,7 @@ def test_a_rebuild_stores_the_version_of_what_it_built(system: System) -> None:
 
     rebuild(system.database, [system.jobs], silently)
 
-    assert recorded(system) == {"jobs": "version 2"}
+    assert recorded(system) == {"jobs": "version 3"}
 
 
 # --- a process that runs on while a newer release rebuilds
@@ -177,7 +177,7 @@ def test_a_rebuild_of_the_same_version_stops_nobody(system: System, database_url
 
 # The columns of each version's tables: a change of them is another version of the model.
 COLUMNS: Final = {
-    ("jobs", 2): {
+    ("jobs", 3): {
         "ledger_jobs": (
             "id version state type priority max_attempts made attempt started_attempt delay_ms "
             "ttl_ms backoff backoff_delay_ms backoff_max_ms remove_on_complete worker progress "

@@ -32,7 +32,9 @@ from tests.strategies import SHARED_FIXTURES
 JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
 PRIORITIES: Final = (0, 0, 0, 1, -1, 7, -7, 8, LARGEST_INTEGER, -LARGEST_INTEGER)
-SIZES: Final = ListSizes(id_spans=(2, 4, 6), priority_spans=(1, 2), small=2, shallow=5)
+SIZES: Final = ListSizes(
+    id_spans=(1, 2, 6), large_id_spans=(2, 6), priority_spans=(1, 2, 3), small=2, shallow=5
+)
 # Of two or three of the jobs.
 FEW_BYTES: Final = 700
 # The same lists, of which a page is cut before it has more bytes.
