@@ -93,18 +93,17 @@ class FittingRows:
 def row_if_small(
     query: Query,
     connection: Connection,
-    *,
-    most_bytes: int,
+    most: int,
     **given: Any,  # noqa: ANN401 - SQL's
 ) -> Any | None:  # noqa: ANN401 - a row
-    """Return the first row of *query*, or None if one of its texts would have too many bytes.
+    """Return the first row of *query*, or None if one of its texts would have more bytes.
 
-    Only for SQLite, which stops at that many bytes, so nothing has to be counted before.
+    Only for SQLite, which stops at *most* bytes, so nothing has to be counted before.
     """
     driver = driver_of(connection)
-    usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
+    usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
     try:
-        return query.first(connection, most_bytes=most_bytes, **given)
+        return query.first(connection, **given)
     except sqlite3.DataError:
         return None
     finally:

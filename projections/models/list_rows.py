@@ -86,40 +86,57 @@ class Shape(NamedTuple):
         return self.order.reversed if self.backwards else self.order
 
     def rows(
-        self, table: Table, column: ColumnElement[Any], *, most: int | None = None
+        self, table: Table, column: ColumnElement[Any], *, ids: FromClause | None = None
     ) -> Select[Any]:
         """Return the statement of the jobs of a page: the columns of the order, and *column*.
 
         Args:
             table: The jobs.
             column: What to read of each job.
-            most: The page and what is skipped are together not more than this, if it is known.
+            ids: The ids of the jobs of the page, if the statement has them.
         """
-        of_state = [] if self.is_embedded or self.state is None else ["state"]
-        parts = self._parts(table, of_state)
         shown = [table.c[name] for name in self.order.columns]
-        if len(parts) == 1 and (self.is_embedded or not self.skips):
-            first = parts[0].with_only_columns(*shown, column)
-            return self._cut(first.order_by(*self.walked.of(table, *of_state)), most)
-        if len(parts) == 1:
-            walk: Select[Any] = parts[0].order_by(*self.walked.of(table, *of_state))
-        else:
-            # Each part is read in its order, and only as far as the page needs it.
-            merged = union_all(*parts).subquery("merged")
-            walk = select(merged).order_by(*self.walked.of(merged))
-        found = self._cut(walk, most).subquery("ids")
+        if ids is None and not self._has_several_parts and (self.is_embedded or not self.skips):
+            (walk,) = self._parts(table)
+            return _cut(walk.with_only_columns(*shown, column).order_by(*self._walked(table)))
+        found = self.ids(table).subquery("ids") if ids is None else ids
         return (
             select(*shown, column)
             .join_from(found, table, table.c.id == found.c.id)
             .order_by(*self.walked.of(table))
         )
 
-    def _cut(self, walk: Select[Any], most: int | None) -> Select[Any]:
-        if not self.is_embedded and most is not None:
-            walk = select(walk.limit(literal_column(str(most))).subquery("walked"))
-        return walk.limit(bindparam("size")).offset(bindparam("skip"))
+    def ids(self, table: Table, *, most: int | None = None) -> Select[Any]:
+        """Return the statement of the ids of the jobs of a page.
 
-    def _parts(self, table: Table, of_state: list[str]) -> list[Select[Any]]:
+        Args:
+            table: The jobs.
+            most: The page and what is skipped are together not more than this, if it is known.
+        """
+        parts = self._parts(table)
+        if self._has_several_parts:
+            # Each part is read in its order, and only as far as the page needs it.
+            merged = union_all(*parts).subquery("merged")
+            walk: Select[Any] = select(merged).order_by(*self.walked.of(merged))
+        else:
+            walk = parts[0].order_by(*self._walked(table))
+        if most is not None:
+            walk = select(walk.limit(literal_column(str(most))).subquery("walked"))
+        return _cut(walk)
+
+    @property
+    def _of_state(self) -> list[str]:
+        return [] if self.is_embedded or self.state is None else ["state"]
+
+    @property
+    def _has_several_parts(self) -> bool:
+        merges = self.state is None and self.of_type
+        return merges or (self.is_embedded and self.starts and self.order.by_priority)
+
+    def _walked(self, table: Table) -> list[ColumnElement[Any]]:
+        return self.walked.of(table, *self._of_state)
+
+    def _parts(self, table: Table) -> list[Select[Any]]:
         """Return statements of the columns of the order, for each of which is an index."""
         state = table.c.state
         in_list: list[list[ColumnElement[bool]]] = [[]]
@@ -137,18 +154,18 @@ class Shape(NamedTuple):
         if self.of_type:
             for conditions in in_list:
                 conditions.append(table.c.type == bindparam("type"))
-        columns = [table.c[name] for name in (*of_state, *self.order.columns)]
+        columns = [table.c[name] for name in (*self._of_state, *self.order.columns)]
         return [
             select(*columns).where(*conditions, *from_start)
             for conditions in in_list
-            for from_start in self._from_start(table, of_state)
+            for from_start in self._from_start(table)
         ]
 
-    def _from_start(self, table: Table, of_state: list[str]) -> list[list[ColumnElement[bool]]]:
+    def _from_start(self, table: Table) -> list[list[ColumnElement[bool]]]:
         """Return the conditions of the jobs from the place on at which the walk starts."""
         if not self.starts:
             return [[]]
-        names = [*of_state, *self.order.columns]
+        names = [*self._of_state, *self.order.columns]
         given = {
             name: bindparam(name if name == "state" else f"start_{name}", type_=table.c[name].type)
             for name in names
@@ -161,3 +178,7 @@ class Shape(NamedTuple):
             return [[from_id]]
         priority = given["priority"]
         return [[table.c.priority == priority, from_id], [table.c.priority > priority]]
+
+
+def _cut(walk: Select[Any]) -> Select[Any]:
+    return walk.limit(bindparam("size")).offset(bindparam("skip"))

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    FromClause,
     Subquery,
     Table,
     bindparam,
@@ -43,21 +44,21 @@ class PageReader:
         def shown(rows: Subquery) -> list[ColumnElement[Any]]:
             return shape.order.of(rows)
 
-        def page_of(most: int | None) -> Subquery:
-            page = shape.rows(jobs, json_of(jobs), most=most).subquery("page")
+        def page_of(ids: FromClause | None = None) -> Subquery:
+            page = shape.rows(jobs, json_of(jobs), ids=ids).subquery("page")
             if not shape.backwards:
                 return page
             return select(page.c.json).order_by(*shown(page)).subquery("shown")
 
-        def sizes_of(most: int | None) -> Subquery:
-            return shape.rows(jobs, bytes_of(jobs).label("bytes"), most=most).subquery("sized")
+        def sizes_of(ids: FromClause | None = None) -> Subquery:
+            return shape.rows(jobs, bytes_of(jobs).label("bytes"), ids=ids).subquery("sized")
 
         most_bytes: BindParameter[int] = bindparam("most_bytes")
 
-        def counted(most: int | None) -> Query:
+        def counted(ids: FromClause | None = None) -> Query:
             # The aggregate takes the rows in the subselect's order, on both engines.
-            joined = select(func.aggregate_strings(page_of(most).c.json, ",")).scalar_subquery()
-            sized = sizes_of(most)
+            joined = select(func.aggregate_strings(page_of(ids).c.json, ",")).scalar_subquery()
+            sized = sizes_of(ids)
             total = select(
                 func.count().label("jobs"),
                 func.coalesce(func.sum(sized.c.bytes), 0).label("bytes"),
@@ -67,14 +68,15 @@ class PageReader:
 
         self._backwards = shape.backwards
         self._is_embedded = shape.is_embedded
-        most = SMALL_PAGE + (most_skipped if shape.skips else 0)
-        self._read = counted(None)
+        self._read = counted()
         if shape.is_embedded:
-            joined = func.aggregate_strings(page_of(most).c.json, ",")
+            joined = func.aggregate_strings(page_of().c.json, ",")
             self._small = Query(select(*store.MOMENT, func.count(), joined))
         else:
-            self._small = counted(most)
-        sized = sizes_of(None)
+            most = SMALL_PAGE + (most_skipped if shape.skips else 0)
+            # Named twice, so PostgreSQL walks once.
+            self._small = counted(shape.ids(jobs, most=most).cte("ids"))
+        sized = sizes_of()
         through = select(bytes_through(sized.c.bytes, shown(sized)).label("bytes")).subquery()
         self._fitting = Query(select(func.count()).where(through.c.bytes <= most_bytes))
 
@@ -93,7 +95,9 @@ class PageReader:
         if size <= SMALL_PAGE:
             if not self._is_embedded:
                 read = self._small
-            elif row := row_if_small(self._small, connection, skip=skip, size=size, **given):
+            elif row := row_if_small(
+                self._small, connection, most_bytes, skip=skip, size=size, **given
+            ):
                 position, chain, jobs, json = row
                 return JobPage(position, f"[{json or ''}]", chain, jobs, 0)
         while True:
