@@ -237,11 +237,17 @@ def sweep(context: Context, *, once: bool) -> None:
         if once:
             click.echo(f"{sweeper.sweep()} jobs changed")
             return
-        # In a thread, so that no signal interrupts a transaction.
-        thread = sweeper.start()
-        _wait_for_interrupt()
-        sweeper.stop()
-        thread.join(LONGEST_END_S)
+        thread = None
+        try:
+            with interrupts():
+                # In a thread, so that no signal interrupts a transaction.
+                thread = sweeper.start()
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            sweeper.stop()
+            if thread is not None:
+                thread.join(LONGEST_END_S)
+            click.echo("stopped", err=True)
 
 
 # How long a step of a sweeper that is stopped may still take.

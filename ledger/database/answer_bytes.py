@@ -101,8 +101,9 @@ def row_if_small(
     Only for SQLite, which stops at *most* bytes, so nothing has to be counted before.
     """
     driver = driver_of(connection)
-    usual = driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+    usual = driver.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
     try:
+        driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
         return query.first(connection, **given)
     except sqlite3.DataError:
         return None

@@ -55,8 +55,8 @@ _POSTGRES_REFUSALS: Final = {
     "57014": "the database interrupted a statement of ours{}; if it was the statement_timeout of "
     "this role or database, raise it",
     "53100": "the disk of the database server is full{}; nothing was recorded; free space on it",
-    "53200": "the database server has no memory{}; nothing was recorded; free memory on it, or "
-    "allow its sessions less",
+    "53200": "the database server has no memory, or no room for locks{}; nothing was recorded; "
+    "free memory on it, or raise the setting that its log names",
     "58030": "the database server cannot read or write its files{}; nothing was recorded; look at "
     "its log, and at its disk",
     "42501": "the database does not give this role a right that it needs{}; connect as the role "

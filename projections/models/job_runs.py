@@ -1,14 +1,14 @@
 """The number of jobs in runs of each list, with which the job of a rank is found in a few steps.
 
 A *run* is all jobs of a list that have the same ``id >> id_span`` and the same
-``priority >> priority_span``.  A list by age is counted in runs of 131,072 ids and of 256 ids.  To
-find a rank, the counts of the longer runs are added up until the right one is found, then those of
-the runs in it; at most 255 jobs are left to be skipped.
+``priority >> priority_span``.  A list by age is counted in runs of 2,097,152, of 16,384 and of 256
+ids.  To find a rank, the counts of the longest runs are added up until the right one is found, then
+those of the runs in it, and so on; at most 255 jobs are left to be skipped.
 
 A list by priority needs the same for each priority.  If it has very many of them, it also needs
-runs of priorities, in which only jobs are counted whose priority is not small.  As most jobs have
-priority 0, they are counted once, and all others also in the runs of all other priorities, so that
-a list by age is the sum of both.
+runs of priorities, in which only jobs are counted whose priority is not small.  For these, the
+shortest runs have 2,048 ids, to write fewer.  As most jobs have priority 0, they are counted once,
+and all others also in the runs of all other priorities, so that a list by age is the sum of both.
 
 The counts change in the same transaction as the jobs.
 """

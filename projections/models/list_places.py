@@ -95,10 +95,12 @@ class ListPlaces:
 
     def __init__(self, table: Table, *, sizes: ListSizes = LIST_SIZES) -> None:
         self._sizes = sizes
-        self._length = _BothKinds(table, lambda of: _length(table, of, sizes))
-        self._of_age = _BothKinds(table, lambda of: _of_ids(table, of & _any_priority(table)))
-        self._of_priority = _BothKinds(table, lambda of: _of_ids(table, of & _one_priority(table)))
-        self._of_priorities = _BothKinds(table, lambda of: _of_priorities(table, of))
+        self._length = _BothKinds(table, lambda of: _length(table, of.all, sizes))
+        self._of_age = _BothKinds(table, lambda of: _of_ids(table, of.all & _any_priority(table)))
+        self._of_priority = _BothKinds(
+            table, lambda of: _of_ids(table, of.all & _one_priority(table))
+        )
+        self._of_priorities = _BothKinds(table, lambda of: _of_priorities(table, of.all))
         self._longest = _BothKinds(table, lambda of: _longest(table, of, sizes))
 
     def length(self, connection: Connection, jobs: JobList) -> int:
@@ -221,21 +223,28 @@ def _within(run: int, shift: int) -> range:
     return range(run << shift, (run + 1) << shift)
 
 
+class _Lists(NamedTuple):
+    """The condition of the runs of some lists, and of each of them."""
+
+    all: ColumnElement[bool]
+    each: Sequence[ColumnElement[bool]]
+
+
 class _BothKinds:
     """A query of the runs of a list, and one that adds up the lists of a type in all states.
 
     Args:
         table: The table of runs.
-        statement: Returns the statement for runs of which a condition is true.
+        statement: Returns the statement for the runs of lists.
     """
 
-    def __init__(
-        self, table: Table, statement: Callable[[ColumnElement[bool]], Select[Any]]
-    ) -> None:
+    def __init__(self, table: Table, statement: Callable[[_Lists], Select[Any]]) -> None:
         of_type = table.c.type == bindparam("type")
         states: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in LIVE_STATES]
-        self._one = Query(statement(of_type & (table.c.state == bindparam("state"))))
-        self._merged = Query(statement(of_type & table.c.state.in_(states)))
+        one = of_type & (table.c.state == bindparam("state"))
+        each = [of_type & (table.c.state == state) for state in states]
+        self._one = Query(statement(_Lists(one, [one])))
+        self._merged = Query(statement(_Lists(of_type & table.c.state.in_(states), each)))
 
     def rows(self, connection: Connection, jobs: JobList, **values: int) -> Sequence[Any]:
         """Return the rows of the query for a list."""
@@ -331,25 +340,23 @@ def _of_priorities(table: Table, runs: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-def _longest(table: Table, runs: ColumnElement[bool], sizes: ListSizes) -> Select[Any]:
+def _longest(table: Table, lists: _Lists, sizes: ListSizes) -> Select[Any]:
     """Return the statement of runs that have all jobs, and of those of which there may be few."""
     small, top = sizes.small_priorities, sizes.priority_spans[-1]
 
     def part(number: int, span: int, priorities: range, most: int | None = None) -> Select[Any]:
-        place = table.c.priority_run, table.c.id_run
-        found = (
-            select(*place, func.sum(table.c.jobs).label("jobs"))
-            .where(
-                runs,
-                table.c.priority_span == _number(span),
-                table.c.id_span == _number(WHOLE if span else sizes.id_spans[-1]),
-                table.c.priority_run >= _number(priorities.start),
-                table.c.priority_run < _number(priorities.stop),
-            )
-            .group_by(*place)
-            .limit(None if most is None else _number(most))
-            .subquery()
+        runs = select(table.c.priority_run, table.c.id_run, table.c.jobs).where(
+            table.c.priority_span == _number(span),
+            table.c.id_span == _number(WHOLE if span else sizes.id_spans[-1]),
+            table.c.priority_run >= _number(priorities.start),
+            table.c.priority_run < _number(priorities.stop),
         )
+        if most is None:
+            found = runs.where(lists.all).subquery()
+        else:
+            # From each list, as a limit of all of them would first read all.
+            cut = (runs.where(one).limit(_number(most)).subquery() for one in lists.each)
+            found = union_all(*(select(one) for one in cut)).subquery()
         return select(_number(number).label("part"), *_in_one_row(found))
 
     parts = (

@@ -120,13 +120,18 @@ class Shape(NamedTuple):
             walk: Select[Any] = select(merged).order_by(*self.walked.of(merged))
         else:
             walk = parts[0].order_by(*self._walked(table))
-        if most is not None:
+        if most is not None and not self.is_embedded:
             walk = select(walk.limit(literal_column(str(most))).subquery("walked"))
         return _cut(walk)
 
     @property
     def _of_state(self) -> list[str]:
         return [] if self.is_embedded or self.state is None else ["state"]
+
+    @property
+    def sorts(self) -> bool:
+        """Return whether rows are sorted after they were read, and so all are held until then."""
+        return self.backwards or self._has_several_parts
 
     @property
     def _has_several_parts(self) -> bool:

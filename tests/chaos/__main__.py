@@ -43,7 +43,15 @@ def main(database: Database, seconds: float, seed: int | None, keep: bool) -> No
         tell=lambda line: click.echo(line, err=True),
     )
     click.echo("\n".join(figures.lines()))
-    sys.exit(1 if figures.faults else 0)
+    if figures.faults:
+        _keep_disks(Path(os.environ[_FOLDER]))
+        sys.exit(1)
+
+
+def _keep_disks(folder: Path) -> None:
+    """Copy what is on the disks, which end with the last process that sees them."""
+    for name in DISKS:
+        shutil.copytree(folder / name, folder / f"{name}-kept", symlinks=True)
 
 
 def _with_disks(*, keep: bool) -> int:

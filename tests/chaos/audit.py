@@ -121,7 +121,10 @@ def _produced(by_key: dict[str, list[int]], folder: Path) -> list[str]:
 
 def _attempts(system: System, folder: Path) -> list[str]:
     """Compare attempts that handlers made with those that the ledger knows."""
-    made, known = stretches(folder), recorded(system)
+    try:
+        made, known = stretches(folder), recorded(system)
+    except AssertionError as error:
+        return [f"journal: {error}"]
     ruled = {key for key, one in known.items() if one.end in RULED}
     heard = {key for key, one in known.items() if one.end in {"completed", "error"}}
     open_ends = {key for key in made if made[key].end_ns is None}

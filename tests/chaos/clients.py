@@ -1,6 +1,5 @@
 """Clients of the server, which remember every answer and compare later answers with it."""
 
-import json
 import time
 from collections import Counter
 from http.client import HTTPException
@@ -64,6 +63,7 @@ class Client:
             job_id = self._create(key, kind, {})
             self.states[job_id] = frozenset({"inactive"})
             self._own.append(job_id)
+            self._list(kind, job_id)
             self._change()
         self._look(key, job_id)
         time.sleep(self._chance.uniform(0, _LONGEST_PAUSE_S))
@@ -110,14 +110,20 @@ class Client:
             return
         self.states[job_id] = frozenset({state}) if answer.status == 200 else before
 
+    def _list(self, type_: str, job_id: int) -> None:
+        """Read a list and a count of jobs that only this client changes."""
+        listed = self._ask("GET", f"/jobs/{type_}/inactive/0..9999")
+        shown = [job["id"] for job in listed.json] if listed and listed.status == 200 else None
+        if shown is not None and str(job_id) not in shown:
+            self.faults.append(f"job {job_id} is not in the list of its type")
+        counted = self._ask("GET", f"/jobs/{type_}/inactive/stats")
+        if counted is not None and counted.status == 200 and not counted.json["count"]:
+            self.faults.append(f"job {job_id} is not counted")
+
     def _look(self, key: str, job_id: int) -> None:
         """Read what was just created: whatever happens, it is there."""
         seen = self._ask("GET", f"/job/{job_id}")
-        if (
-            seen is not None
-            and seen.status == 200
-            and json.loads(json.dumps(seen.json["data"])) != self.asked[key].data
-        ):
+        if seen is not None and seen.status == 200 and seen.json["data"] != self.asked[key].data:
             self.faults.append(f"{key} is {seen.json}")
         for path in ("/stats", "/jobs/0..9/desc", f"/job/{job_id}/events"):
             self._ask("GET", path)

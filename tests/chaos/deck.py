@@ -1,5 +1,6 @@
 """Chance that leaves nothing out."""
 
+import threading
 from collections.abc import Iterable
 from random import Random
 from typing import Generic, TypeVar
@@ -21,14 +22,17 @@ class Deck(Generic[Card]):
         self._cards = list(cards)
         self._chance = chance
         self._left: list[Card] = []
+        self._lock = threading.Lock()
 
     def draw(self) -> Card:
-        """Return the next card."""
-        if not self._left:
-            self._left = self._cards.copy()
-            self._chance.shuffle(self._left)
-        return self._left.pop()
+        """Return the next card; several threads may draw."""
+        with self._lock:
+            if not self._left:
+                self._left = self._cards.copy()
+                self._chance.shuffle(self._left)
+            return self._left.pop()
 
     def put_back(self, card: Card) -> None:
         """Put a card back that was of no use now; it is drawn last."""
-        self._left.insert(0, card)
+        with self._lock:
+            self._left.insert(0, card)

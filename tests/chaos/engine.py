@@ -36,14 +36,17 @@ class Engine(Protocol):
     def incidents(self) -> Mapping[str, Incident]:
         """Return what may happen to the database, by name."""
 
+    def start(self) -> None:
+        """Start it."""
+
     def clock_of(self, program: str) -> MachineClock:
         """Return the clock of the machine on which a program runs."""
 
     def keep(self) -> None:
         """Repair what is broken, as an administrator does; called again and again."""
 
-    def reading(self) -> AbstractContextManager[None]:
-        """Hold a read transaction until the block ends."""
+    def reading(self) -> AbstractContextManager[bool]:
+        """Hold a read transaction until the block ends; yield whether there is one."""
 
     def close(self) -> None:
         """End it."""

@@ -184,10 +184,6 @@ class PostgresEngine:
         self._lock = threading.Lock()
         self._is_copied = False
         self._seen_streaming_s = 0.0
-        self._server.create()
-        self._server.start()
-        wait_until(self._server.answers, "PostgreSQL answers")
-        self._attach_standby()
         hosts = "&".join(f"host={HOST}:{each.port}" for each in (self._server, self._standby))
         self.url = f"postgresql+psycopg://{_USER}@/{_USER}?{hosts}&target_session_attrs=read-write"
         self.incidents: Mapping[str, Incident] = {
@@ -197,6 +193,12 @@ class PostgresEngine:
             "hangs": self._hang,
             "ends all sessions": self._end_sessions,
         }
+
+    def start(self) -> None:
+        self._server.create()
+        self._server.start()
+        wait_until(self._server.answers, "PostgreSQL answers")
+        self._attach_standby()
 
     @property
     def disks(self) -> Mapping[str, Disk]:
@@ -223,8 +225,9 @@ class PostgresEngine:
             self._repair()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[bool]:
         with ExitStack() as stack:
+            reads = False
             # The server may be away, or end before the reader does.
             with suppress(psycopg.Error):
                 reader = psycopg.connect(
@@ -233,7 +236,8 @@ class PostgresEngine:
                 stack.callback(reader.close)
                 reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 reader.execute("SELECT count(*) FROM ledger_events")
-            yield
+                reads = True
+            yield reads
 
     def close(self) -> None:
         for node in (self._server, self._standby):
@@ -268,7 +272,6 @@ class PostgresEngine:
             self._server.stop(signal.SIGKILL)
             time.sleep(chance.uniform(0, _LONGEST_AWAY_S))
             self._server, self._standby = self._standby, self._server
-            self._server.ask("SELECT pg_promote()")
             self._is_copied = False
             self._repair()
             return True
@@ -307,6 +310,8 @@ class PostgresEngine:
             # Its disk may still be full.
             return
         with suppress(psycopg.Error, subprocess.SubprocessError, TimeoutError):
+            if self._server.ask("SELECT pg_is_in_recovery()") == [(True,)]:
+                self._server.ask("SELECT pg_promote()")
             now_s = time.monotonic()
             if self._is_streaming():
                 self._seen_streaming_s = now_s
@@ -330,6 +335,8 @@ class PostgresEngine:
             # Its disk is full.
             return
         self._wait_for_standbys("*")
+        # The process that writes checkpoints tells the backends of the setting.
+        self._server.ask("CHECKPOINT")
         self._is_copied, self._seen_streaming_s = True, time.monotonic()
 
     def _wait_for_standbys(self, names: str) -> None:

@@ -26,6 +26,8 @@ _SIGNALS: Final = (
     *(signal.SIGSTOP, signal.SIGSTOP),
     signal.SIGTERM,
 )
+# How long a program takes to find that it can use the database.
+_LONGEST_START_S: Final = 60.0
 # Exit codes of a program that could not use the database, or what is beside it.
 _REFUSED: Final = frozenset({1, 3})
 _KILLED_AFTER_S: Final = 120.0
@@ -67,10 +69,16 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._struck: set[int] = set()
         self._said_from = 0
+        self._printed_from = 0
         self._start_at_s = 0.0
+        self._started_s = 0.0
         # `keep` and `end` are called by two threads.
         self._lock = threading.Lock()
         self._is_over = False
+
+    @property
+    def _is_repeated(self) -> bool:
+        return self._again_after_s is not None
 
     @property
     def kinds(self) -> list[str]:
@@ -123,8 +131,9 @@ class Program:
 
     def _start(self) -> None:
         self.runs += 1
-        with self.output.open("ab") as log, self._result.open("wb") as result:
-            self._said_from = log.tell()
+        self._started_s = time.monotonic()
+        with self.output.open("ab") as log, self._result.open("ab") as result:
+            self._said_from, self._printed_from = log.tell(), result.tell()
             self._process = subprocess.Popen(
                 self._command,
                 cwd=self._folder,
@@ -143,17 +152,18 @@ class Program:
             self._is_over = True
         if self._process is not None and self._process.poll() is None:
             self._end(self._process)
-        said = self.output.read_text(errors="replace") if self.output.exists() else ""
-        if "Traceback" in said:
-            # Whatever happens to a program, it says so in words.
-            self.faults.append(f"{self.name} said {said[said.index('Traceback') :][:_SHOWN]}")
+        for path in (self.output, self._result):
+            said = path.read_text(errors="replace") if path.exists() else ""
+            if "Traceback" in said:
+                # Whatever happens to a program, it says so in words.
+                self.faults.append(f"{self.name} said {said[said.index('Traceback') :][:_SHOWN]}")
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         family = psutil.Process(process.pid).children(recursive=True)
-        if self._again_after_s is None:
-            process.terminate()
-        else:
+        if self._is_repeated:
             process.kill()
+        else:
+            process.terminate()
         try:
             process.wait(_KILLED_AFTER_S)
         except subprocess.TimeoutExpired:
@@ -165,30 +175,38 @@ class Program:
                 each.kill()
 
     def _judge(self, pid: int, code: int) -> None:
-        if pid in self._struck or code == 0:
+        if pid in self._struck:
+            self._struck.discard(pid)
             return
-        said = self._said()
+        if code == 0 and self._is_repeated:
+            return
         if code == 1 and self._differs():
             self._note("found differences")
-        elif code in _REFUSED and "Traceback" not in said:
+        elif code in _REFUSED and self._may_refuse():
             self.refusals += 1
         else:
             self._note(f"ended with {code}")
 
+    def _may_refuse(self) -> bool:
+        """Return whether it may end because the database is away: at its start, if it goes on."""
+        return self._is_repeated or time.monotonic() - self._started_s < _LONGEST_START_S
+
     def _differs(self) -> bool:
         """Return whether it has printed a result, instead of what it could not do."""
         with suppress(ValueError):
-            return bool(json.loads(self._result.read_text()))
+            return bool(json.loads(_read(self._result, self._printed_from)))
         return False
 
-    def _said(self) -> str:
-        with self.output.open("rb") as log:
-            log.seek(self._said_from)
-            return log.read().decode(errors="replace")
-
     def _note(self, what: str) -> None:
-        result = self._result.read_text(errors="replace")
-        self.faults.append(f"{self.name} {what}: {self._said()[-_SHOWN:]}{result[-_SHOWN:]}")
+        said = _read(self.output, self._said_from)[-_SHOWN:]
+        printed = _read(self._result, self._printed_from)[-_SHOWN:]
+        self.faults.append(f"{self.name} {what}: {said}{printed}")
+
+
+def _read(path: Path, start: int) -> str:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
 
 
 class Programs:

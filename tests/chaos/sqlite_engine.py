@@ -40,6 +40,9 @@ class SqliteEngine:
             "log written back by another program": self._checkpoint,
         }
 
+    def start(self) -> None:
+        """Do nothing: a file has no server."""
+
     def clock_of(self, program: str) -> MachineClock:
         return self._clock
 
@@ -47,11 +50,15 @@ class SqliteEngine:
         """Do nothing: a file needs no administrator."""
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[bool]:
         with closing(self._connection()) as stranger:
-            stranger.execute("BEGIN")
-            stranger.execute("SELECT count(*) FROM ledger_events").fetchall()
-            yield
+            reads = False
+            # The disk may be full, also for the index of the log.
+            with suppress(sqlite3.OperationalError):
+                stranger.execute("BEGIN")
+                stranger.execute("SELECT count(*) FROM ledger_events").fetchall()
+                reads = True
+            yield reads
 
     def close(self) -> None:
         """Do nothing: a file has no server."""

@@ -288,7 +288,8 @@ def overlaps(
         for before, after in pairwise(attempts):
             first, second = made[job_id, before], made[job_id, after]
             over = first.end_ns is not None and first.end_ns < second.begin_ns
-            if not over and known[job_id, before].end not in RULED:
+            ruling = known.get((job_id, before))
+            if not over and (ruling is None or ruling.end not in RULED):
                 found.append(((job_id, after), first, second))
     return found
 

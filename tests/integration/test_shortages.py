@@ -333,7 +333,10 @@ def test_space_and_files_are_not_short_here(tmp_path: Path) -> None:
     ("code", "said"),
     [
         ("53100", "the disk of the database server is full{}; nothing was recorded; free space"),
-        ("53200", "the database server has no memory{}; nothing was recorded; free memory on it"),
+        (
+            "53200",
+            "the database server has no memory, or no room for locks{}; nothing was recorded;",
+        ),
         ("58030", "the database server cannot read or write its files{}; nothing was recorded"),
     ],
     ids=["disk", "memory", "files"],
