@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Final, get_args
@@ -51,7 +52,27 @@ def main(database: Database, seconds: float, seed: int | None, keep: bool) -> No
 def _keep_disks(folder: Path) -> None:
     """Copy what is on the disks, which end with the last process that sees them."""
     for name in DISKS:
-        shutil.copytree(folder / name, folder / f"{name}-kept", symlinks=True)
+        if (folder / name).is_mount():
+            shutil.copytree(folder / name, folder / f"{name}-kept", symlinks=True)
+
+
+def _mounting(folder: Path, command: Sequence[str]) -> list[str] | None:
+    """Return the command that runs another where the disks are mounted; None if none can be."""
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    run = shlex.join(command)
+    if os.getuid() != 0:
+        # Where the kernel lets users do that: root of a namespace mounts, and then is who it was.
+        apart.append("--map-root-user")
+        run = f"unshare --map-user={os.getuid()} --map-group={os.getgid()} {run}"
+    mount = " && ".join(
+        f"mount -t tmpfs -o size={DISK_MIB}m,mode=0777 chaos {shlex.quote(str(folder / name))}"
+        for name in DISKS
+    )
+    try:
+        subprocess.run([*apart, "sh", "-c", mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return [*apart, "sh", "-c", f"{mount} && exec {run}"]
 
 
 def _with_disks(*, keep: bool) -> int:
@@ -59,22 +80,14 @@ def _with_disks(*, keep: bool) -> int:
     folder = Path(tempfile.mkdtemp(prefix="ledger-chaos-"))
     # PostgreSQL may run as another user, who must be let in.
     folder.chmod(0o755)
-    mounts = []
     for name in DISKS:
         (folder / name).mkdir()
-        where = shlex.quote(str(folder / name))
-        mounts.append(f"mount -t tmpfs -o size={DISK_MIB}m,mode=0777 chaos {where}")
-    again = shlex.join([sys.executable, "-m", "tests.chaos", *sys.argv[1:]])
-    apart = ["unshare", "--mount", "--propagation", "private"]
-    if os.getuid() != 0:
-        # Where the kernel lets users do that: root of a namespace mounts, and then is who it was.
-        apart.append("--map-root-user")
-        again = f"unshare --map-user={os.getuid()} --map-group={os.getgid()} {again}"
-    done = subprocess.run(
-        [*apart, "sh", "-c", " && ".join([*mounts, f"exec {again}"])],
-        env=os.environ | {_FOLDER: str(folder)},
-        check=False,
-    )
+        (folder / name).chmod(0o777)
+    again = [sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
+    mounting = _mounting(folder, again)
+    if mounting is None:
+        click.echo("no file system can be mounted here, so no disk will be full", err=True)
+    done = subprocess.run(mounting or again, env=os.environ | {_FOLDER: str(folder)}, check=False)
     if done.returncode == 0 and not keep:
         shutil.rmtree(folder)
     else:

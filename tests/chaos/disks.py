@@ -14,13 +14,12 @@ class Disk:
     Args:
         folder: Where it is mounted.
 
-    Raises:
-        ValueError: No file system is mounted there.
+    Attributes:
+        can_be_full: Whether something is mounted there; otherwise it is the disk of all others.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_mount():
-            raise ValueError(f"expected a disk that is mounted on {folder}")
+        self.can_be_full = folder.is_mount()
         self.folder = folder
         self._filler = folder / ".filler"
 

@@ -106,10 +106,11 @@ class _Installation:
         self._folder = folder
         self._chance = chance
         self._port = free_port()
+        self._disks = [name for name, disk in engine.disks.items() if disk.can_be_full]
         self._incidents = Counter(
             {
                 **{f"database {name}": 0 for name in engine.incidents},
-                **{f"disk {name} full": 0 for name in engine.disks},
+                **{f"disk {name} full": 0 for name in self._disks},
                 CLOCKS_SET: 0,
                 LONG_READERS: 0,
             }
@@ -139,7 +140,7 @@ class _Installation:
                 for number in range(_SIGNAL_THREADS)
             ),
             self._at_random("database", self._hit_database, _DATABASE_EVERY_S),
-            self._at_random("disks", self._fill_disk, _DISKS_EVERY_S),
+            *([self._at_random("disks", self._fill_disk, _DISKS_EVERY_S)] if self._disks else []),
             self._at_random("clocks", self._set_clock, _CLOCKS_EVERY_S),
             self._at_random("readers", self._read, _READS_EVERY_S),
         ]
@@ -179,9 +180,7 @@ class _Installation:
             incidents=self._incidents,
             starts={each.name: each.runs for each in self._programs.programs},
             refusals=Counter({each.name: each.refusals for each in self._programs.programs}),
-            used_mib={
-                name: disk.used_bytes() // 2**20 for name, disk in self._engine.disks.items()
-            },
+            used_mib={name: self._engine.disks[name].used_bytes() // 2**20 for name in self._disks},
             faults=[
                 *(fault for each in self._programs.programs for fault in each.faults),
                 *audit.faults(system, self._folder, self._clients),
@@ -267,7 +266,7 @@ class _Installation:
             self._database_deck.put_back(name)
 
     def _fill_disk(self, chance: Random) -> None:
-        name = chance.choice(sorted(self._engine.disks))
+        name = chance.choice(self._disks)
         disk = self._engine.disks[name]
         disk.fill()
         time.sleep(chance.uniform(0, _LONGEST_FULL_S))
