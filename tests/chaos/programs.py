@@ -1,6 +1,7 @@
 """The programs of an installation: started, kept running, and hit by signals."""
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -25,6 +26,11 @@ _SIGNALS: Final = (
     *(signal.SIGKILL, signal.SIGKILL),
     *(signal.SIGSTOP, signal.SIGSTOP),
     signal.SIGTERM,
+)
+# Not one of the exceptions that Python ignores, such as that of a library whose thread registers
+# something while the interpreter ends; nothing comes of them.
+_TRACEBACK: Final = re.compile(
+    r"\A.*Traceback | ^(?!Exception\ ignored\ in).*\n.*Traceback", re.MULTILINE | re.VERBOSE
 )
 # How long a program takes to find that it can use the database.
 _LONGEST_START_S: Final = 60.0
@@ -154,9 +160,9 @@ class Program:
             self._end(self._process)
         for path in (self.output, self._result):
             said = path.read_text(errors="replace") if path.exists() else ""
-            if "Traceback" in said:
+            if found := _TRACEBACK.search(said):
                 # Whatever happens to a program, it says so in words.
-                self.faults.append(f"{self.name} said {said[said.index('Traceback') :][:_SHOWN]}")
+                self.faults.append(f"{self.name} said {said[found.start() :][:_SHOWN]}")
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         family = psutil.Process(process.pid).children(recursive=True)
