@@ -22,7 +22,8 @@ class Figures:
         signals: Number of signals by the kind of process and the signal.
         incidents: Number of other things that happened, by what they are.
         starts: Number of starts of each program.
-        refusals: How often programs ended because they could not use the database.
+        refusals: How often programs ended at once, because they could not use the database, or a
+            port that the children of a killed server still had.
         used_mib: What each disk holds at the end.
         faults: What does not hold.
     """
@@ -71,7 +72,10 @@ class Figures:
             yield f"signals to a {kind}", _counted(sent)
         yield from sorted(self.incidents.items())
         yield "starts of programs", _counted(self.starts)
-        yield "of these, ended as the database could not be used", _counted(self.refusals)
+        yield (
+            "of these, ended at once: the database was away, or the port still taken",
+            _counted(self.refusals),
+        )
         yield "used of each disk, MiB", _counted(self.used_mib)
 
 
