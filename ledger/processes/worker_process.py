@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from ledger.errors import WorkerFailed
+from ledger.errors import LedgerError
 from ledger.processes.counters import Counters
 from ledger.processes.import_target import Target, load
 from ledger.processes.log_format import log, log_end, say, send_lines
@@ -96,8 +96,8 @@ def run_child(parent: ParentConnection, target: Target, *, as_json: bool) -> Non
             stop_requests=lambda: parent.stop_requests,
             tick=lambda: parent.report(report()),
         )
-    except WorkerFailed as error:
-        # The tracebacks have been logged.
+    except LedgerError as error:
+        # It says what is wrong, such as that the database is away; a traceback adds nothing.
         say("process failed", level=logging.ERROR, reason=str(error))
         sys.exit(1)
     except Exception:  # noqa: BLE001 - the edge of the process

@@ -135,6 +135,23 @@ with stop_requests.handled():
     processes.run(stop_requests=lambda: stop_requests.number, tick=lambda: None)
 """
 
+# The same, in which the first child process finds no database.
+UNREACHED: Final = f"""
+{MODULE}
+
+def is_first(name):
+    try:
+        return bool(open(name, "x"))
+    except FileExistsError:
+        return False
+
+
+if not is_first("command") and is_first("child"):
+    handlers = queue.handlers
+    queue = ledger.connect("postgresql+psycopg://127.0.0.1:1/none")
+    queue.handlers = handlers
+"""
+
 
 class Work:
     """``ledger work`` on an application of its own.
@@ -720,6 +737,20 @@ def test_a_process_in_which_every_step_fails_is_replaced(work: Work) -> None:
         "completed",
     ]
     assert work.output.count("Traceback") == 1
+
+
+def test_a_process_that_starts_without_the_database_says_so_in_a_line(quick: Work) -> None:
+    (quick.folder / "jobs.py").write_text(UNREACHED)
+
+    with quick.running("--processes", "2") as process:
+        wait_until(lambda: bool(quick.said("process failed")), "one has failed")
+        wait_until(lambda: len(quick.pids()) == 2, "it is replaced")
+        code = stopped(process, signal.SIGTERM)
+    (failed,) = quick.said("process failed")
+
+    assert code == 0
+    assert failed["reason"].startswith("the database does not answer: ")
+    assert "Traceback" not in quick.output
 
 
 def hang_in_a_step(work: Work) -> int:
