@@ -15,7 +15,16 @@ from ledger.database.fast_sql import Query
 from ledger.errors import SchemaMismatch
 
 # The migrations, oldest first; a test compares them with the files.
-REVISIONS: Final = (*release_before.REVISIONS, "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = (
+    *release_before.REVISIONS,
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+)
 # Has one row.  It is not Alembic's usual table, which is the application's.
 VERSION_TABLE: Final = "ledger_alembic_version"
 _VERSION: Final = table(VERSION_TABLE, column("version_num"))

@@ -675,8 +675,8 @@ def test_migrating_says_from_where_to_where(database_url: str) -> None:
 
     assert missing.exit_code == NO_DATABASE
     assert "`ledger migrate`" in missing.stderr
-    assert first.endswith(": created the tables of revision 0010\n")
-    assert again.endswith(" is already at revision 0010\n")
+    assert first.endswith(": created the tables of revision 0011\n")
+    assert again.endswith(" is already at revision 0011\n")
     assert shell.json("status")["position"] == 0
 
 

@@ -25,7 +25,7 @@ from ledger.rules.commands import Create, Pause, Remove, Start
 from tests.builders import carry_out, open_system, rows, silently, tamper, verified
 from tests.integration.servers import wait_until
 
-HEAD = "0010"
+HEAD = "0011"
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_older_tables_are_not_served_and_the_text_says_to_migrate(bare: System) 
         require_current(bare.database)
 
     assert str(refusal.value) == (
-        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0010; "
+        f"{bare.database.shown_url} has the tables of revision 0001, this version needs 0011; "
         "run `ledger migrate`"
     )
 

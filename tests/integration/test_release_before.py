@@ -21,7 +21,7 @@ from ledger.rules.commands import Complete, Create, Erase, FailAttempt, Pause, R
 from tests.builders import carry_out, open_system, rows, silently, verified
 from tests.integration.shell import Shell
 
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 BEFORE: Final = "0004"
 OLD_NAMES: Final = {
     *("events", "ledger_head", "jobs", "job_ranks", "state_counts", "unique_keys", "workers"),
@@ -184,7 +184,7 @@ def test_it_is_not_served_and_the_text_says_to_migrate(old: System) -> None:
 def test_ledger_migrate_says_what_it_did(old: System, database_url: str, tmp_path: Path) -> None:
     said = Shell(database_url, tmp_path / "search").says("migrate")
 
-    assert "upgraded from revision 0004 to 0010" in said
+    assert "upgraded from revision 0004 to 0011" in said
 
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003"])

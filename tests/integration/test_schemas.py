@@ -27,7 +27,7 @@ from tests.integration.application import Application
 from tests.integration.servers import DEADLINE_S
 from tests.integration.shell import NO_DATABASE, USAGE, invoke
 
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 # Names that a statement made of text would stumble over.
 ODD: Final = 'Ünïted "Jobs"; %s, public'
 
@@ -294,7 +294,7 @@ def test_the_command_line_takes_the_schema_from_the_environment(
         )
         return result.output if result.exit_code in {0, NO_DATABASE} else f"{result!r}"
 
-    assert "schema one: created the tables of revision 0010" in said("migrate")
+    assert "schema one: created the tables of revision 0011" in said("migrate")
     assert "job 1 created" in said("create", "email")
     assert "1 events verified" in said("verify")
     assert ", schema one" in said("status")

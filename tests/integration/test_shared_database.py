@@ -24,7 +24,7 @@ from tests.integration import application
 from tests.integration.application import Application
 from tests.integration.shell import NO_DATABASE, Shell
 
-HEAD: Final = "0010"
+HEAD: Final = "0011"
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""Let the index of the attempts that workers hold be the only one for its question.
+
+PostgreSQL took ``ledger_jobs_by_state`` for it while its statistics came from a moment without
+active jobs, and each heartbeat read all active jobs: 58 ms at 16,000 of them.  No index on
+``state`` serves the new condition, which says the same.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.drop_index("ledger_jobs_held", "ledger_jobs")
+    create_index(
+        ["worker", "id"],
+        "worker IS NOT NULL AND started_attempt = attempt AND state || '' = 'active'",
+    )
+
+
+def downgrade() -> None:
+    op.drop_index("ledger_jobs_held", "ledger_jobs")
+    create_index(
+        ["state", "worker", "id"],
+        "state = 'active' AND worker IS NOT NULL AND started_attempt = attempt",
+    )
+
+
+def create_index(columns: list[str], condition: str) -> None:
+    held = sa.text(condition)
+    op.create_index(
+        "ledger_jobs_held", "ledger_jobs", columns, sqlite_where=held, postgresql_where=held
+    )
