@@ -260,4 +260,5 @@ class Listed:
 
 def driver_of(connection: Connection) -> Any:  # noqa: ANN401 - either driver's
     """Return the driver's connection that a SQLAlchemy connection wraps."""
-    return connection.connection.driver_connection
+    # ``driver_connection`` is the same for drivers that are not asynchronous, in three calls.
+    return connection.connection.dbapi_connection

@@ -180,22 +180,17 @@ class PostgresDatabase(Database):
         if self._direct is not None:
             self._direct.close()
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translation_of(self, error: BaseException) -> BaseException:
         import psycopg  # noqa: PLC0415 - an extra
 
-        try:
-            with super().translated():
-                yield
-        except psycopg.Error as error:
-            # From statements that go directly to the driver.
-            self._generation += 1
-            said = translation(error, error)
-            if said is error and isinstance(
-                error, psycopg.OperationalError | psycopg.InterfaceError
-            ):
-                said = Unavailable(f"{DOES_NOT_ANSWER}: {error}", public=DOES_NOT_ANSWER)
-            raise said from error
+        if not isinstance(error, psycopg.Error):
+            return super().translation_of(error)
+        # From statements that go directly to the driver.
+        self._generation += 1
+        said = translation(error, error)
+        if said is error and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return Unavailable(f"{DOES_NOT_ANSWER}: {error}", public=DOES_NOT_ANSWER)
+        return said
 
     def _reconnect(self) -> None:
         self._generation += 1

@@ -30,7 +30,10 @@ from ledger.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 
-_Files = tuple[os.stat_result, os.stat_result]
+# Which file it is, whatever its path: inode and device.
+_Identity = tuple[int, int]
+# Of the ``-wal`` and the ``-shm``.
+_Files = tuple[_Identity, _Identity]
 
 
 class OpenLog:
@@ -68,7 +71,7 @@ class OpenLog:
         """Return whether the files that connections have open are those at the paths."""
         for connection, files in self._one_of_all():
             there = self._there()
-            if there is None or not all(map(os.path.samestat, files, there)):
+            if there != files:
                 # If the last connection was closed meanwhile, SQLite has removed them.
                 return self._opened.get(connection) is not files
         return True
@@ -86,7 +89,7 @@ class OpenLog:
         if there is None:
             return None if self._opened else 0
         for _, (wal, _) in self._one_of_all():
-            if not os.path.samestat(wal, there):
+            if wal != _identity(there):
                 return None
         return there.st_size
 
@@ -111,10 +114,10 @@ class OpenLog:
         Raises:
             Unavailable: It is.
         """
-        there = self._there()
-        if there is None or not there[0].st_size:
+        there = _stat(self._wal)
+        if there is None or not there.st_size:
             return
-        if any(os.path.samestat(files[0], there[0]) for files in [*self._opened.values()]):
+        if any(wal == _identity(there) for wal, _ in [*self._opened.values()]):
             raise Unavailable(
                 f"{self._database} was replaced, but {self._wal} still belongs to the file that "
                 f"was there before (inode {replaced.st_ino}); remove {self._wal} and {self._shm}"
@@ -145,7 +148,7 @@ class OpenLog:
         """Save what was committed; return why that was not possible, or an empty text."""
         opened = next(iter(self._opened.values()))
         wal, shm = (
-            None if there is None else os.path.samestat(mine, there)
+            None if there is None else mine == _identity(there)
             for mine, there in zip(opened, map(_stat, (self._wal, self._shm)), strict=True)
         )
         if False in {wal, shm}:
@@ -157,7 +160,7 @@ class OpenLog:
 
     def _there(self) -> _Files | None:
         wal, shm = _stat(self._wal), _stat(self._shm)
-        return None if wal is None or shm is None else (wal, shm)
+        return None if wal is None or shm is None else (_identity(wal), _identity(shm))
 
     def _said(self, state: str) -> str:
         return (
@@ -171,6 +174,10 @@ def _stat(path: str) -> os.stat_result | None:
         return os.stat(path)  # noqa: PTH116 - a tenth of Path.stat's time
     except FileNotFoundError:
         return None
+
+
+def _identity(there: os.stat_result) -> _Identity:
+    return there.st_ino, there.st_dev
 
 
 def _copy_all(driver: sqlite3.Connection) -> bool:

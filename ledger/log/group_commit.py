@@ -86,7 +86,7 @@ class Appender(Generic[Work, Result]):
             Exception: What ``run`` raised for the batch; none of the batch was committed.
             Unavailable: No batch began within *patience_s*; the work was withdrawn.
         """
-        ticket = _Ticket[Work, Result](work)
+        ticket: _Ticket[Work, Result] = _Ticket(work)
         with self._mutex:
             self._waiting.append(ticket)
             leads, self._led = not self._led, True

@@ -25,7 +25,7 @@ WHOLE = 62
 
 def upgrade() -> None:
     count_all(
-        id_spans=(8, 14, 21),
+        id_spans=(9, 17),
         large_id_spans=(11, 21),
         priority_spans=(9, 18, 27, 36, 45),
     )

@@ -1,9 +1,9 @@
 """The number of jobs in runs of each list, with which the job of a rank is found in a few steps.
 
 A *run* is all jobs of a list that have the same ``id >> id_span`` and the same
-``priority >> priority_span``.  A list by age is counted in runs of 2,097,152, of 16,384 and of 256
-ids.  To find a rank, the counts of the longest runs are added up until the right one is found, then
-those of the runs in it, and so on; at most 255 jobs are left to be skipped.
+``priority >> priority_span``.  A list by age is counted in runs of 131,072 and of 512 ids.  To find
+a rank, the counts of the longer runs are added up until the right one is found, then those of the
+shorter runs in it; at most 511 jobs are left to be skipped.
 
 A list by priority needs the same for each priority.  If it has very many of them, it also needs
 runs of priorities, in which only jobs are counted whose priority is not small.  For these, the
@@ -13,8 +13,9 @@ and all others also in the runs of all other priorities, so that a list by age i
 The counts change in the same transaction as the jobs.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -54,7 +55,7 @@ class ListSizes(NamedTuple):
         page_bytes: Bytes of JSON that a page has at most, unless it has a single job.
     """
 
-    id_spans: tuple[int, ...] = (8, 14, 21)
+    id_spans: tuple[int, ...] = (9, 17)
     large_id_spans: tuple[int, ...] = (11, 21)
     priority_spans: tuple[int, ...] = (9, 18, 27, 36, 45)
     small: int = 256
@@ -83,6 +84,9 @@ class JobList(NamedTuple):
 
 
 _Key = tuple[str, str, int, int, int, int]
+# Of each, 2 kB at most.
+_KEYS_REMEMBERED: Final = 1024
+_STATE_TEXTS: Final = {state: state.value for state in LIVE_STATES}
 
 
 class JobRuns:
@@ -96,6 +100,8 @@ class JobRuns:
     def __init__(self, table: Table, *, sizes: ListSizes = LIST_SIZES) -> None:
         self._sizes = sizes
         self._small = sizes.small_priorities
+        # Most jobs of a moment have them in common.
+        self._keys = lru_cache(maxsize=_KEYS_REMEMBERED)(self._made_keys)
         self._add = Upsert(table, adds=("jobs",))
         # Elsewhere, a row of 0 is left.  If each job has its own priority, most rows would be such.
         self._purge = Rows(
@@ -114,17 +120,15 @@ class JobRuns:
         """Count the jobs of *after*, which were counted as they are in *before*."""
         fine = self._sizes.id_spans[0]
         # Few jobs of a batch differ in any of this, so little is done for each.
-        moves: Counter[tuple[str, State, int, State, int, int]] = Counter()
+        moves: defaultdict[tuple[str, State, int, State, int, int], int] = defaultdict(int)
         for id_, job in after.items():
             was = before[id_]
             moves[job.type, was.state, was.priority, job.state, job.priority, id_ >> fine] += 1
-        counts: Counter[_Key] = Counter()
+        counts: defaultdict[_Key, int] = defaultdict(int)
         for (type_, left, old_priority, entered, priority, run), number in moves.items():
             if left is entered and old_priority == priority:
                 continue
-            old_state, state = (
-                each.value if each in LIVE_STATES else EVERY for each in (left, entered)
-            )
+            old_state, state = _STATE_TEXTS.get(left, EVERY), _STATE_TEXTS.get(entered, EVERY)
             # The list of all jobs stays as it is while a job exists and keeps its priority.
             stays = old_state and state and old_priority == priority
             for of_state, of_priority, change in (
@@ -133,31 +137,45 @@ class JobRuns:
             ):
                 if not of_state:
                     continue
-                keys = self._keys(of_priority, run << fine)
-                for key in keys:
-                    counts[(type_, of_state, *key)] += change
-                    counts[(EVERY, of_state, *key)] += change
+                in_state, in_any = self._keys(type_, of_state, of_priority, run)
+                for key in in_state:
+                    counts[key] += change
                 if not stays:
-                    for key in keys:
-                        counts[(EVERY, EVERY, *key)] += change
-        changes = [(*key, counts[key]) for key in sorted(counts) if counts[key]]
+                    for key in in_any:
+                        counts[key] += change
+        changes = [(*key, number) for key, number in sorted(counts.items()) if number]
         self._add.execute(tx, changes)
-        self._purge.execute(tx, [change[:-1] for change in changes if self._may_be_over(change)])
+        emptied = [change[:-1] for change in changes if change[-1] < 0 and self._is_large(change)]
+        self._purge.execute(tx, emptied)
 
-    def _keys(self, priority: int, job_id: int) -> list[tuple[int, int, int, int]]:
-        """Return the runs of a list in which a job is counted."""
+    def _made_keys(
+        self, type_: str, state: str, priority: int, run: int
+    ) -> tuple[Sequence[_Key], Sequence[_Key]]:
+        """Return the runs that count a job.
+
+        Args:
+            type_: The job's type.
+            state: The job's state.
+            priority: The job's priority.
+            run: The shortest run that has its id.
+
+        Returns:
+            Those of lists in its state, and those of lists in any state.
+        """
         sizes = self._sizes
+        job_id = run << sizes.id_spans[0]
         keys = [(0, span, priority, job_id >> span) for span in sizes.id_spans_of(priority)]
         if priority:
             keys += [(WHOLE, span, 0, job_id >> span) for span in sizes.id_spans]
         if priority not in self._small:
             keys += [(span, WHOLE, priority >> span, 0) for span in sizes.priority_spans]
-        return keys
+        in_state = [(of_type, state, *key) for of_type in (type_, EVERY) for key in keys]
+        return in_state, [(EVERY, EVERY, *key) for key in keys]
 
-    def _may_be_over(self, change: tuple[str, str, int, int, int, int, int]) -> bool:
-        """Return whether a run of one priority that is not small may be empty after a change."""
-        _, _, priority_span, _, priority_run, _, jobs = change
-        return jobs < 0 and priority_span == 0 and priority_run not in self._small
+    def _is_large(self, change: tuple[str, str, int, int, int, int, int]) -> bool:
+        """Return whether a change is one of a run of one priority that is not small."""
+        _, _, priority_span, _, priority_run, _, _ = change
+        return priority_span == 0 and priority_run not in self._small
 
 
 def run_columns() -> Sequence[Column[Any]]:

@@ -1,6 +1,6 @@
 """The number of jobs by type and state, kept up to date so that a query need not count them."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,19 +90,21 @@ class StateCounts(Projection):
         )
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        moves = Counter((after.type, before.state, after.state) for _, before, after in changes)
-        jobs: Counter[tuple[str, str]] = Counter()
+        # Not counters, whose methods are in Python: a single creation took 4 % longer with them.
+        moves: defaultdict[tuple[str, State, State], int] = defaultdict(int)
+        worked: defaultdict[tuple[str, State], int] = defaultdict(int)
+        for recorded, before, after in changes:
+            moves[after.type, before.state, after.state] += 1
+            event = recorded.event
+            if type(event) is Completed and event.duration_ms:
+                worked[after.type, after.state] += event.duration_ms
+        jobs: defaultdict[tuple[str, str], int] = defaultdict(int)
         for (type_, old, new), number in moves.items():
             for state, change in ((old, -number), (new, number)):
                 if state in LIVE_STATES:
                     jobs[type_, state.value] += change
                     jobs[EVERY_TYPE, state.value] += change
-        worked: Counter[tuple[str, State]] = Counter()
-        for recorded, _, after in changes:
-            event = recorded.event
-            if type(event) is Completed and event.duration_ms:
-                worked[after.type, after.state] += event.duration_ms
-        work_ms: Counter[tuple[str, str]] = Counter()
+        work_ms: defaultdict[tuple[str, str], int] = defaultdict(int)
         for (type_, state), duration_ms in worked.items():
             work_ms[type_, state.value] += duration_ms
             work_ms[EVERY_TYPE, state.value] += duration_ms
