@@ -91,20 +91,23 @@ class FittingRows:
 
 
 def row_if_small(
-    query: Query,
-    connection: Connection,
-    most: int,
-    **given: Any,  # noqa: ANN401 - SQL's
+    query: Query, connection: Connection, given: dict[str, Any], *, most: int
 ) -> Any | None:  # noqa: ANN401 - a row
-    """Return the first row of *query*, or None if one of its texts would have more bytes.
+    """Return the only row of *query*, or None if one of its texts would have more bytes.
 
     Only for SQLite, which stops at *most* bytes, so nothing has to be counted before.
+
+    Args:
+        query: A query that has one row.
+        connection: Where to read.
+        given: The parameters.
+        most: Bytes of a text.
     """
     driver = driver_of(connection)
     usual = driver.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
     try:
         driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
-        return query.first(connection, **given)
+        return query.rows(connection, given)[0]
     except sqlite3.DataError:
         return None
     finally:

@@ -201,6 +201,10 @@ class Query:
 
     def all(self, connection: Connection, **values: Any) -> Sequence[Any]:  # noqa: ANN401 - SQL's
         """Return all rows, as tuples."""
+        return self.rows(connection, values)
+
+    def rows(self, connection: Connection, values: dict[str, Any]) -> Sequence[Any]:
+        """Return all rows; as ``all``, without a copy of the parameters."""
         compiled = self._compiled.get(connection.dialect.name)
         if compiled is None:
             compiled = _compile(self._statement, connection, values)
@@ -213,7 +217,7 @@ class Query:
 
     def first(self, connection: Connection, **values: Any) -> Any:  # noqa: ANN401 - as all
         """Return the first row; None if there is none."""
-        rows = self.all(connection, **values)
+        rows = self.rows(connection, values)
         return rows[0] if rows else None
 
 

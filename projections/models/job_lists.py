@@ -125,14 +125,14 @@ class JobLists:
             page = self._pages[shape] = PageReader(
                 self._jobs, shape, most_skipped=self._most_skipped
             )
-        return page.read(
-            connection,
+        given = {
             # Both are negative where there is nothing to return.
-            skip=max(0, skip),
-            size=max(0, size),
-            most_bytes=self._page_bytes,
-            start_priority=start and start.priority,
-            start_id=start and start.job_id,
-            state=jobs.state and jobs.state.value,
-            type=jobs.type,
-        )
+            "skip": max(0, skip),
+            "size": max(0, size),
+            "most_bytes": self._page_bytes,
+            "start_priority": start and start.priority,
+            "start_id": start and start.job_id,
+            "state": jobs.state and jobs.state.value,
+            "type": jobs.type,
+        }
+        return page.read(connection, given)

@@ -84,30 +84,31 @@ class PageReader:
     def read(
         self,
         connection: Connection,
-        *,
-        skip: int,
-        size: int,
-        most_bytes: int,
-        **given: int | str | None,
+        given: dict[str, Any],
     ) -> JobPage:
-        """Return a page of *size* jobs, or the first of them that fit."""
-        given |= {"most_bytes": most_bytes}
+        """Return a page, or the first of its jobs that fit.
+
+        Args:
+            connection: Where to read.
+            given: The parameters of the statements; among them ``skip``, ``size``, which is the
+                number of jobs of the page, and ``most_bytes``.  They may be changed.
+        """
+        size, most_bytes = given["size"], given["most_bytes"]
         read, left = self._read, 0
         if size <= SMALL_PAGE:
             if self._is_counted:
                 read = self._small
-            elif row := row_if_small(
-                self._small, connection, most_bytes, skip=skip, size=size, **given
-            ):
+            elif row := row_if_small(self._small, connection, given, most=most_bytes):
                 position, chain, jobs, json = row
                 return JobPage(position, f"[{json or ''}]", chain, jobs, 0)
         while True:
-            position, chain, jobs, json = read.first(connection, skip=skip, size=size, **given)
+            ((position, chain, jobs, json),) = read.rows(connection, given)
             if json is not None or not jobs:
                 return JobPage(position, f"[{json or ''}]", chain, jobs, left)
-            (fitting,) = self._fitting.first(connection, skip=skip, size=size, **given)
+            ((fitting,),) = self._fitting.rows(connection, given)
             # Outside of a snapshot, jobs may have grown since: fewer of them in each round.
             size = min(max(1, fitting), jobs - 1)
             left += jobs - size
+            given["size"] = size
             if self._backwards:
-                skip += jobs - size
+                given["skip"] += jobs - size
