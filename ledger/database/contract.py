@@ -41,7 +41,7 @@ class _Seat:
 
 
 class _Translated:
-    """The translation of the errors of a block into ours, as in ``Database.translation_of``."""
+    """The translation of the errors of a block into ours, as in ``Database.translate``."""
 
     # Not a generator, which takes a microsecond more in each statement.
     __slots__ = ("_database",)
@@ -54,7 +54,7 @@ class _Translated:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            said = self._database.translation_of(error)
+            said = self._database.translate(error)
             if said is not error:
                 raise said from error
 
@@ -135,8 +135,11 @@ class Database(ABC):
         """Translate the drivers' errors about an unavailable database into ours."""
         return self._translated
 
-    def translation_of(self, error: BaseException) -> BaseException:
-        """Return our error for a driver's; any other error as it is."""
+    def translate(self, error: BaseException) -> BaseException:
+        """Return our error for a driver's about an outage, and any other error as it is.
+
+        After an error of the driver, all threads open new connections.
+        """
         if isinstance(error, exc.TimeoutError):
             return Unavailable("all connections to the database are in use; try again")
         if isinstance(error, sqlite3.Error):

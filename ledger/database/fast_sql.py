@@ -204,7 +204,7 @@ class Query:
         return self.rows(connection, values)
 
     def rows(self, connection: Connection, values: dict[str, Any]) -> Sequence[Any]:
-        """Return all rows; as ``all``, without a copy of the parameters."""
+        """Return all rows; as ``all``, with the parameters in a dictionary that stays as it is."""
         compiled = self._compiled.get(connection.dialect.name)
         if compiled is None:
             compiled = _compile(self._statement, connection, values)

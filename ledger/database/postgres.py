@@ -180,11 +180,11 @@ class PostgresDatabase(Database):
         if self._direct is not None:
             self._direct.close()
 
-    def translation_of(self, error: BaseException) -> BaseException:
+    def translate(self, error: BaseException) -> BaseException:
         import psycopg  # noqa: PLC0415 - an extra
 
         if not isinstance(error, psycopg.Error):
-            return super().translation_of(error)
+            return super().translate(error)
         # From statements that go directly to the driver.
         self._generation += 1
         said = translation(error, error)

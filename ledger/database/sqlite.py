@@ -45,9 +45,9 @@ from ledger.database.fast_sql import driver_of
 from ledger.database.file_lock import FileLeadership
 from ledger.database.sqlite_connection import (
     MAPPED_BYTES,
-    WriteTransaction,
     configure,
     drop_stale_pages,
+    immediately,
 )
 from ledger.database.sqlite_location import create_private, require_leads_to, require_usable
 from ledger.database.sqlite_open_log import OpenLog
@@ -273,7 +273,7 @@ class SqliteDatabase(Database):
     @contextmanager
     def migrating(self) -> Iterator[MigrationSession]:
         self.reopen_if_replaced()
-        with self.translated(), self._queue:
+        with self.translated(), self._queue.turn():
             yield MigrationSession(self._transaction, self._autocommit)
 
     @contextmanager
@@ -298,7 +298,7 @@ class SqliteDatabase(Database):
 
     def tables_were_created(self) -> None:
         # Somebody may be reading: then the next connection does it.
-        with self.translated(), self._queue, suppress(exc.OperationalError):
+        with self.translated(), self._queue.turn(), suppress(exc.OperationalError):
             self._writer = self._writer or self.engine.connect()
             self._writer.exec_driver_sql("PRAGMA journal_mode=WAL")
             driver_of(self._writer).execute(_HAS_ANYTHING).fetchone()  # opens the log
@@ -322,13 +322,13 @@ class SqliteDatabase(Database):
     def write(self) -> Iterator[Connection]:
         # Before taking the turn, which other threads wait for.
         self.reopen_if_replaced()
-        with self.translated(), self._queue, self._transaction() as tx:
+        with self.translated(), self._queue.turn(), self._transaction() as tx:
             yield tx
 
     @contextmanager
     def settled(self, write: Callable[[Connection], None]) -> Iterator[Connection]:
         with self.translated(), self.engine.connect() as connection:
-            with self._queue:
+            with self._queue.turn():
                 with self._transaction() as tx:
                     write(tx)
                 # Begun before anyone else can write; the first read fixes the snapshot.
@@ -355,7 +355,7 @@ class SqliteDatabase(Database):
                 self._give_up(has_committed=False)
             writer = driver_of(self._writer)
             drop_stale_pages(writer, self._writer.info, changed_ns=self._changed_ns)
-            with WriteTransaction(writer, self.path):
+            with immediately(writer, self.path):
                 yield self._writer
             log_bytes = self._open_log.size()
             if log_bytes is None:

@@ -1,8 +1,8 @@
 """A connection of SQLite's driver: its settings, its transactions, and its cache of pages."""
 
 import sqlite3
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,40 +56,25 @@ def drop_stale_pages(
         driver.execute("PRAGMA shrink_memory")
 
 
-class WriteTransaction:
-    """A transaction that may write: committed at the end of the block, or rolled back.
-
-    The end of the block raises ``OutcomeUnknown`` if it is unknown whether the commit will be
-    found after a restart.
+@contextmanager
+def immediately(driver: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Begin a transaction that may write; commit it at the end of the block, or roll it back.
 
     Args:
         driver: A connection, in no transaction.
         path: The database file, for messages.
+
+    Raises:
+        OutcomeUnknown: It is unknown whether the commit will be found after a restart.
     """
-
-    # Not a generator, which takes a microsecond more in each commit.
-    __slots__ = ("_driver", "_path")
-
-    def __init__(self, driver: sqlite3.Connection, path: Path) -> None:
-        self._driver = driver
-        self._path = path
-
-    def __enter__(self) -> None:
-        self._driver.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            if error is None:
-                _commit(self._driver, self._path)
-                return
-        except BaseException:
-            self._roll_back()
-            raise
-        self._roll_back()
-
-    def _roll_back(self) -> None:
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        _commit(driver, path)
+    except BaseException:
         with suppress(sqlite3.Error):
-            self._driver.execute("ROLLBACK")
+            driver.execute("ROLLBACK")
+        raise
 
 
 def _commit(driver: sqlite3.Connection, path: Path) -> None:

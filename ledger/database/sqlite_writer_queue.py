@@ -22,7 +22,8 @@ with ``busy_timeout`` is enough, and ``notify`` would need another file to write
 """
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ledger.database.contract import LOCK_TIMEOUT_MS
@@ -31,7 +32,7 @@ from ledger.errors import Unavailable
 
 
 class WriterQueue:
-    """The queue of the writers of one file; in a ``with`` block on it, a thread has its turn.
+    """The queue of the writers of one file.
 
     Args:
         path: The file on which processes queue, which is created when it is first needed.
@@ -56,7 +57,8 @@ class WriterQueue:
         """Return the path of the file, which exists from now on."""
         return self._file.path
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def turn(self) -> Iterator[None]:
         """Become the only writer, among the threads and then among the processes.
 
         Raises:
@@ -72,13 +74,10 @@ class WriterQueue:
                 self._must_reopen = False
                 self._file.close()
             self._file.acquire()
-        except BaseException:
-            self._threads.release()
-            raise
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self._file.release()
+            try:
+                yield
+            finally:
+                self._file.release()
         finally:
             self._threads.release()
 

@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from ledger.errors import LedgerError
+from ledger.errors import NameTaken, SchemaMismatch, Unavailable, WorkerFailed
 from ledger.processes.counters import Counters
-from ledger.processes.import_target import Target, load
+from ledger.processes.import_target import Target, TargetError, load
 from ledger.processes.log_format import log, log_end, say, send_lines
 from ledger.processes.parent_connection import ParentConnection
 from ledger.queue.queue import Queue
@@ -96,8 +96,8 @@ def run_child(parent: ParentConnection, target: Target, *, as_json: bool) -> Non
             stop_requests=lambda: parent.stop_requests,
             tick=lambda: parent.report(report()),
         )
-    except LedgerError as error:
-        # It says what is wrong, such as that the database is away; a traceback adds nothing.
+    except (NameTaken, SchemaMismatch, TargetError, Unavailable, WorkerFailed) as error:
+        # It says what is wrong, such as that the database is unavailable.
         say("process failed", level=logging.ERROR, reason=str(error))
         sys.exit(1)
     except Exception:  # noqa: BLE001 - the edge of the process

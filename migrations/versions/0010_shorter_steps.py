@@ -26,7 +26,7 @@ WHOLE = 62
 def upgrade() -> None:
     count_all(
         id_spans=(9, 17),
-        large_id_spans=(11, 21),
+        large_id_spans=(11, 17),
         priority_spans=(9, 18, 27, 36, 45),
     )
     rebuilt(before="version 2", now="version 3")

@@ -15,22 +15,26 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.drop_index("ledger_jobs_held", "ledger_jobs")
-    create_index(
+    replace_index(
         ["worker", "id"],
         "worker IS NOT NULL AND started_attempt = attempt AND state || '' = 'active'",
     )
 
 
 def downgrade() -> None:
-    op.drop_index("ledger_jobs_held", "ledger_jobs")
-    create_index(
+    replace_index(
         ["state", "worker", "id"],
         "state = 'active' AND worker IS NOT NULL AND started_attempt = attempt",
     )
 
 
-def create_index(columns: list[str], condition: str) -> None:
+def replace_index(columns: list[str], condition: str) -> None:
+    # A rebuild that was interrupted has made the other index, and would go on.
+    for suffix in ("_green", "_old"):
+        op.execute(f"DROP TABLE IF EXISTS ledger_jobs{suffix}")
+        op.execute(f"DROP TABLE IF EXISTS ledger_job_runs{suffix}")
+    op.execute("DELETE FROM ledger_rebuilds WHERE name = 'jobs'")
+    op.drop_index("ledger_jobs_held", "ledger_jobs")
     held = sa.text(condition)
     op.create_index(
         "ledger_jobs_held", "ledger_jobs", columns, sqlite_where=held, postgresql_where=held

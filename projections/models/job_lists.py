@@ -45,9 +45,7 @@ class JobLists:
         self.follow = JobRuns(runs, sizes=sizes).follow
         self.length = self._places.length
         self._page_bytes = sizes.page_bytes
-        self._most_skipped = max(
-            sizes.shallow, *(1 << spans[0] for spans in (sizes.id_spans, sizes.large_id_spans))
-        )
+        self._most_skipped = max(sizes.shallow, 1 << max(sizes.id_spans[0], sizes.large_id_span))
         self._pages: dict[Shape, PageReader] = {}
 
     def is_shallow(self, first: int, last: int) -> bool:

@@ -91,7 +91,7 @@ class PageReader:
         Args:
             connection: Where to read.
             given: The parameters of the statements; among them ``skip``, ``size``, which is the
-                number of jobs of the page, and ``most_bytes``.  They may be changed.
+                number of jobs of the page, and ``most_bytes``.  ``skip`` and ``size`` are changed.
         """
         size, most_bytes = given["size"], given["most_bytes"]
         read, left = self._read, 0

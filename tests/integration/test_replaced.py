@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -72,18 +72,21 @@ def test_a_write_goes_into_the_file_that_took_the_others_place(
     ]
 
 
+@pytest.mark.parametrize("removed", [(), ("shm",)], ids=["all", "without shm"])
 def test_a_file_is_not_opened_beside_which_the_others_log_is_left(
-    system: System, path: Path, backup: Path
+    system: System, path: Path, backup: Path, removed: Sequence[str]
 ) -> None:
     """SQLite would mix the commits of both ledgers."""
     types(system)
+    for suffix in removed:
+        path.with_name(f"ledger.db-{suffix}").unlink()
     backup.replace(path)
 
     for read_or_write in (types, lambda system: carry_out(system, Create(type="new"))):
         with pytest.raises(Unavailable) as refused:
             read_or_write(system)
         assert f"{path}-wal still belongs to the file that was there before" in str(refused.value)
-    for suffix in ("wal", "shm"):
+    for suffix in {"wal", "shm"}.difference(removed):
         path.with_name(f"ledger.db-{suffix}").unlink()
     with pytest.raises(Replaced):
         carry_out(system, Create(type="new"))

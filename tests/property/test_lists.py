@@ -33,7 +33,7 @@ JOBS: Final = 150
 TYPES: Final = ("email", "sms", "ü")
 PRIORITIES: Final = (0, 0, 0, 1, -1, 7, -7, 8, LARGEST_INTEGER, -LARGEST_INTEGER)
 SIZES: Final = ListSizes(
-    id_spans=(1, 2, 6), large_id_spans=(2, 6), priority_spans=(1, 2, 3), small=2, shallow=5
+    id_spans=(1, 2, 6), large_id_span=2, priority_spans=(1, 2, 3), small=2, shallow=5
 )
 # Of two or three of the jobs.
 FEW_BYTES: Final = 700
@@ -296,3 +296,34 @@ def test_an_empty_ledger_has_empty_pages(empty: System) -> None:
         ]
 
     assert found == [[]] * len(found)
+
+
+@pytest.mark.parametrize(
+    "priorities",
+    [
+        [0] * 300 + [1_000] * 600,
+        [-1_000] * 600 + [0] * 300,
+        [0] * 300 + [*range(1_000, 1_600)],
+        [number % 7 * 100 - 300 for number in range(900)],
+    ],
+    ids=["large", "small", "own", "mixed"],
+)
+def test_a_deep_page_by_any_priority_is_the_slice_of_the_list(
+    system: System, priorities: Sequence[int]
+) -> None:
+    """With the sizes that are in use."""
+    system.ledger.submit(
+        [Create(type="email", priority=priority) for priority in priorities], actor="test"
+    )
+    expected = sorted(range(1, len(priorities) + 1), key=lambda id_: (priorities[id_ - 1], id_))
+    firsts = range(5, len(expected), 55)
+
+    with system.database.snapshot() as connection:
+        found = [
+            shown_ids(
+                system.jobs.lists.page(connection, JobList(), first, first + 4, by_priority=True)
+            )
+            for first in firsts
+        ]
+
+    assert found == [expected[first : first + 5] for first in firsts]
