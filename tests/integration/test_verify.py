@@ -257,10 +257,10 @@ DAMAGE = (
         "type='x', state='active', jobs=1, work_ms=0",
     ),
     (
-        "UPDATE ledger_job_runs SET jobs = 5 WHERE type = 'fax' AND id_span = 21",
+        "UPDATE ledger_job_runs SET jobs = 5 WHERE type = 'fax' AND id_span = 17",
         (
             "ledger_job_runs type=fax state=inactive "
-            "priority_span=0 id_span=21 priority_run=0 id_run=0"
+            "priority_span=0 id_span=17 priority_run=0 id_run=0"
         ),
         "jobs=1",
         "jobs=5",
