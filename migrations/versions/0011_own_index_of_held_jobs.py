@@ -1,8 +1,8 @@
-"""Let the index of the attempts that workers hold be the only one for its question.
+"""Make ``ledger_jobs_held`` the only index in which a worker's jobs can be looked up.
 
-PostgreSQL took ``ledger_jobs_by_state`` for it while its statistics came from a moment without
-active jobs, and each heartbeat read all active jobs: 58 ms at 16,000 of them.  No index on
-``state`` serves the new condition, which says the same.
+While PostgreSQL's statistics came from a moment without active jobs, it took
+``ledger_jobs_by_state`` instead, and each heartbeat read all active jobs: 58 ms at 16,000 of them.
+No index on ``state`` serves the new condition, which has the same meaning.
 """
 
 import sqlalchemy as sa

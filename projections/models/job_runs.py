@@ -90,7 +90,8 @@ class JobList(NamedTuple):
 _Key = tuple[str, str, int, int, int, int]
 # An entry takes up to 4 kB.
 _KEYS_REMEMBERED: Final = 1024
-_STATE_TEXTS: Final = {state: state.value for state in LIVE_STATES}
+# Faster than a member's value, which is looked up by functions of Python's.
+STATE_TEXTS: Final = {state: state.value for state in LIVE_STATES}
 
 
 class JobRuns:
@@ -132,7 +133,7 @@ class JobRuns:
         for (type_, left, old_priority, entered, priority, run), number in moves.items():
             if left is entered and old_priority == priority:
                 continue
-            old_state, state = _STATE_TEXTS.get(left, EVERY), _STATE_TEXTS.get(entered, EVERY)
+            old_state, state = STATE_TEXTS.get(left, EVERY), STATE_TEXTS.get(entered, EVERY)
             # The list of all jobs stays as it is while a job exists and keeps its priority.
             stays = old_state and state and old_priority == priority
             for of_state, of_priority, change in (

@@ -90,7 +90,7 @@ class StateCounts(Projection):
         )
 
     def apply(self, tx: Connection, changes: Sequence[Change]) -> None:
-        # Not counters, whose methods are in Python: a single creation took 4 % longer with them.
+        # Not counters, whose methods are in Python, which each creation would pay for.
         moves: defaultdict[tuple[str, State, State], int] = defaultdict(int)
         worked: defaultdict[tuple[str, State], int] = defaultdict(int)
         for recorded, before, after in changes:

@@ -316,6 +316,17 @@ def test_the_runs_of_the_release_before_are_counted_anew(bare: System) -> None:
     assert verified(bare).differences == []
 
 
+def test_a_rebuild_that_was_interrupted_does_not_bring_the_old_index_back(bare: System) -> None:
+    migrate(bare.database)
+    for revision in ("0010", HEAD):
+        with bare.database.write() as tx:
+            tx.execute(text("CREATE TABLE ledger_jobs_green AS SELECT * FROM ledger_jobs"))
+
+        migrate(bare.database, to=revision)
+
+        assert "ledger_jobs_green" not in tables(bare)
+
+
 def test_a_process_of_the_release_before_is_told_that_its_rows_are_others(bare: System) -> None:
     migrate(bare.database)
     carry_out(bare, Create(type="email"))
